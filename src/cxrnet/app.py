@@ -1,0 +1,60 @@
+"""What every entry point shares: Hydra around it, and one line instead of a traceback for a user's mistake."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import CompactHydraException, InstantiationException
+from hydra.types import RunMode
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from cxrnet.errors import CxrnetError
+
+USER_ERROR = 2  # exit status, as argparse has it
+INTERRUPTED = 130  # exit status of a shell command ended by Ctrl-C
+
+
+def config_folder() -> Path:
+    """The configs: inside the installed package, or at the top of the checkout."""
+    installed = Path(__file__).parent / "conf"
+    return installed if installed.is_dir() else Path(__file__).parents[2] / "conf"
+
+
+def entry_point(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
+    """Make a command of a function from config to anything.
+
+    In a sweep a job that fails says why, and the sweep goes on with the next one.
+    """
+
+    def decorate(task: Callable[[DictConfig], Any]) -> Callable[[], None]:
+        def guarded(config: DictConfig) -> Any:  # noqa: ANN401 (a sweeper takes whatever a task returns)
+            try:
+                return task(config)
+            except (CxrnetError, InstantiationException, OmegaConfBaseException) as error:
+                line = _one_line(error)
+                print(f"error: {line}", file=sys.stderr)
+                if HydraConfig.get().mode == RunMode.MULTIRUN:
+                    raise CompactHydraException(line) from error
+                raise SystemExit(USER_ERROR) from error
+
+        command: Callable[[], None] = hydra.main(
+            version_base="1.3", config_path=str(config_folder()), config_name=config_name
+        )(guarded)
+        return command
+
+    return decorate
+
+
+def _one_line(error: BaseException) -> str:
+    """The user's mistake in a chain of errors: ours if there is one, else the first line of what Hydra says."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, CxrnetError):
+            return str(cause)
+        cause = cause.__cause__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return "config: " + " ".join(lines[:2])

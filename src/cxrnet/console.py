@@ -1,0 +1,61 @@
+"""What a person sees: cxrnet's own words on the console, everything that libraries say in the run's log file."""
+
+import logging
+import warnings
+from pathlib import Path
+
+from rich import get_console
+from rich.logging import RichHandler
+from rich.markup import escape
+from rich.table import Table
+
+_CHATTY = ("lightning", "lightning.pytorch", "lightning.fabric", "mlflow", "alembic", "hydra")
+
+
+def heading(text: str) -> None:
+    """A step of the command begins."""
+    get_console().print(f"\n[bold]{escape(text)}[/bold]", highlight=False)
+
+
+def say(label: str, text: str) -> None:
+    """One fact, its label in a column of its own."""
+    get_console().print(f"  [dim]{escape(label):<12}[/dim] {escape(text)}", highlight=False, soft_wrap=True)
+
+
+def warn(text: str) -> None:
+    """Something that the user must know before they believe the result."""
+    get_console().print(f"  [bold yellow]warning[/bold yellow]      {escape(text)}", highlight=False, soft_wrap=True)
+
+
+def show(table: Table) -> None:
+    """A table."""
+    get_console().print(table)
+
+
+def log_to(folder: Path) -> None:
+    """Send the words of libraries, and Python's warnings, to ``run.log`` in the folder instead of the console.
+
+    Errors of libraries and cxrnet's own warnings still reach the console.
+    """
+    file = logging.FileHandler(folder / "run.log", encoding="utf-8")
+    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    console = RichHandler(show_time=False, show_path=False, markup=False)
+    console.addFilter(_for_people)
+    root = logging.getLogger()
+    for handler in list(root.handlers):
+        root.removeHandler(handler)
+        handler.close()
+    root.setLevel(logging.INFO)
+    root.addHandler(file)
+    root.addHandler(console)
+    logging.captureWarnings(True)
+    warnings.simplefilter("default")
+    for name in _CHATTY:
+        library = logging.getLogger(name)
+        library.handlers.clear()
+        library.propagate = True
+
+
+def _for_people(record: logging.LogRecord) -> bool:
+    own = record.name == "cxrnet" or record.name.startswith("cxrnet.")
+    return record.levelno >= (logging.WARNING if own else logging.ERROR)

@@ -1,0 +1,193 @@
+"""From a manifest to batches: decode once, split, augment.
+
+All images are decoded and resized once, when :meth:`XrayDataModule.setup` first runs, into one (N, H, W) uint8 array
+(50 kB an image at 224 pixels). An epoch then reads memory, not files.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
+from torchvision.transforms import v2
+
+from cxrnet.data.images import OnError, ResizeRule, load_images
+from cxrnet.errors import CxrnetError
+
+Batch = dict[str, Tensor]
+logger = logging.getLogger("cxrnet")
+
+
+class XrayDataset(Dataset[Batch]):
+    """Images of one split.
+
+    Args:
+        images: (N, H, W) uint8.
+        labels: (N,) int64.
+        augment: applied to each image (1, H, W) uint8 by itself; ``None`` leaves it as it is.
+    """
+
+    def __init__(self, images: np.ndarray, labels: Tensor, augment: v2.Transform | None) -> None:
+        self.images = images
+        self.labels = labels
+        self.augment = augment
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitems__(self, indices: list[int]) -> Batch:
+        """A whole batch: ``image`` (B, 1, H, W) uint8, ``label`` (B,) int64."""
+        images = torch.from_numpy(self.images[indices]).unsqueeze(1)
+        if self.augment is not None:
+            images = torch.stack([self.augment(image) for image in images])
+        return {"image": images, "label": self.labels[indices]}
+
+
+class XrayDataModule(pl.LightningDataModule):
+    """A data set, split and decoded.
+
+    Args:
+        manifest: the data set, or a function that reads it.
+        split: a function from manifest to manifest that fills ``split``.
+        size: height and width in pixels.
+        resize: ``stretch``, ``pad`` or ``crop``.
+        augment: applied to training images only; ``None`` for none.
+        batch_size: images a batch (per process).
+        num_workers: processes that prepare batches; 0 prepares them in the training process.
+        on_error: what an unreadable image does: ``fail`` or ``skip``.
+        seed: of the order of the training images.
+        classes: names in the order of the logits; ``None`` takes the manifest's labels in alphabetical order.
+        limit: keep at most that many images of each class in each split (for trying things out).
+
+    Attributes:
+        manifest: after :meth:`setup`, the rows that are used, with split, size and hash filled in.
+        images: after :meth:`setup`, (N, H, W) uint8, in the order of the manifest.
+        classes: after :meth:`setup`, the class names in the order of the logits.
+    """
+
+    def __init__(
+        self,
+        manifest: pd.DataFrame | Callable[[], pd.DataFrame],
+        split: Callable[[pd.DataFrame], pd.DataFrame],
+        size: Sequence[int],
+        resize: ResizeRule,
+        augment: v2.Transform | None,
+        batch_size: int,
+        num_workers: int,
+        on_error: OnError,
+        seed: int,
+        classes: Sequence[str] | None = None,
+        limit: int | None = None,
+    ) -> None:
+        super().__init__()
+        self._manifest = manifest
+        self._split = split
+        self.size = (int(size[0]), int(size[1]))
+        self.resize = resize
+        self.augment = augment
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.on_error = on_error
+        self.seed = seed
+        self.limit = limit
+        self._classes = tuple(classes) if classes is not None else None
+        self._ready = False
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read the manifest, decode the images and split; does its work once.
+
+        Raises:
+            CxrnetError: the manifest, the images or the split are not usable, ``classes`` doesn't name the labels,
+                or a class has no training image.
+        """
+        if self._ready:
+            return
+        manifest = self._manifest() if callable(self._manifest) else self._manifest
+        manifest, images = load_images(manifest, self.size, self.resize, self.on_error)
+        manifest = self._split(manifest)
+        if self.limit is not None:
+            kept = manifest.groupby(["split", "label"], dropna=False).cumcount() < self.limit
+            manifest, images = manifest[kept].reset_index(drop=True), images[kept.to_numpy()]
+        self.manifest, self.images = manifest, images
+        self.classes = _class_order(manifest, self._classes)
+        self._ready = True
+        if 0 in self.counts("train"):
+            empty = self.classes[self.counts("train").index(0)]
+            raise CxrnetError(f"data: class '{empty}' has no training image; change data.split or data.classes")
+        if not len(self.rows("val")):
+            raise CxrnetError("data: no validation images; give data.split a validation part")
+
+    def rows(self, split: str) -> pd.DataFrame:
+        """The manifest's rows of one split."""
+        return self.manifest[self.manifest["split"] == split]
+
+    def counts(self, split: str) -> list[int]:
+        """Images of each class in a split, in class order."""
+        counts = Counter(self.rows(split)["label"])
+        return [counts[name] for name in self.classes]
+
+    def arrays(self, split: str) -> tuple[np.ndarray, Tensor]:
+        """Images (N, H, W) uint8 and labels (N,) int64 of one split."""
+        rows = self.rows(split)
+        labels = [self.classes.index(label) for label in rows["label"]]
+        return self.images[rows.index.to_numpy()], torch.tensor(labels, dtype=torch.int64)
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Shuffled, augmented batches; in distributed training each process gets its share."""
+        dataset = XrayDataset(*self.arrays("train"), self.augment)
+        return train_loader(dataset, self.batch_size, self.seed, self.num_workers, self.trainer)
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """Validation images in order, not augmented."""
+        return eval_loader(XrayDataset(*self.arrays("val"), None), self.batch_size)
+
+
+def train_loader(
+    dataset: Dataset[Batch], batch_size: int, seed: int, num_workers: int, trainer: pl.Trainer | None
+) -> DataLoader[Batch]:
+    """A shuffled loader whose order depends on the seed alone, whatever kind of batches the data set makes."""
+    n = len(dataset)  # type: ignore[arg-type]
+    sampler: DistributedSampler[Batch] | None = None
+    if trainer is not None and trainer.world_size > 1:
+        sampler = DistributedSampler(dataset, trainer.world_size, trainer.global_rank, seed=seed)
+        n = sampler.num_samples
+    return DataLoader(
+        dataset,
+        batch_size,
+        shuffle=None if sampler else True,
+        sampler=sampler,
+        num_workers=num_workers,
+        persistent_workers=num_workers > 0,
+        collate_fn=_as_is,
+        generator=torch.Generator().manual_seed(seed),
+        # A last batch of one image has no variance, and batch norm fails on it.
+        drop_last=n > 1 and n % batch_size == 1,
+    )
+
+
+def eval_loader(dataset: Dataset[Batch], batch_size: int) -> DataLoader[Batch]:
+    """A loader in order. Each process of a distributed run sees every image: padded shares would falsify metrics."""
+    return DataLoader(dataset, batch_size, num_workers=0, collate_fn=_as_is)
+
+
+def _as_is(batch: Any) -> Any:  # noqa: ANN401 (the data set has made a batch already)
+    return batch
+
+
+def _class_order(manifest: pd.DataFrame, classes: tuple[str, ...] | None) -> tuple[str, ...]:
+    labels = set(manifest["label"])
+    if len(labels) < 2:
+        raise CxrnetError(f"data: only one class ('{min(labels)}'); a classifier needs at least two")
+    if classes is None:
+        return tuple(sorted(labels))
+    if len(set(classes)) != len(classes) or set(classes) != labels:
+        raise CxrnetError(
+            f"data.classes: {list(classes)} doesn't name the labels of the data, which are {sorted(labels)}"
+        )
+    return classes

@@ -1,0 +1,83 @@
+"""COVID-19 Image Dataset: 3 Way Classification (COVID-19, viral pneumonia, normal).
+
+Origin
+    Kaggle, "COVID-19 Image Dataset: 3 Way Classification" by ``pranavraikokte``:
+    https://www.kaggle.com/datasets/pranavraikokte/covid19-image-dataset. At least 89 of the COVID-19
+    images are those of the "COVID-19 image data collection" (J. P. Cohen et al., arXiv:2006.11988, 2020); cite
+    it too.
+
+Images
+    317 frontal chest radiographs, JPEG or PNG, of different sizes, some of them in colour. As published:
+
+    ===============  =====  ====
+    class            train  test
+    ===============  =====  ====
+    Covid              111    26
+    Normal              70    20
+    Viral Pneumonia     70    20
+    all                251    66
+    ===============  =====  ====
+
+    No patients, no views. The same file name (``01.jpeg``) occurs in two classes.
+
+Layout
+    ``Covid19-dataset/{train,test}/{Covid,Normal,Viral Pneumonia}/``
+
+Licence
+    The copy from which the counts are taken states none: read the Kaggle page before passing the images on.
+
+Known faults (counts are lower bounds)
+    * 9 of the 26 Covid test images are also in train, as exact or near copies; four more pairs of copies are
+      inside train. A result on the published test split is therefore flattered.
+    * At least 22 images called Covid have another finding in the collection they come from: SARS 11,
+      Streptococcus 6, ARDS 3, Pneumocystis 1, no finding 1; 21 of them in train, 1 in test.
+    * At least 89 Covid images are also in ``covid_chestxray`` and 23 in ``covid19_radiography``: one must not
+      serve for training and another for testing.
+    * It is easy: a linear classifier on grey thumbnails of 8 x 8 pixels reaches an accuracy of 0.82 to 0.88.
+"""
+
+import logging
+from pathlib import Path
+
+import pandas as pd
+
+from cxrnet.data.sources.folder import folder
+from cxrnet.errors import CxrnetError
+
+CLASSES = ("Covid", "Normal", "Viral Pneumonia")
+IMAGES = {"train": 251, "test": 66}
+
+logger = logging.getLogger("cxrnet")
+
+
+def covid19_image(root: str | Path) -> pd.DataFrame:
+    """Read the data set with its published split.
+
+    Args:
+        root: the folder that holds ``Covid19-dataset``, or that folder itself.
+
+    Returns:
+        A manifest with ``split`` ``train`` or ``test`` and labels as the folders are called; ``image_id`` is
+        the path below ``Covid19-dataset``.
+
+    Raises:
+        CxrnetError: the data set is not there, or not in its published layout.
+    """
+    places = (Path(root) / "Covid19-dataset", Path(root))
+    found = [place for place in places if all((place / part).is_dir() for part in IMAGES)]
+    if not found:
+        looked = " and ".join(f"'{place.as_posix()}'" for place in places)
+        raise CxrnetError(
+            f"data.root: the COVID-19 Image Dataset is not at '{root}' (no train/ and test/ in {looked}); "
+            "unpack Covid19-dataset/ from Kaggle there, see data/README.md"
+        )
+    manifest = folder(found[0]).assign(source="covid19_image").astype({"source": "string"})
+    if other := sorted(set(manifest["label"]) ^ set(CLASSES)):
+        raise CxrnetError(
+            f"data.root: '{found[0]}' is not the COVID-19 Image Dataset ({', '.join(CLASSES)}): class "
+            f"'{other[0]}' is missing or too many; use data=folder for a data set of your own"
+        )
+    counts = {split: int((manifest["split"] == split).sum()) for split in IMAGES}
+    if counts != IMAGES:
+        logger.warning("covid19_image: %s images found, %s published: part of a copy?", counts, IMAGES)
+    return manifest

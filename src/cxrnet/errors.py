@@ -1,0 +1,9 @@
+"""The one exception a user may see."""
+
+
+class CxrnetError(Exception):
+    """A mistake that the user can mend.
+
+    The text is one line and says what is wrong, where, and what to do. The entry points print that line and
+    nothing else; any other exception is a defect of cxrnet and keeps its traceback.
+    """

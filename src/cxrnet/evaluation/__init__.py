@@ -1,0 +1,1 @@
+"""Floor 2: pure functions of prediction tables; no model, no image."""

@@ -1,0 +1,187 @@
+"""The table of predictions: one row an image. Every reported figure is a function of it.
+
+=================  =======  ==============================================================================
+column             dtype    meaning
+=================  =======  ==============================================================================
+image_id           string   unique in the table
+path               string   the image file
+label              string   name of the class; missing where the truth is not known
+split              string   ``train``, ``val``, ``test`` or missing
+source             string   where the image comes from
+patient_id         string   missing where unknown
+logit_<class>      float32  one column a class
+prob_<class>       float64  softmax of the logits; the order of these columns is the order of the classes
+predicted          string   name of the class that was called
+=================  =======  ==============================================================================
+
+The predictions of any other program in this shape are as good as our own.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from cxrnet.errors import CxrnetError
+
+ROW_COLUMNS = ("image_id", "path", "label", "split", "source", "patient_id")
+# Passes probabilities that another program rounded to four digits, fails sigmoids and percentages.
+SUM_TOLERANCE = 1e-3
+
+
+def make_predictions(rows: pd.DataFrame, classes: Sequence[str], logits: npt.NDArray[np.float32]) -> pd.DataFrame:
+    """Put the logits of a model beside the images they were computed for.
+
+    Args:
+        rows: a manifest, or any table with its columns ``image_id, path, label, split, source, patient_id``.
+        classes: the names of the K >= 2 classes, in the order of the logits.
+        logits: ``(N, K) float32``, row for row with ``rows``.
+
+    Returns:
+        A checked table of predictions, in the order of ``rows``. The softmax is taken in float64.
+
+    Raises:
+        CxrnetError: a column is missing, or the table does not pass :func:`check_predictions`.
+    """
+    _require(rows, ROW_COLUMNS, "predictions")
+    table = rows[list(ROW_COLUMNS)].reset_index(drop=True).astype("string")
+    probabilities = softmax(logits)
+    for index, name in enumerate(classes):
+        table[f"logit_{name}"] = logits[:, index].astype(np.float32)
+    for index, name in enumerate(classes):
+        table[f"prob_{name}"] = probabilities[:, index]
+    table["predicted"] = pd.array([classes[i] for i in probabilities.argmax(axis=1)], dtype="string")
+    check_predictions(table, "predictions")
+    return table
+
+
+def softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """Softmax over the last axis in float64: ``(N, K) float32`` to ``(N, K)`` in [0, 1], rows sum to one."""
+    wide = logits.astype(np.float64)
+    powers = np.exp(wide - wide.max(axis=-1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
+
+
+def classes_of(predictions: pd.DataFrame) -> list[str]:
+    """Return the names of the classes, in the order of the ``prob_`` columns."""
+    return [name.removeprefix("prob_") for name in predictions.columns if name.startswith("prob_")]
+
+
+def logits_of(predictions: pd.DataFrame) -> npt.NDArray[np.float32]:
+    """Return the logits, ``(N, K) float32``, classes in order."""
+    columns = [f"logit_{name}" for name in classes_of(predictions)]
+    return np.asarray(predictions[columns], dtype=np.float32)
+
+
+def probabilities_of(predictions: pd.DataFrame) -> npt.NDArray[np.float64]:
+    """Return the probabilities, ``(N, K) float64`` in [0, 1], classes in order."""
+    columns = [f"prob_{name}" for name in classes_of(predictions)]
+    return np.asarray(predictions[columns], dtype=np.float64)
+
+
+def check_predictions(predictions: pd.DataFrame, where: str) -> None:
+    """Check what every figure relies on.
+
+    Args:
+        predictions: the table.
+        where: what the table is, for the error messages (``"outputs/run/predictions.parquet"``).
+
+    Raises:
+        CxrnetError: a column is missing, an ``image_id`` stands twice, the probabilities of an image do not sum
+            to one, or ``label`` or ``predicted`` names a class that has no ``prob_`` column.
+    """
+    classes = classes_of(predictions)
+    if len(classes) < 2:
+        raise CxrnetError(f"{where}: {len(classes)} prob_<class> columns; predictions need at least two classes")
+    _require(predictions, (*ROW_COLUMNS, *(f"logit_{name}" for name in classes), "predicted"), where)
+    _check_ids(predictions, where)
+    _check_probabilities(predictions, where)
+    for column in ("label", "predicted"):
+        unknown = sorted(set(predictions[column].dropna()) - set(classes))
+        if unknown:
+            raise CxrnetError(
+                f"{where}: {column} '{unknown[0]}' is not one of the classes {', '.join(classes)} "
+                f"({len(unknown)} unknown in all); rename it or drop its rows"
+            )
+    if called := int(predictions["predicted"].isna().sum()):
+        raise CxrnetError(f"{where}: column predicted is empty in {called} of {len(predictions)} rows; fill it")
+
+
+def _require(table: pd.DataFrame, columns: Sequence[str], where: str) -> None:
+    missing = [name for name in columns if name not in table.columns]
+    if missing:
+        hint = "; where a program gives no logits, write log(prob)" if "logit_" in missing[0] else ""
+        raise CxrnetError(f"{where}: column {', '.join(missing)} missing; add it (it may be empty){hint}")
+
+
+def _check_ids(predictions: pd.DataFrame, where: str) -> None:
+    ids = predictions["image_id"]
+    if empty := int(ids.isna().sum()):
+        raise CxrnetError(f"{where}: image_id is empty in {empty} of {len(ids)} rows; every image needs one")
+    duplicated = ids[ids.duplicated()]
+    if len(duplicated):
+        raise CxrnetError(
+            f"{where}: image_id '{duplicated.iloc[0]}' stands in more than one row "
+            f"({duplicated.nunique()} ids in all); an image is counted once"
+        )
+
+
+def _check_probabilities(predictions: pd.DataFrame, where: str) -> None:
+    probabilities = probabilities_of(predictions)
+    total = probabilities.sum(axis=1)
+    # Written so that a NaN is bad: `abs(nan - 1) <= tolerance` is False.
+    good = (np.abs(total - 1) <= SUM_TOLERANCE) & (probabilities >= 0).all(axis=1)
+    if not good.all():
+        first = int(np.flatnonzero(~good)[0])
+        raise CxrnetError(
+            f"{where}: the probabilities of image '{predictions['image_id'].iloc[first]}' are not a distribution "
+            f"(smallest {probabilities[first].min():.4g}, sum {total[first]:.4g}; {(~good).sum()} of {len(good)} "
+            "rows); they must be >= 0 and sum to one (nan: the training diverged, lower the learning rate)"
+        )
+
+
+def read_predictions(path: str | Path) -> pd.DataFrame:
+    """Read a table of predictions from a ``.parquet`` or ``.csv`` file; further columns are kept.
+
+    Raises:
+        CxrnetError: the file is not there, is not a table, or does not pass :func:`check_predictions`.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CxrnetError(f"predictions: '{path}' is not a file; give a predictions.parquet or .csv")
+    try:
+        table = _read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
+    except (ValueError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise CxrnetError(
+            f"predictions: '{path}' cannot be read as a table ({reason}); use .csv or .parquet"
+        ) from error
+    for name in table.columns:
+        if name in (*ROW_COLUMNS, "predicted"):
+            table[name] = table[name].astype("string")
+        elif name.startswith(("prob_", "logit_")):
+            # What is no number becomes NaN, which the check of the sums reports by image.
+            numbers = pd.to_numeric(table[name], errors="coerce")
+            table[name] = numbers.astype(np.float32 if name.startswith("logit_") else np.float64)
+    check_predictions(table, str(path))
+    return table
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    """Read every cell as it was written: ids keep their zeros, and a class may be called None or NA."""
+    text = dict.fromkeys((*ROW_COLUMNS, "predicted"), "string")
+    return pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[""])
+
+
+def write_predictions(predictions: pd.DataFrame, path: str | Path) -> None:
+    """Write a table of predictions as ``.parquet`` or ``.csv``, whole or not at all."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    if path.suffix == ".csv":
+        predictions.to_csv(partial, index=False)
+    else:
+        predictions.to_parquet(partial, index=False)
+    partial.replace(path)

@@ -1,0 +1,69 @@
+"""A bundle and images in, predictions out: the one way in which anything predicts."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+
+from cxrnet.data.images import OnError, load_images, read_image, resize
+from cxrnet.evaluation.predictions import make_predictions
+from cxrnet.models.bundle import Bundle
+
+
+@torch.inference_mode()
+def predict_images(bundle: Bundle, images: np.ndarray, batch_size: int, device: torch.device) -> np.ndarray:
+    """Logits of images that already have the bundle's size.
+
+    Always in float32: in bfloat16 the features of MobileNetV2 move by 14 % (relative L2).
+
+    Args:
+        bundle: its network is moved to the device.
+        images: (N, H, W) uint8.
+        batch_size: images a forward pass.
+        device: where the network runs.
+
+    Returns:
+        (N, K) float32, divided by the bundle's temperature.
+    """
+    network = bundle.network.to(device).eval()
+    logits = [
+        network(torch.from_numpy(images[start : start + batch_size]).unsqueeze(1).to(device)).cpu()
+        for start in range(0, len(images), batch_size)
+    ]
+    table: np.ndarray = torch.cat(logits).numpy() / bundle.temperature
+    return table
+
+
+def predict_manifest(
+    bundle: Bundle, manifest: pd.DataFrame, batch_size: int, device: torch.device, on_error: OnError
+) -> pd.DataFrame:
+    """Predictions of every image of a manifest, decoded and resized as the bundle says.
+
+    Raises:
+        CxrnetError: images can't be read (see :func:`cxrnet.data.images.load_images`).
+    """
+    size = bundle.network.config.size
+    manifest, images = load_images(manifest, size, bundle.resize, on_error)
+    return make_predictions(manifest, bundle.classes, predict_images(bundle, images, batch_size, device))
+
+
+def predict_bytes(bundle: Bundle, files: Sequence[bytes], names: Sequence[str]) -> np.ndarray:
+    """Class probabilities of image files held in memory.
+
+    Args:
+        bundle: what predicts.
+        files: the bytes of image files.
+        names: what to call them in error messages.
+
+    Returns:
+        (N, K) float64, rows sum to one.
+
+    Raises:
+        CxrnetError: a file is not a readable image.
+    """
+    size = bundle.network.config.size
+    pairs = zip(files, names, strict=True)
+    images = np.stack([resize(read_image(data, name), size, bundle.resize) for data, name in pairs])
+    logits = predict_images(bundle, images, batch_size=32, device=torch.device("cpu"))
+    return torch.from_numpy(logits).double().softmax(dim=1).numpy()

@@ -1,0 +1,120 @@
+"""The bundle: one trained model in a folder, complete and without pickle.
+
+``model.safetensors`` holds the tensors, ``bundle.json`` everything else that a prediction depends on. Whatever
+predicts, explains, exports or serves takes a bundle and nothing else. Opening a stranger's bundle runs no code.
+"""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from cxrnet.errors import CxrnetError
+from cxrnet.models.network import Network, NetworkConfig
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A trained network and what belongs to it.
+
+    Attributes:
+        network: on the CPU, in evaluation mode.
+        resize: the rule by which images were brought to ``network.config.size``: ``stretch``, ``pad`` or ``crop``.
+        temperature: the logits are divided by it before the softmax; 1 leaves them as they are.
+        operating_points: decision rules by name; empty where the largest probability decides.
+        manifest_digest: of the data that it was trained on.
+        versions: of the packages that trained it.
+        training: the resolved configuration of the run.
+    """
+
+    network: Network
+    resize: Literal["stretch", "pad", "crop"]
+    temperature: float
+    operating_points: dict[str, Any]
+    manifest_digest: str
+    versions: dict[str, str]
+    training: dict[str, Any]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in the order of the logits."""
+        return self.network.config.classes
+
+
+def save_bundle(bundle: Bundle, folder: str | Path) -> None:
+    """Write a bundle; the folder appears complete or not at all, and replaces an older one."""
+    folder = Path(folder)
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in bundle.network.state_dict().items()}
+    save_file(tensors, partial / "model.safetensors")
+    text = json.dumps(_description(bundle), indent=2, ensure_ascii=False)
+    (partial / "bundle.json").write_text(text + "\n", encoding="utf-8")
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
+
+
+def load_bundle(folder: str | Path) -> Bundle:
+    """Read a bundle.
+
+    Raises:
+        CxrnetError: the folder is no bundle, is of a newer format, or its files don't fit each other.
+    """
+    folder = Path(folder)
+    for name in ("bundle.json", "model.safetensors"):
+        if not (folder / name).is_file():
+            raise CxrnetError(f"bundle: '{folder}' has no {name}; give the folder 'bundle' of a finished run")
+    try:
+        values = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
+        if values["format"] != FORMAT:
+            raise CxrnetError(
+                f"bundle: '{folder}' has format {values['format']}, this cxrnet reads {FORMAT}; update cxrnet"
+            )
+        network = Network(NetworkConfig.from_dict(values["network"]))
+        network.load_state_dict(load_file(folder / "model.safetensors"))
+        return Bundle(
+            network=network.eval().requires_grad_(False),
+            **{name: values[name] for name in Bundle.__dataclass_fields__ if name != "network"},
+        )
+    except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+        reason = str(error).splitlines()[0]
+        raise CxrnetError(f"bundle: '{folder}' is damaged ({reason}); copy it again or train anew") from error
+
+
+def _description(bundle: Bundle) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "network": bundle.network.config.to_dict(),
+        "output": "softmax",
+        "resize": bundle.resize,
+        "temperature": bundle.temperature,
+        "operating_points": bundle.operating_points,
+        "manifest_digest": bundle.manifest_digest,
+        "versions": bundle.versions,
+        "training": bundle.training,
+    }
+
+
+def device_of(name: str) -> torch.device:
+    """``auto`` takes the accelerator where there is one; any other name is taken as torch names devices.
+
+    Raises:
+        CxrnetError: torch has no such device here.
+    """
+    if name == "auto":
+        accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        return accelerator or torch.device("cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
+        raise CxrnetError(f"device: '{name}' can't be used here; use auto, cpu, cuda or mps") from error
+    return device

@@ -1,0 +1,110 @@
+"""The Lightning shell around a network: one optimisation of what is trainable, with the metrics of every epoch."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torchmetrics import MetricCollection
+from torchmetrics.classification import (
+    MulticlassAccuracy,
+    MulticlassAUROC,
+    MulticlassRecall,
+    MulticlassSpecificity,
+)
+
+from cxrnet.models.network import Network
+
+Batch = dict[str, Tensor]
+OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
+LRScheduleFactory = Callable[[Optimizer], dict[str, Any]]
+
+
+class Classifier(pl.LightningModule):
+    """Trains what is trainable in a network.
+
+    A batch holds ``label`` (B,) int64 and either ``image`` (B, 1, H, W) uint8 or ``features`` (B, F) float32, the
+    output of the frozen part computed beforehand.
+
+    Logged every epoch: ``train_loss, train_accuracy, train_auc, val_loss, val_accuracy, val_auc`` (macro,
+    one-vs-rest) and ``val_sensitivity_<class>, val_specificity_<class>``.
+
+    Args:
+        network: trained in place; what is frozen stays as :func:`cxrnet.models.freezing.set_trainable` left it.
+        loss: takes logits (B, K) and labels (B,).
+        optimizer: makes an optimizer of parameters; only trainable ones are handed to it.
+        lr_schedule: makes Lightning's ``lr_scheduler`` dictionary of an optimizer; ``None`` keeps the rate.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        loss: nn.Module,
+        optimizer: OptimizerFactory,
+        lr_schedule: LRScheduleFactory | None = None,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.loss = loss
+        self.optimizer = optimizer
+        self.lr_schedule = lr_schedule
+        n_classes = len(network.config.classes)
+        overall = MetricCollection(
+            {"accuracy": MulticlassAccuracy(n_classes, average="micro"), "auc": MulticlassAUROC(n_classes)}
+        )
+        self.train_metrics = overall.clone(prefix="train_")
+        self.val_metrics = overall.clone(prefix="val_")
+        self.val_sensitivity = MulticlassRecall(n_classes, average="none")
+        self.val_specificity = MulticlassSpecificity(n_classes, average="none")
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Logits (B, K) of a batch of images or of features."""
+        if "features" in batch:
+            return self.network.head(batch["features"])  # type: ignore[no-any-return]
+        return self.network(batch["image"])  # type: ignore[no-any-return]
+
+    def training_step(self, batch: Batch) -> Tensor:
+        """Loss of a batch."""
+        logits = self(batch)
+        loss: Tensor = self.loss(logits, batch["label"])
+        self.train_metrics.update(_probabilities(logits), batch["label"])
+        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(logits), sync_dist=True)
+        return loss
+
+    def on_train_epoch_end(self) -> None:
+        """Log the training metrics of the epoch."""
+        self.log_dict(self.train_metrics.compute())
+        self.train_metrics.reset()
+
+    def validation_step(self, batch: Batch) -> None:
+        """Add a batch to the validation metrics."""
+        logits, labels = self(batch), batch["label"]
+        probabilities = _probabilities(logits)
+        self.val_metrics.update(probabilities, labels)
+        self.val_sensitivity.update(probabilities, labels)
+        self.val_specificity.update(probabilities, labels)
+        # Every process sees the whole validation split (see the data module), so nothing is averaged over processes.
+        self.log("val_loss", self.loss(logits, labels), batch_size=len(logits), sync_dist=False)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the validation metrics of the epoch."""
+        self.log_dict(self.val_metrics.compute())
+        classes = self.network.config.classes
+        for name, metric in (("sensitivity", self.val_sensitivity), ("specificity", self.val_specificity)):
+            self.log_dict({f"val_{name}_{c}": v for c, v in zip(classes, metric.compute(), strict=True)})
+            metric.reset()
+        self.val_metrics.reset()
+
+    def configure_optimizers(self) -> Any:  # noqa: ANN401 (Lightning's own type is a union of ten)
+        """An optimizer of the trainable parameters, with its learning-rate schedule if there is one."""
+        optimizer = self.optimizer(p for p in self.network.parameters() if p.requires_grad)
+        if self.lr_schedule is None:
+            return optimizer
+        return {"optimizer": optimizer, "lr_scheduler": self.lr_schedule(optimizer)}
+
+
+def _probabilities(logits: Tensor) -> Tensor:
+    # torchmetrics guesses from the range whether it was given logits, batch by batch; probabilities leave no guess.
+    return torch.softmax(logits.detach().float(), dim=1)

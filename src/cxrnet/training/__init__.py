@@ -1,0 +1,1 @@
+"""Floor 3: training in phases."""

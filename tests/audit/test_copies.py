@@ -1,0 +1,138 @@
+import io
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from scipy.ndimage import gaussian_filter
+
+from cxrnet.audit.copies import copies_in_train, copy_groups, find_copies
+from cxrnet.data.images import load_images, resize
+from cxrnet.data.manifest import make_manifest
+from cxrnet.data.sources.covid19_image import covid19_image
+from cxrnet.data.splits import carve_validation, leaks
+
+SIZE = (96, 96)
+
+
+def pictures(n: int, size: tuple[int, int] = SIZE) -> np.ndarray:
+    """Different smooth pictures, (n, H, W) uint8."""
+    noise = np.random.default_rng(0).normal(size=(n, *size))
+    smooth = gaussian_filter(noise, (0, 6, 6)) + 0.2 * gaussian_filter(noise, (0, 1.5, 1.5))
+    low, high = smooth.min((1, 2), keepdims=True), smooth.max((1, 2), keepdims=True)
+    return ((smooth - low) / (high - low) * 255).astype(np.uint8)
+
+
+def manifest_of(n: int, **columns) -> pd.DataFrame:
+    ids = [f"{i:04d}.png" for i in range(n)]
+    rows = pd.DataFrame({"image_id": ids, "path": ids, "label": "a", "source": "s", **columns})
+    return make_manifest(rows, "test")
+
+
+def jpeg(image: np.ndarray) -> np.ndarray:
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "JPEG", quality=30)
+    return np.array(Image.open(buffer))
+
+
+CHANGES = {
+    "recompressed": jpeg,
+    "brighter": lambda image: np.minimum(image.astype(int) + 30, 255).astype(np.uint8),
+    "less contrast": lambda image: (image * 0.5 + 60).astype(np.uint8),
+    "gamma": lambda image: (255 * (image / 255) ** 1.8).astype(np.uint8),
+    "made smaller": lambda image: resize(resize(image, (70, 70), "stretch"), SIZE, "stretch"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_changed_copies_are_found_and_nothing_else(change):
+    originals = pictures(40)
+    images = np.concatenate([originals, [CHANGES[change](image) for image in originals]]).astype(np.uint8)
+    pairs = find_copies(images, manifest_of(80))
+    expected = [(f"{i:04d}.png", f"{i + 40:04d}.png") for i in range(40)]
+    assert list(zip(pairs["image_id_a"], pairs["image_id_b"], strict=True)) == expected
+    assert pairs["kind"].eq("near").all()
+    assert pairs["hash_distance"].le(4).all()
+
+
+def test_same_file_is_exact_and_carries_splits_and_labels():
+    images = pictures(4)[[0, 1, 0, 2]]
+    manifest = manifest_of(4, sha256=["x", "y", "x", None], split=["train", "train", "test", None], label=list("abcd"))
+    (pair,) = find_copies(images, manifest).itertuples(index=False)
+    assert pair.kind == "exact"
+    assert (pair.image_id_a, pair.split_a, pair.label_a) == ("0000.png", "train", "a")
+    assert (pair.image_id_b, pair.split_b, pair.label_b) == ("0002.png", "test", "c")
+    assert pair.correlation == pytest.approx(1)
+    assert pair.hash_distance == 0
+
+
+def test_ids_are_in_order_whatever_the_order_of_the_rows():
+    images = pictures(3)[[0, 1, 0]]
+    pairs = find_copies(images[::-1], manifest_of(3).iloc[::-1])
+    assert pairs[["image_id_a", "image_id_b"]].to_numpy().tolist() == [["0000.png", "0002.png"]]
+
+
+def test_constant_images_are_no_near_copies():
+    assert len(find_copies(np.zeros((5, *SIZE), np.uint8), manifest_of(5))) == 0
+
+
+def test_no_pairs_is_an_empty_table_that_can_be_used():
+    manifest = manifest_of(6, split=["train", "test"] * 3)
+    pairs = find_copies(pictures(6), manifest)
+    assert len(pairs) == 0
+    assert copies_in_train(pairs, manifest) == []
+    assert copy_groups(pairs, manifest)["group_id"].isna().all()
+
+
+def test_pairs_across_blocks_are_found():
+    images = pictures(1100, (40, 40))
+    images[1099], images[1098] = images[3], images[1097]
+    pairs = find_copies(images, manifest_of(1100))
+    found = pairs[["image_id_a", "image_id_b"]].to_numpy().tolist()
+    assert found == [["0003.png", "1099.png"], ["1097.png", "1098.png"]]
+
+
+def test_lengths_must_agree():
+    with pytest.raises(ValueError, match="3 images for 4 rows"):
+        find_copies(pictures(3), manifest_of(4))
+
+
+def test_groups_join_chains_and_groups_that_are_there_already():
+    images = pictures(6)[[0, 0, 0, 1, 2, 1]]
+    manifest = manifest_of(6, group_id=[None, None, None, "g", "g", None])
+    groups = copy_groups(find_copies(images, manifest), manifest)["group_id"]
+    assert groups.tolist() == ["0000.png"] * 3 + ["0003.png"] * 3
+
+
+def test_copies_in_train_go_by_the_split_of_the_manifest():
+    manifest = manifest_of(4, split=["train", "test", "test", "train"])
+    pairs = find_copies(pictures(4)[[0, 0, 1, 1]], manifest)
+    assert copies_in_train(pairs, manifest) == ["0001.png", "0002.png"]
+    assert copies_in_train(pairs, manifest.assign(split="train")) == []
+    assert copies_in_train(pairs, manifest.assign(split=["test", "test", "train", "val"])) == []
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize(("size", "rule"), [((224, 224), "stretch"), ((96, 96), "pad")])
+def test_known_copies_of_a_real_set(shared, size, rule):
+    manifest, images = load_images(covid19_image(shared / "data" / "covid19_image"), size, rule, "fail")
+    pairs = find_copies(images, manifest)
+    names = ("0100.jpeg", "0112.jpg", "COVID-00003b.jpg", "COVID-00012.jpg", "COVID-00022.jpg", "COVID-00033.jpg")
+    names += ("COVID-00037.jpg", "auntminnie-2020_01_31_20_24_2322_2020_01_31_x-ray_coronavirus_US.jpg")
+    names += ("radiopaedia-2019-novel-coronavirus-infected-pneumonia.jpg",)
+    assert copies_in_train(pairs, manifest) == [f"test/Covid/{name}" for name in names]
+
+    inside = pairs[(pairs["split_a"] == "train") & (pairs["split_b"] == "train")]
+    assert inside[["image_id_a", "image_id_b"]].to_numpy().tolist() == [
+        ["train/Covid/057.jpeg", "train/Covid/078.jpeg"],  # looked at: one picture, moved by a few pixels
+        ["train/Covid/COVID-00033.jpg", "train/Covid/COVID-00037.jpg"],
+        ["train/Normal/019.jpeg", "train/Normal/020.jpeg"],
+        ["train/Normal/093.jpeg", "train/Normal/094.jpeg"],
+        ["train/Viral Pneumonia/019.jpeg", "train/Viral Pneumonia/020.jpeg"],
+    ]
+    assert (pairs["kind"] == "exact").sum() == 10
+    assert (pairs["label_a"] == pairs["label_b"]).all()
+
+    carved = leaks(carve_validation(copy_groups(pairs, manifest), 0.2, 0))
+    assert carved["val"].any_in_train == 0
+    assert carved["test"].file_in_train == 6

@@ -1,0 +1,36 @@
+import pandas as pd
+
+from cxrnet.data.leaks import leaks
+from cxrnet.data.manifest import make_manifest
+from cxrnet.data.splits import split_manifest
+
+SEVENTY = {"train": 0.7, "val": 0.15, "test": 0.15}
+
+
+def manifest_of(labels, **columns) -> pd.DataFrame:
+    ids = [f"images/{i:06d}.png" for i in range(len(labels))]
+    rows = pd.DataFrame({"image_id": ids, "path": ids, "label": list(labels), "source": "s", **columns})
+    return make_manifest(rows, "test")
+
+
+def test_leaks_counts_patients_files_and_groups():
+    manifest = manifest_of(
+        "aaaaaaaa",
+        split=["train", "train", "train", "test", "test", "test", "test", None],
+        patient_id=["p", "q", None, "p", "r", None, "p", "p"],
+        sha256=["1", "2", "3", "4", "2", "3", None, "1"],
+        group_id=[None, None, "g", None, None, "g", None, None],
+    )
+    found = leaks(manifest)
+    assert list(found) == ["test"]
+    leak = found["test"]
+    assert (leak.images, leak.patients_known, leak.patient_in_train) == (4, 3, 2)
+    assert (leak.files_known, leak.file_in_train, leak.group_in_train) == (3, 2, 1)
+    assert leak.any_in_train == 4
+
+
+def test_leaks_of_a_split_by_patient_are_none():
+    manifest = manifest_of("ab" * 60, patient_id=[str(i // 4) for i in range(120)])
+    found = leaks(split_manifest(manifest, SEVENTY, 0))
+    assert list(found) == ["val", "test"]
+    assert all(leak.any_in_train == 0 and leak.patients_known == leak.images for leak in found.values())

@@ -1,0 +1,111 @@
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from cxrnet.data.manifest import COLUMNS, digest, make_manifest, read_manifest, write_manifest
+from cxrnet.errors import CxrnetError
+
+
+def rows(**columns) -> pd.DataFrame:
+    table = {"image_id": ["b", "a", "c"], "path": ["b.png", "a.png", "c.png"], "label": ["x", "y", "x"]}
+    return pd.DataFrame(table | {"source": "s"} | columns)
+
+
+def test_columns_order_and_types():
+    manifest = make_manifest(rows(width=[1, None, 3], age=[60, 61, 62]), "test")
+    assert tuple(manifest.columns) == (*COLUMNS, "age")
+    assert manifest["image_id"].tolist() == ["a", "b", "c"]
+    assert manifest["age"].tolist() == [61, 60, 62]
+    assert manifest["patient_id"].isna().all()
+    assert str(manifest["width"].dtype) == "Int64"
+    assert all(str(manifest[name].dtype) == "string" for name in ("label", "split", "group_id"))
+
+
+def test_the_table_given_is_not_changed():
+    table = rows()
+    make_manifest(table, "test")
+    assert list(table.columns) == ["image_id", "path", "label", "source"]
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (rows().iloc[:0], "test: no images found"),
+        (rows().drop(columns=["label", "source"]), "test: column label, source missing"),
+        (rows(label=["x", None, "x"]), "test: column label is empty in 1 of 3 rows"),
+        (rows(path=["", "", "c.png"]), "test: column path is empty in 2 of 3 rows"),
+        (rows(image_id=["a", "a", "c"]), "test: image_id 'a' stands in more than one row .1 ids"),
+        (rows(split=["train", "dev", None]), "test: split 'dev' is not known; use train, val, test"),
+    ],
+)
+def test_bad_tables(table, message):
+    with pytest.raises(CxrnetError, match=message) as caught:
+        make_manifest(table, "test")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_round_trip_keeps_the_table_and_the_digest(tmp_path, suffix):
+    path = tmp_path / "sub" / f"manifest{suffix}"
+    table = rows(
+        path=[str(tmp_path / "sub" / "x y" / "b.png"), "/elsewhere/a.png", str(tmp_path / "c.png")],
+        split=["train", None, "test"],
+        patient_id=["007", "313b", None],
+        width=[10, None, 30],
+    )
+    manifest = make_manifest(table, "test")
+    write_manifest(manifest, path)
+    again = read_manifest(path)
+    pd.testing.assert_frame_equal(again, manifest)
+    assert digest(again) == digest(manifest)
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_paths_below_the_file_travel_with_it(tmp_path):
+    here, there = tmp_path / "here", tmp_path / "there"
+    write_manifest(make_manifest(rows(path=[str(here / f"{i}.png") for i in range(3)]), "t"), here / "m.csv")
+    here.rename(there)
+    assert read_manifest(there / "m.csv")["path"].tolist() == [str(there / f"{i}.png") for i in (1, 0, 2)]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("gone.csv", None, "is not a file"),
+        ("empty.csv", b"", "cannot be read as a table"),
+        ("picture.csv", b"\x89PNG\r\n\x1a\n\xff\xfe", "cannot be read as a table"),
+        ("broken.parquet", b"PAR1 no", "cannot be read as a table"),
+        ("table.xlsx", b"PK", "cannot be read as a table"),
+        ("columns.csv", b"a,b\n1,2\n", "column image_id, path, label, source missing"),
+        ("header.csv", b"image_id,path,label,source\n", "no images found"),
+    ],
+)
+def test_files_that_are_no_manifest(tmp_path, name, content, message):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(CxrnetError, match=message) as caught:
+        read_manifest(tmp_path / name)
+    assert str(Path(tmp_path) / name) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("label", ["None", "NA", "null", "nan"])
+def test_a_class_may_have_any_name(tmp_path, label):
+    manifest = make_manifest(rows(label=[label, "y", "x"]), "test")
+    write_manifest(manifest, tmp_path / "m.csv")
+    assert read_manifest(tmp_path / "m.csv")["label"].tolist() == ["y", label, "x"]
+
+
+def test_a_width_that_is_no_number_names_the_column(tmp_path):
+    (tmp_path / "m.csv").write_text("image_id,path,label,source,width\na,a.png,x,s,wide\n")
+    with pytest.raises(CxrnetError, match="width"):
+        read_manifest(tmp_path / "m.csv")
+
+
+def test_digest_tells_data_not_places():
+    manifest = make_manifest(rows(sha256=["1", "2", "3"]), "test")
+    same = make_manifest(rows(sha256=["1", "2", "3"], path=["/x/1", "/x/2", "/x/3"]).iloc[::-1], "test")
+    assert digest(manifest) == digest(same)
+    for column, value in {"label": "z", "split": "test", "patient_id": "p", "sha256": "9"}.items():
+        assert digest(manifest.assign(**{column: value})) != digest(manifest)

@@ -1,0 +1,86 @@
+"""Random tables of predictions, and the facts of a made-up run."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cxrnet.evaluation.curves import save_curves
+from cxrnet.evaluation.figures import save_figures
+from cxrnet.evaluation.metrics import evaluate
+from cxrnet.evaluation.predictions import make_predictions
+from cxrnet.evaluation.report import PhaseFacts, RunFacts, SplitFacts
+
+# Not in the order of the alphabet: a function that sorts class names is found out.
+CLASSES = ("Viral Pneumonia", "Covid", "Normal")
+
+
+@pytest.fixture(scope="session")
+def make_table() -> Callable[..., pd.DataFrame]:
+    def make(
+        n: int = 60,
+        classes: Sequence[str] = CLASSES,
+        seed: int = 0,
+        labels: Sequence[str] | None = None,
+        split: str = "test",
+        strength: float = 1.0,
+    ) -> pd.DataFrame:
+        rng = np.random.default_rng(seed)
+        names = list(labels) if labels is not None else [classes[i] for i in rng.integers(0, len(classes), n)]
+        logits = rng.normal(size=(len(names), len(classes))).astype(np.float32)
+        for row, name in enumerate(names):
+            if name in classes:
+                logits[row, classes.index(name)] += strength
+        rows = pd.DataFrame(
+            {
+                "image_id": [f"{split}/{i:04d}.png" for i in range(len(names))],
+                "path": "somewhere.png",
+                "label": names,
+                "split": split,
+                "source": "invented",
+                "patient_id": [f"{i // 2:03d}" for i in range(len(names))],
+            }
+        )
+        return make_predictions(rows, classes, logits)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def history() -> pd.DataFrame:
+    epoch = np.arange(1, 10)
+    table = {"phase": ["head"] * 5 + ["finetune"] * 4, "epoch": epoch}
+    for split in ("train", "val"):
+        table |= {f"{split}_loss": 1 / epoch, f"{split}_accuracy": 1 - 0.5 / epoch, f"{split}_auc": 1 - 0.3 / epoch}
+    return pd.DataFrame(table)
+
+
+@pytest.fixture(scope="session")
+def facts(
+    make_table: Callable[..., pd.DataFrame], history: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory
+) -> RunFacts:
+    folder = tmp_path_factory.mktemp("figures")
+    test, val = make_table(strength=4.0), make_table(seed=1, split="val", strength=4.0)
+    figures = save_figures(test, folder) | save_figures(val, folder, "_val") | save_curves(history, 7, folder)
+    return RunFacts(
+        title="MobileNetV2 on covid19_image",
+        summary="A MobileNetV2 with ImageNet weights, trained on 200 chest radiographs.",
+        created="3 March 2026, 10:15",
+        warnings=["9 of 66 test images are copies of training images."],
+        classes=CLASSES,
+        data={
+            split: SplitFacts(images={"Covid": 1200, "Normal": 70, "Viral Pneumonia": 3}, patients=None)
+            for split in ("train", "val", "test")
+        },
+        metrics={"val": evaluate(val), "test": evaluate(test)},
+        baselines={"majority": evaluate(make_table(strength=0.0)), "thumbnail": evaluate(make_table())},
+        phases=[
+            PhaseFacts("head", "head", 3843, 5, 4, "val_loss", 0.2512, 24.3, cached=True, kept=False),
+            PhaseFacts("finetune", "last 100", 1863683, 4, 7, "val_loss", 0.1822, 192.0, cached=False, kept=True),
+        ],
+        environment={"Git revision": "a61342b" * 5, "Seed": "0", "Data digest": "9f" * 32},
+        command="python -m cxrnet.train model=mobilenet_v2 +finetune=true " + "x" * 200,
+        config_yaml="tracking:\n  uri: http://localhost:5000\n",
+        figures=figures,
+    )

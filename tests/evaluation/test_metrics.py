@@ -1,0 +1,113 @@
+import json
+
+import numpy as np
+import pytest
+from sklearn import metrics as reference
+
+from cxrnet.errors import CxrnetError
+from cxrnet.evaluation.metrics import counts_of, evaluate
+from cxrnet.evaluation.predictions import probabilities_of
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("classes", [("Normal", "Covid"), ("Viral Pneumonia", "Covid", "Normal"), tuple("dacb")])
+def test_figures_equal_scikit_learn(make_table, classes, seed):
+    table = make_table(n=97, classes=classes, seed=seed)
+    figures = evaluate(table)
+    codes = np.array([classes.index(name) for name in table["label"]])
+    called = np.array([classes.index(name) for name in table["predicted"]])
+    probabilities = probabilities_of(table)
+    one_hot = np.eye(len(classes))[codes]
+    expected = {
+        "accuracy": reference.accuracy_score(codes, called),
+        "balanced_accuracy": reference.balanced_accuracy_score(codes, called),
+        "macro_f1": reference.f1_score(codes, called, average="macro"),
+        "log_loss": reference.log_loss(codes, probabilities),
+        "roc_auc_macro": reference.roc_auc_score(one_hot, probabilities, average="macro"),
+        "roc_auc_weighted": reference.roc_auc_score(one_hot, probabilities, average="weighted"),
+        "pr_auc_macro": reference.average_precision_score(one_hot, probabilities, average="macro"),
+    }
+    for name, value in expected.items():
+        assert figures[name] == {"value": pytest.approx(value, abs=1e-12), "n": 97}, name
+    for index, name in enumerate(classes):
+        positive, hit = codes == index, called == index
+        per_class = {
+            "sensitivity": (reference.recall_score(positive, hit), positive.sum()),
+            "specificity": (reference.recall_score(~positive, ~hit), (~positive).sum()),
+            "precision": (reference.precision_score(positive, hit), hit.sum()),
+            "npv": (reference.precision_score(~positive, ~hit), (~hit).sum()),
+            "f1": (reference.f1_score(positive, hit), (positive | hit).sum()),
+            "roc_auc": (reference.roc_auc_score(positive, probabilities[:, index]), 97),
+            "pr_auc": (reference.average_precision_score(positive, probabilities[:, index]), 97),
+        }
+        for figure, (value, n) in per_class.items():
+            assert figures["per_class"][name][figure] == {"value": pytest.approx(value, abs=1e-12), "n": n}, figure
+
+
+def test_multiclass_auc_is_the_one_of_scikit_learn(make_table):
+    table = make_table(n=80)
+    figures, classes = evaluate(table), ["Viral Pneumonia", "Covid", "Normal"]
+    codes = [classes.index(name) for name in table["label"]]
+    for average in ("macro", "weighted"):
+        value = reference.roc_auc_score(codes, probabilities_of(table), multi_class="ovr", average=average)
+        assert figures[f"roc_auc_{average}"]["value"] == pytest.approx(value, abs=1e-12)
+
+
+def test_absent_class_is_a_stated_gap(make_table):
+    figures = evaluate(make_table(labels=["Covid", "Normal"] * 10))
+    gap = {"value": None, "n": 0, "reason": "no image is labelled Viral Pneumonia"}
+    absent = figures["per_class"]["Viral Pneumonia"]
+    assert absent["specificity"]["n"] == 20
+    assert all(absent[name] == gap for name in ("sensitivity", "precision", "npv", "f1", "roc_auc", "pr_auc"))
+    macros = ("balanced_accuracy", "macro_f1", "roc_auc_macro", "roc_auc_weighted", "pr_auc_macro")
+    assert all(figures[name] == gap for name in macros)
+    assert figures["accuracy"]["n"] == figures["log_loss"]["n"] == 20
+    assert figures["per_class"]["Covid"]["roc_auc"]["value"] is not None
+
+
+def test_one_class_table(make_table):
+    figures = evaluate(make_table(labels=["Covid"] * 10, classes=("Covid", "Normal")))
+    assert figures["per_class"]["Covid"]["sensitivity"]["n"] == 10
+    for name in ("specificity", "precision", "roc_auc"):
+        assert figures["per_class"]["Covid"][name]["reason"] == "every image is labelled Covid"
+    assert figures["roc_auc_macro"]["value"] is None
+
+
+def test_class_that_is_never_called(make_table):
+    table = make_table().assign(predicted="Normal")
+    figures = evaluate(table)
+    assert figures["per_class"]["Covid"]["precision"] == {
+        "value": None,
+        "n": 0,
+        "reason": "no image was called Covid",
+    }
+    assert figures["per_class"]["Normal"]["npv"]["reason"] == "every image was called Normal"
+    assert figures["per_class"]["Covid"]["sensitivity"]["value"] == 0
+    assert figures["macro_f1"]["value"] is not None
+
+
+def test_figures_are_plain_json_without_nan(make_table):
+    figures = evaluate(make_table(labels=["Covid", "Normal"]))
+    assert json.loads(json.dumps(figures, allow_nan=False)) == figures
+
+
+def test_rounded_probabilities_of_another_program(make_table):
+    table = make_table(n=200)
+    rounded = table.copy()
+    for name in [c for c in table if c.startswith("prob_")]:
+        rounded[name] = table[name].round(4)
+    assert evaluate(rounded)["log_loss"]["value"] == pytest.approx(evaluate(table)["log_loss"]["value"], abs=1e-3)
+
+
+def test_counts_are_label_by_prediction(make_table):
+    table = make_table(labels=["Covid"] * 4, strength=100.0)
+    assert counts_of(table).tolist() == [[0, 0, 0], [0, 4, 0], [0, 0, 0]]
+
+
+def test_empty_and_unlabelled_tables_are_refused(make_table):
+    with pytest.raises(CxrnetError, match="no rows"):
+        evaluate(make_table().iloc[:0])
+    table = make_table(n=5)
+    table.loc[:1, "label"] = None
+    with pytest.raises(CxrnetError, match="2 of 5 images have no label"):
+        evaluate(table)

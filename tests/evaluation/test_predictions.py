@@ -1,0 +1,124 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from cxrnet.errors import CxrnetError
+from cxrnet.evaluation.predictions import (
+    ROW_COLUMNS,
+    classes_of,
+    logits_of,
+    make_predictions,
+    probabilities_of,
+    read_predictions,
+    write_predictions,
+)
+
+
+def test_table_holds_logits_softmax_and_call(make_table):
+    table = make_table(n=2, labels=["Covid", "Normal"])
+    assert list(table.columns) == [
+        *ROW_COLUMNS,
+        *(f"{kind}_{name}" for kind in ("logit", "prob") for name in ("Viral Pneumonia", "Covid", "Normal")),
+        "predicted",
+    ]
+    assert classes_of(table) == ["Viral Pneumonia", "Covid", "Normal"]
+    logits = logits_of(table)
+    assert logits.dtype == np.float32
+    expected = np.exp(logits.astype(np.float64)) / np.exp(logits.astype(np.float64)).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(probabilities_of(table), expected, rtol=1e-12)
+    assert list(table["predicted"]) == [classes_of(table)[i] for i in logits.argmax(axis=1)]
+
+
+def test_large_logits_do_not_overflow(make_table):
+    rows = make_table(n=1, labels=["Covid"])
+    table = make_predictions(rows, ("Covid", "Normal"), np.array([[3e4, -3e4]], dtype=np.float32))
+    assert probabilities_of(table).tolist() == [[1.0, 0.0]]
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".csv"])
+def test_file_holds_the_same_table(make_table, tmp_path, suffix):
+    table = make_table(classes=("None", "COVID 19", "NA"), n=30)
+    table.loc[3, ["label", "patient_id", "split"]] = pd.NA
+    write_predictions(table, tmp_path / f"new/predictions{suffix}")
+    again = read_predictions(tmp_path / f"new/predictions{suffix}")
+    pd.testing.assert_frame_equal(again, table)
+    assert [p.name for p in (tmp_path / "new").iterdir()] == [f"predictions{suffix}"]
+
+
+def test_further_columns_are_kept(make_table, tmp_path):
+    write_predictions(make_table(n=3).assign(age=[40, 50, 60]), tmp_path / "p.csv")
+    assert list(read_predictions(tmp_path / "p.csv")["age"]) == [40, 50, 60]
+
+
+def _broken(table, how):
+    match how:
+        case "column":
+            return table.drop(columns=["source"])
+        case "logits":
+            return table.drop(columns=["logit_Covid"])
+        case "classes":
+            return table.drop(columns=[name for name in table if name.startswith("prob_")])
+        case "duplicate":
+            return pd.concat([table, table.iloc[[0]]])
+        case "no id":
+            return table.assign(image_id=table["image_id"].mask(table.index == 2))
+        case "sum":
+            return table.assign(prob_Covid=table["prob_Covid"] + 0.01)
+        case "nan":
+            return table.assign(prob_Covid=np.nan)
+        case "negative":
+            return table.assign(prob_Covid=-0.5, prob_Normal=0.5, **{"prob_Viral Pneumonia": 1.0})
+        case "label":
+            return table.assign(label="COVID")
+        case "predicted":
+            return table.assign(predicted="COVID")
+        case "not called":
+            return table.assign(predicted=pd.NA)
+    raise ValueError(how)
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("column", "column source missing"),
+        ("logits", "column logit_Covid missing.*write log"),
+        ("classes", "0 prob_<class> columns"),
+        ("duplicate", "image_id 'test/0000.png' stands in more than one row"),
+        ("no id", "image_id is empty in 1 of 5 rows"),
+        ("sum", r"image 'test/0000.png' are not a distribution .*sum 1.01; 5 of 5 rows"),
+        ("nan", "sum nan.*lower the learning rate"),
+        ("negative", "smallest -0.5"),
+        ("label", "label 'COVID' is not one of the classes Viral Pneumonia, Covid, Normal"),
+        ("predicted", "predicted 'COVID' is not one of the classes"),
+        ("not called", "column predicted is empty in 5 of 5 rows"),
+    ],
+)
+def test_a_bad_table_is_one_clear_line(make_table, tmp_path, how, message):
+    _broken(make_table(n=5), how).to_parquet(tmp_path / "p.parquet")
+    with pytest.raises(CxrnetError, match=message) as caught:
+        read_predictions(tmp_path / "p.parquet")
+    assert "\n" not in str(caught.value)
+    assert str(tmp_path / "p.parquet") in str(caught.value)
+
+
+def test_text_in_a_probability_is_reported_by_image(make_table, tmp_path):
+    make_table(n=5).assign(prob_Covid="high").to_csv(tmp_path / "p.csv", index=False)
+    with pytest.raises(CxrnetError, match="sum nan"):
+        read_predictions(tmp_path / "p.csv")
+
+
+def test_a_file_that_is_no_table(tmp_path):
+    with pytest.raises(CxrnetError, match="is not a file"):
+        read_predictions(tmp_path / "none.parquet")
+    (tmp_path / "p.parquet").write_text("not a table")
+    with pytest.raises(CxrnetError, match="cannot be read as a table"):
+        read_predictions(tmp_path / "p.parquet")
+    (tmp_path / "p.csv").write_text("")
+    with pytest.raises(CxrnetError, match="cannot be read as a table"):
+        read_predictions(tmp_path / "p.csv")
+
+
+def test_diverged_training_is_named(make_table):
+    rows = make_table(n=2)
+    with pytest.raises(CxrnetError, match="the training diverged"):
+        make_predictions(rows, ("Viral Pneumonia", "Covid", "Normal"), np.full((2, 3), np.nan, dtype=np.float32))

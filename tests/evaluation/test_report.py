@@ -1,0 +1,119 @@
+import dataclasses
+import html
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from cxrnet.evaluation.metrics import evaluate
+from cxrnet.evaluation.report import duration, render_report, thumbnail_verdict
+
+
+@pytest.fixture
+def page(facts, tmp_path):
+    render_report(facts, tmp_path / "out/report.html")
+    return (tmp_path / "out/report.html").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def browser(tmp_path):
+    """Headless Chromium with every host unreachable; takes arguments, returns what it prints."""
+    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if program is None:
+        pytest.skip("no chromium on this machine: the report is not opened in a browser (CI does)")
+    flags = [
+        "--headless",
+        "--no-sandbox",  # a container's root cannot have the sandbox; the only page opened is our own
+        "--disable-gpu",
+        "--host-resolver-rules=MAP * ~NOTFOUND",
+        "--no-first-run",
+        *(f"--disable-{name}" for name in ("quic", "background-networking", "component-update", "sync")),
+        f"--user-data-dir={tmp_path / 'profile'}",
+    ]
+
+    def run(*arguments: str) -> str:
+        done = subprocess.run([program, *flags, *arguments], capture_output=True, text=True, timeout=120, check=True)
+        return done.stdout
+
+    return run
+
+
+def test_page_says_what_matters(page, facts):
+    test = facts.metrics["test"]
+    text = re.sub(r"\s+", " ", html.unescape(re.sub("<[^>]*>", " ", page.split("<body>")[1])))
+    n = test["accuracy"]["n"]
+    assert f"{round(test['accuracy']['value'] * n)} of {n} test images right" in text
+    for sentence in (facts.title, facts.summary, *facts.warnings, facts.command, "Research use only"):
+        assert sentence in text
+    assert f"ROC-AUC, macro {test['roc_auc_macro']['value']:.3f}" in text
+    assert "finetune last 100 1 863 683 4 7 0.182 val_loss 3 min 12 s each epoch kept" in text
+    assert "Covid 1 200 1 200 1 200 3 600" in text
+    assert page.count("data:image/png;base64,") == len(facts.figures)
+
+
+def test_page_needs_nothing_from_outside(page):
+    sources = re.findall(r"""(?:src|href|srcset|action)\s*=\s*["']?([^"'>]*)""", page)
+    assert sources
+    assert all(source.startswith("data:image/png;base64,") for source in sources)
+    assert not re.search(r"url\(|@import|<script|<link|<iframe", page)
+    assert "default-src 'none'; img-src data:;" in page
+
+
+def test_what_a_user_wrote_is_text(facts, tmp_path):
+    named = dataclasses.replace(facts, title="<script>alert(1)</script>", warnings=["a < b & c"])
+    render_report(named, tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "<script>" not in page
+    assert "a &lt; b &amp; c" in page
+
+
+def test_gaps_are_shown_with_their_reason(facts, make_table, tmp_path):
+    absent = evaluate(make_table(labels=["Covid", "Normal"] * 5))
+    render_report(dataclasses.replace(facts, metrics={"test": absent}), tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert '<abbr title="no image is labelled Viral Pneumonia">n/a</abbr>' in page
+    assert "n/a: no image is labelled Viral Pneumonia." in page
+    assert "nan" not in re.sub('base64,[^"]*', "", page)
+
+
+def test_without_test_images_the_page_says_so(facts, tmp_path):
+    render_report(dataclasses.replace(facts, metrics={"val": facts.metrics["val"]}), tmp_path / "report.html")
+    assert "There are no test images" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_losing_to_thumbnails_is_said(facts, make_table, tmp_path):
+    weak, strong = evaluate(make_table(strength=0.5)), evaluate(make_table(strength=5.0))
+    assert thumbnail_verdict(strong, weak) is None
+    assert "does not beat a linear model on 8 × 8 thumbnails" in thumbnail_verdict(weak, strong)
+    assert "macro ROC-AUC" in thumbnail_verdict(weak, weak)
+    absent = evaluate(make_table(labels=["Covid", "Normal"] * 5))
+    assert "(accuracy " in thumbnail_verdict(absent, absent)
+    render_report(dataclasses.replace(facts, baselines={"majority": weak, "thumbnail": strong}), tmp_path / "r.html")
+    assert "it may have learned little more than brightness" in (tmp_path / "r.html").read_text(encoding="utf-8")
+
+
+def test_durations_are_read_aloud():
+    said = [duration(seconds).replace("\u00a0", " ") for seconds in (0.4, 59.6, 192, 7500)]
+    assert said == ["0 s", "1 min 00 s", "3 min 12 s", "2 h 05 min"]
+
+
+def test_phone_does_not_scroll_sideways_and_figures_are_seen(page, browser, tmp_path):
+    # The report in a frame as wide as a phone; `srcdoc` lets the page around it measure.
+    (tmp_path / "phone.html").write_text(
+        f'<iframe style="width:390px;height:800px;border:0" srcdoc="{html.escape(page)}"></iframe><pre></pre>'
+        "<script>onload = () => { const page = document.querySelector('iframe').contentDocument;"
+        "const seen = [...page.images].filter(image => image.naturalWidth > 0).length;"
+        "document.querySelector('pre').textContent ="
+        "`hidden ${page.documentElement.scrollWidth - page.documentElement.clientWidth} px,"
+        " seen ${seen} of ${page.images.length}` }</script>",
+        encoding="utf-8",
+    )
+    measured = browser("--dump-dom", (tmp_path / "phone.html").as_uri())
+    assert "<pre>hidden 0 px, seen 10 of 10</pre>" in measured
+
+
+def test_page_prints(page, browser, tmp_path):
+    browser(f"--print-to-pdf={tmp_path / 'report.pdf'}", (tmp_path / "out/report.html").as_uri())
+    pages = len(re.findall(rb"/Type\s*/Page\b", (tmp_path / "report.pdf").read_bytes()))
+    assert 3 <= pages <= 8
