@@ -10,7 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException, InstantiationException
 from hydra.types import RunMode
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from cxrnet.errors import CxrnetError
 
@@ -56,5 +56,7 @@ def _one_line(error: BaseException) -> str:
         if isinstance(cause, CxrnetError):
             return str(cause)
         cause = cause.__cause__
+    if isinstance(error, MissingMandatoryValue):
+        return f"{error.full_key}: no value is set; give {error.full_key}=<value>"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return "config: " + " ".join(lines[:2])

@@ -1,12 +1,16 @@
 """A bundle and images in, predictions out: the one way in which anything predicts."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 
+from cxrnet.data.files import EXTENSIONS, image_files
 from cxrnet.data.images import OnError, load_images, read_image, resize
+from cxrnet.data.manifest import make_manifest
+from cxrnet.errors import CxrnetError
 from cxrnet.evaluation.predictions import make_predictions
 from cxrnet.models.bundle import Bundle
 
@@ -46,6 +50,26 @@ def predict_manifest(
     size = bundle.network.config.size
     manifest, images = load_images(manifest, size, bundle.resize, on_error)
     return make_predictions(manifest, bundle.classes, predict_images(bundle, images, batch_size, device))
+
+
+def predict_files(
+    bundle: Bundle, path: str | Path, batch_size: int, device: torch.device, on_error: OnError
+) -> pd.DataFrame:
+    """Predictions of one image file or of every image below a folder; labels stay empty.
+
+    Raises:
+        CxrnetError: there is nothing at the path, no image in the folder, or an image can't be read.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise CxrnetError(f"input: '{path}' doesn't exist; give an image file or a folder of images")
+    files = [path] if path.is_file() else image_files(path)
+    if not files:
+        raise CxrnetError(f"input: no images below '{path}'; it looks for {', '.join(EXTENSIONS)}")
+    ids = [file.relative_to(path).as_posix() if file != path else file.name for file in files]
+    rows = {"image_id": ids, "path": [str(file) for file in files], "label": "unknown", "source": path.name}
+    manifest = make_manifest(pd.DataFrame(rows), str(path))
+    return predict_manifest(bundle, manifest.assign(label=pd.NA), batch_size, device, on_error)
 
 
 def predict_bytes(bundle: Bundle, files: Sequence[bytes], names: Sequence[str]) -> np.ndarray:

@@ -24,13 +24,18 @@ def test_leaks_counts_patients_files_and_groups():
     found = leaks(manifest)
     assert list(found) == ["test"]
     leak = found["test"]
-    assert (leak.images, leak.patients_known, leak.patient_in_train) == (4, 3, 2)
-    assert (leak.files_known, leak.file_in_train, leak.group_in_train) == (3, 2, 1)
-    assert leak.any_in_train == 4
+    assert (leak.images, leak.patients_known, leak.same_patient, leak.copies, leak.any) == (4, 3, 2, 2, 4)
+
+
+def test_test_must_share_nothing_with_val_either():
+    manifest = manifest_of("aaaa", split=["train", "val", "test", "test"], sha256=["1", "2", "2", "3"])
+    found = leaks(manifest)
+    assert found["val"].copies == 0
+    assert found["test"].copies == 1
 
 
 def test_leaks_of_a_split_by_patient_are_none():
     manifest = manifest_of("ab" * 60, patient_id=[str(i // 4) for i in range(120)])
     found = leaks(split_manifest(manifest, SEVENTY, 0))
     assert list(found) == ["val", "test"]
-    assert all(leak.any_in_train == 0 and leak.patients_known == leak.images for leak in found.values())
+    assert all(leak.any == 0 and leak.patients_known == leak.images for leak in found.values())

@@ -3,9 +3,8 @@
 from torchvision.transforms import InterpolationMode, v2
 
 
-def none() -> v2.Transform:
-    """No augmentation."""
-    return v2.Identity()
+def none() -> None:
+    """No augmentation; ``null`` can't be an option of its own in Hydra."""
 
 
 def light(degrees: float, translate: float, zoom: float) -> v2.Transform:

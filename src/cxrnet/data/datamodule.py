@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 from torchvision.transforms import v2
 
+from cxrnet.data.copies import copy_groups, find_copies
 from cxrnet.data.images import OnError, ResizeRule, load_images
 from cxrnet.errors import CxrnetError
 
@@ -69,6 +70,7 @@ class XrayDataModule(pl.LightningDataModule):
         manifest: after :meth:`setup`, the rows that are used, with split, size and hash filled in.
         images: after :meth:`setup`, (N, H, W) uint8, in the order of the manifest.
         classes: after :meth:`setup`, the class names in the order of the logits.
+        left_out: after :meth:`setup`, images that could not be read.
     """
 
     def __init__(
@@ -86,6 +88,7 @@ class XrayDataModule(pl.LightningDataModule):
         limit: int | None = None,
     ) -> None:
         super().__init__()
+        _check(size, batch_size, limit)
         self._manifest = manifest
         self._split = split
         self.size = (int(size[0]), int(size[1]))
@@ -109,8 +112,12 @@ class XrayDataModule(pl.LightningDataModule):
         if self._ready:
             return
         manifest = self._manifest() if callable(self._manifest) else self._manifest
+        listed = len(manifest)
+        manifest = manifest.reset_index(drop=True)  # the index is the place of an image, also in a part of a manifest
         manifest, images = load_images(manifest, self.size, self.resize, self.on_error)
-        manifest = self._split(manifest)
+        self.left_out = listed - len(manifest)
+        # Copies get a group, so that no split drawn here parts them, patients known or not.
+        manifest = self._split(copy_groups(find_copies(images, manifest), manifest))
         if self.limit is not None:
             kept = manifest.groupby(["split", "label"], dropna=False).cumcount() < self.limit
             manifest, images = manifest[kept].reset_index(drop=True), images[kept.to_numpy()]
@@ -178,6 +185,14 @@ def eval_loader(dataset: Dataset[Batch], batch_size: int) -> DataLoader[Batch]:
 
 def _as_is(batch: Any) -> Any:  # noqa: ANN401 (the data set has made a batch already)
     return batch
+
+
+def _check(size: Sequence[int], batch_size: int, limit: int | None) -> None:
+    if not isinstance(size, Sequence) or len(size) != 2:
+        raise CxrnetError(f"data.size: {size} is not a size; give height and width in pixels, as [224, 224]")
+    for name, number in (("batch_size", batch_size), ("limit", limit)):
+        if number is not None and (not isinstance(number, int) or number < 1):
+            raise CxrnetError(f"data.{name}: {number} is no number of images; give a whole number from 1 on")
 
 
 def _class_order(manifest: pd.DataFrame, classes: tuple[str, ...] | None) -> tuple[str, ...]:

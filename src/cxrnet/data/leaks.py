@@ -1,57 +1,56 @@
-"""Leaks: how much of what a model is tested on stands in its training data too."""
+"""Leaks: how much of what a model is tested on was seen while it was made."""
 
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from cxrnet.data.splits import known_cells
 
+# What each split must share nothing with. Val chooses the weights that are tested, so test must share nothing with it.
+SEEN_BEFORE = {"val": ("train",), "test": ("train", "val")}
+
 
 @dataclass(frozen=True)
 class Leak:
-    """How much of one split stands in train too, in images.
+    """How much of a split was seen before: in train, or, for test, in train or val. In images.
 
     Attributes:
         images: images in the split.
         patients_known: images of the split whose patient is known.
-        patient_in_train: of those, images whose patient has images in train.
-        files_known: images of the split whose ``sha256`` is known.
-        file_in_train: of those, images of which train holds a byte-for-byte copy.
-        group_in_train: images whose ``group_id`` (copies) has images in train.
-        any_in_train: images to which at least one of the three applies.
+        same_patient: images whose patient was seen.
+        copies: images of which a copy was seen (the same ``sha256``, or the same ``group_id``).
+        any: images to which either applies.
     """
 
     images: int
     patients_known: int
-    patient_in_train: int
-    files_known: int
-    file_in_train: int
-    group_in_train: int
-    any_in_train: int
+    same_patient: int
+    copies: int
+    any: int
 
 
 def leaks(manifest: pd.DataFrame) -> dict[str, Leak]:
-    """Count what of ``val`` and ``test`` stands in train too: patients, files, groups of copies.
-
-    Returns:
-        One entry for each of the two splits that has images.
-    """
-    train = manifest[manifest["split"] == "train"]
+    """Count what of ``val`` and ``test`` was seen before; one entry for each of the two that has images."""
     found = {}
-    for name in ("val", "test"):
+    for name, before in SEEN_BEFORE.items():
         part = manifest[manifest["split"] == name]
         if len(part) == 0:
             continue
-        known = {column: known_cells(part[column]) for column in ("patient_id", "sha256", "group_id")}
-        shared = {column: known[column] & part[column].isin(train[column]).to_numpy(bool) for column in known}
+        seen = manifest[manifest["split"].isin(before)]
+        patient = _shared(part, seen, "patient_id")
+        copy = _shared(part, seen, "sha256") | _shared(part, seen, "group_id")
         found[name] = Leak(
             images=len(part),
-            patients_known=int(known["patient_id"].sum()),
-            patient_in_train=int(shared["patient_id"].sum()),
-            files_known=int(known["sha256"].sum()),
-            file_in_train=int(shared["sha256"].sum()),
-            group_in_train=int(shared["group_id"].sum()),
-            any_in_train=int(np.any(list(shared.values()), axis=0).sum()),
+            patients_known=int(known_cells(part["patient_id"]).sum()),
+            same_patient=int(patient.sum()),
+            copies=int(copy.sum()),
+            any=int(np.sum(patient | copy)),
         )
     return found
+
+
+def _shared(part: pd.DataFrame, seen: pd.DataFrame, column: str) -> npt.NDArray[np.bool_]:
+    known: npt.NDArray[np.bool_] = known_cells(part[column]) & part[column].isin(seen[column]).to_numpy(bool)
+    return known

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from cxrnet.errors import CxrnetError
 from cxrnet.models.network import Network, NetworkConfig
@@ -74,19 +75,27 @@ def load_bundle(folder: str | Path) -> Bundle:
             raise CxrnetError(f"bundle: '{folder}' has no {name}; give the folder 'bundle' of a finished run")
     try:
         values = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
-        if values["format"] != FORMAT:
-            raise CxrnetError(
-                f"bundle: '{folder}' has format {values['format']}, this cxrnet reads {FORMAT}; update cxrnet"
-            )
-        network = Network(NetworkConfig.from_dict(values["network"]))
-        network.load_state_dict(load_file(folder / "model.safetensors"))
-        return Bundle(
-            network=network.eval().requires_grad_(False),
-            **{name: values[name] for name in Bundle.__dataclass_fields__ if name != "network"},
-        )
-    except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+        if values["format"] == FORMAT:
+            return _from_description(values, load_file(folder / "model.safetensors"))
+    except (
+        CxrnetError,
+        AttributeError,
+        KeyError,
+        TypeError,
+        ValueError,
+        RuntimeError,
+        SafetensorError,
+    ) as error:
         reason = str(error).splitlines()[0]
         raise CxrnetError(f"bundle: '{folder}' is damaged ({reason}); copy it again or train anew") from error
+    raise CxrnetError(f"bundle: '{folder}' has format {values['format']}, this cxrnet reads {FORMAT}; update cxrnet")
+
+
+def _from_description(values: dict[str, Any], tensors: dict[str, Tensor]) -> Bundle:
+    network = Network(NetworkConfig.from_dict(values["network"]))
+    network.load_state_dict(tensors)
+    others = {name: values[name] for name in Bundle.__dataclass_fields__ if name != "network"}
+    return Bundle(network=network.eval().requires_grad_(False), **others)
 
 
 def _description(bundle: Bundle) -> dict[str, Any]:

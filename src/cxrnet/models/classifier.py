@@ -1,6 +1,6 @@
 """The Lightning shell around a network: one optimisation of what is trainable, with the metrics of every epoch."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
@@ -58,6 +58,7 @@ class Classifier(pl.LightningModule):
         self.val_metrics = overall.clone(prefix="val_")
         self.val_sensitivity = MulticlassRecall(n_classes, average="none")
         self.val_specificity = MulticlassSpecificity(n_classes, average="none")
+        self._val_outputs: list[tuple[Tensor, Tensor]] = []
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits (B, K) of a batch of images or of features."""
@@ -71,12 +72,9 @@ class Classifier(pl.LightningModule):
         loss: Tensor = self.loss(logits, batch["label"])
         self.train_metrics.update(_probabilities(logits), batch["label"])
         self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(logits), sync_dist=True)
+        # Lightning computes these at the end of the epoch, before the callbacks' hooks; our own hook runs after them.
+        self.log_dict(self.train_metrics, on_step=False, on_epoch=True, batch_size=len(logits))
         return loss
-
-    def on_train_epoch_end(self) -> None:
-        """Log the training metrics of the epoch."""
-        self.log_dict(self.train_metrics.compute())
-        self.train_metrics.reset()
 
     def validation_step(self, batch: Batch) -> None:
         """Add a batch to the validation metrics."""
@@ -85,11 +83,15 @@ class Classifier(pl.LightningModule):
         self.val_metrics.update(probabilities, labels)
         self.val_sensitivity.update(probabilities, labels)
         self.val_specificity.update(probabilities, labels)
-        # Every process sees the whole validation split (see the data module), so nothing is averaged over processes.
-        self.log("val_loss", self.loss(logits, labels), batch_size=len(logits), sync_dist=False)
+        self._val_outputs.append((logits, labels))
 
     def on_validation_epoch_end(self) -> None:
-        """Log the validation metrics of the epoch."""
+        """Log the loss and the validation metrics of the epoch."""
+        logits, labels = (torch.cat(parts) for parts in zip(*self._val_outputs, strict=True))
+        self._val_outputs.clear()
+        # Of all images at once: with class weights a mean over batches would depend on who shares a batch with whom.
+        # Every process sees the whole validation split (see the data module), so nothing is averaged over processes.
+        self.log("val_loss", self.loss(logits, labels), sync_dist=False)
         self.log_dict(self.val_metrics.compute())
         classes = self.network.config.classes
         for name, metric in (("sensitivity", self.val_sensitivity), ("specificity", self.val_specificity)):
@@ -103,6 +105,12 @@ class Classifier(pl.LightningModule):
         if self.lr_schedule is None:
             return optimizer
         return {"optimizer": optimizer, "lr_scheduler": self.lr_schedule(optimizer)}
+
+
+def val_metric_names(classes: Sequence[str]) -> tuple[str, ...]:
+    """What a classifier logs of the validation split, and what can therefore be monitored."""
+    per_class = (f"val_{metric}_{name}" for metric in ("sensitivity", "specificity") for name in classes)
+    return ("val_loss", "val_accuracy", "val_auc", *per_class)
 
 
 def _probabilities(logits: Tensor) -> Tensor:

@@ -34,6 +34,7 @@ def set_trainable(network: Network, trainable: Trainable) -> None:
         parameter.requires_grad = id(parameter) in chosen
     for parameter in network.head.parameters():
         parameter.requires_grad = True
+    network.train(network.training)  # so that what is frozen now is in evaluation mode at once
 
 
 def describe(trainable: Trainable) -> str:
@@ -54,11 +55,11 @@ def _trainable_modules(backbone: nn.Module, trainable: Trainable) -> list[nn.Mod
             return []
         case "all":
             return [backbone]
-        case {"from": str(stage)}:
+        case {"from": str(stage), **rest} if not rest:
             return _from_stage(backbone, stage)
-        case {"last": int(count)} if count > 0:
+        case {"last": int(count), **rest} if not rest and count > 0:
             return _last_layers(backbone, count)
-        case {"fraction": int() | float() as share} if 0 < share <= 1:
+        case {"fraction": int() | float() as share, **rest} if not rest and 0 < share <= 1:
             return _last_layers(backbone, round(share * len(_layers(backbone))))
     raise CxrnetError(
         f"phase: trainable: {trainable} is not known; use head, all, {{from: STAGE}}, {{last: N}} or {{fraction: 0..1}}"

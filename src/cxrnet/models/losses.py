@@ -17,7 +17,12 @@ def cross_entropy(counts: Sequence[int], class_weights: ClassWeights, label_smoo
         counts: training images of each class, in class order.
         class_weights: see :func:`weights_of`.
         label_smoothing: 0 (off) to 1.
+
+    Raises:
+        CxrnetError: the class weights (see :func:`weights_of`) or the smoothing are not usable.
     """
+    if not 0 <= label_smoothing <= 1:
+        raise CxrnetError(f"loss.label_smoothing: {label_smoothing} is no share; give a number from 0 to 1")
     return nn.CrossEntropyLoss(weight=weights_of(class_weights, counts), label_smoothing=label_smoothing)
 
 
@@ -39,10 +44,10 @@ def weights_of(rule: ClassWeights, counts: Sequence[int]) -> Tensor | None:
             return n.sum() / (len(counts) * n)
         case "max":
             return n.max() / n
-        case str():
-            raise CxrnetError(f"loss.class_weights: '{rule}' is not known; use none, balanced, max or a list")
-    if len(rule) != len(counts) or min(rule) <= 0:
-        raise CxrnetError(
-            f"loss.class_weights: {list(rule)} doesn't fit {len(counts)} classes; give one positive number a class"
-        )
-    return torch.tensor(list(rule), dtype=torch.float32)
+        case [*numbers] if len(numbers) == len(counts) and all(isinstance(x, int | float) and x > 0 for x in numbers):
+            return torch.tensor(numbers, dtype=torch.float32)
+        case [*numbers]:
+            raise CxrnetError(
+                f"loss.class_weights: {numbers} doesn't fit {len(counts)} classes; give one positive number a class"
+            )
+    raise CxrnetError(f"loss.class_weights: {rule!r} is not known; use none, balanced, max or a list")

@@ -51,7 +51,15 @@ class NetworkConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        """The inverse of :meth:`to_dict`; lists become tuples."""
+        """The inverse of :meth:`to_dict`; lists become tuples.
+
+        Raises:
+            CxrnetError: a name is not known.
+        """
+        if unknown := set(values) - set(cls.__dataclass_fields__):
+            raise CxrnetError(
+                f"model: '{min(unknown)}' is not known; a network has {', '.join(cls.__dataclass_fields__)}"
+            )
         arguments: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
         return cls(**arguments)
 
@@ -61,6 +69,9 @@ class Network(nn.Module):
 
     Args:
         config: what to build; the weights are random until loaded.
+
+    Raises:
+        CxrnetError: a setting can't be built.
     """
 
     mean: Tensor
@@ -68,6 +79,7 @@ class Network(nn.Module):
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
+        _check(config)
         self.config = config
         self.register_buffer("mean", torch.tensor(config.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(config.std).view(1, 3, 1, 1), persistent=False)
@@ -125,6 +137,15 @@ class Network(nn.Module):
             raise CxrnetError(
                 f"data.size: {height} x {width} pixels are too few for {self.config.backbone}; take at least 32 x 32"
             ) from error
+
+
+def _check(config: NetworkConfig) -> None:
+    if len(config.mean) != 3 or len(config.std) != 3 or min(config.std) <= 0:
+        raise CxrnetError(f"model.mean, model.std: {config.mean}, {config.std}; give three numbers each, std above 0")
+    if not isinstance(config.hidden, Sequence) or any(width < 1 for width in config.hidden):
+        raise CxrnetError(f"model.hidden: {config.hidden} is no list of widths; give one, as [256], or []")
+    if not 0 <= config.dropout <= 1:
+        raise CxrnetError(f"model.dropout: {config.dropout} is no probability; give a number from 0 to 1")
 
 
 def _pool(kind: Pool) -> nn.Module:

@@ -76,21 +76,20 @@ def load_weights(backbone: nn.Module, name: str, weights: str) -> LoadedWeights:
             state = torch.hub.load_state_dict_from_url(
                 published.url, map_location="cpu", check_hash=True, progress=False, weights_only=True
             )
-    except (
-        OSError,
-        RuntimeError,
-    ) as error:  # URLError and time-outs are OSErrors, a wrong hash is a RuntimeError
+    except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
+        # URLError and time-outs are OSErrors, a wrong hash is a RuntimeError; the rest is a damaged file in the cache.
         return _unavailable(name, weights, published.url, error)
     unused = _fill(backbone, state, name, published.url)
     return LoadedWeights("imagenet", published.url, unused=unused)
 
 
 def _unavailable(name: str, weights: str, url: str, error: Exception) -> LoadedWeights:
-    cache = Path(torch.hub.get_dir()) / "checkpoints"
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    line = f"ImageNet weights for {name} can't be had: {url} ({reason}), and '{cache}' doesn't hold them"
+    cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
+    line = f"ImageNet weights for {name} can't be had: {url} ({_first_line(error)}), and '{cached}' isn't there"
+    if cached.is_file():
+        line = f"ImageNet weights for {name} can't be had: '{cached}' is damaged ({type(error).__name__}); delete it"
     if weights == "imagenet":
-        raise CxrnetError(f"model.weights: {line}; put the file there or name one with model.weights=<file>")
+        raise CxrnetError(f"model.weights: {line}; put a good file there or name one with model.weights=<file>")
     logger.warning("%s. Training from scratch, with nothing frozen.", line)
     return LoadedWeights("random", line, fallback=True)
 
@@ -108,7 +107,8 @@ def _from_file(backbone: nn.Module, name: str, path: Path) -> LoadedWeights:
         raise CxrnetError(f"model.weights: '{path}' can't be read ({_first_line(error)})") from error
     except UnpicklingError as error:  # weights_only refuses anything that could run code
         raise CxrnetError(
-            f"model.weights: '{path}' holds more than tensors and is not loaded; save a plain state_dict"
+            f"model.weights: '{path}' holds something else than plain tensors and is not loaded, for it could run "
+            "code; save model.state_dict() with torch.save or as .safetensors"
         ) from error
     state = state.get("state_dict", state) if isinstance(state, dict) else state
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):

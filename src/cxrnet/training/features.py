@@ -100,6 +100,7 @@ def compute_features(
     Returns:
         (V, N, F) float32 on the CPU.
     """
+    was_training = network.training
     network.to(device).eval()
     table = torch.empty(views, len(images), network.n_features)
     with torch.random.fork_rng():
@@ -110,4 +111,5 @@ def compute_features(
                 if augment is not None:
                     batch = torch.stack([augment(image) for image in batch])
                 view[start : start + len(batch)] = network.features(batch.to(device)).float().cpu()
+    network.train(was_training)  # Lightning trains in the mode in which it finds a network
     return table

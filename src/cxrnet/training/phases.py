@@ -6,6 +6,7 @@ validation: a fine-tuning that made things worse is not what the user gets.
 """
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -15,18 +16,18 @@ from typing import Any, Literal
 
 import lightning.pytorch as pl
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
-from lightning.pytorch.loggers import Logger
 from torch import nn
 from torch.optim import Optimizer
 
 from cxrnet.data.datamodule import XrayDataModule
 from cxrnet.errors import CxrnetError
-from cxrnet.models.classifier import Classifier
+from cxrnet.models.classifier import Classifier, val_metric_names
 from cxrnet.models.freezing import Trainable, describe, set_trainable
 from cxrnet.models.network import Network
 from cxrnet.training.features import FeatureDataModule
-from cxrnet.training.history import History
+from cxrnet.training.history import History, LogMetrics, rank
 from cxrnet.training.lr_schedules import lr_schedule
 
 OptimizerOfRate = Callable[..., Optimizer]
@@ -63,12 +64,14 @@ class Schedule:
         phases: in order.
         monitor: the validation metric that decides which epoch is best.
         mode: ``min`` or ``max`` of the monitored metric.
+        scratch: takes the place of the phases that train the head alone when the weights are random.
         views: augmented views of each training image while the backbone is frozen; 0 trains the head the long way,
             on images.
         max_epochs: caps every phase; ``None`` for no cap.
     """
 
     phases: tuple[Phase, ...]
+    scratch: Phase
     monitor: str
     mode: Literal["min", "max"]
     views: int
@@ -107,20 +110,36 @@ class PhaseResult:
 
 
 def enabled_phases(schedule: Schedule, pretrained: bool) -> tuple[Phase, ...]:
-    """The phases that will run. Random weights are never frozen: every phase then trains everything.
+    """The phases that will run.
+
+    Random weights are never frozen: without pretrained weights ``schedule.scratch`` takes the place of the phases
+    that train the head alone, and every later phase trains everything.
 
     Raises:
         CxrnetError: none is enabled, or two have one name.
     """
     phases = [phase for phase in schedule.phases if phase.enabled]
+    if not pretrained:
+        later = [phase for phase in phases if phase.trainable != "head"]
+        phases = [schedule.scratch, *(dataclasses.replace(phase, trainable="all") for phase in later)]
     names = [phase.name for phase in phases]
     if not phases:
         raise CxrnetError("schedule.phases: no phase is enabled; enable one (finetune=true) or take another schedule")
     if len(set(names)) < len(names):
         raise CxrnetError(f"schedule.phases: two phases have one name ({', '.join(names)}); give each its own")
     if schedule.max_epochs is not None:
-        phases = [dataclasses.replace(p, epochs=min(p.epochs, schedule.max_epochs)) for p in phases]
-    return tuple(phases if pretrained else [dataclasses.replace(p, trainable="all") for p in phases])
+        phases = [_capped(phase, schedule.max_epochs) for phase in phases]
+    return tuple(phases)
+
+
+def _capped(phase: Phase, epochs: int) -> Phase:
+    """The phase with at most so many epochs; a warm-up leaves one of them at the full rate."""
+    if phase.epochs <= epochs:
+        return phase
+    spec = phase.lr_schedule
+    if spec is not None and "warmup_epochs" in spec:
+        spec = {**spec, "warmup_epochs": min(spec["warmup_epochs"], epochs - 1)}
+    return dataclasses.replace(phase, epochs=epochs, lr_schedule=spec)
 
 
 def run_phases(
@@ -133,7 +152,7 @@ def run_phases(
     trainer: Callable[..., pl.Trainer],
     folder: Path,
     seed: int,
-    logger: Logger | None = None,
+    log_metrics: LogMetrics | None = None,
     callbacks: Callable[[Phase], list[Callback]] | None = None,
 ) -> tuple[list[PhaseResult], History]:
     """Train a network in place; it ends with the best weights of the best phase.
@@ -148,10 +167,14 @@ def run_phases(
         trainer: makes a Lightning Trainer; this function adds epochs, callbacks and logger.
         folder: gets ``checkpoints/<phase>/best.ckpt`` and ``last.ckpt``.
         seed: each phase starts from a random state that depends on it and on the phase's place alone.
-        logger: gets every epoch's metrics, epochs running on over the phases.
+        log_metrics: gets every epoch's metrics and its number, epochs running on over the phases.
         callbacks: makes further callbacks for a phase (progress).
+
+    Raises:
+        CxrnetError: a phase, the monitored metric, the optimizer or the trainer is not usable, or training diverged.
     """
-    history = History(logger)
+    _check(network, phases, schedule, loss, optimizer)
+    history = History(log_metrics)
     results: list[PhaseResult] = []
     for place, phase in enumerate(phases):
         pl.seed_everything(seed + place, workers=True, verbose=False)
@@ -160,27 +183,13 @@ def run_phases(
         cached = phase.trainable == "head" and schedule.views > 0
         feed = FeatureDataModule(data, network, schedule.views, seed) if cached else data
         classifier = _classifier(network, phase, schedule, loss, optimizer)
-        best = _checkpoint(folder, phase, "best", schedule)
         extra = callbacks(phase) if callbacks is not None else []
         first_epoch = history.begin(phase.name)
-        fit = trainer(
-            max_epochs=phase.epochs,
-            logger=logger or False,
-            callbacks=[
-                history,
-                *_stopping(phase, schedule),
-                best,
-                _checkpoint(folder, phase, "last"),
-                *extra,
-            ],
-            default_root_dir=folder,
-            num_sanity_val_steps=0,  # its metrics would stand among the results
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            use_distributed_sampler=False,  # the data module shares out the training images itself
-        )
+        checkpoints = [_checkpoint(folder, phase, "best", schedule), _checkpoint(folder, phase, "last")]
+        fit = _trainer(trainer, phase, folder, [history, *_stopping(phase, schedule), *checkpoints, *extra])
+        classifier.train()  # Lightning doesn't: it keeps the mode in which it finds a network
         fit.fit(classifier, datamodule=feed)
-        _load(network, Path(best.best_model_path))
+        best = history.best(first_epoch, schedule.monitor, schedule.mode)
         results.append(
             PhaseResult(
                 name=phase.name,
@@ -190,12 +199,52 @@ def run_phases(
                 cached=cached,
                 first_epoch=first_epoch,
                 epochs=len(history.rows) - first_epoch + 1,
-                best_epoch=history.best(first_epoch, schedule.monitor, schedule.mode)["epoch"],
-                best_score=history.best(first_epoch, schedule.monitor, schedule.mode)[schedule.monitor],
+                best_epoch=best["epoch"],
+                best_score=best[schedule.monitor],
                 seconds=time.monotonic() - started,
             )
         )
-    return _keep_best(network, results, schedule, folder), history
+        results = _keep_best(network, results, schedule, folder)
+    return results, history
+
+
+def _check(
+    network: Network, phases: Sequence[Phase], schedule: Schedule, loss: nn.Module, optimizer: OptimizerOfRate
+) -> None:
+    """Try everything that needs no data: a mistake in the last phase is told before the first one trains."""
+    known = val_metric_names(network.config.classes)
+    if schedule.monitor not in known or schedule.mode not in ("min", "max"):
+        raise CxrnetError(
+            f"schedule: '{schedule.monitor}' with mode '{schedule.mode}' can't be monitored; "
+            f"use min or max of {', '.join(known)}"
+        )
+    for phase in phases:
+        if phase.epochs < 1:
+            raise CxrnetError(f"phase '{phase.name}': {phase.epochs} epochs; give at least one")
+        set_trainable(network, phase.trainable)
+        try:
+            _classifier(network, phase, schedule, loss, optimizer).configure_optimizers()
+        except (TypeError, ValueError) as error:
+            raise CxrnetError(
+                f"phase '{phase.name}': no optimizer can be made: {error}; mend optimizer or lr"
+            ) from error
+
+
+def _trainer(make: Callable[..., pl.Trainer], phase: Phase, folder: Path, callbacks: list[Callback]) -> pl.Trainer:
+    try:
+        return make(
+            max_epochs=phase.epochs,
+            logger=False,  # the history hands the metrics on, with epochs that run on
+            callbacks=callbacks,
+            default_root_dir=folder,
+            num_sanity_val_steps=0,  # its metrics would stand among the results
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,  # the data module shares out the training images itself
+        )
+    except (MisconfigurationException, ImportError, TypeError, ValueError) as error:  # no such device or argument
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise CxrnetError(f"trainer: {reason}; use trainer=auto, cpu, gpu or ddp as it fits this machine") from error
 
 
 def _classifier(
@@ -234,8 +283,9 @@ def _stopping(phase: Phase, schedule: Schedule) -> list[Callback]:
 
 
 def _keep_best(network: Network, results: list[PhaseResult], schedule: Schedule, folder: Path) -> list[PhaseResult]:
-    choose = min if schedule.mode == "min" else max
-    kept = choose(results, key=lambda result: result.best_score)  # the earlier one of two equals
+    kept = min(results, key=lambda result: rank(result.best_score, schedule.mode))  # the earlier one of two equals
+    if math.isnan(kept.best_score):
+        raise CxrnetError(f"phase '{kept.name}': {schedule.monitor} is not a number in any epoch; lower its lr")
     _load(network, folder / "checkpoints" / kept.name / "best.ckpt")
     return [dataclasses.replace(result, kept=result is kept) for result in results]
 

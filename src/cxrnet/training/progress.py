@@ -54,9 +54,13 @@ class PhaseProgress(Callback):
         )
         if self._progress is not None:
             self._progress.update(self._task, metrics=text)
-        else:
+        elif self._is_told(trainer.current_epoch + 1):
             place = f"{trainer.current_epoch + 1}/{self.epochs}"
             get_console().print(f"  {self.phase:<12} {place:>6}  {text}", highlight=False)
+
+    def _is_told(self, epoch: int) -> bool:
+        # Without a terminal a line stays: about ten a phase are enough, its first and last epoch among them.
+        return epoch in (1, self.epochs) or epoch % max(1, round(self.epochs / 10)) == 0
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Close the bar."""

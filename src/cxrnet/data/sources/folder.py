@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from cxrnet.data.files import image_files, is_hidden
 from cxrnet.data.manifest import make_manifest
 from cxrnet.errors import CxrnetError
 
-EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
 SPLIT_FOLDERS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
 logger = logging.getLogger("cxrnet")
@@ -75,24 +75,14 @@ def _class_folders(part: Path) -> list[Path]:
 
 
 def _folders(parent: Path) -> list[Path]:
-    return sorted(path for path in parent.iterdir() if path.is_dir() and not _hidden(path.name))
+    return sorted(path for path in parent.iterdir() if path.is_dir() and not is_hidden(path.name))
 
 
 def _image_files(label: Path) -> list[Path]:
-    files = [
-        path
-        for path in label.rglob("*")
-        if path.suffix.lower() in EXTENSIONS
-        and not any(_hidden(part) for part in path.relative_to(label).parts)
-        and path.is_file()
-    ]
+    files = image_files(label)
     if not files:
         raise CxrnetError(f"data.root: '{label}' holds no images; put those of the class there or remove it")
     return files
-
-
-def _hidden(name: str) -> bool:
-    return name.startswith(".") or name == "__MACOSX"
 
 
 def _check_classes(labels: set[str], top: Path) -> None:

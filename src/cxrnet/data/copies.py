@@ -72,25 +72,6 @@ def find_copies(images: UInt8Array, manifest: pd.DataFrame) -> pd.DataFrame:
     return pairs.sort_values(["image_id_a", "image_id_b"], ignore_index=True)
 
 
-def copies_in_train(pairs: pd.DataFrame, manifest: pd.DataFrame) -> list[str]:
-    """Test images of which train holds a copy, by the splits of the manifest (not those at the time of search).
-
-    Args:
-        pairs: from :func:`find_copies`.
-        manifest: the manifest that was searched, whatever its split is now.
-
-    Returns:
-        Their ``image_id``, sorted.
-    """
-    split = manifest.set_index("image_id")["split"]
-    both = [("image_id_a", "image_id_b"), ("image_id_b", "image_id_a")]
-    found: set[str] = set()
-    for one, other in both:
-        leaked = (pairs[one].map(split) == "test") & (pairs[other].map(split) == "train")
-        found.update(pairs.loc[leaked.fillna(False).astype(bool), one])
-    return sorted(found)
-
-
 def copy_groups(pairs: pd.DataFrame, manifest: pd.DataFrame) -> pd.DataFrame:
     """Name the groups of copies, so that a split keeps each of them together.
 

@@ -1,0 +1,161 @@
+"""Make the pictures of the README: ``python scripts/readme_pictures.py outputs``.
+
+docs/images/phantom_sheet.png   the embedded data set, one row a class
+docs/images/report.png          the top of a run's report
+docs/images/mlflow.png          the newest runs side by side in MLflow's own pages
+
+The last two are screenshots of headless Chromium, which must be installed.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlencode
+
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from PIL import Image
+
+from cxrnet.app import config_folder
+from cxrnet.data.images import load_images
+from cxrnet.data.sheets import contact_sheet
+from cxrnet.tracking.store import prepare_mlflow, tracking_uri
+
+PICTURES = Path(__file__).resolve().parents[1] / "docs" / "images"
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+LOOPBACK = "127.0.0.1"
+PATIENCE = 120.0  # seconds for MLflow's server to answer; its first start is slow
+DRAWING = 30_000  # milliseconds of a page's own clock until it has drawn what its scripts draw
+
+
+def main() -> None:
+    """Make all three."""
+    parser = argparse.ArgumentParser(description="Make the pictures of the README.")
+    parser.add_argument("outputs", type=Path, help="the folder that training writes to (with runs/ and mlflow.db)")
+    parser.add_argument("--run", type=Path, help="the run whose report is shown; the newest one if not given")
+    arguments = parser.parse_args()
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    phantom_sheet(PICTURES / "phantom_sheet.png", per_class=6)
+    run = arguments.run or newest_run(arguments.outputs)
+    screenshot((run / "report.html").resolve().as_uri(), PICTURES / "report.png", size=(1000, 1300))
+    mlflow_page(arguments.outputs, PICTURES / "mlflow.png", runs=4)
+    for picture in sorted(PICTURES.glob("*.png")):
+        print(f"{picture}  {picture.stat().st_size / 1000:.0f} kB")
+
+
+def newest_run(outputs: Path) -> Path:
+    """The folder of the run that wrote its report last, sweeps included."""
+    reports = sorted(outputs.glob("*/**/report.html"), key=lambda path: path.stat().st_mtime)
+    if not reports:
+        sys.exit(f"no report below {outputs}; train first")
+    return reports[-1].parent
+
+
+def phantom_sheet(path: Path, per_class: int) -> None:
+    """Draw the data set that training uses by default, one image a patient."""
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        config = compose("train", ["data=phantom"])
+    patients = instantiate(config.data.manifest)().drop_duplicates("patient_id")
+    rows = patients.groupby("label").head(per_class).reset_index(drop=True)
+    manifest, images = load_images(rows, (224, 224), "stretch", on_error="fail")
+    contact_sheet(images, list(manifest["label"]), path, per_class)
+    with Image.open(path) as sheet:
+        small = sheet.convert("L").resize((900, round(900 * sheet.height / sheet.width)), Image.Resampling.LANCZOS)
+    small.quantize(64).save(path, optimize=True)
+
+
+def mlflow_page(outputs: Path, path: Path, runs: int) -> None:
+    """Show the newest finished runs of the store below ``outputs`` on MLflow's page of comparison."""
+    prepare_mlflow()
+    from mlflow import MlflowClient
+
+    uri = tracking_uri(f"sqlite:///{outputs / 'mlflow.db'}", outputs)
+    client = MlflowClient(uri)
+    experiments = [found.experiment_id for found in client.search_experiments()]
+    newest = client.search_runs(experiments, "attributes.status = 'FINISHED'", max_results=runs)
+    if not newest:
+        sys.exit(f"no finished run in {outputs}/mlflow.db; train first")
+    query = {
+        "runs": json.dumps([run.info.run_id for run in newest]),
+        "experiments": json.dumps(sorted({run.info.experiment_id for run in newest})),
+    }
+    with mlflow_server(uri) as address:
+        # The panel of MLflow's assistant takes the right quarter of the window and is left out.
+        page = f"{address}/#/compare-runs?{urlencode(query)}"
+        screenshot(page, path, size=(1600, 960), keep=1180)
+
+
+@contextmanager
+def mlflow_server(uri: str) -> Iterator[str]:
+    """MLflow's pages on a free port of this machine, as long as the block lasts."""
+    with socket.socket() as free:
+        free.bind((LOOPBACK, 0))
+        port = free.getsockname()[1]
+    command = ["-m", "mlflow", "ui", "--backend-store-uri", uri, "--host", LOOPBACK, "--port", str(port)]
+    with tempfile.TemporaryFile() as log:
+        server = subprocess.Popen([sys.executable, *command], stdout=log, stderr=log, start_new_session=True)
+        try:
+            wait_for(f"http://{LOOPBACK}:{port}/health")
+            yield f"http://{LOOPBACK}:{port}"
+        finally:
+            os.killpg(server.pid, signal.SIGTERM)  # its workers too
+            server.wait()
+
+
+def wait_for(address: str) -> None:
+    """Return when a page answers."""
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        try:
+            with urllib.request.urlopen(address, timeout=5):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.5)
+    sys.exit(f"{address} did not answer in {PATIENCE:.0f} s")
+
+
+def screenshot(address: str, path: Path, size: tuple[int, int], keep: int | None = None) -> None:
+    """Photograph a page as Chromium shows it.
+
+    Args:
+        address: of the page.
+        path: of the PNG.
+        size: width and height of the window, pixels.
+        keep: how many pixels of the width are kept, from the left; None: all.
+    """
+    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if browser is None:
+        sys.exit(f"no browser for the screenshots: install one of {', '.join(BROWSERS)}")
+    with tempfile.TemporaryDirectory() as profile:
+        flags = [
+            "--headless",
+            "--no-sandbox",  # a container's root cannot have the sandbox; the only pages opened are our own
+            "--disable-gpu",
+            "--no-first-run",
+            "--hide-scrollbars",
+            f"--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE {LOOPBACK}",
+            f"--user-data-dir={profile}",
+            f"--window-size={size[0]},{size[1]}",
+            f"--virtual-time-budget={DRAWING}",
+            f"--screenshot={path}",
+        ]
+        subprocess.run([browser, *flags, address], check=True, capture_output=True, timeout=180)
+    with Image.open(path) as picture:
+        kept = picture.convert("RGB").crop((0, 0, keep or size[0], size[1]))
+    kept.quantize(128, dither=Image.Dither.NONE).save(path, optimize=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,144 @@
+"""What is said of a run: on the console while it goes on, in the report when it is done."""
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from cxrnet import console
+from cxrnet.data.datamodule import XrayDataModule
+from cxrnet.evaluation.metrics import Metric
+from cxrnet.evaluation.report import HEADLINE, PhaseFacts, RunFacts, SplitFacts, duration
+from cxrnet.models.network import Network
+from cxrnet.models.weights import LoadedWeights
+from cxrnet.provenance import git_revision, package_versions
+from cxrnet.results import Results
+from cxrnet.training.phases import PhaseResult
+
+SPLITS = ("train", "val", "test")
+
+
+def say_data(data: XrayDataModule, warnings: Sequence[str]) -> None:
+    """What data."""
+    console.say("images", f"{len(data.manifest)} from {sources_of(data)}, {data.size[0]} x {data.size[1]} pixels")
+    for split in SPLITS:
+        counts = ", ".join(f"{name} {n}" for name, n in zip(data.classes, data.counts(split), strict=True))
+        console.say(split, f"{len(data.rows(split))} images: {counts}")
+    patients = data.manifest["patient_id"].nunique()
+    console.say("patients", str(patients) if patients else "not known")
+    for text in warnings:
+        console.warn(text)
+
+
+def say_model(network: Network, weights: LoadedWeights) -> None:
+    """What model, with which weights."""
+    parameters = sum(p.numel() for p in network.parameters())
+    console.say("network", f"{network.config.backbone}, {parameters:,} parameters")
+    console.say("weights", "random: " + weights.detail if not weights.pretrained else weights.detail)
+
+
+def say_phase(result: PhaseResult, monitor: str) -> None:
+    """What came of a phase."""
+    cached = " on features computed once" if result.cached else ""
+    console.say(
+        result.name,
+        f"{result.trained_parameters:,} parameters{cached}, {result.epochs} epochs in {duration(result.seconds)}; "
+        f"best {monitor} {result.best_score:.4f} in epoch {result.best_epoch}",
+    )
+
+
+def say_results(results: Results, warnings: Sequence[str], places: Mapping[str, str]) -> None:
+    """The result beside its trivial baselines, what is wrong with it, and where things are."""
+    metrics = results.metrics[results.headline]
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 2))
+    table.add_column(f"{results.headline} (n = {metrics['accuracy']['n']})")
+    for name in ("network", *results.baselines.keys()):
+        table.add_column({"thumbnail": "8x8 thumbnails"}.get(name, name), justify="right")
+    for name in ("accuracy", "balanced_accuracy", "macro_f1", "roc_auc_macro"):
+        values = [columns[name] for columns in (metrics, *results.baselines.values())]  # type: ignore[literal-required]
+        table.add_row(HEADLINE[name], *map(_number, values))
+    for label, figures in metrics["per_class"].items():
+        per_class = [columns["per_class"][label] for columns in (metrics, *results.baselines.values())]
+        for name in ("sensitivity", "specificity"):
+            table.add_row(f"{label}: {name}", *(_number(figures[name]) for figures in per_class))
+    console.heading("Result")
+    console.show(table)
+    for text in warnings:
+        console.warn(text)
+    console.heading("Where things are")
+    for label, place in places.items():
+        console.say(label, place)
+
+
+def report_facts(
+    data: XrayDataModule,
+    weights: LoadedWeights,
+    phases: Sequence[PhaseResult],
+    results: Results,
+    warnings: Sequence[str],
+    config: Mapping[str, Any],
+    **provenance: Any,  # noqa: ANN401 (environment, command, config_yaml: handed on)
+) -> RunFacts:
+    """The facts of the report."""
+    backbone = config["model"]["backbone"]
+    start = f"from {weights.origin} weights" if weights.pretrained else "from scratch (random weights)"
+    names = " and ".join(f"{phase.name} ({phase.trainable})" for phase in phases)
+    return RunFacts(
+        title=f"{backbone} on {sources_of(data)}",
+        summary=f"{backbone}, trained {start} in {len(phases)} phase{'s'[: len(phases) > 1]}: {names}; "
+        f"{len(data.rows('train'))} training images of {len(data.classes)} classes.",
+        created=time.strftime("%Y-%m-%d %H:%M"),
+        warnings=[f"{text[0].upper()}{text[1:]}." for text in warnings],
+        classes=data.classes,
+        data={split: _split_facts(data, split) for split in SPLITS if len(data.rows(split))},
+        metrics=results.metrics,
+        baselines=results.baselines,
+        phases=[_phase_facts(phase, config["schedule"]["monitor"]) for phase in phases],
+        figures=results.figures,
+        **provenance,
+    )
+
+
+def environment(folder: Path, config: Mapping[str, Any], digest: str, run_id: str | None) -> dict[str, str]:
+    """What it takes to reproduce a run."""
+    revision = git_revision(Path.cwd())
+    commit = f"{revision['commit']}{' with uncommitted changes' if revision['dirty'] else ''}" if revision else "none"
+    return {
+        "folder": str(folder.resolve()),
+        "MLflow run": run_id or "not tracked",
+        "data digest": digest,
+        "seed": str(config["seed"]),
+        "git revision": commit,
+        **package_versions(),
+    }
+
+
+def sources_of(data: XrayDataModule) -> str:
+    """Names of the sources that the images come from."""
+    return ", ".join(sorted(data.manifest["source"].unique()))
+
+
+def _split_facts(data: XrayDataModule, split: str) -> SplitFacts:
+    patients = data.rows(split)["patient_id"].nunique()
+    return SplitFacts(dict(zip(data.classes, data.counts(split), strict=True)), patients or None)
+
+
+def _phase_facts(phase: PhaseResult, monitor: str) -> PhaseFacts:
+    return PhaseFacts(
+        name=phase.name,
+        trainable=phase.trainable,
+        parameters=phase.trained_parameters,
+        epochs=phase.epochs,
+        best_epoch=phase.best_epoch,
+        monitor=monitor,
+        value=phase.best_score,
+        seconds=phase.seconds,
+        cached=phase.cached,
+        kept=phase.kept,
+    )
+
+
+def _number(metric: Metric) -> str:
+    return "n/a" if metric["value"] is None else f"{metric['value']:.3f}"

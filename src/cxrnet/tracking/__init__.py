@@ -1,0 +1,1 @@
+"""Floor 4: one MLflow run around one whole command. Without MLflow, the same commands write `run.json` only."""

@@ -1,0 +1,110 @@
+"""A bundle as an MLflow model: no pickle, the loader is this module.
+
+``mlflow.pyfunc.load_model("runs:/<run id>/bundle")`` gives a model whose ``predict`` takes a table with the column
+``image`` (the bytes of an image file) and returns ``predicted`` and ``prob_<class>...``.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from cxrnet import __version__
+from cxrnet.tracking.run import TrackedRun
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.models import ModelSignature
+
+NAME = "bundle"
+
+
+class BundleModel:
+    """What MLflow calls: a bundle that takes and returns tables.
+
+    Args:
+        folder: the bundle.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        from cxrnet.models.bundle import load_bundle
+
+        self._bundle = load_bundle(folder)
+
+    def predict(self, table: pd.DataFrame) -> pd.DataFrame:
+        """Classify images.
+
+        Args:
+            table: N rows; the column ``image`` holds the bytes of image files.
+            params: of MLflow's interface; there are none.
+
+        Returns:
+            N rows with the same index: ``predicted`` (the class of the largest probability) and
+            ``prob_<class>...`` in the order of the classes.
+        """
+        from cxrnet.inference import predict_bytes
+
+        classes = self._bundle.classes
+        names = [f"row {row}" for row in table.index]
+        probabilities = predict_bytes(self._bundle, [bytes(image) for image in table["image"]], names)
+        answer = pd.DataFrame(probabilities, columns=[f"prob_{name}" for name in classes], index=table.index)
+        answer.insert(0, "predicted", [classes[best] for best in np.argmax(probabilities, axis=1)])
+        return answer
+
+
+def _load_pyfunc(data_path: str) -> BundleModel:
+    """Load the model; MLflow finds this function by its name."""
+    return BundleModel(Path(data_path))
+
+
+def signature(classes: Sequence[str]) -> "ModelSignature":
+    """Names and types of the columns that go in and come out."""
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, Schema
+
+    probabilities = [ColSpec("double", f"prob_{name}") for name in classes]
+    return ModelSignature(
+        inputs=Schema([ColSpec("binary", "image")]), outputs=Schema([ColSpec("string", "predicted"), *probabilities])
+    )
+
+
+def log_bundle(run: TrackedRun, folder: Path, classes: Sequence[str]) -> None:
+    """Log a bundle as the model ``bundle`` of a run; the tag ``cxrnet.model_uri`` has its address in MLflow.
+
+    Args:
+        run: the run that made it.
+        folder: the bundle; must stay in place until the run ends.
+        classes: in the order of the bundle.
+    """
+
+    def call(client: "MlflowClient", run_id: str) -> None:
+        import mlflow.pyfunc
+        from mlflow.entities import LoggedModelOutput
+        from mlflow.models import Model
+
+        # mlflow.pyfunc.log_model does the same with the active run and tracking address of the whole process.
+        experiment_id = client.get_run(run_id).info.experiment_id
+        logged = client.create_logged_model(experiment_id, name=NAME, source_run_id=run_id, model_type="classifier")
+        with TemporaryDirectory() as scratch:
+            mlflow.pyfunc.save_model(
+                path=f"{scratch}/model",
+                mlflow_model=Model(
+                    artifact_path=logged.artifact_location,
+                    run_id=run_id,
+                    model_id=logged.model_id,
+                    model_uuid=logged.model_id,
+                    signature=signature(classes),  # as an argument below, it brings a warning about an example
+                ),
+                loader_module=__name__,
+                data_path=str(folder),
+                pip_requirements=[f"cxrnet=={__version__}"],  # MLflow would infer them by loading the model
+            )
+            client.log_model_artifacts(logged.model_id, f"{scratch}/model")
+        client.finalize_logged_model(logged.model_id, "READY")
+        client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
+        client.set_tag(run_id, "cxrnet.model_uri", f"models:/{logged.model_id}")
+
+    run.send("log the bundle", call)

@@ -1,0 +1,193 @@
+"""Where runs are kept: an MLflow server, or a SQLite file under the outputs folder."""
+
+import contextlib
+import logging
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from filelock import FileLock, Timeout
+
+from cxrnet.errors import CxrnetError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+SQLITE = "sqlite:///"
+HTTP = ("http://", "https://")
+
+ENVIRONMENT = {
+    # MLflow's own defaults wait 120 s, seven times: a training would stand still for as long. The time-out must
+    # leave a server the time to store the largest bundle after the upload.
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    # Nothing about the user leaves the machine unasked. Read when mlflow is imported.
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    # Otherwise a uv.lock and pyproject.toml found in the working directory travel with each logged model.
+    "MLFLOW_UV_AUTO_DETECT": "false",
+    # The console is ours.
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+}
+
+
+def tracking_uri(configured: str | None, outputs: Path) -> str:
+    """The address of the tracking store: as configured, else ``MLFLOW_TRACKING_URI``, else a file in ``outputs``.
+
+    Args:
+        configured: ``http(s)://...`` or ``sqlite:///<file>``; None or empty: not configured.
+        outputs: the folder of all runs; the default store is ``mlflow.db`` in it.
+
+    Returns:
+        An address that does not depend on the working directory.
+
+    Raises:
+        CxrnetError: the address is of another kind (MLflow gave up its file store), or the path of the SQLite file
+            holds a character that such an address cannot carry.
+    """
+    uri = configured or os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}{outputs / 'mlflow.db'}"
+    if uri.startswith(HTTP):
+        return uri.rstrip("/")
+    file = uri.removeprefix(SQLITE)
+    if file in (uri, "", ":memory:"):
+        setting = "tracking.uri" if configured else "MLFLOW_TRACKING_URI"
+        raise CxrnetError(
+            f"{setting}: '{printable(uri)}' cannot keep runs (MLflow has given up plain folders); "
+            f"use {SQLITE}<folder>/mlflow.db or http(s)://<server>"
+        )
+    if "%" in file or "?" in file:
+        raise CxrnetError(f"tracking: the path '{file}' holds % or ?, which SQLite addresses cannot; choose another")
+    return SQLITE + Path(file).resolve().as_posix()
+
+
+def open_experiment(uri: str, name: str, outputs: Path) -> str:
+    """Find or create an experiment, and the store itself; safe when many jobs start at the same moment.
+
+    Args:
+        uri: what :func:`tracking_uri` returned.
+        name: of the experiment.
+        outputs: with a SQLite store, artifacts are kept in ``mlflow-artifacts`` in this folder; a server has a
+            place of its own.
+
+    Returns:
+        The id of the experiment.
+
+    Raises:
+        CxrnetError: the server does not answer, the file cannot be written or is no MLflow database of the
+            installed version, or the experiment was deleted.
+    """
+    prepare_mlflow()
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    if not answers(uri):
+        raise CxrnetError(
+            f"tracking: no MLflow server answers at '{printable(uri)}'; start it, correct tracking.uri or "
+            "MLFLOW_TRACKING_URI, or set tracking=none"
+        )
+    artifacts = None
+    try:
+        with quiet():
+            if uri.startswith(SQLITE):
+                _make_database(Path(uri.removeprefix(SQLITE)))
+                artifacts = (outputs.resolve() / "mlflow-artifacts").as_uri()
+            return _find_or_create(MlflowClient(uri), name, artifacts)
+    except (MlflowException, SQLAlchemyError) as error:
+        reason = str(error).splitlines()[0]
+        raise CxrnetError(f"tracking: MLflow at '{printable(uri)}' cannot be used: {reason}") from error
+
+
+def answers(uri: str) -> bool:
+    """Whether an MLflow server answers within three seconds; a SQLite file always does."""
+    if uri.startswith(SQLITE):
+        return True
+    from mlflow.exceptions import MlflowException
+    from mlflow.utils.credentials import get_default_host_creds
+    from mlflow.utils.rest_utils import http_request
+
+    try:  # the way of all real calls: same proxy, certificates and credentials
+        with quiet():
+            server = get_default_host_creds(uri)  # type: ignore[no-untyped-call]
+            http_request(server, "/health", "GET", timeout=3, max_retries=0)  # type: ignore[no-untyped-call]
+    except MlflowException:
+        return False
+    return True
+
+
+def printable(uri: str) -> str:
+    """The address without user and password, for messages and files."""
+    parts = urlsplit(uri)
+    return uri.replace(f"{parts.netloc.rpartition('@')[0]}@", "", 1) if "@" in parts.netloc else uri
+
+
+def prepare_mlflow() -> None:
+    """Set what MLflow reads from the environment, where the user has not; call it before mlflow is imported."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep MLflow's notes on migrations and urllib3's on each retry off the console."""
+    loggers = [logging.getLogger(name) for name in ("mlflow", "alembic", "urllib3.connectionpool")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _make_database(file: Path) -> None:
+    """Make sure that the database can be written and has its tables.
+
+    MLflow 3.17 makes the tables without a lock, and one after the other: two jobs at a time, or one that is stopped,
+    leave a database that is of no use any more. A file that cannot be opened it tries again for 100 seconds.
+    """
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{file}.lock", timeout=120):
+            with contextlib.closing(sqlite3.connect(file, timeout=60)) as connection:
+                connection.execute("BEGIN IMMEDIATE")
+            if file.stat().st_size == 0:
+                _make_tables(file)
+    except Timeout as error:
+        raise CxrnetError(f"tracking: another job has kept '{error.lock_file}' for two minutes; end it") from error
+    except (OSError, sqlite3.Error) as error:
+        raise CxrnetError(f"tracking: the database '{file}' cannot be written ({error}); choose another") from error
+
+
+def _make_tables(file: Path) -> None:
+    from mlflow import MlflowClient
+
+    partial = Path(f"{file}.partial")
+    partial.unlink(missing_ok=True)
+    client = MlflowClient(SQLITE + partial.as_posix())
+    client._tracking_client.store.engine.dispose()  # Windows moves no open file
+    partial.replace(file)
+
+
+def _find_or_create(client: "MlflowClient", name: str, artifacts: str | None) -> str:
+    from mlflow.exceptions import MlflowException
+
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
+        try:
+            return str(client.create_experiment(name, artifact_location=artifacts))
+        except MlflowException:  # on a server, another job may have been faster
+            experiment = client.get_experiment_by_name(name)
+            if experiment is None:
+                raise
+    if experiment.lifecycle_stage == "deleted":
+        raise CxrnetError(
+            f"tracking.experiment: '{name}' was deleted in MLflow; take another name, or bring it back with: "
+            f"mlflow experiments restore -x {experiment.experiment_id}"
+        )
+    return str(experiment.experiment_id)

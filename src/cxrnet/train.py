@@ -1,0 +1,23 @@
+"""``python -m cxrnet.train [group=option] [key=value]``: train, evaluate and report; see ``conf/train.yaml``."""
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from cxrnet.app import entry_point
+
+
+@entry_point("train")
+def main(config: DictConfig) -> float:
+    """Run one experiment; the heavy imports wait until the configuration is known to be sound."""
+    from hydra.core.hydra_config import HydraConfig
+
+    from cxrnet.experiment import run_experiment
+
+    hydra = HydraConfig.get()
+    command = ["python", "-m", "cxrnet.train", *hydra.overrides.task]
+    return run_experiment(config, Path(hydra.runtime.output_dir), command)
+
+
+if __name__ == "__main__":
+    main()

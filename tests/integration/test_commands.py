@@ -1,0 +1,228 @@
+"""The commands of the README, typed as a user types them, on small data."""
+
+import json
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+QUICK = ("data.size=[32,32]", "model=custom_cnn", "trainer=cpu", "schedule.max_epochs=2", "data.batch_size=8")
+
+
+def cxrnet(command: str, *arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    line = [sys.executable, "-m", f"cxrnet.{command}", *arguments]
+    return subprocess.run(line, cwd=folder, capture_output=True, text=True, timeout=600, check=False)
+
+
+def run_folder(folder: Path) -> Path:
+    (found,) = (folder / "outputs" / "runs").iterdir()
+    return found
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory) -> Path:
+    """A folder with two classes of images, dark and bright stripes, that a small network can tell apart."""
+    folder = tmp_path_factory.mktemp("work place")
+    rng = np.random.default_rng(0)
+    for label, period in (("No Finding", 4), ("Pneumonia", 9)):
+        target = folder / "my xrays" / label
+        target.mkdir(parents=True)
+        for i in range(30):
+            x = np.arange(48) + rng.integers(period)
+            stripes = np.where(x // period % 2, 150, 90) + rng.normal(0, 25, (48, 48))
+            Image.fromarray(stripes.clip(0, 255).astype(np.uint8)).save(target / f"{i:02}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(workplace) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    done = cxrnet("train", "data=folder", "data.root=my xrays", *QUICK, folder=workplace)
+    assert done.returncode == 0, done.stderr + done.stdout
+    return run_folder(workplace), done
+
+
+def test_everything_a_run_promises_is_in_its_folder(trained):
+    folder, _ = trained
+    for name in (
+        "predictions.parquet",
+        "metrics.json",
+        "classification_report.txt",
+        "roc_auc.txt",
+        "confusion_matrix.png",
+        "accuracy_curve.png",
+        "loss_curve.png",
+        "recall_per_class.png",
+        "roc_curves.png",
+        "pr_curves.png",
+        "class_indices.json",
+        "bundle/bundle.json",
+        "bundle/model.safetensors",
+        "report.html",
+        "run.json",
+        "manifest.parquet",
+    ):
+        assert (folder / name).stat().st_size > 0, name
+    metrics = json.loads((folder / "metrics.json").read_text())
+    predictions = pd.read_parquet(folder / "predictions.parquet")
+    test = predictions[predictions["split"] == "test"]
+    accuracy = metrics["test"]["accuracy"]
+    assert accuracy == {"value": float((test["label"] == test["predicted"]).mean()), "n": len(test)}
+    assert {"value", "n"} <= set(metrics["test"]["per_class"]["Pneumonia"]["sensitivity"])
+    assert json.loads((folder / "class_indices.json").read_text()) == {"No Finding": 0, "Pneumonia": 1}
+    report = (folder / "report.html").read_text()
+    assert "from scratch" in report
+    assert "Patients are not known" in report
+
+
+def test_console_says_what_matters_and_nothing_of_libraries(trained):
+    folder, done = trained
+    for words in ("60 from my xrays", "No Finding", "patients", "scratch", "majority", "8x8 thumbnails", "report.html"):
+        assert words in done.stdout, words
+    chatter = ("Tip", "GPU available", "warn(", "Warning", "litlogger", "LOCAL_RANK", "\x1b[")
+    assert not [word for word in chatter if word in done.stdout + done.stderr]
+    assert "GPU available" in (folder / "run.log").read_text()  # nothing is lost, it is in the log
+
+
+def test_mlflow_holds_the_run(trained, workplace):
+    folder, _ = trained
+    record = json.loads((folder / "run.json").read_text())
+    with sqlite3.connect(workplace / "outputs" / "mlflow.db") as database:
+
+        def values(query: str) -> dict[str, str]:
+            return dict(database.execute(query, (record["run_id"],)).fetchall())
+
+        assert database.execute("select status from runs").fetchall() == [("FINISHED",)]
+        params = values("select key, value from params where run_uuid = ?")
+        tags = values("select key, value from tags where run_uuid = ?")
+        latest = values("select key, value from latest_metrics where run_uuid = ?")
+        steps = values("select key, max(step) from metrics where run_uuid = ? group by key")
+        digests = database.execute("select digest from datasets").fetchall()
+    assert params["model.backbone"] == "custom_cnn"
+    assert params["schedule.phases.finetune.enabled"] == "None"
+    assert tags["cxrnet.run_dir"] == str(folder)
+    assert tags["weights.origin"] == "random"
+    for name in ("train_loss", "val_loss", "train_accuracy", "val_accuracy", "train_auc", "val_auc"):
+        assert name in latest
+    for name in (
+        "val_sensitivity_Pneumonia",
+        "val_specificity_No Finding",
+        "test_accuracy",
+        "baseline_thumbnail_accuracy",
+    ):
+        assert name in latest
+    assert steps["val_loss"] == 2
+    bundle = json.loads((folder / "bundle" / "bundle.json").read_text())
+    assert bundle["manifest_digest"].startswith(digests[0][0])
+
+
+def test_model_in_mlflow_predicts_like_the_run(trained, workplace):
+    folder, _ = trained
+    record = json.loads((folder / "run.json").read_text())
+    code = f"""
+import mlflow, pandas as pd
+from pathlib import Path
+mlflow.set_tracking_uri({record["tracking_uri"]!r})
+rows = pd.read_parquet({str(folder / "predictions.parquet")!r})
+model = mlflow.pyfunc.load_model("runs:/{record["run_id"]}/bundle")
+out = model.predict(pd.DataFrame({{"image": [Path(p).read_bytes() for p in rows["path"]]}}))
+assert (out["predicted"].to_numpy() == rows["predicted"].to_numpy()).all()
+assert (out["prob_Pneumonia"] - rows["prob_Pneumonia"]).abs().max() < 1e-6
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=workplace, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_bundle_in_a_fresh_process_gives_the_logits_of_training(trained, workplace):
+    folder, _ = trained
+    output = workplace / "again.parquet"
+    done = cxrnet(
+        "predict", f"bundle={folder / 'bundle'}", "input=my xrays", f"output={output}", "batch_size=8", folder=workplace
+    )
+    assert done.returncode == 0, done.stderr
+    before = pd.read_parquet(folder / "predictions.parquet").set_index("image_id")
+    after = pd.read_parquet(output).set_index("image_id").loc[before.index]
+    for name in ("logit_No Finding", "logit_Pneumonia"):
+        assert np.abs(before[name] - after[name]).max() < 1e-6
+    assert len(done.stdout.splitlines()) == 60
+    path, predicted, confidence = done.stdout.splitlines()[0].split("\t")
+    assert Path(workplace / path).is_file()
+    assert predicted in ("No Finding", "Pneumonia")
+    assert 0.5 <= float(confidence) <= 1
+
+
+def test_checkpoints_hold_tensors_and_plain_values_only(trained):
+    folder, _ = trained
+    for name in ("best", "last"):
+        checkpoint = torch.load(folder / "checkpoints" / "scratch" / f"{name}.ckpt", weights_only=True)
+        assert "network.backbone.block1.0.weight" in checkpoint["state_dict"]
+
+
+def test_a_second_run_never_writes_over_the_first(trained, workplace):
+    folder, _ = trained
+    done = cxrnet("train", "data=folder", "data.root=my xrays", *QUICK, f"hydra.run.dir='{folder}'", folder=workplace)
+    assert done.returncode == 2
+    assert "holds a run already" in done.stderr
+    assert json.loads((folder / "run.json").read_text())["status"] == "FINISHED"
+
+
+@pytest.mark.parametrize("finetune", ["finetune=true", "+finetune=true"])
+def test_both_spellings_of_finetune_enable_the_second_phase(workplace, tmp_path, finetune):
+    done = cxrnet(
+        "train",
+        "data=folder",
+        f"data.root={workplace / 'my xrays'}",
+        *QUICK,
+        finetune,
+        "tracking=none",
+        folder=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    history = pd.read_csv(run_folder(tmp_path) / "history.csv")
+    assert history["phase"].tolist() == ["scratch", "scratch", "finetune", "finetune"]
+    assert history["epoch"].tolist() == [1, 2, 3, 4]
+    assert not (tmp_path / "outputs" / "mlflow.db").exists()
+
+
+def test_sweep_goes_on_after_a_job_that_fails(workplace, tmp_path):
+    arguments = ("data=folder", f"data.root={workplace / 'my xrays'}", *QUICK, "trainer=debug")
+    done = cxrnet("train", "-m", *arguments, "loss.class_weights=wrong,none,balanced", folder=tmp_path)
+    assert done.returncode != 0
+    assert "loss.class_weights: 'wrong' is not known" in done.stderr
+    assert "Traceback" not in done.stderr
+    with sqlite3.connect(tmp_path / "outputs" / "mlflow.db") as database:
+        statuses = database.execute("select status from runs order by start_time").fetchall()
+    assert statuses == [("FAILED",), ("FINISHED",), ("FINISHED",)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("data=folder",), "data.root: no value is set"),
+        (("data=folder", "data.root=nowhere"), "'nowhere' is not a folder"),
+        (("data=covid19_image",), "data/README.md"),
+        (("data.split.fractions.train=0.9",), "sum to 1.3"),
+        (("data.root={images}", "data=folder", "model.weights=imagenet", "model=custom_cnn"), "no ImageNet weights"),
+        (("data.root={images}", "data=folder", "model.weights=nothing.pt"), "'nothing.pt' is not a file"),
+        (("data.root={images}", "data=folder", "model.pool=median"), "'median' is not known"),
+        (("data.root={images}", "data=folder", "data.classes=[a,b]"), "data.classes"),
+        (("data.root={images}", "data=folder", "tracking.uri=file:mlruns"), "sqlite"),
+    ],
+)
+def test_a_users_mistake_is_one_line(workplace, tmp_path, arguments, message):
+    images = str(workplace / "my xrays")
+    quick = (
+        ("data.size=[32,32]", "data.manifest.images=16") if "data=folder" not in arguments else ("data.size=[32,32]",)
+    )
+    if "data=covid19_image" in arguments:
+        quick = ()
+    done = cxrnet("train", *(a.format(images=images) for a in arguments), *quick, folder=tmp_path)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1

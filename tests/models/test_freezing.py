@@ -1,0 +1,155 @@
+import pytest
+import torch
+from torch import nn
+
+from cxrnet.errors import CxrnetError
+from cxrnet.models.freezing import describe, set_trainable
+
+
+def trainable_names(network) -> set[str]:
+    return {name for name, p in network.backbone.named_parameters() if p.requires_grad}
+
+
+def trained(network, trainable) -> set[str]:
+    """The children of the backbone's deepest named blocks that would change, after ``set_trainable``."""
+    set_trainable(network, trainable)
+    assert all(p.requires_grad for p in network.head.parameters())
+    return trainable_names(network)
+
+
+def test_head_and_all(make_network):
+    network = make_network()
+    assert trained(network, "head") == set()
+    assert trained(network, "all") == {name for name, _ in network.backbone.named_parameters()}
+    assert trained(network, "head") == set()
+
+
+def test_from_a_stage_on(make_network):
+    names = trained(make_network(backbone="resnet50"), {"from": "layer3"})
+    assert {name.split(".")[0] for name in names} == {"layer3", "layer4"}
+    names = trained(make_network(backbone="mobilenet_v2"), {"from": "features.14"})
+    assert {int(name.split(".")[1]) for name in names} == {14, 15, 16, 17, 18}
+
+
+def test_the_last_100_layers_of_resnet50_begin_where_they_do_in_keras(make_network):
+    # Keras' ResNet50 without top has 175 layers. conv5 has 12 + 10 + 10 of them, conv4 12 + 5 * 10, so 6 are left
+    # for conv3_block4: 2_bn, 2_relu, 3_conv, 3_bn, add, out. Its 2_conv is number 101 from the end and stays frozen.
+    names = trained(make_network(backbone="resnet50"), {"last": 100})
+    block4 = {name.removeprefix("layer2.3.") for name in names if name.startswith("layer2")}
+    assert block4 == {"bn2.weight", "bn2.bias", "conv3.weight", "bn3.weight", "bn3.bias"}
+    assert {name.split(".")[0] for name in names} == {"layer2", "layer3", "layer4"}
+    assert not any(name.startswith("layer2.") and not name.startswith("layer2.3.") for name in names)
+
+
+def test_a_layer_more_reaches_the_next_convolution(make_network):
+    network = make_network(backbone="resnet50")
+    assert trained(network, {"last": 101}) - trained(network, {"last": 100}) == {"layer2.3.conv2.weight"}
+
+
+def test_all_172_layers_of_resnet50_are_counted(make_network):
+    # Keras' 175 less the input and two zero paddings, which are parts of the convolutions here.
+    network = make_network(backbone="resnet50")
+    everything = {name for name, _ in network.backbone.named_parameters()}
+    assert everything - trained(network, {"last": 171}) == {"conv1.weight"}
+    assert trained(network, {"last": 172}) == everything
+
+
+def test_the_last_layers_of_mobilenet_v2(make_network):
+    network = make_network(backbone="mobilenet_v2")
+    # From the end: activation, batch norm, convolution of features.18; batch norm and projection of features.17.
+    assert trained(network, {"last": 1}) == set()
+    assert trained(network, {"last": 3}) == {"features.18.0.weight", "features.18.1.weight", "features.18.1.bias"}
+    assert trained(network, {"last": 5}) - trained(network, {"last": 4}) == {"features.17.conv.2.weight"}
+
+
+def test_a_share_of_the_layers(make_network):
+    network = make_network()  # 12 layers: three blocks of convolution, batch norm, activation, pooling
+    assert {name.split(".")[0] for name in trained(network, {"fraction": 1 / 3})} == {"block3"}
+    assert {name.split(".")[0] for name in trained(network, {"fraction": 1})} == {"block1", "block2", "block3"}
+
+
+def test_more_layers_than_there_are_is_all_of_them(make_network):
+    network = make_network()
+    assert trained(network, {"last": 1000}) == {name for name, _ in network.backbone.named_parameters()}
+
+
+def statistics(network) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in network.state_dict().items() if "running" in name or "num_" in name}
+
+
+def train_a_little(network, steps: int = 3) -> None:
+    optimizer = torch.optim.SGD([p for p in network.parameters() if p.requires_grad], lr=0.1, weight_decay=0.1)
+    for step in range(steps):
+        images = torch.randint(0, 256, (6, 1, 32, 32), generator=torch.Generator().manual_seed(step)).float()
+        loss = nn.functional.cross_entropy(network(images), torch.arange(6) % 3)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+
+@pytest.mark.parametrize("backbone", ["custom_cnn", "mobilenet_v2"])
+def test_frozen_layers_do_not_drift_while_training(make_network, backbone):
+    network = make_network(backbone=backbone)
+    network.train()
+    set_trainable(network, "head")
+    before = {name: value.clone() for name, value in network.backbone.state_dict().items()}
+    train_a_little(network)
+    network.train()  # as a training loop does every epoch
+    train_a_little(network)
+    after = network.backbone.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_frozen_features_are_the_same_in_training_and_evaluation(make_network):
+    network = make_network(backbone="mobilenet_v2")
+    images = torch.randint(0, 256, (4, 1, 32, 32), generator=torch.Generator().manual_seed(0))
+    set_trainable(network, "head")
+    with torch.no_grad():
+        assert torch.equal(network.train().features(images), network.eval().features(images))
+
+
+def test_only_the_trainable_batch_norms_move(make_network):
+    network = make_network().train()
+    set_trainable(network, {"from": "block3"})
+    before = statistics(network)
+    train_a_little(network)
+    moved = {name for name, value in statistics(network).items() if not torch.equal(value, before[name])}
+    assert {name.split(".")[1] for name in moved} == {"block3"}
+
+
+def test_unfreezing_sets_batch_norm_and_dropout_back_to_training(make_network):
+    network = make_network(dropout=0.5).train()
+    set_trainable(network, "head")
+    assert network.head.training
+    assert not network.backbone.block1.training
+    set_trainable(network, "all")
+    assert network.backbone.block1[1].training
+
+
+def test_a_network_in_evaluation_stays_there(make_network):
+    network = make_network().eval()
+    set_trainable(network, "all")
+    assert not any(module.training for module in network.modules())
+
+
+def test_an_unknown_stage_is_answered_with_the_known_ones(make_network):
+    with pytest.raises(CxrnetError, match="phase: trainable: no stage 'layer3' in this backbone; it has block1, block2"):
+        set_trainable(make_network(), {"from": "layer3"})
+
+
+@pytest.mark.parametrize(
+    "bad", ["Head", "last", None, 5, {}, {"last": 0}, {"last": -3}, {"last": 2.5}, {"last": "ten"}, {"fraction": 0},
+            {"fraction": 1.2}, {"form": "layer3"}, {"from": "block2", "last": 3}]
+)  # fmt: skip
+def test_bad_specifications(make_network, bad):
+    with pytest.raises(CxrnetError, match="phase: trainable: .* is not known; use head, all, {from: STAGE}"):
+        set_trainable(make_network(), bad)
+
+
+def test_in_words():
+    assert [describe(t) for t in ("head", {"from": "layer3"}, {"last": 100}, {"fraction": 0.3})] == [
+        "head",
+        "from layer3",
+        "last 100 layers",
+        "last 0.3 of the layers",
+    ]

@@ -1,0 +1,71 @@
+"""A bundle through MLflow and back."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from cxrnet.inference import predict_bytes
+from cxrnet.models.bundle import Bundle, save_bundle
+from cxrnet.models.network import Network, NetworkConfig
+from cxrnet.tracking.model import log_bundle
+from cxrnet.tracking.run import track
+
+CLASSES = ("Covid", "Lung Opacity", "Normal")
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    torch.manual_seed(0)
+    config = NetworkConfig("custom_cnn", CLASSES, (64, 64), (0.5,) * 3, (0.5,) * 3, "average", (), 0.0)
+    bundle = Bundle(Network(config).eval(), "stretch", 1.0, {}, "0" * 64, {}, {})
+    save_bundle(bundle, tmp_path / "bundle")
+    return bundle
+
+
+def png(seed):
+    pixels = np.random.default_rng(seed).integers(0, 255, (40, 40), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def test_mlflow_loads_the_bundle_by_model_and_by_run(bundle, uri, outputs, client, tmp_path, capfd, recwarn):
+    import mlflow
+
+    with track(tmp_path / "run", uri, "models", outputs) as run:
+        log_bundle(run, tmp_path / "bundle", CLASSES)
+    assert run.lost_calls == 0
+    assert [str(warning.message) for warning in recwarn] == []
+    assert capfd.readouterr() == ("", "")
+    stored = client.get_run(run.run_id)
+    address = stored.data.tags["cxrnet.model_uri"]
+    model_id = address.removeprefix("models:/")
+    assert client.get_logged_model(model_id).status == "READY"
+    assert [output.model_id for output in stored.outputs.model_outputs] == [model_id]
+
+    files = [png(seed) for seed in range(3)]
+    expected = predict_bytes(bundle, files, ["a", "b", "c"])
+    table = pd.DataFrame({"image": files}, index=[7, 8, 9])
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(uri)
+    try:
+        for place in (address, f"runs:/{run.run_id}/bundle"):
+            model = mlflow.pyfunc.load_model(place)
+            answer = model.predict(table)
+            assert list(answer.columns) == ["predicted", "prob_Covid", "prob_Lung Opacity", "prob_Normal"]
+            assert list(answer.index) == [7, 8, 9]
+            np.testing.assert_allclose(answer.iloc[:, 1:].to_numpy(), expected, atol=1e-6)
+            assert list(answer["predicted"]) == [CLASSES[best] for best in expected.argmax(axis=1)]
+    finally:
+        mlflow.set_tracking_uri(before)
+    assert model.metadata.signature.inputs.input_names() == ["image"]
+    assert model.metadata.signature.outputs.input_names() == list(answer.columns)
+    place = Path(client.get_logged_model(model_id).artifact_location.removeprefix("file://").replace("%20", " "))
+    kept = {file.name for file in place.rglob("*")}
+    assert {"MLmodel", "model.safetensors", "bundle.json"} <= kept
+    assert not [name for name in kept if name.endswith(("pkl", "pickle"))]

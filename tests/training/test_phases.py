@@ -1,0 +1,307 @@
+from functools import partial
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import nn
+
+from cxrnet.errors import CxrnetError
+from cxrnet.training.phases import Phase, Schedule, enabled_phases, run_phases
+
+HEAD = Phase("head", "head", epochs=3, lr=1e-2)
+TUNE = Phase("finetune", {"from": "block3"}, epochs=2, lr=1e-3)
+SCRATCH = Phase("scratch", "all", epochs=2, lr=1e-2)
+COSINE = {"name": "cosine", "warmup_epochs": 2}
+CPU = partial(pl.Trainer, accelerator="cpu", devices=1)
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+
+
+def schedule(*phases: Phase, views: int = 1, monitor: str = "val_loss", mode: str = "min", **more) -> Schedule:
+    return Schedule(phases, SCRATCH, monitor, mode, views, **more)
+
+
+class Spy(Callback):
+    """Writes down what the network looks like in each batch."""
+
+    def __init__(self):
+        self.modes, self.start = [], None
+
+    def on_train_start(self, trainer, pl_module):
+        self.start = {name: value.clone() for name, value in pl_module.network.state_dict().items()}
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        network = pl_module.network
+        names = ("block1", "block2", "block3")
+        trained = {name for name in names if network.backbone.get_submodule(name)[1].training}
+        self.modes.append((network.head.training, trained))
+
+
+@pytest.fixture
+def run(make_network, make_data, tmp_path):
+    """Runs a schedule's phases; gives the results, the history, the network and a spy for each phase."""
+
+    def make(plan: Schedule, network=None, data=None, seed: int = 0, trainer=CPU, optimizer=torch.optim.Adam, **more):
+        network = network or make_network()
+        spies: dict[str, Spy] = {}
+
+        def callbacks(phase):
+            spies[phase.name] = Spy()
+            return [spies[phase.name]]
+
+        results, history = run_phases(
+            network, data or make_data(), plan.phases, plan, nn.CrossEntropyLoss(), optimizer,
+            trainer, tmp_path / "run", seed, callbacks=callbacks, **more
+        )  # fmt: skip
+        return results, history, network, spies
+
+    return make
+
+
+def val_loss(network, data) -> float:
+    images, labels = data.arrays("val")
+    with torch.inference_mode():
+        return nn.functional.cross_entropy(network.eval()(torch.from_numpy(images).unsqueeze(1)), labels).item()
+
+
+def saved(folder, phase: str, name: str = "best") -> dict[str, torch.Tensor]:
+    state = torch.load(folder / "run" / "checkpoints" / phase / f"{name}.ckpt", weights_only=True)["state_dict"]
+    return {key.removeprefix("network."): value for key, value in state.items() if key.startswith("network.")}
+
+
+def equal(a, b) -> bool:
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
+# --- which phases run
+
+
+def test_a_phase_that_is_not_enabled_is_left_out():
+    off = Phase("finetune", "all", 2, 1e-3, enabled=None)
+    assert enabled_phases(schedule(HEAD, off), pretrained=True) == (HEAD,)
+    assert enabled_phases(schedule(HEAD, TUNE), pretrained=True) == (HEAD, TUNE)
+
+
+def test_random_weights_are_never_frozen():
+    phases = enabled_phases(schedule(HEAD, TUNE), pretrained=False)
+    assert [(phase.name, phase.trainable, phase.epochs) for phase in phases] == [
+        ("scratch", "all", 2),
+        ("finetune", "all", 2),
+    ]
+
+
+def test_a_cap_shortens_phases_and_their_warm_up():
+    long = Phase("head", "head", 60, 1e-3, lr_schedule=COSINE)
+    (capped,) = enabled_phases(schedule(long, max_epochs=1), pretrained=True)
+    assert (capped.epochs, capped.lr_schedule) == (1, {"name": "cosine", "warmup_epochs": 0})
+    assert enabled_phases(schedule(HEAD, max_epochs=50), pretrained=True) == (HEAD,)
+
+
+def test_a_cap_of_one_epoch_trains_with_every_lr_schedule(run):
+    plan = schedule(Phase("all", "all", 9, 1e-3, lr_schedule=COSINE), max_epochs=1)
+    _, history, _, _ = run(schedule(*enabled_phases(plan, pretrained=True)))
+    assert len(history.rows) == 1
+
+
+def test_no_phase_enabled():
+    off = Phase("finetune", "all", 2, 1e-3, enabled=False)
+    with pytest.raises(CxrnetError, match=r"schedule.phases: no phase is enabled; enable one \(finetune=true\)"):
+        enabled_phases(schedule(off), pretrained=True)
+
+
+def test_two_phases_of_one_name():
+    with pytest.raises(CxrnetError, match=r"two phases have one name \(head, head\); give each its own"):
+        enabled_phases(schedule(HEAD, HEAD), pretrained=True)
+
+
+# --- what training does
+
+
+def test_training_happens_in_training_mode_and_frozen_batch_norm_does_not(run):
+    *_, spies = run(schedule(HEAD, TUNE, Phase("all", "all", 1, 1e-3)))
+    assert spies["head"].modes == [(True, set())] * 9
+    assert spies["finetune"].modes == [(True, {"block3"})] * 6
+    assert spies["all"].modes == [(True, {"block1", "block2", "block3"})] * 3
+
+
+def test_frozen_layers_are_bitwise_what_they_were(run, make_network, tmp_path):
+    before = make_network().state_dict()
+    run(schedule(HEAD, TUNE), make_network())
+    after_head, after_tune = saved(tmp_path, "head"), saved(tmp_path, "finetune")
+    frozen = [name for name in before if name.startswith("backbone")]
+    assert all(torch.equal(before[name], after_head[name]) for name in frozen)
+    assert all(torch.equal(before[name], after_tune[name]) for name in frozen if "block3" not in name)
+    assert not torch.equal(before["backbone.block3.1.running_mean"], after_tune["backbone.block3.1.running_mean"])
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_cached_features_train_as_the_long_way_does(run, make_network, dropout):
+    head = Phase("head", "head", epochs=4, lr=1e-2)
+    tables = []
+    for views in (0, 1):
+        network = make_network(backbone="mobilenet_v2", hidden=(16,), dropout=dropout)
+        results, history, _, _ = run(schedule(head, views=views), network)
+        assert results[0].cached is (views > 0)
+        tables.append(history.table()[["train_loss", "val_loss", "train_accuracy", "val_auc"]])
+    print(tables[0], tables[1])
+    assert (tables[0] - tables[1]).abs().to_numpy().max() < 1e-5
+
+
+def test_dropout_is_at_work_on_cached_features(run, make_network):
+    losses = [run(schedule(HEAD), make_network(dropout=dropout))[1].table()["train_loss"] for dropout in (0.0, 0.7)]
+    assert abs(losses[0] - losses[1]).min() > 1e-3
+
+
+def test_epochs_run_on_and_every_one_is_handed_on_once(run):
+    logged = []
+    results, history, _, _ = run(schedule(HEAD, TUNE), log_metrics=lambda metrics, epoch: logged.append((epoch, metrics)))
+    assert [epoch for epoch, _ in logged] == [1, 2, 3, 4, 5]
+    assert history.table()["phase"].tolist() == ["head"] * 3 + ["finetune"] * 2
+    assert [(r.first_epoch, r.epochs) for r in results] == [(1, 3), (4, 2)]
+    assert {"train_loss", "train_accuracy", "train_auc", "val_loss", "val_sensitivity_Covid", "lr"} <= set(logged[0][1])
+    assert history.table()["lr"].tolist() == pytest.approx([1e-2] * 3 + [1e-3] * 2)
+    assert not history.table().isna().any().any()
+
+
+def test_a_phase_starts_from_the_best_weights_before_it(run, tmp_path):
+    # The rate is so large that the last epoch is not the best one.
+    results, _, _, spies = run(schedule(Phase("head", "head", 6, 3.0), TUNE))
+    assert results[0].best_epoch < 6
+    assert equal(spies["finetune"].start, saved(tmp_path, "head"))
+    assert not equal(spies["finetune"].start, saved(tmp_path, "head", "last"))
+
+
+def test_a_phase_does_not_start_from_a_worse_one(run, tmp_path):
+    ruin = Phase("ruin", "all", 1, 50.0)
+    results, _, _, spies = run(schedule(HEAD, ruin, TUNE))
+    assert results[1].best_score > results[0].best_score
+    assert equal(spies["finetune"].start, saved(tmp_path, "head"))
+
+
+def test_what_is_kept_has_the_score_that_is_reported(run, make_data):
+    data = make_data()
+    results, history, network, _ = run(schedule(HEAD, TUNE), data=data)
+    (kept,) = [result for result in results if result.kept]
+    assert val_loss(network, data) == pytest.approx(kept.best_score, abs=1e-5)
+    assert kept.best_score == history.table()["val_loss"].min()
+    assert history.rows[kept.best_epoch - 1]["val_loss"] == kept.best_score
+
+
+@pytest.mark.parametrize("lr", [50.0, 1e30])
+def test_a_fine_tuning_that_makes_things_worse_is_not_kept(run, make_data, tmp_path, lr):
+    # With 1e30 the loss is no number any more.
+    data = make_data()
+    results, _, network, _ = run(
+        schedule(HEAD, Phase("finetune", "all", 1, lr)), data=data, optimizer=torch.optim.SGD
+    )
+    assert [result.kept for result in results] == [True, False]
+    assert equal(network.state_dict(), saved(tmp_path, "head"))
+    assert val_loss(network, data) == pytest.approx(results[0].best_score, abs=1e-5)
+
+
+def test_a_fine_tuning_that_helps_is_kept(run, tmp_path):
+    results, _, network, _ = run(schedule(Phase("head", "head", 1, 1e-5), Phase("finetune", "all", 6, 3e-3)))
+    assert [result.kept for result in results] == [False, True]
+    assert equal(network.state_dict(), saved(tmp_path, "finetune"))
+
+
+def test_early_stopping_of_one_phase_leaves_the_next_its_epochs(run):
+    stops = Phase("head", "head", epochs=30, lr=1e-30, patience=2)
+    results, _, _, _ = run(schedule(stops, TUNE))
+    assert [result.epochs for result in results] == [3, 2]
+
+
+def test_a_metric_to_be_maximised(run):
+    results, history, _, _ = run(schedule(HEAD, monitor="val_auc", mode="max"))
+    assert results[0].best_score == history.table()["val_auc"].max()
+
+
+def test_checkpoints_hold_tensors_and_plain_values(run, tmp_path):
+    phase = Phase("all", "all", 2, 1e-3, 3, {"name": "plateau", "factor": 0.5, "patience": 1})
+    run(schedule(phase))
+    files = sorted(path.relative_to(tmp_path / "run").as_posix() for path in tmp_path.rglob("*.ckpt"))
+    assert files == ["checkpoints/all/best.ckpt", "checkpoints/all/last.ckpt"]
+    for name in ("best", "last"):
+        torch.load(tmp_path / "run" / "checkpoints" / "all" / f"{name}.ckpt", weights_only=True)
+    last = torch.load(tmp_path / "run" / "checkpoints" / "all" / "last.ckpt", weights_only=True)
+    assert last["epoch"] == 1
+
+
+def test_the_same_seed_gives_the_same_weights(run, make_network):
+    def state(seed):
+        return run(schedule(HEAD, TUNE), make_network(dropout=0.5), seed=seed)[2].state_dict()
+
+    first = state(1)
+    assert equal(first, state(1))
+    assert not equal(first, state(2))
+
+
+def test_it_learns(run, make_data):
+    data = make_data()
+    _, history, _, _ = run(schedule(Phase("scratch", "all", 12, 3e-3)), data=data)
+    assert history.table()["val_accuracy"].max() > 0.85
+
+
+def test_facts_of_a_phase(run, make_network):
+    network = make_network()
+    results, _, _, _ = run(schedule(HEAD, Phase("finetune", {"last": 4}, 1, 1e-3), Phase("all", "all", 1, 1e-3)), network)
+    assert [result.trainable for result in results] == ["head", "last 4 layers", "all"]
+    head = 128 * 3 + 3
+    assert results[0].trained_parameters == head
+    assert results[1].trained_parameters == head + 64 * 128 * 9 + 2 * 128
+    assert results[2].trained_parameters == sum(p.numel() for p in network.parameters())
+    assert [result.cached for result in results] == [True, False, False]
+    assert all(result.seconds > 0 for result in results)
+
+
+# --- mistakes, told before anything is trained
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"monitor": "val_acc"}, "schedule: 'val_acc' with mode 'min' can't be monitored; use min or max of val_loss, val"),
+        ({"mode": "maximum"}, "schedule: 'val_loss' with mode 'maximum' can't be monitored"),
+    ],
+)
+def test_a_bad_schedule(run, tmp_path, changes, message):
+    with pytest.raises(CxrnetError, match=message):
+        run(schedule(HEAD, **changes))
+    assert not list(tmp_path.rglob("*.ckpt"))
+
+
+@pytest.mark.parametrize(
+    ("last", "message"),
+    [
+        (Phase("b", {"from": "layer3"}, 1, 1e-3), "no stage 'layer3' in this backbone"),
+        (Phase("b", "heads", 1, 1e-3), "phase: trainable: heads is not known"),
+        (Phase("b", "all", 0, 1e-3), "phase 'b': 0 epochs; give at least one"),
+        (Phase("b", "all", -1, 1e-3), "phase 'b': -1 epochs"),
+        (Phase("b", "all", 1, -1.0), "phase 'b': no optimizer can be made: Invalid learning rate: -1.0; mend optimizer"),
+        (Phase("b", "all", 1, 1e-3, lr_schedule={"name": "step"}), "phase: lr_schedule: {'name': 'step'} is not known"),
+    ],
+)
+def test_a_mistake_in_the_last_phase_is_told_before_the_first_trains(run, tmp_path, last, message):
+    with pytest.raises(CxrnetError, match=message):
+        run(schedule(HEAD, last))
+    assert not list(tmp_path.rglob("*.ckpt"))
+
+
+def test_an_argument_that_the_optimizer_does_not_know(run):
+    with pytest.raises(CxrnetError, match="phase 'head': no optimizer can be made: .*unexpected keyword argument 'foo'"):
+        run(schedule(HEAD), optimizer=partial(torch.optim.Adam, foo=1))
+
+
+@pytest.mark.parametrize(
+    "changes", [{"accelerator": "warp"}, {"accelerator": "tpu"}, {"foo": 1}, {"precision": "8"}, {"devices": 0}]
+)
+def test_a_trainer_that_cannot_be_made(run, changes):
+    with pytest.raises(CxrnetError, match=r"^trainer: .*; use trainer=auto, cpu, gpu or ddp as it fits") as caught:
+        run(schedule(HEAD), trainer=partial(pl.Trainer, **{"accelerator": "cpu", "devices": 1, **changes}))
+    assert "\n" not in str(caught.value)
+
+
+def test_training_that_diverges_from_the_start(run):
+    with pytest.raises(CxrnetError, match="phase 'head': val_loss is not a number in any epoch; lower its lr"):
+        run(schedule(Phase("head", "all", 1, 1e30)), optimizer=torch.optim.SGD)
