@@ -1,5 +1,6 @@
 import dataclasses
 import html
+import os
 import re
 import shutil
 import subprocess
@@ -20,6 +21,8 @@ def page(facts, tmp_path):
 def browser(tmp_path):
     """Headless Chromium with every host unreachable; takes arguments, returns what it prints."""
     program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if program is None and os.environ.get("CXRNET_REQUIRE_CHROMIUM") == "1":
+        pytest.fail("no chromium on this machine, and CXRNET_REQUIRE_CHROMIUM=1 forbids to skip")
     if program is None:
         pytest.skip("no chromium on this machine: the report is not opened in a browser (CI does)")
     flags = [

@@ -7,6 +7,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import nn
 
 from cxrnet.errors import CxrnetError
+from cxrnet.models.backbones import stages
 from cxrnet.training.phases import Phase, Schedule, enabled_phases, run_phases
 
 HEAD = Phase("head", "head", epochs=3, lr=1e-2)
@@ -33,16 +34,15 @@ class Spy(Callback):
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         network = pl_module.network
-        names = ("block1", "block2", "block3")
-        trained = {name for name in names if network.backbone.get_submodule(name)[1].training}
-        self.modes.append((network.head.training, trained))
+        training = {name for name, stage in stages(network.backbone).items() if stage.training}
+        self.modes.append((network.head.training, training))
 
 
 @pytest.fixture
 def run(make_network, make_data, tmp_path):
     """Runs a schedule's phases; gives the results, the history, the network and a spy for each phase."""
 
-    def make(plan: Schedule, network=None, data=None, seed: int = 0, trainer=CPU, optimizer=torch.optim.Adam, **more):
+    def make(plan: Schedule, network=None, data=None, seed: int = 0, trainer=CPU, optimizer=torch.optim.Adam, loss=None, **more):
         network = network or make_network()
         spies: dict[str, Spy] = {}
 
@@ -51,7 +51,7 @@ def run(make_network, make_data, tmp_path):
             return [spies[phase.name]]
 
         results, history = run_phases(
-            network, data or make_data(), plan.phases, plan, nn.CrossEntropyLoss(), optimizer,
+            network, data or make_data(), plan.phases, plan, loss or nn.CrossEntropyLoss(), optimizer,
             trainer, tmp_path / "run", seed, callbacks=callbacks, **more
         )  # fmt: skip
         return results, history, network, spies
@@ -144,7 +144,6 @@ def test_cached_features_train_as_the_long_way_does(run, make_network, dropout):
         results, history, _, _ = run(schedule(head, views=views), network)
         assert results[0].cached is (views > 0)
         tables.append(history.table()[["train_loss", "val_loss", "train_accuracy", "val_auc"]])
-    print(tables[0], tables[1])
     assert (tables[0] - tables[1]).abs().to_numpy().max() < 1e-5
 
 
@@ -241,6 +240,13 @@ def test_it_learns(run, make_data):
     data = make_data()
     _, history, _, _ = run(schedule(Phase("scratch", "all", 12, 3e-3)), data=data)
     assert history.table()["val_accuracy"].max() > 0.85
+
+
+def test_mixed_precision_with_class_weights(run):
+    half = partial(CPU, precision="bf16-mixed")
+    weights = nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0, 3.0]))
+    results, _, _, _ = run(schedule(HEAD, TUNE), trainer=half, loss=weights)
+    assert all(result.best_score < 5 for result in results)
 
 
 def test_facts_of_a_phase(run, make_network):

@@ -88,7 +88,7 @@ class XrayDataModule(pl.LightningDataModule):
         limit: int | None = None,
     ) -> None:
         super().__init__()
-        _check(size, batch_size, limit)
+        _check(size, batch_size, num_workers, limit)
         self._manifest = manifest
         self._split = split
         self.size = (int(size[0]), int(size[1]))
@@ -187,12 +187,20 @@ def _as_is(batch: Any) -> Any:  # noqa: ANN401 (the data set has made a batch al
     return batch
 
 
-def _check(size: Sequence[int], batch_size: int, limit: int | None) -> None:
-    if not isinstance(size, Sequence) or len(size) != 2:
+def _check(size: Sequence[int], batch_size: int, num_workers: int, limit: int | None) -> None:
+    sides = list(size) if isinstance(size, Sequence) else []
+    if len(sides) != 2 or not all(_is_whole(side, 1) for side in sides):
         raise CxrnetError(f"data.size: {size} is not a size; give height and width in pixels, as [224, 224]")
-    for name, number in (("batch_size", batch_size), ("limit", limit)):
-        if number is not None and (not isinstance(number, int) or number < 1):
-            raise CxrnetError(f"data.{name}: {number} is no number of images; give a whole number from 1 on")
+    if not _is_whole(batch_size, 1):
+        raise CxrnetError(f"data.batch_size: {batch_size} is no number of images; give a whole number from 1 on")
+    if limit is not None and not _is_whole(limit, 1):
+        raise CxrnetError(f"data.limit: {limit} is no number of images; give a whole number from 1 on")
+    if not _is_whole(num_workers, 0):
+        raise CxrnetError(f"data.num_workers: {num_workers} is no number of processes; give a whole number from 0 on")
+
+
+def _is_whole(number: object, least: int) -> bool:
+    return isinstance(number, int) and number >= least
 
 
 def _class_order(manifest: pd.DataFrame, classes: tuple[str, ...] | None) -> tuple[str, ...]:

@@ -83,7 +83,7 @@ class Classifier(pl.LightningModule):
         self.val_metrics.update(probabilities, labels)
         self.val_sensitivity.update(probabilities, labels)
         self.val_specificity.update(probabilities, labels)
-        self._val_outputs.append((logits, labels))
+        self._val_outputs.append((logits.float(), labels))  # of mixed precision only the steps know
 
     def on_validation_epoch_end(self) -> None:
         """Log the loss and the validation metrics of the epoch."""

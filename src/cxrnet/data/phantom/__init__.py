@@ -1,0 +1,1 @@
+"""Synthetic chest radiographs, drawn by projecting a simple thorax: patients, poses, signs of disease, faults."""

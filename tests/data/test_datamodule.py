@@ -1,0 +1,235 @@
+import logging
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cxrnet.data.augment import light
+from cxrnet.data.datamodule import XrayDataModule
+from cxrnet.data.images import load_images
+from cxrnet.data.manifest import make_manifest
+from cxrnet.data.sources.folder import folder
+from cxrnet.data.splits import split_manifest
+from cxrnet.errors import CxrnetError
+
+CLASSES = ("Covid", "Normal", "Viral Pneumonia")
+
+
+def batches(data) -> list[dict[str, torch.Tensor]]:
+    return list(data.train_dataloader())
+
+
+def test_every_image_stands_beside_its_own_label(make_data):
+    data = make_data()
+    for split in ("train", "val", "test"):
+        images, labels = data.arrays(split)
+        rows = data.rows(split)
+        _, expected = load_images(rows.reset_index(drop=True), (32, 32), "stretch", "fail")
+        assert np.array_equal(images, expected)
+        assert [CLASSES[label] for label in labels] == rows["label"].tolist()
+
+
+@pytest.mark.parametrize("order", ["reversed", "part"])
+def test_a_part_of_a_manifest_in_any_order_keeps_images_and_labels_together(make_data, xrays, order):
+    # What a notebook does: manifest[manifest["view"] == "PA"] keeps the index of the whole.
+    manifest = folder(xrays)
+    chosen = manifest.iloc[::-1] if order == "reversed" else manifest[manifest["image_id"].str.contains("[13579].png")]
+    data = make_data(manifest=chosen)
+    images, _ = data.arrays("train")
+    _, expected = load_images(data.rows("train").reset_index(drop=True), (32, 32), "stretch", "fail")
+    assert np.array_equal(images, expected)
+    assert len(data.manifest) == len(chosen)
+
+
+def test_splits_and_counts(make_data):
+    data = make_data()
+    assert [data.counts(split) for split in ("train", "val", "test")] == [[6] * 3, [3] * 3, [3] * 3]
+    assert [len(data.rows(split)) for split in ("train", "val", "test")] == [18, 9, 9]
+    assert data.manifest["sha256"].notna().all()
+
+
+def test_classes_are_in_alphabetical_order_whatever_the_order_of_the_rows(make_data, xrays):
+    shuffled = folder(xrays).sample(frac=1, random_state=3)
+    assert make_data().classes == make_data(manifest=shuffled).classes == CLASSES
+
+
+def test_classes_in_an_order_of_ones_own(make_data):
+    order = ("Viral Pneumonia", "Covid", "Normal")
+    data = make_data(classes=list(order))
+    assert data.classes == order
+    labels = data.arrays("train")[1]
+    assert [order[label] for label in labels] == data.rows("train")["label"].tolist()
+
+
+@pytest.mark.parametrize(
+    "classes", [["Covid", "Normal"], ["Covid", "Normal", "Pneumonia"], [*CLASSES, "Other"], [*CLASSES, "Covid"]]
+)
+def test_classes_that_do_not_name_the_labels(make_data, classes):
+    with pytest.raises(CxrnetError, match=r"data.classes: .* doesn't name the labels of the data, which are \['Covid', "):
+        make_data(classes=classes)
+
+
+def test_one_class_only(make_data, xrays):
+    manifest = folder(xrays)
+    with pytest.raises(CxrnetError, match=r"data: only one class \('Normal'\); a classifier needs at least two"):
+        make_data(manifest=manifest[manifest["label"] == "Normal"])
+
+
+def published(xrays, split_of):
+    manifest = folder(xrays)
+    return manifest.assign(split=manifest.apply(split_of, axis=1).astype("string"))
+
+
+def test_a_class_without_a_training_image(make_data, xrays):
+    manifest = published(xrays, lambda row: "val" if row["label"] == "Normal" or "01" in row["image_id"] else "train")
+    with pytest.raises(CxrnetError, match="data: class 'Normal' has no training image; change data.split or data.classes"):
+        make_data(manifest=manifest, split=lambda table: table)
+
+
+def test_no_validation_images(make_data, xrays):
+    manifest = published(xrays, lambda row: "train")
+    with pytest.raises(CxrnetError, match="data: no validation images; give data.split a validation part"):
+        make_data(manifest=manifest, split=lambda table: table)
+
+
+def test_a_data_set_without_a_test_part(make_data, xrays):
+    manifest = published(xrays, lambda row: "val" if "01" in row["image_id"] else "train")
+    data = make_data(manifest=manifest, split=lambda table: table)
+    assert len(data.rows("test")) == 0
+    assert data.counts("val") == [1, 1, 1]
+
+
+def test_limit(make_data):
+    data = make_data(limit=2)
+    assert [data.counts(split) for split in ("train", "val", "test")] == [[2] * 3] * 3
+    images, labels = data.arrays("train")
+    _, expected = load_images(data.rows("train").reset_index(drop=True), (32, 32), "stretch", "fail")
+    assert np.array_equal(images, expected)
+    assert len(labels) == 6
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"limit": 0}, "data.limit: 0 is no number of images; give a whole number from 1 on"),
+        ({"limit": -1}, "data.limit: -1 is no number of images"),
+        ({"batch_size": 0}, "data.batch_size: 0 is no number of images"),
+        ({"batch_size": "abc"}, "data.batch_size: abc is no number of images"),
+        ({"batch_size": 2.5}, "data.batch_size: 2.5 is no number of images"),
+        ({"size": 64}, r"data.size: 64 is not a size; give height and width in pixels, as \[224, 224\]"),
+        ({"size": [64]}, r"data.size: \[64\] is not a size"),
+        ({"size": [0, 64]}, r"data.size: \[0, 64\] is not a size"),
+        ({"size": ["a", 64]}, r"data.size: \['a', 64\] is not a size"),
+        ({"resize": "squeeze"}, "data.resize: 'squeeze' is not known; use stretch, pad, crop"),
+        ({"on_error": "ignore"}, "data.on_error: 'ignore' is not known; use fail or skip"),
+        ({"num_workers": -1}, "data.num_workers: -1 is no number of processes; give a whole number from 0 on"),
+    ],
+)
+def test_bad_settings(make_data, changes, message):
+    with pytest.raises(CxrnetError, match=message):
+        make_data(**changes)
+
+
+def test_batches_are_raw_images_with_labels(make_data):
+    first = batches(make_data(size=(40, 24)))[0]
+    assert first["image"].shape == (8, 1, 40, 24)
+    assert first["image"].dtype == torch.uint8
+    assert first["label"].dtype == torch.int64
+
+
+def test_augmentation_is_for_training_only(make_data):
+    plain, augmented = make_data(), make_data(augment=light(10, 0.1, 0.1))
+    torch.manual_seed(0)
+    for data_batch, plain_batch in zip(augmented.val_dataloader(), plain.val_dataloader(), strict=True):
+        assert torch.equal(data_batch["image"], plain_batch["image"])
+    one, other = batches(augmented)[0], batches(plain)[0]
+    assert torch.equal(one["label"], other["label"])
+    changed = [not torch.equal(a, b) for a, b in zip(one["image"], other["image"], strict=True)]
+    assert all(changed)
+
+
+def test_images_are_augmented_anew_in_every_epoch(make_data):
+    loader = make_data(augment=light(10, 0.1, 0.1), batch_size=18).train_dataloader()
+    sums = [sorted(batch["image"].float().sum(dim=(1, 2, 3)).tolist()) for _ in range(2) for batch in loader]
+    assert sums[0] != sums[1]
+
+
+def test_order_follows_the_seed_and_changes_with_every_epoch(make_data):
+    def orders(seed):
+        torch.manual_seed(torch.seed())  # the state of the process must not matter
+        loader = make_data(seed=seed).train_dataloader()
+        return [torch.cat([b["image"].float().mean(dim=(1, 2, 3)) for b in loader]) for _ in range(2)]
+
+    first, again, other = orders(0), orders(0), orders(1)
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not torch.equal(first[0], first[1])
+    assert not torch.equal(first[0], other[0])
+    assert torch.equal(first[0].sort().values, other[0].sort().values)
+
+
+def test_validation_is_in_the_order_of_the_rows_and_whole(make_data):
+    data = make_data(batch_size=2)
+    labels = torch.cat([batch["label"] for batch in data.val_dataloader()])
+    assert torch.equal(labels, data.arrays("val")[1])
+
+
+@pytest.mark.parametrize(("batch_size", "sizes"), [(17, [17]), (8, [8, 8, 2]), (18, [18]), (32, [18]), (1, [1] * 18)])
+def test_a_last_batch_of_one_image_is_dropped(make_data, batch_size, sizes):
+    assert [len(batch["label"]) for batch in batches(make_data(batch_size=batch_size))] == sizes
+
+
+def test_workers_give_the_batches_of_the_main_process(make_data):
+    with_workers = make_data(num_workers=1).train_dataloader()
+    for one, other in zip(with_workers, make_data().train_dataloader(), strict=True):
+        assert torch.equal(one["image"], other["image"])
+
+
+def test_unreadable_images_fail_or_are_counted(make_data, draw, tmp_path, caplog):
+    root = draw(tmp_path / "set")
+    (root / "Covid" / "00.png").write_bytes(b"")
+    (root / "Normal" / "03.png").write_text("no image")
+    with pytest.raises(CxrnetError, match="2 of 36 files give no image"):
+        make_data(manifest=partial(folder, root))
+    with caplog.at_level(logging.WARNING):
+        data = make_data(manifest=partial(folder, root), on_error="skip")
+    assert data.left_out == 2
+    assert len(data.manifest) == 34
+    assert "2 of 36" in caplog.text
+    images, _ = data.arrays("train")
+    _, expected = load_images(data.rows("train").reset_index(drop=True), (32, 32), "stretch", "fail")
+    assert np.array_equal(images, expected)
+
+
+def test_copies_never_part(make_data, draw, tmp_path):
+    root = draw(tmp_path / "set")
+    for i in range(6):  # each under a new name, and every second one recompressed
+        image = Image.open(root / "Covid" / f"{i:02d}.png")
+        image.save(root / "Covid" / (f"copy{i}.jpg" if i % 2 else f"copy{i}.png"), quality=90)
+    for seed in range(4):
+        halves = {"train": 0.5, "val": 0.25, "test": 0.25}
+        data = make_data(manifest=partial(folder, root), split=partial(split_manifest, fractions=halves, seed=seed))
+        split = dict(zip(data.manifest["image_id"], data.manifest["split"], strict=True))
+        for i in range(6):
+            assert split[f"Covid/{i:02d}.png"] == split[f"Covid/copy{i}.{'jpg' if i % 2 else 'png'}"]
+
+
+def test_setup_does_its_work_once(make_data, xrays):
+    calls = []
+
+    def read():
+        calls.append(1)
+        return folder(xrays)
+
+    data = make_data(manifest=read)
+    data.setup("fit")
+    data.setup("validate")
+    assert len(calls) == 1
+
+
+def test_a_manifest_of_ones_own(make_data, xrays):
+    rows = folder(xrays)[["image_id", "path", "label"]].assign(source="mine", age=40)
+    data = make_data(manifest=make_manifest(rows, "mine"))
+    assert isinstance(data, XrayDataModule)
+    assert data.rows("val")["age"].eq(40).all()

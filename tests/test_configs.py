@@ -1,0 +1,125 @@
+"""Every option of every group composes, names what exists, and builds what it says."""
+
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.utils import get_method, instantiate
+from omegaconf import OmegaConf
+
+from cxrnet.app import config_folder
+from cxrnet.models.freezing import set_trainable
+from cxrnet.models.network import Network, NetworkConfig
+from cxrnet.training.phases import Schedule, enabled_phases
+
+GROUPS = sorted(path.name for path in config_folder().iterdir() if path.is_dir() and path.name != "hydra")
+OPTIONS = [
+    (group, path.stem)
+    for group in GROUPS
+    for path in sorted((config_folder() / group).glob("*.yaml"))
+    if not path.stem.startswith("_")
+]
+MODELS = [option for group, option in OPTIONS if group == "model"]
+
+
+def composed(*overrides: str, name: str = "train") -> dict[str, Any]:
+    with initialize_config_dir(version_base="1.3", config_dir=str(config_folder())):
+        config = compose(name, list(overrides))
+    return OmegaConf.to_container(config, resolve=True)
+
+
+def targets(node: Any) -> Iterator[dict[str, Any]]:
+    """Every part of a config that is a call."""
+    if isinstance(node, dict):
+        if "_target_" in node:
+            yield node
+        for value in node.values():
+            yield from targets(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from targets(value)
+
+
+def test_the_groups_of_the_design_are_there():
+    assert {"data", "model", "augment", "schedule", "loss", "optimizer", "trainer", "tracking"} <= set(GROUPS)
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS, ids="=".join)
+def test_every_option_names_arguments_that_exist(group, option):
+    config = composed(f"{group}={option}", "data.root=somewhere")
+    config["data"].pop("root")  # taken by the source, through an interpolation
+    calls = list(targets(config))
+    assert calls
+    for call in calls:
+        function = get_method(call["_target_"]) if "." in call["_target_"] else None
+        arguments = {name: value for name, value in call.items() if not name.startswith("_")}
+        signature = inspect.signature(function)
+        (signature.bind_partial if call.get("_partial_") else signature.bind)(**arguments)
+
+
+@pytest.mark.parametrize("group", ["model", "schedule", "loss"])
+def test_the_options_of_a_group_have_the_same_keys(group):
+    options = [composed(f"{group}={option}")[group] for kind, option in OPTIONS if kind == group]
+    assert all(option.keys() == options[0].keys() for option in options)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_every_model_can_be_built_and_run_through_every_phase(model):
+    config = composed(f"model={model}", "finetune=true")
+    settings = {name: value for name, value in config["model"].items() if name != "weights"}
+    network = Network(NetworkConfig.from_dict({**settings, "classes": ("a", "b"), "size": (32, 32)}))
+    schedule = instantiate(config["schedule"], _convert_="object")
+    for phase in enabled_phases(schedule, pretrained=True):
+        set_trainable(network, phase.trainable)
+
+
+def test_finetune_enables_the_phases_after_the_head():
+    for overrides, names in (
+        ((), ["head"]),
+        (("finetune=true",), ["head", "finetune"]),
+        (("+finetune=true",), ["head", "finetune"]),
+        (("finetune=false",), ["head"]),
+    ):
+        schedule = instantiate(composed(*overrides)["schedule"], _convert_="object")
+        assert isinstance(schedule, Schedule)
+        assert [phase.name for phase in enabled_phases(schedule, pretrained=True)] == names
+
+
+def test_every_schedule_can_be_run_without_pretrained_weights():
+    for group, option in OPTIONS:
+        if group == "schedule":
+            schedule = instantiate(composed(f"schedule={option}", "finetune=true")["schedule"], _convert_="object")
+            assert all(phase.trainable == "all" for phase in enabled_phases(schedule, pretrained=False))
+
+
+def test_augmentations_can_be_made():
+    made = {option: instantiate(composed(f"augment={option}")["augment"]) for g, option in OPTIONS if g == "augment"}
+    assert made["none"] is None
+    assert all(callable(transform) for option, transform in made.items() if option != "none")
+
+
+@pytest.mark.parametrize("trainer", [option for group, option in OPTIONS if group == "trainer"])
+def test_a_trainer_changes_nothing_but_the_trainer_unless_it_is_for_debugging(trainer):
+    usual, config = composed(), composed(f"trainer={trainer}")
+    changed = {name for name in usual if usual[name] != config[name]} - {"trainer"}
+    assert changed == ({"data", "schedule"} if trainer == "debug" else set())
+
+
+def test_debug_is_small():
+    config = composed("trainer=debug")
+    assert (config["schedule"]["max_epochs"], config["data"]["limit"]) == (1, 8)
+    schedule = instantiate(config["schedule"], _convert_="object")
+    for pretrained in (True, False):
+        assert all(phase.epochs == 1 for phase in enabled_phases(schedule, pretrained))
+
+
+def test_one_seed_reaches_everything_that_is_drawn():
+    config = composed("seed=7")
+    assert config["data"]["seed"] == config["data"]["split"]["seed"] == 7
+
+
+def test_predicting_has_its_own_few_keys():
+    config = composed("bundle=a", "input=b", name="predict")
+    assert set(config) == {"bundle", "input", "output", "on_error", "batch_size", "device"}

@@ -1,0 +1,110 @@
+import dataclasses
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from cxrnet.data.images import load_images
+from cxrnet.data.sources.folder import folder
+from cxrnet.errors import CxrnetError
+from cxrnet.evaluation.predictions import logits_of, probabilities_of
+from cxrnet.inference import predict_bytes, predict_files, predict_images, predict_manifest
+from cxrnet.models.bundle import Bundle
+
+CPU = torch.device("cpu")
+CLASSES = ("Viral Pneumonia", "Covid", "Normal")
+
+predict = partial(predict_files, batch_size=5, device=CPU, on_error="fail")
+
+
+@pytest.fixture
+def bundle(make_network) -> Bundle:
+    network = make_network(classes=CLASSES, size=(40, 32), dropout=0.5)
+    network(torch.randint(0, 256, (16, 1, 40, 32)))  # running statistics that are not 0 and 1
+    return Bundle(network, "pad", 1.0, {}, "", {}, {})
+
+
+def test_logits_do_not_depend_on_batches_mode_or_chance(bundle):
+    images = np.random.default_rng(0).integers(0, 256, (7, 40, 32), np.uint8)
+    bundle.network.train()
+    tables = [predict_images(bundle, images, size, CPU) for size in (1, 3, 7, 100)]
+    assert tables[0].shape == (7, 3)
+    assert tables[0].dtype == np.float32
+    for table in tables[1:]:
+        np.testing.assert_allclose(table, tables[0], atol=1e-6)
+
+
+def test_the_temperature_divides_the_logits(bundle):
+    images = np.random.default_rng(0).integers(0, 256, (3, 40, 32), np.uint8)
+    hot = dataclasses.replace(bundle, temperature=2.0)
+    np.testing.assert_allclose(2 * predict_images(hot, images, 3, CPU), predict_images(bundle, images, 3, CPU), rtol=1e-6)
+
+
+def test_a_manifest_is_prepared_as_the_bundle_says(bundle, xrays):
+    manifest = folder(xrays)
+    predictions = predict_manifest(bundle, manifest, 8, CPU, "fail")
+    _, images = load_images(manifest, (40, 32), "pad", "fail")
+    np.testing.assert_allclose(logits_of(predictions), predict_images(bundle, images, 8, CPU), atol=1e-6)
+    assert predictions["image_id"].tolist() == manifest["image_id"].tolist()
+    assert predictions["label"].tolist() == manifest["label"].tolist()
+    assert [name for name in predictions if name.startswith("prob_")] == [f"prob_{name}" for name in CLASSES]
+
+
+def test_a_folder_of_images_without_labels(bundle, xrays, tmp_path):
+    predictions = predict(bundle, xrays)
+    assert len(predictions) == 36
+    assert predictions["label"].isna().all()
+    assert set(predictions["predicted"]) <= set(CLASSES)
+    assert predictions["image_id"].tolist()[0] == "Covid/00.png"
+    expected = predict_manifest(bundle, folder(xrays), 8, CPU, "fail")
+    np.testing.assert_allclose(probabilities_of(predictions), probabilities_of(expected), atol=1e-6)
+
+
+def test_one_file_gives_what_it_gives_among_others(bundle, xrays):
+    (row,) = predict(bundle, str(xrays / "Normal" / "03.png")).to_dict("records")
+    all_of_them = predict(bundle, xrays).set_index("image_id")
+    assert row["image_id"] == "03.png"
+    assert row["prob_Covid"] == pytest.approx(all_of_them.loc["Normal/03.png", "prob_Covid"], abs=1e-6)
+
+
+def test_an_image_without_an_extension_is_read_when_it_is_named(bundle, xrays, tmp_path):
+    file = tmp_path / "radiograph"
+    file.write_bytes((xrays / "Covid" / "01.png").read_bytes())
+    assert len(predict(bundle, file)) == 1
+
+
+def test_bytes_in_memory(bundle, xrays):
+    files = [xrays / "Covid" / "00.png", xrays / "Normal" / "05.png"]
+    probabilities = predict_bytes(bundle, [file.read_bytes() for file in files], [file.name for file in files])
+    expected = predict(bundle, xrays).set_index("image_id").loc[["Covid/00.png", "Normal/05.png"]]
+    np.testing.assert_allclose(probabilities, probabilities_of(expected), atol=1e-6)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1)
+
+
+def test_nothing_there(bundle, tmp_path):
+    with pytest.raises(CxrnetError, match="input: '.*nowhere' doesn't exist; give an image file or a folder of images"):
+        predict(bundle, tmp_path / "nowhere")
+    (tmp_path / "notes.txt").write_text("a")
+    with pytest.raises(CxrnetError, match=f"input: no images below '{tmp_path}'; it looks for .png"):
+        predict(bundle, tmp_path)
+
+
+def test_unreadable_images(bundle, draw, tmp_path):
+    root = draw(tmp_path / "set", images=2)
+    (root / "Covid" / "00.png").write_bytes(b"broken")
+    with pytest.raises(CxrnetError, match="1 of 6 files give no image .*00.png"):
+        predict(bundle, root)
+    predictions = predict(bundle, root, on_error="skip")
+    assert "Covid/00.png" not in predictions["image_id"].tolist()
+    assert len(predictions) == 5
+    with pytest.raises(CxrnetError, match="00.png' is not an image"):
+        predict_bytes(bundle, [b"broken"], ["00.png"])
+
+
+def test_the_table_is_a_table_of_predictions(bundle, xrays):
+    predictions = predict(bundle, xrays)
+    assert isinstance(predictions, pd.DataFrame)
+    assert (predictions["source"] == xrays.name).all()
+    assert predictions["split"].isna().all()
