@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from cxrnet.app import config_folder
 from cxrnet.models.freezing import set_trainable
 from cxrnet.models.network import Network, NetworkConfig
-from cxrnet.training.phases import Schedule, enabled_phases
+from cxrnet.training.schedule import Schedule, enabled_phases
 
 GROUPS = sorted(path.name for path in config_folder().iterdir() if path.is_dir() and path.name != "hydra")
 OPTIONS = [

@@ -39,7 +39,9 @@ def test_logits_do_not_depend_on_batches_mode_or_chance(bundle):
 def test_the_temperature_divides_the_logits(bundle):
     images = np.random.default_rng(0).integers(0, 256, (3, 40, 32), np.uint8)
     hot = dataclasses.replace(bundle, temperature=2.0)
-    np.testing.assert_allclose(2 * predict_images(hot, images, 3, CPU), predict_images(bundle, images, 3, CPU), rtol=1e-6)
+    np.testing.assert_allclose(
+        2 * predict_images(hot, images, 3, CPU), predict_images(bundle, images, 3, CPU), rtol=1e-6
+    )
 
 
 def test_a_manifest_is_prepared_as_the_bundle_says(bundle, xrays):
@@ -84,7 +86,9 @@ def test_bytes_in_memory(bundle, xrays):
 
 
 def test_nothing_there(bundle, tmp_path):
-    with pytest.raises(CxrnetError, match="input: '.*nowhere' doesn't exist; give an image file or a folder of images"):
+    with pytest.raises(
+        CxrnetError, match=r"input: '.*nowhere' doesn't exist; give an image file or a folder of images"
+    ):
         predict(bundle, tmp_path / "nowhere")
     (tmp_path / "notes.txt").write_text("a")
     with pytest.raises(CxrnetError, match=f"input: no images below '{tmp_path}'; it looks for .png"):
@@ -94,12 +98,12 @@ def test_nothing_there(bundle, tmp_path):
 def test_unreadable_images(bundle, draw, tmp_path):
     root = draw(tmp_path / "set", images=2)
     (root / "Covid" / "00.png").write_bytes(b"broken")
-    with pytest.raises(CxrnetError, match="1 of 6 files give no image .*00.png"):
+    with pytest.raises(CxrnetError, match=r"1 of 6 files give no image .*00.png"):
         predict(bundle, root)
     predictions = predict(bundle, root, on_error="skip")
     assert "Covid/00.png" not in predictions["image_id"].tolist()
     assert len(predictions) == 5
-    with pytest.raises(CxrnetError, match="00.png' is not an image"):
+    with pytest.raises(CxrnetError, match=r"00.png' is not an image"):
         predict_bytes(bundle, [b"broken"], ["00.png"])
 
 

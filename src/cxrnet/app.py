@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from cxrnet.errors import CxrnetError
+from cxrnet.tracking.signals import Terminated, was_killed
 
 USER_ERROR = 2  # exit status, as argparse has it
 INTERRUPTED = 130  # exit status of a shell command ended by Ctrl-C
@@ -27,7 +28,7 @@ def config_folder() -> Path:
 def entry_point(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
     """Make a command of a function from config to anything.
 
-    In a sweep a job that fails says why, and the sweep goes on with the next one.
+    In a sweep a job that fails says why, and the sweep goes on with the next one. Ctrl-C and SIGTERM end everything.
     """
 
     def decorate(task: Callable[[DictConfig], Any]) -> Callable[[], None]:
@@ -40,6 +41,11 @@ def entry_point(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Cal
                 if HydraConfig.get().mode == RunMode.MULTIRUN:
                     raise CompactHydraException(line) from error
                 raise SystemExit(USER_ERROR) from error
+            except (KeyboardInterrupt, SystemExit) as error:
+                if not was_killed(error):
+                    raise
+                print(f"stopped; what was finished stays in '{HydraConfig.get().runtime.output_dir}'", file=sys.stderr)
+                raise SystemExit(error.code if isinstance(error, Terminated) else INTERRUPTED) from None
 
         command: Callable[[], None] = hydra.main(
             version_base="1.3", config_path=str(config_folder()), config_name=config_name

@@ -45,8 +45,9 @@ from cxrnet.tracking.run import TrackedRun, track
 from cxrnet.tracking.store import tracking_uri
 from cxrnet.training.baselines import baseline_predictions
 from cxrnet.training.history import History
-from cxrnet.training.phases import PhaseResult, Schedule, enabled_phases, run_phases
+from cxrnet.training.phases import PhaseResult, run_phases
 from cxrnet.training.progress import PhaseProgress
+from cxrnet.training.schedule import Schedule, enabled_phases
 
 Config = dict[str, Any]
 
@@ -77,6 +78,7 @@ def run_experiment(config: DictConfig, folder: Path, command: Sequence[str]) -> 
     with track(folder, uri, tracking["experiment"], outputs, name=folder.name) as run:
         run.log_params(_flat(plain))
         run.log_config(yaml)
+        _check_seed(plain["seed"])
         pl.seed_everything(plain["seed"], workers=True, verbose=False)
         schedule: Schedule = instantiate(plain["schedule"], _convert_="object")
         data, warnings = _prepare_data(plain["data"], run, folder)
@@ -108,6 +110,11 @@ def run_experiment(config: DictConfig, folder: Path, command: Sequence[str]) -> 
         warnings.append(verdict)
     say_results(results, warnings, _places(folder, run, uri))
     return kept.best_score
+
+
+def _check_seed(seed: object) -> None:
+    if not isinstance(seed, int) or not 0 <= seed < 2**32:
+        raise CxrnetError(f"seed: {seed} is no seed; give a whole number from 0 to 4294967295")
 
 
 def is_main_process() -> bool:

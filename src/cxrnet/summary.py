@@ -59,7 +59,7 @@ def say_results(results: Results, warnings: Sequence[str], places: Mapping[str, 
     for name in ("accuracy", "balanced_accuracy", "macro_f1", "roc_auc_macro"):
         values = [columns[name] for columns in (metrics, *results.baselines.values())]  # type: ignore[literal-required]
         table.add_row(HEADLINE[name], *map(_number, values))
-    for label, figures in metrics["per_class"].items():
+    for label in metrics["per_class"]:
         per_class = [columns["per_class"][label] for columns in (metrics, *results.baselines.values())]
         for name in ("sensitivity", "specificity"):
             table.add_row(f"{label}: {name}", *(_number(figures[name]) for figures in per_class))

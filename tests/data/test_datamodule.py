@@ -67,7 +67,9 @@ def test_classes_in_an_order_of_ones_own(make_data):
     "classes", [["Covid", "Normal"], ["Covid", "Normal", "Pneumonia"], [*CLASSES, "Other"], [*CLASSES, "Covid"]]
 )
 def test_classes_that_do_not_name_the_labels(make_data, classes):
-    with pytest.raises(CxrnetError, match=r"data.classes: .* doesn't name the labels of the data, which are \['Covid', "):
+    with pytest.raises(
+        CxrnetError, match=r"data.classes: .* doesn't name the labels of the data, which are \['Covid', "
+    ):
         make_data(classes=classes)
 
 
@@ -84,13 +86,15 @@ def published(xrays, split_of):
 
 def test_a_class_without_a_training_image(make_data, xrays):
     manifest = published(xrays, lambda row: "val" if row["label"] == "Normal" or "01" in row["image_id"] else "train")
-    with pytest.raises(CxrnetError, match="data: class 'Normal' has no training image; change data.split or data.classes"):
+    with pytest.raises(
+        CxrnetError, match=r"data: class 'Normal' has no training image; change data.split or data.classes"
+    ):
         make_data(manifest=manifest, split=lambda table: table)
 
 
 def test_no_validation_images(make_data, xrays):
     manifest = published(xrays, lambda row: "train")
-    with pytest.raises(CxrnetError, match="data: no validation images; give data.split a validation part"):
+    with pytest.raises(CxrnetError, match=r"data: no validation images; give data.split a validation part"):
         make_data(manifest=manifest, split=lambda table: table)
 
 

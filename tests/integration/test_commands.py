@@ -1,6 +1,7 @@
 """The commands of the README, typed as a user types them, on small data."""
 
 import json
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -226,3 +227,29 @@ def test_a_users_mistake_is_one_line(workplace, tmp_path, arguments, message):
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_ctrl_c_ends_the_run_as_killed_with_one_line(workplace, tmp_path):
+    images = f"data.root={workplace / 'my xrays'}"
+    line = [sys.executable, "-m", "cxrnet.train", "data=folder", images, *QUICK, "schedule.max_epochs=null"]
+    line += ["schedule.scratch.epochs=5000", "schedule.scratch.patience=null"]
+    # A shell ignores SIGINT for jobs in the background; a person's terminal doesn't.
+    job = subprocess.Popen(
+        line,
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509
+    )
+    while "train loss" not in (said := job.stdout.readline()):
+        assert said, job.stderr.read()
+    job.send_signal(signal.SIGINT)
+    _, errors = job.communicate(timeout=60)
+    assert job.returncode == 130
+    assert errors.splitlines()[-1].startswith("stopped;")
+    assert "Traceback" not in errors
+    record = json.loads((run_folder(tmp_path) / "run.json").read_text())
+    assert record["status"] == "KILLED"
+    with sqlite3.connect(tmp_path / "outputs" / "mlflow.db") as database:
+        assert database.execute("select status from runs").fetchall() == [("KILLED",)]

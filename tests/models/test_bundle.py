@@ -97,7 +97,7 @@ def test_a_missing_file(folder, name):
 
 
 def test_no_folder(tmp_path):
-    with pytest.raises(CxrnetError, match="has no bundle.json; give the folder 'bundle' of a finished run"):
+    with pytest.raises(CxrnetError, match=r"has no bundle.json; give the folder 'bundle' of a finished run"):
         load_bundle(tmp_path / "nowhere")
 
 

@@ -133,7 +133,9 @@ def test_a_network_in_evaluation_stays_there(make_network):
 
 
 def test_an_unknown_stage_is_answered_with_the_known_ones(make_network):
-    with pytest.raises(CxrnetError, match="phase: trainable: no stage 'layer3' in this backbone; it has block1, block2"):
+    with pytest.raises(
+        CxrnetError, match="phase: trainable: no stage 'layer3' in this backbone; it has block1, block2"
+    ):
         set_trainable(make_network(), {"from": "layer3"})
 
 
@@ -142,7 +144,7 @@ def test_an_unknown_stage_is_answered_with_the_known_ones(make_network):
             {"fraction": 1.2}, {"form": "layer3"}, {"from": "block2", "last": 3}]
 )  # fmt: skip
 def test_bad_specifications(make_network, bad):
-    with pytest.raises(CxrnetError, match="phase: trainable: .* is not known; use head, all, {from: STAGE}"):
+    with pytest.raises(CxrnetError, match=r"phase: trainable: .* is not known; use head, all, {from: STAGE}"):
         set_trainable(make_network(), bad)
 
 

@@ -46,7 +46,9 @@ def test_pools_are_what_they_say(make_network):
 
 def test_normalisation_is_torchvisions_on_three_equal_channels(make_network):
     images = grey(2, 1, 32, 32)
-    expected = v2.functional.normalize(images.float().expand(-1, 3, -1, -1) / 255, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    expected = v2.functional.normalize(
+        images.float().expand(-1, 3, -1, -1) / 255, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+    )
     torch.testing.assert_close(make_network().normalise(images), expected)
 
 
@@ -89,7 +91,9 @@ def test_a_model_can_be_trained_in_plain_pytorch(make_network):
 
 @pytest.mark.parametrize(("backbone", "size"), [("custom_cnn", (7, 32)), ("vgg16", (31, 32))])
 def test_too_small_images_are_told_with_the_size(make_network, backbone, size):
-    with pytest.raises(CxrnetError, match=rf"data.size: {size[0]} x 32 pixels are too few for {backbone}; take at leas"):
+    with pytest.raises(
+        CxrnetError, match=rf"data.size: {size[0]} x 32 pixels are too few for {backbone}; take at leas"
+    ):
         make_network(backbone=backbone, size=size)
 
 

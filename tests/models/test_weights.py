@@ -92,7 +92,9 @@ def test_auto_without_any_way_to_the_weights_falls_back_loudly(cache, monkeypatc
 
 def test_imagenet_without_any_way_to_the_weights_is_an_error(cache, monkeypatch):
     monkeypatch.setattr(torch.hub, "urlopen", _no_way_out)
-    with pytest.raises(CxrnetError, match="model.weights: ImageNet weights for vgg16 can't be had: https.*no route") as e:
+    with pytest.raises(
+        CxrnetError, match=r"model.weights: ImageNet weights for vgg16 can't be had: https.*no route"
+    ) as e:
         load_weights(nn.Identity(), "vgg16", "imagenet")
     assert "put a good file there or name one with model.weights=<file>" in str(e.value)
 
@@ -117,7 +119,7 @@ def test_a_damaged_file_in_the_cache_is_named(cache, caplog, content):
     file.write_bytes(content)
     assert load_weights(backbone(2, "mobilenet_v2"), "mobilenet_v2", "auto").fallback
     assert f"'{file}' is damaged" in caplog.text
-    with pytest.raises(CxrnetError, match="is damaged .*; delete it"):
+    with pytest.raises(CxrnetError, match=r"is damaged .*; delete it"):
         load_weights(backbone(2, "mobilenet_v2"), "mobilenet_v2", "imagenet")
 
 
@@ -212,7 +214,9 @@ def test_another_architecture_is_told_by_missing_unexpected_and_misfitting_keys(
 @pytest.mark.shared
 def test_weights_of_another_network(shared, make_network):
     path = shared / "weights" / "efficientnet_lite0-imagenet.safetensors"
-    with pytest.raises(CxrnetError, match=r"is not of the architecture mobilenet_v2: 260 missing \(features.0.0.weight"):
+    with pytest.raises(
+        CxrnetError, match=r"is not of the architecture mobilenet_v2: 260 missing \(features.0.0.weight"
+    ):
         load_weights(backbone(2, "mobilenet_v2"), "mobilenet_v2", str(path))
 
 
@@ -244,7 +248,9 @@ def test_what_is_no_file(tmp_path, monkeypatch, name):
 @pytest.mark.parametrize("content", [b"", b"<html>404</html>", b"\x00" * 500], ids=["empty", "page", "zeros"])
 def test_a_corrupt_file(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(CxrnetError, match=rf"model.weights: '{tmp_path / name}' (can't be read|holds something else)") as e:
+    with pytest.raises(
+        CxrnetError, match=rf"model.weights: '{tmp_path / name}' (can't be read|holds something else)"
+    ) as e:
         load_weights(backbone(), "custom_cnn", str(tmp_path / name))
     assert "\n" not in str(e.value)
 
@@ -261,7 +267,7 @@ def test_a_truncated_file(tmp_path, name):
 @pytest.mark.parametrize("content", [[1, 2], {"state_dict": {"a": 1}}, {"epoch": 3}, torch.zeros(3)])
 def test_a_file_without_a_state_dict(tmp_path, content):
     torch.save(content, tmp_path / "a.pt")
-    with pytest.raises(CxrnetError, match="holds no state_dict; save model.state_dict()"):
+    with pytest.raises(CxrnetError, match=r"holds no state_dict; save model.state_dict()"):
         load_weights(backbone(), "custom_cnn", str(tmp_path / "a.pt"))
 
 

@@ -61,5 +61,7 @@ def test_plateau_names_its_metric():
 )
 def test_bad_specifications(spec):
     optimizer = SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
-    with pytest.raises(CxrnetError, match=r"phase: lr_schedule: .* use {name: plateau, factor: 0.5, patience: 2} or .*5"):
+    with pytest.raises(
+        CxrnetError, match=r"phase: lr_schedule: .* use {name: plateau, factor: 0.5, patience: 2} or .*5"
+    ):
         lr_schedule(optimizer, spec, 5, "val_loss", "min")

@@ -8,7 +8,8 @@ from torch import nn
 
 from cxrnet.errors import CxrnetError
 from cxrnet.models.backbones import stages
-from cxrnet.training.phases import Phase, Schedule, enabled_phases, run_phases
+from cxrnet.training.phases import run_phases
+from cxrnet.training.schedule import Phase, Schedule, enabled_phases
 
 HEAD = Phase("head", "head", epochs=3, lr=1e-2)
 TUNE = Phase("finetune", {"from": "block3"}, epochs=2, lr=1e-3)
@@ -42,7 +43,16 @@ class Spy(Callback):
 def run(make_network, make_data, tmp_path):
     """Runs a schedule's phases; gives the results, the history, the network and a spy for each phase."""
 
-    def make(plan: Schedule, network=None, data=None, seed: int = 0, trainer=CPU, optimizer=torch.optim.Adam, loss=None, **more):
+    def make(
+        plan: Schedule,
+        network=None,
+        data=None,
+        seed: int = 0,
+        trainer=CPU,
+        optimizer=torch.optim.Adam,
+        loss=None,
+        **more,
+    ):
         network = network or make_network()
         spies: dict[str, Spy] = {}
 
@@ -154,7 +164,9 @@ def test_dropout_is_at_work_on_cached_features(run, make_network):
 
 def test_epochs_run_on_and_every_one_is_handed_on_once(run):
     logged = []
-    results, history, _, _ = run(schedule(HEAD, TUNE), log_metrics=lambda metrics, epoch: logged.append((epoch, metrics)))
+    results, history, _, _ = run(
+        schedule(HEAD, TUNE), log_metrics=lambda metrics, epoch: logged.append((epoch, metrics))
+    )
     assert [epoch for epoch, _ in logged] == [1, 2, 3, 4, 5]
     assert history.table()["phase"].tolist() == ["head"] * 3 + ["finetune"] * 2
     assert [(r.first_epoch, r.epochs) for r in results] == [(1, 3), (4, 2)]
@@ -191,9 +203,7 @@ def test_what_is_kept_has_the_score_that_is_reported(run, make_data):
 def test_a_fine_tuning_that_makes_things_worse_is_not_kept(run, make_data, tmp_path, lr):
     # With 1e30 the loss is no number any more.
     data = make_data()
-    results, _, network, _ = run(
-        schedule(HEAD, Phase("finetune", "all", 1, lr)), data=data, optimizer=torch.optim.SGD
-    )
+    results, _, network, _ = run(schedule(HEAD, Phase("finetune", "all", 1, lr)), data=data, optimizer=torch.optim.SGD)
     assert [result.kept for result in results] == [True, False]
     assert equal(network.state_dict(), saved(tmp_path, "head"))
     assert val_loss(network, data) == pytest.approx(results[0].best_score, abs=1e-5)
@@ -251,7 +261,9 @@ def test_mixed_precision_with_class_weights(run):
 
 def test_facts_of_a_phase(run, make_network):
     network = make_network()
-    results, _, _, _ = run(schedule(HEAD, Phase("finetune", {"last": 4}, 1, 1e-3), Phase("all", "all", 1, 1e-3)), network)
+    results, _, _, _ = run(
+        schedule(HEAD, Phase("finetune", {"last": 4}, 1, 1e-3), Phase("all", "all", 1, 1e-3)), network
+    )
     assert [result.trainable for result in results] == ["head", "last 4 layers", "all"]
     head = 128 * 3 + 3
     assert results[0].trained_parameters == head
@@ -267,7 +279,10 @@ def test_facts_of_a_phase(run, make_network):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"monitor": "val_acc"}, "schedule: 'val_acc' with mode 'min' can't be monitored; use min or max of val_loss, val"),
+        (
+            {"monitor": "val_acc"},
+            "schedule: 'val_acc' with mode 'min' can't be monitored; use min or max of val_loss, val",
+        ),
         ({"mode": "maximum"}, "schedule: 'val_loss' with mode 'maximum' can't be monitored"),
     ],
 )
@@ -284,7 +299,10 @@ def test_a_bad_schedule(run, tmp_path, changes, message):
         (Phase("b", "heads", 1, 1e-3), "phase: trainable: heads is not known"),
         (Phase("b", "all", 0, 1e-3), "phase 'b': 0 epochs; give at least one"),
         (Phase("b", "all", -1, 1e-3), "phase 'b': -1 epochs"),
-        (Phase("b", "all", 1, -1.0), "phase 'b': no optimizer can be made: Invalid learning rate: -1.0; mend optimizer"),
+        (
+            Phase("b", "all", 1, -1.0),
+            "phase 'b': no optimizer can be made: Invalid learning rate: -1.0; mend optimizer",
+        ),
         (Phase("b", "all", 1, 1e-3, lr_schedule={"name": "step"}), "phase: lr_schedule: {'name': 'step'} is not known"),
     ],
 )
@@ -295,7 +313,9 @@ def test_a_mistake_in_the_last_phase_is_told_before_the_first_trains(run, tmp_pa
 
 
 def test_an_argument_that_the_optimizer_does_not_know(run):
-    with pytest.raises(CxrnetError, match="phase 'head': no optimizer can be made: .*unexpected keyword argument 'foo'"):
+    with pytest.raises(
+        CxrnetError, match=r"phase 'head': no optimizer can be made: .*unexpected keyword argument 'foo'"
+    ):
         run(schedule(HEAD), optimizer=partial(torch.optim.Adam, foo=1))
 
 

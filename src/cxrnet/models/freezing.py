@@ -4,8 +4,9 @@
 ``head``               the head alone; the backbone is frozen
 ``all``                everything
 ``{from: layer3}``     the head and the backbone from that stage on (names: ``cxrnet.models.backbones.stages``)
-``{last: 100}``        the head and the last 100 layers of the backbone, counted as Keras counts them: every
-                       convolution, batch norm, activation, pooling and addition is a layer
+``{last: 100}``        the head and the last 100 layers of the backbone, where every convolution, batch norm,
+                       activation, pooling and addition is a layer. For ResNet50 this is the count of Keras; in its
+                       VGG an activation is part of its convolution, and its MobileNetV2 has padding layers besides
 ``{fraction: 0.3}``    the head and that share of the backbone's layers, counted the same way from the end
 =====================  =====================================================================================
 """

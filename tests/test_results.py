@@ -1,0 +1,78 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cxrnet.evaluation.predictions import make_predictions
+from cxrnet.results import flat_metrics, write_results
+
+CLASSES = ("Viral Pneumonia", "Covid", "Normal")
+
+
+def predictions_of(split: str, labels: str, seed: int = 0) -> pd.DataFrame:
+    names = [{"v": "Viral Pneumonia", "c": "Covid", "n": "Normal"}[letter] for letter in labels]
+    ids = [f"{split}/{i}.png" for i in range(len(names))]
+    rows = pd.DataFrame(
+        {"image_id": ids, "path": ids, "label": names, "split": split, "source": "s", "patient_id": None}
+    )
+    logits = np.random.default_rng(seed).normal(size=(len(names), 3)).astype(np.float32)
+    logits[np.arange(len(names)), [CLASSES.index(name) for name in names]] += 2
+    return make_predictions(rows, CLASSES, logits)
+
+
+HISTORY = pd.DataFrame(
+    {
+        "phase": ["head", "head"],
+        "epoch": [1, 2],
+        **{f"{split}_{name}": [0.5, 0.6] for split in ("train", "val") for name in ("loss", "accuracy", "auc")},
+    }
+)
+
+
+@pytest.fixture
+def written(tmp_path):
+    def write(*splits: pd.DataFrame):
+        predictions = pd.concat(splits, ignore_index=True)
+        return write_results(tmp_path, predictions, {"majority": splits[-1]}, HISTORY, 2, CLASSES), tmp_path
+
+    return write
+
+
+def test_the_headline_is_test_where_there_is_one(written):
+    val, test = predictions_of("val", "vcnvcn"), predictions_of("test", "vcnvcncn", seed=1)
+    results, folder = written(val, test)
+    assert results.headline == "test"
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    assert metrics["test"]["accuracy"]["n"] == 8
+    assert metrics["val"]["accuracy"]["n"] == 6
+    assert list(metrics["test"]["per_class"]) == list(CLASSES)
+    assert metrics["baselines"]["test"]["majority"] == metrics["test"]
+    assert json.loads((folder / "class_indices.json").read_text()) == {name: i for i, name in enumerate(CLASSES)}
+    assert pd.read_parquet(folder / "predictions.parquet")["image_id"].tolist()[-1] == "test/7.png"
+
+
+def test_without_a_test_split_val_is_the_headline(written):
+    results, folder = written(predictions_of("val", "vcnvcn"))
+    assert results.headline == "val"
+    assert "test" not in json.loads((folder / "metrics.json").read_text())
+    assert (folder / "confusion_matrix.png").is_file()
+
+
+def test_flat_names_tell_the_final_figures_of_val_from_those_of_each_epoch(written):
+    results, _ = written(predictions_of("val", "vcnvcn"), predictions_of("test", "vcnvcn", seed=1))
+    flat = flat_metrics(results)
+    assert flat["test_accuracy"] == results.metrics["test"]["accuracy"]["value"]
+    sensitivity = results.metrics["val"]["per_class"]["Viral Pneumonia"]["sensitivity"]["value"]
+    assert flat["final_val_sensitivity_Viral Pneumonia"] == sensitivity
+    assert "baseline_majority_accuracy" in flat
+    assert not any(name.startswith("val_") for name in flat)
+    assert all(isinstance(value, float | int) for value in flat.values())
+
+
+def test_what_cannot_be_computed_is_left_out(written):
+    results, _ = written(predictions_of("test", "vcvc"))  # no Normal image
+    flat = flat_metrics(results)
+    assert "test_sensitivity_Normal" not in flat
+    assert "test_specificity_Normal" in flat
+    assert not any(np.isnan(value) for value in flat.values())
