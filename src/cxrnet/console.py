@@ -5,7 +5,6 @@ import warnings
 from pathlib import Path
 
 from rich import get_console
-from rich.logging import RichHandler
 from rich.markup import escape
 from rich.table import Table
 
@@ -39,8 +38,7 @@ def log_to(folder: Path) -> None:
     """
     file = logging.FileHandler(folder / "run.log", encoding="utf-8")
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    console = RichHandler(show_time=False, show_path=False, markup=False)
-    console.addFilter(_for_people)
+    console = _ConsoleHandler()
     root = logging.getLogger()
     for handler in list(root.handlers):
         root.removeHandler(handler)
@@ -56,6 +54,10 @@ def log_to(folder: Path) -> None:
         library.propagate = True
 
 
-def _for_people(record: logging.LogRecord) -> bool:
-    own = record.name == "cxrnet" or record.name.startswith("cxrnet.")
-    return record.levelno >= (logging.WARNING if own else logging.ERROR)
+class _ConsoleHandler(logging.Handler):
+    """Shows cxrnet's warnings and anybody's errors."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        own = record.name == "cxrnet" or record.name.startswith("cxrnet.")
+        if record.levelno >= (logging.WARNING if own else logging.ERROR):
+            warn(record.getMessage())

@@ -52,13 +52,14 @@ from cxrnet.training.schedule import Schedule, enabled_phases
 Config = dict[str, Any]
 
 
-def run_experiment(config: DictConfig, folder: Path, command: Sequence[str]) -> float:
+def run_experiment(config: DictConfig, folder: Path, command: Sequence[str], in_sweep: bool) -> float:
     """Train, evaluate and report.
 
     Args:
         config: as composed from ``conf/train.yaml``.
         folder: of this run; refused if it holds a run already.
         command: what the user typed, for the report.
+        in_sweep: this is one of several jobs.
 
     Returns:
         The monitored validation metric of the kept weights, for sweepers. Never a test result: a sweep that sees
@@ -72,6 +73,9 @@ def run_experiment(config: DictConfig, folder: Path, command: Sequence[str]) -> 
     get_console().quiet = not is_main_process()
     console.log_to(folder)
     plain: Config = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
+    if in_sweep and str(plain["trainer"].get("strategy", "")).startswith("ddp"):
+        # Lightning starts the other processes with the command line of the whole sweep, and each would begin it anew.
+        raise CxrnetError("trainer: a sweep can't train on several devices; give trainer=gpu, or start the jobs singly")
     yaml = OmegaConf.to_yaml(config, resolve=True)
     tracking, outputs = plain["tracking"], Path(plain["outputs"])
     uri = tracking_uri(tracking["uri"], outputs) if tracking["enabled"] else None
@@ -215,7 +219,8 @@ def _track_results(run: TrackedRun, folder: Path, data: XrayDataModule, results:
 
 
 def _places(folder: Path, run: TrackedRun, uri: str | None) -> dict[str, str]:
-    places = {"report": str(folder / "report.html"), "bundle": str(folder / "bundle"), "everything": str(folder)}
+    shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+    places = {"report": str(shown / "report.html"), "bundle": str(shown / "bundle"), "everything": str(shown)}
     if uri is None:
         return {**places, "MLflow": "not tracked"}
     address = f"mlflow ui --backend-store-uri {shlex.quote(uri)}" if uri.startswith("sqlite") else uri

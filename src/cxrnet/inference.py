@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 import torch
 
+from cxrnet.data.decode import read_image
 from cxrnet.data.files import EXTENSIONS, image_files
-from cxrnet.data.images import OnError, load_images, read_image, resize
+from cxrnet.data.images import OnError, load_images, resize
 from cxrnet.data.manifest import make_manifest
 from cxrnet.errors import CxrnetError
 from cxrnet.evaluation.predictions import make_predictions

@@ -36,7 +36,13 @@ def say_model(network: Network, weights: LoadedWeights) -> None:
     """What model, with which weights."""
     parameters = sum(p.numel() for p in network.parameters())
     console.say("network", f"{network.config.backbone}, {parameters:,} parameters")
-    console.say("weights", "random: " + weights.detail if not weights.pretrained else weights.detail)
+    console.say("weights", weights.detail if weights.pretrained else _why_random(weights))
+    if weights.unused:
+        console.say("not used", ", ".join(weights.unused))
+
+
+def _why_random(weights: LoadedWeights) -> str:
+    return "random, nothing is frozen" if weights.fallback else f"random: {weights.detail}"
 
 
 def say_phase(result: PhaseResult, monitor: str) -> None:

@@ -11,12 +11,13 @@ from cxrnet.app import entry_point
 def main(config: DictConfig) -> float:
     """Run one experiment; the heavy imports wait until the configuration is known to be sound."""
     from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
 
     from cxrnet.experiment import run_experiment
 
     hydra = HydraConfig.get()
     command = ["python", "-m", "cxrnet.train", *hydra.overrides.task]
-    return run_experiment(config, Path(hydra.runtime.output_dir), command)
+    return run_experiment(config, Path(hydra.runtime.output_dir), command, in_sweep=hydra.mode == RunMode.MULTIRUN)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from cxrnet.data.images import ImageError, load_images, read_image, resize
+from cxrnet.data.decode import ImageError, read_image
+from cxrnet.data.images import load_images, resize
 from cxrnet.data.manifest import make_manifest
 from cxrnet.errors import CxrnetError
 

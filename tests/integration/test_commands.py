@@ -201,6 +201,14 @@ def test_sweep_goes_on_after_a_job_that_fails(workplace, tmp_path):
     assert statuses == [("FAILED",), ("FINISHED",), ("FINISHED",)]
 
 
+def test_sweep_over_several_devices_is_refused(workplace, tmp_path):
+    arguments = ("data=folder", f"data.root={workplace / 'my xrays'}", "trainer=ddp", "trainer.devices=2", "seed=0,1")
+    done = cxrnet("train", "-m", *arguments, folder=tmp_path)
+    assert done.returncode != 0
+    assert "a sweep can't train on several devices" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

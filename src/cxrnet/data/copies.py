@@ -19,7 +19,8 @@ import pandas as pd
 from scipy.fft import dctn
 from scipy.stats import rankdata
 
-from cxrnet.data.images import UInt8Array, resize
+from cxrnet.data.decode import UInt8Array
+from cxrnet.data.images import resize
 from cxrnet.data.splits import components, link
 
 FloatArray = npt.NDArray[np.float32]

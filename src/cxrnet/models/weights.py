@@ -114,8 +114,6 @@ def _from_file(backbone: nn.Module, name: str, path: Path) -> LoadedWeights:
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise CxrnetError(f"model.weights: '{path}' holds no state_dict; save model.state_dict()")
     unused = _fill(backbone, state, name, str(path))
-    if unused:
-        logger.info("%s: not used: %s", path, ", ".join(unused))
     return LoadedWeights("file", str(path), unused=unused)
 
 
