@@ -76,6 +76,8 @@ def run_experiment(config: DictConfig, folder: Path, command: Sequence[str], in_
     if in_sweep and str(plain["trainer"].get("strategy", "")).startswith("ddp"):
         # Lightning starts the other processes with the command line of the whole sweep, and each would begin it anew.
         raise CxrnetError("trainer: a sweep can't train on several devices; give trainer=gpu, or start the jobs singly")
+    if in_sweep:
+        console.heading(shlex.join(command))
     yaml = OmegaConf.to_yaml(config, resolve=True)
     tracking, outputs = plain["tracking"], Path(plain["outputs"])
     uri = tracking_uri(tracking["uri"], outputs) if tracking["enabled"] else None

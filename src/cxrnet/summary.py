@@ -48,9 +48,10 @@ def _why_random(weights: LoadedWeights) -> str:
 def say_phase(result: PhaseResult, monitor: str) -> None:
     """What came of a phase."""
     cached = " on features computed once" if result.cached else ""
+    epochs = "1 epoch" if result.epochs == 1 else f"{result.epochs} epochs"
     console.say(
         result.name,
-        f"{result.trained_parameters:,} parameters{cached}, {result.epochs} epochs in {duration(result.seconds)}; "
+        f"{result.trained_parameters:,} parameters{cached}, {epochs} in {duration(result.seconds)}; "
         f"best {monitor} {result.best_score:.4f} in epoch {result.best_epoch}",
     )
 
