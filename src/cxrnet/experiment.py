@@ -52,12 +52,13 @@ from cxrnet.training.schedule import Schedule, enabled_phases
 Config = dict[str, Any]
 
 
-def run_experiment(config: DictConfig, folder: Path, command: Sequence[str], in_sweep: bool) -> float:
+def run_experiment(config: DictConfig, folder: Path, name: str, command: Sequence[str], in_sweep: bool) -> float:
     """Train, evaluate and report.
 
     Args:
         config: as composed from ``conf/train.yaml``.
         folder: of this run; refused if it holds a run already.
+        name: of the run in MLflow.
         command: what the user typed, for the report.
         in_sweep: this is one of several jobs.
 
@@ -81,7 +82,7 @@ def run_experiment(config: DictConfig, folder: Path, command: Sequence[str], in_
     yaml = OmegaConf.to_yaml(config, resolve=True)
     tracking, outputs = plain["tracking"], Path(plain["outputs"])
     uri = tracking_uri(tracking["uri"], outputs) if tracking["enabled"] else None
-    with track(folder, uri, tracking["experiment"], outputs, name=folder.name) as run:
+    with track(folder, uri, tracking["experiment"], outputs, name=name) as run:
         run.log_params(_flat(plain))
         run.log_config(yaml)
         _check_seed(plain["seed"])

@@ -90,12 +90,16 @@ def report_facts(
 ) -> RunFacts:
     """The facts of the report."""
     backbone = config["model"]["backbone"]
-    start = f"from {weights.origin} weights" if weights.pretrained else "from scratch (random weights)"
-    names = " and ".join(f"{phase.name} ({phase.trainable})" for phase in phases)
+    start = {
+        "imagenet": "from ImageNet weights",
+        "file": f"from the weights in {Path(weights.detail).name}",
+        "random": "from scratch",
+    }[weights.origin]
+    names = ", then ".join(f"{phase.name} (trainable: {phase.trainable})" for phase in phases)
     return RunFacts(
         title=f"{backbone} on {sources_of(data)}",
-        summary=f"{backbone}, trained {start} in {len(phases)} phase{'s'[: len(phases) > 1]}: {names}; "
-        f"{len(data.rows('train'))} training images of {len(data.classes)} classes.",
+        summary=f"{backbone}, trained {start} on {len(data.rows('train'))} images of {len(data.classes)} classes. "
+        f"Phases: {names}.",
         created=time.strftime("%Y-%m-%d %H:%M"),
         warnings=[f"{text[0].upper()}{text[1:]}." for text in warnings],
         classes=data.classes,

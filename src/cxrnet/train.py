@@ -17,7 +17,9 @@ def main(config: DictConfig) -> float:
 
     hydra = HydraConfig.get()
     command = ["python", "-m", "cxrnet.train", *hydra.overrides.task]
-    return run_experiment(config, Path(hydra.runtime.output_dir), command, in_sweep=hydra.mode == RunMode.MULTIRUN)
+    name = f"{hydra.runtime.choices['model']}_{hydra.runtime.choices['data']}"
+    in_sweep = hydra.mode == RunMode.MULTIRUN
+    return run_experiment(config, Path(hydra.runtime.output_dir), name, command, in_sweep)
 
 
 if __name__ == "__main__":

@@ -71,6 +71,14 @@ def test_a_stopped_command_leaves_a_killed_run(where, number, uri, outputs, clie
 
 
 def test_a_closed_terminal_is_a_killed_run_too(uri, outputs, client, tmp_path):
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored, and then it stays so
+    try:
+        _close_terminal(uri, outputs, client, tmp_path)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def _close_terminal(uri, outputs, client, tmp_path):
     with pytest.raises(Terminated), track(tmp_path / "run", uri, "signals", outputs) as run:
         signal.raise_signal(signal.SIGHUP)
     assert client.get_run(run.run_id).info.status == "KILLED"
