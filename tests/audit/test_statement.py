@@ -37,3 +37,8 @@ def test_a_split_without_a_test_part():
     assert leak_statement(manifest_of(["train", "val"], patient_id=["p", "p"])) == [
         "1 of 1 val images are of patients who are in train"
     ]
+
+
+def test_synthetic_images_are_called_synthetic():
+    manifest = manifest_of(["train", "test"], patient_id=["1", "2"]).assign(source="phantom")
+    assert leak_statement(manifest) == ["the images are synthetic; the result says nothing about patients"]

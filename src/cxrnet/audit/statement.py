@@ -12,7 +12,7 @@ def leak_statement(manifest: pd.DataFrame) -> list[str]:
         manifest: split, with ``group_id`` filled from :func:`cxrnet.data.copies.copy_groups`.
 
     Returns:
-        Nothing where patients are known and nothing leaks.
+        Nothing where patients are known, nothing leaks, and the images are real.
     """
     found = leaks(manifest)
     sentences = []
@@ -26,4 +26,6 @@ def leak_statement(manifest: pd.DataFrame) -> list[str]:
             sentences.append(f"{leak.same_patient} of {leak.images} {split} images are of patients who are in {seen}")
     if all(leak.patients_known == 0 for leak in found.values()):
         sentences.append("patients are not known; images of one patient may stand on both sides of the split")
+    if (manifest["source"] == "phantom").any():
+        sentences.append("the images are synthetic; the result says nothing about patients")
     return sentences
