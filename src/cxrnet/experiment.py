@@ -120,8 +120,8 @@ def run_experiment(config: DictConfig, folder: Path, name: str, command: Sequenc
 
 
 def _check_seed(seed: object) -> None:
-    if not isinstance(seed, int) or not 0 <= seed < 2**32:
-        raise CxrnetError(f"seed: {seed} is no seed; give a whole number from 0 to 4294967295")
+    if not isinstance(seed, int) or not 0 <= seed < 2**31:  # phases count on from it, and 2**32 is the end
+        raise CxrnetError(f"seed: {seed} is no seed; give a whole number from 0 to 2147483647")
 
 
 def is_main_process() -> bool:
@@ -133,7 +133,8 @@ def _prepare_data(config: Config, run: TrackedRun, folder: Path) -> tuple[XrayDa
     console.heading("Data")
     # `root` is there to be overridden in one short place; the source gets it by interpolation.
     data: XrayDataModule = instantiate({name: value for name, value in config.items() if name != "root"})
-    data.setup()
+    with get_console().status("reading images"):
+        data.setup()
     if not is_main_process():
         return data, []
     warnings = leak_statement(data.manifest)

@@ -59,8 +59,11 @@ def predict_files(
     """Predictions of one image file or of every image below a folder; labels stay empty.
 
     Raises:
-        CxrnetError: there is nothing at the path, no image in the folder, or an image can't be read.
+        CxrnetError: there is nothing at the path, no image in the folder, an image can't be read, or the batch size
+            is no such number.
     """
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise CxrnetError(f"batch_size: {batch_size} is no number of images; give a whole number from 1 on")
     path = Path(path)
     if not path.exists():
         raise CxrnetError(f"input: '{path}' doesn't exist; give an image file or a folder of images")
@@ -71,6 +74,20 @@ def predict_files(
     rows = {"image_id": ids, "path": [str(file) for file in files], "label": "unknown", "source": path.name}
     manifest = make_manifest(pd.DataFrame(rows), str(path))
     return predict_manifest(bundle, manifest.assign(label=pd.NA), batch_size, device, on_error)
+
+
+def check_output(path: str | None) -> None:
+    """See that predictions can be written before any are made.
+
+    Raises:
+        CxrnetError: the file is neither ``.csv`` nor ``.parquet``, or its folder isn't there.
+    """
+    if path is None:
+        return
+    if Path(path).suffix not in (".csv", ".parquet"):
+        raise CxrnetError(f"output: '{path}' is neither .csv nor .parquet; give one of them")
+    if not Path(path).resolve().parent.is_dir():
+        raise CxrnetError(f"output: the folder of '{path}' doesn't exist; make it first")
 
 
 def predict_bytes(bundle: Bundle, files: Sequence[bytes], names: Sequence[str]) -> np.ndarray:

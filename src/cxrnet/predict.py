@@ -11,9 +11,10 @@ from cxrnet.app import entry_point
 def main(config: DictConfig) -> None:
     """Print, and on request write, what a bundle makes of images: path, class and its probability, tab-separated."""
     from cxrnet.evaluation.predictions import classes_of, write_predictions
-    from cxrnet.inference import predict_files
+    from cxrnet.inference import check_output, predict_files
     from cxrnet.models.bundle import device_of, load_bundle
 
+    check_output(config.output)
     bundle, device = load_bundle(config.bundle), device_of(config.device)
     predictions = predict_files(bundle, config.input, config.batch_size, device, config.on_error)
     confidence = predictions[[f"prob_{name}" for name in classes_of(predictions)]].max(axis=1)

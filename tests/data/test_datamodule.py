@@ -237,3 +237,10 @@ def test_a_manifest_of_ones_own(make_data, xrays):
     data = make_data(manifest=make_manifest(rows, "mine"))
     assert isinstance(data, XrayDataModule)
     assert data.rows("val")["age"].eq(40).all()
+
+
+def test_split_and_copies_do_not_depend_on_the_size_of_the_model(make_data):
+    columns = ["image_id", "split", "group_id"]
+    before = make_data().manifest[columns]
+    for size, rule in (((8, 8), "stretch"), ((48, 24), "pad"), ((96, 96), "crop")):
+        assert make_data(size=size, resize=rule).manifest[columns].equals(before)

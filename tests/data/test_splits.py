@@ -177,7 +177,7 @@ def test_groups_that_allow_no_split():
 
 
 def test_negative_seed():
-    with pytest.raises(CxrnetError, match="seed: -1 is negative"):
+    with pytest.raises(CxrnetError, match="seed: -1 is no seed"):
         split_manifest(manifest_of("ab" * 10), SEVENTY, -1)
 
 

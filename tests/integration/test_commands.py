@@ -157,6 +157,24 @@ def test_bundle_in_a_fresh_process_gives_the_logits_of_training(trained, workpla
     assert 0.5 <= float(confidence) <= 1
 
 
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("output=predictions.txt", "neither .csv nor .parquet"),
+        ("output=nowhere/predictions.csv", "the folder of 'nowhere/predictions.csv' doesn't exist"),
+        ("batch_size=0", "batch_size: 0"),
+        ("input=nothing.png", "'nothing.png' doesn't exist"),
+        ("bundle=nothing", "'nothing' has no bundle.json"),
+    ],
+)
+def test_mistakes_of_predict_are_one_line(trained, workplace, argument, message):
+    folder, _ = trained
+    done = cxrnet("predict", f"bundle={folder / 'bundle'}", "input=my xrays", argument, folder=workplace)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
 def test_checkpoints_hold_tensors_and_plain_values_only(trained):
     folder, _ = trained
     for name in ("best", "last"):
@@ -220,6 +238,8 @@ def test_sweep_over_several_devices_is_refused(workplace, tmp_path):
         (("data.root={images}", "data=folder", "model.weights=nothing.pt"), "'nothing.pt' is not a file"),
         (("data.root={images}", "data=folder", "model.pool=median"), "'median' is not known"),
         (("data.root={images}", "data=folder", "data.classes=[a,b]"), "data.classes"),
+        (("data.root={images}", "data=folder", "schedule.views=-1"), "schedule.views: -1"),
+        (("data.root={images}", "data=folder", "schedule.scratch.name=a/b"), "the name becomes a folder"),
         (("data.root={images}", "data=folder", "tracking.uri=file:mlruns"), "sqlite"),
     ],
 )

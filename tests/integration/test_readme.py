@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -45,6 +46,18 @@ def test_commands_of_the_readme_are_the_ones_tested_below():
         "mlflow ui --backend-store-uri sqlite:///outputs/mlflow.db",
     ):
         assert command in README
+
+
+@pytest.mark.slow
+def test_demo_learns_what_thumbnails_do_not_show(tmp_path):
+    """What ``make train`` runs."""
+    done = python(*shlex.split("-m cxrnet.train experiment=demo"), folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (run,) = (tmp_path / "outputs" / "runs").iterdir()
+    metrics = metrics_of(run)
+    thumbnail = metrics["baselines"]["test"]["thumbnail"]["accuracy"]["value"]
+    assert metrics["test"]["accuracy"]["value"] > thumbnail + 0.1
+    assert pd.read_parquet(run / "manifest.parquet")["group_id"].isna().all()  # no two patients are taken for copies
 
 
 @pytest.mark.slow

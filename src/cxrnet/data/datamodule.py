@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 from torchvision.transforms import v2
 
-from cxrnet.data.copies import copy_groups, find_copies
-from cxrnet.data.images import OnError, ResizeRule, load_images
+from cxrnet.data.copies import COPY_SIZE, copy_groups, find_copies
+from cxrnet.data.images import OnError, ResizeRule, load_at_sizes
 from cxrnet.errors import CxrnetError
 
 Batch = dict[str, Tensor]
@@ -114,10 +114,12 @@ class XrayDataModule(pl.LightningDataModule):
         manifest = self._manifest() if callable(self._manifest) else self._manifest
         listed = len(manifest)
         manifest = manifest.reset_index(drop=True)  # the index is the place of an image, also in a part of a manifest
-        manifest, images = load_images(manifest, self.size, self.resize, self.on_error)
+        # Copies are told from small versions of the files themselves: a split must not depend on the model's size.
+        sizes: list[tuple[tuple[int, int], ResizeRule]] = [(self.size, self.resize), (COPY_SIZE, "stretch")]
+        manifest, (images, small) = load_at_sizes(manifest, sizes, self.on_error)
         self.left_out = listed - len(manifest)
         # Copies get a group, so that no split drawn here parts them, patients known or not.
-        manifest = self._split(copy_groups(find_copies(images, manifest), manifest))
+        manifest = self._split(copy_groups(find_copies(small, manifest), manifest))
         if self.limit is not None:
             kept = manifest.groupby(["split", "label"], dropna=False).cumcount() < self.limit
             manifest, images = manifest[kept].reset_index(drop=True), images[kept.to_numpy()]

@@ -9,7 +9,7 @@ import logging
 import os
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal, get_args
@@ -66,24 +66,26 @@ def resize(image: UInt8Array, size: tuple[int, int], rule: ResizeRule) -> UInt8A
 
 
 def load_images(
-    manifest: pd.DataFrame,
-    size: tuple[int, int],
-    resize_rule: ResizeRule,
-    on_error: OnError,
-    progress: Callable[[int], None] | None = None,
+    manifest: pd.DataFrame, size: tuple[int, int], resize_rule: ResizeRule, on_error: OnError
 ) -> tuple[pd.DataFrame, UInt8Array]:
-    """Read every image of a manifest, on all processors.
+    """Read every image of a manifest at one size; see :func:`load_at_sizes`."""
+    manifest, (images,) = load_at_sizes(manifest, [(size, resize_rule)], on_error)
+    return manifest, images
+
+
+def load_at_sizes(
+    manifest: pd.DataFrame, sizes: Sequence[tuple[tuple[int, int], ResizeRule]], on_error: OnError
+) -> tuple[pd.DataFrame, list[UInt8Array]]:
+    """Read every image of a manifest, on all processors, decode it once and resize it to each of several sizes.
 
     Args:
         manifest: a manifest; ``path`` is read.
-        size: ``(H, W)`` in pixels.
-        resize_rule: see :func:`resize`.
+        sizes: pairs of ``(H, W)`` in pixels and a rule of :func:`resize`.
         on_error: ``fail`` raises when any file gives no image, ``skip`` leaves those rows out and warns.
-        progress: called with the number of files (1) after each file.
 
     Returns:
-        The manifest with ``width``, ``height`` (of the image upright) and ``sha256`` filled, and the images
-        in the order of its rows, ``(N, H, W) uint8``.
+        The manifest with ``width``, ``height`` (of the image upright) and ``sha256`` filled, and for each size the
+        images in the order of its rows, ``(N, H, W) uint8``.
 
     Raises:
         CxrnetError: files that give no image (the total by kind and the first ten), no image left, or an
@@ -91,8 +93,9 @@ def load_images(
     """
     if on_error not in get_args(OnError):
         raise CxrnetError(f"data.on_error: '{on_error}' is not known; use {' or '.join(get_args(OnError))}")
-    _check_resize(size, resize_rule)
-    images = np.empty((len(manifest), *size), np.uint8)
+    for size, rule in sizes:
+        _check_resize(size, rule)
+    images = [np.empty((len(manifest), *size), np.uint8) for size, _ in sizes]
 
     def load(row: int, path: str) -> _Facts | ImageError:
         try:
@@ -100,32 +103,26 @@ def load_images(
             image = read_image(data, path)
         except ImageError as error:
             return error
-        images[row] = resize(image, size, resize_rule)
+        for array, (size, rule) in zip(images, sizes, strict=True):
+            array[row] = resize(image, size, rule)
         return image.shape[1], image.shape[0], hashlib.sha256(data).hexdigest()
 
-    facts = _in_threads(load, manifest["path"], progress)
+    facts = _in_threads(load, manifest["path"])
     if bad := [fact for fact in facts if isinstance(fact, ImageError)]:
         _report(bad, len(facts), on_error)
         keep = np.array([not isinstance(fact, ImageError) for fact in facts])
-        manifest, images = manifest[keep].reset_index(drop=True), images[keep]
+        manifest, images = manifest[keep].reset_index(drop=True), [array[keep] for array in images]
     widths, heights, digests = zip(*(fact for fact in facts if not isinstance(fact, ImageError)), strict=True)
     return manifest.assign(
         width=pd.array(widths, "Int64"), height=pd.array(heights, "Int64"), sha256=pd.array(digests, "string")
     ), images
 
 
-def _in_threads(
-    load: Callable[[int, str], _Facts | ImageError], paths: pd.Series, progress: Callable[[int], None] | None
-) -> list[_Facts | ImageError]:
-    facts = []
+def _in_threads(load: Callable[[int, str], _Facts | ImageError], paths: pd.Series) -> list[_Facts | ImageError]:
     # The filter is set here, once, and not in the threads: the list of filters belongs to the whole process.
     with warnings.catch_warnings(), ThreadPoolExecutor(_processors()) as pool:
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        for fact in pool.map(load, range(len(paths)), paths):
-            facts.append(fact)
-            if progress is not None:
-                progress(1)
-    return facts
+        return list(pool.map(load, range(len(paths)), paths))
 
 
 def _pad(source: Image.Image, size: tuple[int, int]) -> UInt8Array:

@@ -219,6 +219,9 @@ def _repair(place: IntArray, contents: FloatArray, targets: FloatArray) -> None:
 def _check_fractions(fractions: Mapping[str, float]) -> dict[str, float]:
     if unknown := [name for name in fractions if name not in SPLITS]:
         raise CxrnetError(f"data.split: '{unknown[0]}' is not a split; use {', '.join(SPLITS)}")
+    for name, share in fractions.items():
+        if share is not None and not isinstance(share, int | float):
+            raise CxrnetError(f"data.split: {name} {share} is no number; give a fraction between 0 and 1")
     shares = {name: float(share or 0) for name, share in fractions.items()}
     text = ", ".join(f"{name} {share:g}" for name, share in shares.items())
     if not all(0 <= share <= 1 for share in shares.values()):
@@ -229,8 +232,8 @@ def _check_fractions(fractions: Mapping[str, float]) -> dict[str, float]:
 
 
 def _check_seed(seed: int) -> None:
-    if seed < 0:
-        raise CxrnetError(f"seed: {seed} is negative; give a whole number from 0 on")
+    if not isinstance(seed, int) or seed < 0:
+        raise CxrnetError(f"seed: {seed} is no seed; give a whole number from 0 on")
 
 
 def _check_groups(contents: FloatArray, classes: list[str], names: list[str]) -> None:

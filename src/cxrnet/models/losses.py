@@ -21,7 +21,7 @@ def cross_entropy(counts: Sequence[int], class_weights: ClassWeights, label_smoo
     Raises:
         CxrnetError: the class weights (see :func:`weights_of`) or the smoothing are not usable.
     """
-    if not 0 <= label_smoothing <= 1:
+    if not isinstance(label_smoothing, int | float) or not 0 <= label_smoothing <= 1:
         raise CxrnetError(f"loss.label_smoothing: {label_smoothing} is no share; give a number from 0 to 1")
     return nn.CrossEntropyLoss(weight=weights_of(class_weights, counts), label_smoothing=label_smoothing)
 

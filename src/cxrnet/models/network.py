@@ -140,12 +140,18 @@ class Network(nn.Module):
 
 
 def _check(config: NetworkConfig) -> None:
-    if len(config.mean) != 3 or len(config.std) != 3 or min(config.std) <= 0:
+    if not _is_triple(config.mean) or not _is_triple(config.std) or min(config.std) <= 0:
         raise CxrnetError(f"model.mean, model.std: {config.mean}, {config.std}; give three numbers each, std above 0")
-    if not isinstance(config.hidden, Sequence) or any(width < 1 for width in config.hidden):
+    if not isinstance(config.hidden, Sequence) or any(
+        not isinstance(width, int) or width < 1 for width in config.hidden
+    ):
         raise CxrnetError(f"model.hidden: {config.hidden} is no list of widths; give one, as [256], or []")
-    if not 0 <= config.dropout <= 1:
+    if not isinstance(config.dropout, int | float) or not 0 <= config.dropout <= 1:
         raise CxrnetError(f"model.dropout: {config.dropout} is no probability; give a number from 0 to 1")
+
+
+def _is_triple(values: object) -> bool:
+    return isinstance(values, Sequence) and len(values) == 3 and all(isinstance(value, int | float) for value in values)
 
 
 def _pool(kind: Pool) -> nn.Module:

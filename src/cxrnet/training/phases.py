@@ -141,8 +141,6 @@ def _check(
             f"use min or max of {', '.join(known)}"
         )
     for phase in phases:
-        if phase.epochs < 1:
-            raise CxrnetError(f"phase '{phase.name}': {phase.epochs} epochs; give at least one")
         set_trainable(network, phase.trainable)
         try:
             _classifier(network, phase, schedule, loss, optimizer).configure_optimizers()

@@ -1,6 +1,7 @@
 """What a schedule is: phases, each with what is trainable, for how long and at what rate."""
 
 import dataclasses
+import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -30,6 +31,19 @@ class Phase:
     lr_schedule: dict[str, Any] | None = None
     enabled: bool | None = True
 
+    def __post_init__(self) -> None:
+        """Refuse what can't be trained.
+
+        Raises:
+            CxrnetError: a name that is no folder name, or numbers out of range.
+        """
+        if not re.fullmatch(r"[\w-]+", str(self.name)):
+            raise CxrnetError(f"phase '{self.name}': the name becomes a folder; use letters, digits, _ and -")
+        if not isinstance(self.epochs, int) or self.epochs < 1:
+            raise CxrnetError(f"phase '{self.name}': {self.epochs} epochs; give at least one, a whole number")
+        if self.patience is not None and (not isinstance(self.patience, int) or self.patience < 1):
+            raise CxrnetError(f"phase '{self.name}': patience {self.patience}; give a whole number from 1 on, or null")
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -51,6 +65,19 @@ class Schedule:
     mode: Literal["min", "max"]
     views: int
     max_epochs: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what is no schedule.
+
+        Raises:
+            CxrnetError: scratch is no phase, or views or max_epochs are no such numbers.
+        """
+        if not isinstance(self.scratch, Phase):
+            raise CxrnetError("schedule.scratch: there is none; give the phase that trains random weights")
+        if not isinstance(self.views, int) or self.views < 0:
+            raise CxrnetError(f"schedule.views: {self.views}; give a whole number of views, or 0 to train on images")
+        if self.max_epochs is not None and (not isinstance(self.max_epochs, int) or self.max_epochs < 1):
+            raise CxrnetError(f"schedule.max_epochs: {self.max_epochs}; give a whole number from 1 on, or null")
 
 
 def enabled_phases(schedule: Schedule, pretrained: bool) -> tuple[Phase, ...]:

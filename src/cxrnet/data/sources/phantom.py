@@ -85,7 +85,12 @@ def phantom(
 
 def _write(folder: Path, images: int, size: int, seed: int, faults: Faults) -> None:
     """Draw into a folder beside the final one and rename it, so that a folder of that name is always complete."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CxrnetError(
+            f"data.root: '{folder.parent}' can't be made ({error.strerror}); give another folder"
+        ) from error
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
         partial = Path(scratch) / folder.name
         draw(partial, images, size, seed)
@@ -111,19 +116,24 @@ def _check(images: int, size: int, seed: int, faults: Faults) -> None:
     Raises:
         CxrnetError: with the parameter, its value and the range.
     """
+    for name, number in {"images": images, "size": size, "seed": seed, **asdict(faults)}.items():
+        if not isinstance(number, int | float) or (name not in ("marker", "label_noise") and number != int(number)):
+            raise CxrnetError(f"data.manifest.{name}: {number} is no number that fits; see data/README.md")
     least = 2 * len(CLASSES)
     if images < least:
-        raise CxrnetError(f"data.images: {images} is too few; the {len(CLASSES)} classes need at least {least}")
+        raise CxrnetError(
+            f"data.manifest.images: {images} is too few; the {len(CLASSES)} classes need at least {least}"
+        )
     if size < 64:
-        raise CxrnetError(f"data.size: {size} px is too small to show the signs; use 64 or more")
+        raise CxrnetError(f"data.manifest.size: {size} px is too small to show the signs; use 64 or more")
     if seed < 0:
-        raise CxrnetError(f"data.seed: {seed} is negative; use 0 or more")
+        raise CxrnetError(f"data.manifest.seed: {seed} is negative; use 0 or more")
     for name in ("marker", "label_noise"):
         if not 0 <= (share := getattr(faults, name)) <= 1:
-            raise CxrnetError(f"data.{name}: {share} is no share; use 0 to 1")
+            raise CxrnetError(f"data.manifest.{name}: {share} is no share; use 0 to 1")
     for name in ("copies", "missing", "corrupt"):
         if (count := getattr(faults, name)) < 0:
-            raise CxrnetError(f"data.{name}: {count} is negative; use 0 or more images")
+            raise CxrnetError(f"data.manifest.{name}: {count} is negative; use 0 or more images")
     marked = round(faults.marker * -(-images // len(CLASSES)))
     asked = marked + faults.copies + round(faults.label_noise * images) + faults.missing + faults.corrupt
     if asked > images:
