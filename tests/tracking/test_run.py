@@ -32,7 +32,7 @@ def artifact(client, run_id, name, tmp_path):
 
 
 def test_a_run_names_its_folder_and_the_folder_its_run(tracked, client, tmp_path):
-    with tracked(name="r1", tags={"phase": 2}, parent_run_id="abc") as run:
+    with tracked(name="r1") as run:
         assert record(run.folder)["status"] == "RUNNING"
         assert client.get_run(run.run_id).info.status == "RUNNING"
     stored = client.get_run(run.run_id)
@@ -40,7 +40,6 @@ def test_a_run_names_its_folder_and_the_folder_its_run(tracked, client, tmp_path
     assert stored.info.run_name == "r1"
     tags = stored.data.tags
     assert tags["cxrnet.run_dir"] == str(tmp_path / "run")
-    assert (tags["mlflow.parentRunId"], tags["phase"]) == ("abc", "2")
     assert {"version.torch", "version.python", "mlflow.source.name"} <= set(tags)
     written = record(run.folder)
     assert (written["run_id"], written["status"], written["lost_calls"]) == (run.run_id, "FINISHED", 0)
@@ -114,8 +113,7 @@ def test_artifacts_and_config(tracked, client, tmp_path):
         run.log_config("model: resnet50\n")
         run.log_artifact(figures / "roc.txt", "test")
         run.log_artifact(figures)
-        run.log_artifacts(figures, "val")
-    for name in ("test/roc.txt", "figures/roc.txt", "val/roc.txt"):
+    for name in ("test/roc.txt", "figures/roc.txt"):
         assert artifact(client, run.run_id, name, tmp_path) == "roc"
     assert artifact(client, run.run_id, "config.yaml", tmp_path) == "model: resnet50\n"
 
@@ -130,35 +128,6 @@ def test_the_data_set_is_an_input_with_the_digest_of_its_manifest(tracked, clien
     assert (dataset.name, dataset.digest) == ("phantom", "ab" * 18)
     assert json.loads(dataset.profile)["train"] == {"normal": 3}
     assert stored.data.tags["cxrnet.data.digest.training"] == "ab" * 32
-
-
-def test_a_resumed_run_goes_on_in_the_same_mlflow_run(tracked, client, tmp_path):
-    with pytest.raises(RuntimeError), tracked(folder=tmp_path / "a") as first:  # noqa: PT012
-        first.log_params({"lr": 0.1, "epochs": 5})
-        raise RuntimeError
-    with tracked(folder=tmp_path / "b", resume_from=tmp_path / "a") as second:
-        assert second.run_id == first.run_id
-        assert client.get_run(second.run_id).info.status == "RUNNING"
-        second.log_params({"lr": 0.1, "epochs": 9, "new": 1})
-    stored = client.get_run(second.run_id)
-    assert stored.info.status == "FINISHED"
-    assert stored.data.params == {"lr": "0.1", "epochs": "5", "new": "1"}
-    assert stored.data.tags["cxrnet.param_drift"] == "epochs: 5 -> 9"
-    assert stored.data.tags["cxrnet.run_dir"] == str(tmp_path / "b")
-    assert second.lost_calls == 0
-
-
-def test_a_run_that_is_not_there_any_more_is_resumed_as_a_new_one(tracked, client, tmp_path, caplog):
-    with tracked(folder=tmp_path / "a") as first:
-        pass
-    client.delete_run(first.run_id)
-    with tracked(folder=tmp_path / "untracked", uri=None):
-        pass
-    for earlier in (tmp_path / "a", tmp_path / "nowhere", tmp_path / "untracked"):
-        with tracked(folder=tmp_path / "b", resume_from=earlier) as second:
-            pass
-        assert second.run_id != first.run_id
-        assert f"'{earlier}' cannot be continued" in caplog.text
 
 
 def test_without_tracking_the_folder_still_tells_how_it_ended(tracked, tmp_path):

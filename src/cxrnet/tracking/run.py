@@ -68,22 +68,14 @@ class TrackedRun:
             self._outbox.flush()
 
     def log_params(self, params: Mapping[str, object]) -> None:
-        """Log the resolved config, flat (``{"model.name": "resnet50"}``).
-
-        MLflow never changes a parameter: in a resumed run only new ones are logged, and what differs is written to
-        the tag ``cxrnet.param_drift``.
-        """
+        """Log the resolved config, flat (``{"model.name": "resnet50"}``); a longer value than MLflow takes is cut."""
         values = {_key(name): _shortened(str(value), LONGEST_PARAM) for name, value in params.items()}
 
         def call(client: "MlflowClient", run_id: str) -> None:
             from mlflow.entities import Param
 
-            known = client.get_run(run_id).data.params
-            new = [Param(name, value) for name, value in values.items() if name not in known]
-            client.log_batch(run_id, params=new, synchronous=True)
-            drift = [f"{k}: {known[k]} -> {v}" for k, v in values.items() if known.get(k, v) != v]
-            if drift:
-                client.set_tag(run_id, "cxrnet.param_drift", _shortened("; ".join(drift), LONGEST_TAG))
+            params = [Param(name, value) for name, value in values.items()]
+            client.log_batch(run_id, params=params, synchronous=True)
 
         self.send("log parameters", call)
 
@@ -123,10 +115,6 @@ class TrackedRun:
         """Log a file or a folder under its own name, in a folder of the run's artifacts."""
         self.send(f"log {path.name}", lambda client, run_id: client.log_artifact(run_id, str(path), folder))
 
-    def log_artifacts(self, path: Path, folder: str | None = None) -> None:
-        """Log what is in a folder, in a folder of the run's artifacts."""
-        self.send(f"log {path.name}", lambda client, run_id: client.log_artifacts(run_id, str(path), folder))
-
     def log_dataset(self, name: str, digest: str, source: str, counts: Mapping[str, object], context: str) -> None:
         """Log a manifest as a dataset input.
 
@@ -162,9 +150,6 @@ def track(
     experiment: str,
     outputs: Path,
     name: str | None = None,
-    tags: Mapping[str, object] | None = None,
-    parent_run_id: str | None = None,
-    resume_from: Path | None = None,
 ) -> Iterator[TrackedRun]:
     """Track everything that happens inside the ``with``.
 
@@ -177,9 +162,6 @@ def track(
         experiment: name of the MLflow experiment.
         outputs: the folder of all runs.
         name: of the run; MLflow invents one otherwise.
-        tags: further tags.
-        parent_run_id: the run of the sweep that this one belongs to.
-        resume_from: folder of an earlier run, whose MLflow run is continued if it is still there.
 
     Raises:
         CxrnetError: the store cannot be used; nothing has been started then.
@@ -189,14 +171,13 @@ def track(
     if getattr(rank_zero_only, "rank", 0) != 0:  # the first process speaks for all of a distributed training
         yield TrackedRun(folder)
         return
-    parent = {"mlflow.parentRunId": parent_run_id} if parent_run_id else {}
     record: dict[str, object] = {"run_dir": str(folder.resolve()), "experiment": experiment, "started": _now()}
     with signals_raise():
-        run = _start(folder, uri, experiment, outputs, name, resume_from) if uri else TrackedRun(folder)
+        run = _start(folder, uri, experiment, outputs, name) if uri else TrackedRun(folder)
         record |= {"tracking_uri": printable(uri) if uri else None, "run_id": run.run_id}
         try:
             _write_record(folder, {**record, "status": "RUNNING"})
-            run.set_tags({**_facts(folder), **parent, **(tags or {})})
+            run.set_tags(_facts(folder))
             yield run
         except BaseException as error:
             _finish(run, record, _status(error), error)
@@ -204,29 +185,12 @@ def track(
         _finish(run, record, "FINISHED", None)
 
 
-def _start(
-    folder: Path, uri: str, experiment: str, outputs: Path, name: str | None, resume_from: Path | None
-) -> TrackedRun:
+def _start(folder: Path, uri: str, experiment: str, outputs: Path, name: str | None) -> TrackedRun:
     experiment_id = open_experiment(uri, experiment, outputs)
     from mlflow import MlflowClient
 
     client = MlflowClient(uri)
-    run_id = _resume(client, resume_from) if resume_from else None
-    return TrackedRun(folder, client, run_id or client.create_run(experiment_id, run_name=name).info.run_id)
-
-
-def _resume(client: "MlflowClient", folder: Path) -> str | None:
-    """Continue the MLflow run of an earlier command; None, with a warning, where there is none."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        run_id = str(json.loads((folder / RECORD).read_text(encoding="utf-8"))["run_id"])  # "None": not tracked
-        client.update_run(run_id, status="RUNNING")
-        return run_id
-    except (OSError, ValueError, KeyError, MlflowException) as error:
-        reason = str(error).splitlines()[0]
-        log.warning("tracking: the MLflow run of '%s' cannot be continued, a new one is made (%s)", folder, reason)
-        return None
+    return TrackedRun(folder, client, client.create_run(experiment_id, run_name=name).info.run_id)
 
 
 def _status(error: BaseException) -> str:
