@@ -6,11 +6,12 @@ import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from cxrnet.data.copies import copy_groups, find_copies
+from cxrnet.data.copies import COPY_SIZE, copy_groups, find_copies
 from cxrnet.data.images import load_images, resize
 from cxrnet.data.leaks import leaks
 from cxrnet.data.manifest import make_manifest
 from cxrnet.data.sources.covid19_image import covid19_image
+from cxrnet.data.sources.phantom import phantom
 from cxrnet.data.splits import carve_validation
 
 SIZE = (96, 96)
@@ -129,3 +130,14 @@ def test_known_copies_of_a_real_set(shared, size, rule):
     carved = leaks(carve_validation(copy_groups(pairs, manifest), 0.2, 0))
     assert carved["val"].any == 0
     assert carved["test"].copies == 9
+
+
+def test_planted_copies_are_found_and_nothing_else(tmp_path):
+    manifest = phantom(tmp_path, images=40, size=128, seed=1, copies=6)
+    manifest, small = load_images(manifest, COPY_SIZE, "stretch", "fail")
+    pairs = find_copies(small, manifest)
+    (faults,) = tmp_path.glob("*/faults.csv")
+    planted = pd.read_csv(faults)
+    assert {frozenset(pair) for pair in pairs[["image_id_a", "image_id_b"]].to_numpy()} == {
+        frozenset(pair) for pair in planted[["image_id", "detail"]].to_numpy()
+    }
