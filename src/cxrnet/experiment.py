@@ -74,11 +74,8 @@ def run_experiment(config: DictConfig, folder: Path, name: str, command: Sequenc
     get_console().quiet = not is_main_process()
     console.log_to(folder)
     plain: Config = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
-    if in_sweep and str(plain["trainer"].get("strategy", "")).startswith("ddp"):
-        # Lightning starts the other processes with the command line of the whole sweep, and each would begin it anew.
-        raise CxrnetError("trainer: a sweep can't train on several devices; give trainer=gpu, or start the jobs singly")
     if in_sweep:
-        console.heading(shlex.join(command))
+        _begin_job(plain["trainer"], command)
     yaml = OmegaConf.to_yaml(config, resolve=True)
     tracking, outputs = plain["tracking"], Path(plain["outputs"])
     uri = tracking_uri(tracking["uri"], outputs) if tracking["enabled"] else None
@@ -117,6 +114,14 @@ def run_experiment(config: DictConfig, folder: Path, name: str, command: Sequenc
         warnings.append(verdict)
     say_results(results, warnings, _places(folder, run, uri))
     return kept.best_score
+
+
+def _begin_job(trainer: Config, command: Sequence[str]) -> None:
+    """Say which job of a sweep begins."""
+    if str(trainer.get("strategy", "")).startswith("ddp"):
+        # Lightning starts the other processes with the command line of the whole sweep, and each would begin it anew.
+        raise CxrnetError("trainer: a sweep can't train on several devices; give trainer=gpu, or start the jobs singly")
+    console.heading(shlex.join(command))
 
 
 def _check_seed(seed: object) -> None:
