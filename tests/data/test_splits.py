@@ -4,7 +4,7 @@ import pytest
 
 from cxrnet.data.manifest import make_manifest
 from cxrnet.data.sources.covid19_image import covid19_image
-from cxrnet.data.splits import carve_validation, complete_split, split_manifest
+from cxrnet.data.splits import carve_validation, complete_split, fold_manifest, split_manifest
 from cxrnet.errors import CxrnetError
 
 SEVENTY = {"train": 0.7, "val": 0.15, "test": 0.15}
@@ -238,3 +238,32 @@ def test_published_split_of_a_real_set(shared):
     carved = carve_validation(covid19_image(shared / "data" / "covid19_image"), 0.2, 0)
     table = pd.crosstab(carved["label"], carved["split"])[["train", "val", "test"]]
     assert table.to_numpy().tolist() == [[89, 22, 26], [56, 14, 20], [56, 14, 20]]
+
+
+def test_over_all_folds_each_image_is_in_test_once_and_in_val_once():
+    manifest = manifest_of(["a"] * 53 + ["b"] * 22)
+    splits = [fold_manifest(manifest, 5, fold, 0)["split"] for fold in range(5)]
+    for name in ("test", "val"):
+        assert sum((split == name).astype(int) for split in splits).eq(1).all()
+    for split in splits:
+        parts = pd.crosstab(manifest["label"], split)
+        assert (np.abs(parts[["test", "val"]].to_numpy() - [[10.6], [4.4]]) <= 1).all()
+
+
+def test_folds_keep_patients_together_and_depend_on_the_seed():
+    manifest = manifest_of(["a", "b"] * 60, patient_id=[f"p{i // 5}" for i in range(120)])
+    for fold in range(4):
+        split = fold_manifest(manifest, 4, fold, 0)
+        assert split.groupby("patient_id")["split"].nunique().eq(1).all()
+    assert not fold_manifest(manifest, 4, 0, 0)["split"].equals(fold_manifest(manifest, 4, 0, 1)["split"])
+
+
+@pytest.mark.parametrize("folds", [2, 0, 2.5, True, "5"])
+def test_fewer_than_three_folds_are_none(folds):
+    with pytest.raises(CxrnetError, match=r"folds: .*whole number from 3 on"):
+        fold_manifest(manifest_of("ab" * 9), folds, 0, 0)
+
+
+def test_a_class_with_fewer_images_than_folds():
+    with pytest.raises(CxrnetError, match=r"class 'b' has 4 images in 4 groups .* too few for 5 splits"):
+        fold_manifest(manifest_of("aaaaaaaabbbb"), 5, 0, 0)

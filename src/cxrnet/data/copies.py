@@ -23,7 +23,7 @@ from scipy.stats import rankdata
 
 from cxrnet.data.decode import UInt8Array
 from cxrnet.data.images import resize
-from cxrnet.data.splits import components, link
+from cxrnet.linking import components, link
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cxrnet.data.splits import known_cells
+from cxrnet.linking import known_cells
 
 # What each split must share nothing with. Val chooses the weights that are tested, so test must share nothing with it.
 SEEN_BEFORE = {"val": ("train",), "test": ("train", "val")}

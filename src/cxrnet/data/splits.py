@@ -7,16 +7,12 @@ the table and the seed only, not on the order of the rows, the file system or th
 from collections.abc import Mapping
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
+from cxrnet.data.allocation import FloatArray, IntArray, allocate, contents_of, nearest_targets
 from cxrnet.data.manifest import SPLITS
 from cxrnet.errors import CxrnetError
-
-IntArray = npt.NDArray[np.int64]
-FloatArray = npt.NDArray[np.float64]
+from cxrnet.linking import link
 
 TOGETHER = ("patient_id", "group_id")
 
@@ -45,17 +41,31 @@ def split_manifest(manifest: pd.DataFrame, fractions: Mapping[str, float], seed:
     shares = _check_fractions(fractions)
     _check_seed(seed)
     names = [name for name in SPLITS if shares.get(name, 0) > 0]
-    rows = manifest.reset_index(drop=True).sort_values("image_id")
-    labels = pd.Categorical(rows["label"].astype(str))
-    units = link(rows, TOGETHER)
-    contents = _contents(units, labels.codes.astype(np.int64), len(labels.categories))
-    _check_groups(contents, list(labels.categories), names)
-    targets = _targets(contents.sum(axis=0), np.array([shares[name] for name in names]))
-    place = _assign(contents, targets, np.random.PCG64(seed).random_raw(len(contents)))
-    _check_complete(place, contents, list(labels.categories), names)
-    split = np.empty(len(rows), object)
-    split[rows.index] = np.array(names, object)[place[units]]
-    return manifest.assign(split=pd.array(split, "string"))
+    parts = _parts(manifest, {name: shares[name] for name in names}, seed)
+    return manifest.assign(split=pd.array(np.array(names, object)[parts], "string"))
+
+
+def fold_manifest(manifest: pd.DataFrame, folds: int, fold: int, seed: int) -> pd.DataFrame:
+    """Split for one run of a cross-validation: one part is test, the next one val, the others train.
+
+    The parts are equal, each class in the same proportions, as :func:`split_manifest` draws them; they are the same
+    for every ``fold``, so each image is in test exactly once. A former split is replaced.
+
+    Args:
+        manifest: a manifest.
+        folds: number of parts, from 3 on.
+        fold: which part is test, from 0 on.
+        seed: any whole number from 0 on.
+
+    Raises:
+        CxrnetError: fewer than three folds, or a class with too few images or groups.
+    """
+    if isinstance(folds, bool) or not isinstance(folds, int) or folds < 3:
+        raise CxrnetError(f"folds: {folds}; give a whole number from 3 on (one part is test, one val, the rest train)")
+    _check_seed(seed)
+    parts = _parts(manifest, {f"fold {part}": 1 / folds for part in range(folds)}, seed)
+    split = np.where(parts == fold, "test", np.where(parts == (fold + 1) % folds, "val", "train"))
+    return manifest.assign(split=pd.array(split.astype(object), "string"))
 
 
 def carve_validation(manifest: pd.DataFrame, fraction: float, seed: int) -> pd.DataFrame:
@@ -101,119 +111,20 @@ def complete_split(manifest: pd.DataFrame, fractions: Mapping[str, float], seed:
     return carve_validation(manifest, shares.get("val", 0) / (shares.get("train", 0) + shares.get("val", 0)), seed)
 
 
-def link(rows: pd.DataFrame, columns: tuple[str, ...]) -> IntArray:
-    """Number the sets of rows that share a value, directly or through other rows.
-
-    Args:
-        rows: any table.
-        columns: its columns; an empty or missing cell ties nothing.
-
-    Returns:
-        For each row the number of its set, ``(len(rows),)``, from 0 in the order of first appearance.
-    """
-    starts, ends, nodes = [], [], len(rows)
-    for column in columns:
-        where = np.flatnonzero(known_cells(rows[column]))
-        codes, values = pd.factorize(rows[column].iloc[where])
-        starts.append(where)
-        ends.append(codes + nodes)
-        nodes += len(values)
-    return components(nodes, np.concatenate(starts), np.concatenate(ends))[: len(rows)]
-
-
-def components(nodes: int, start: IntArray, end: IntArray) -> IntArray:
-    """Number the connected components of a graph.
-
-    Args:
-        nodes: how many there are.
-        start: one end of each edge, ``(E,)``.
-        end: the other one, ``(E,)``.
-
-    Returns:
-        For each node the number of its component, ``(nodes,)``, from 0 in the order of first appearance.
-    """
-    graph = coo_array((np.ones(len(start), np.int8), (start, end)), shape=(nodes, nodes))
-    numbers: IntArray = pd.factorize(connected_components(graph, directed=False)[1])[0]
-    return numbers
-
-
-def known_cells(column: pd.Series) -> npt.NDArray[np.bool_]:
-    """Which cells (N,) hold something."""
-    known: npt.NDArray[np.bool_] = (column.notna() & (column.fillna("") != "")).to_numpy(bool)
-    return known
-
-
-def _contents(units: IntArray, codes: IntArray, classes: int) -> FloatArray:
-    """Images of each class in each unit, ``(U, K)``; as floats, which are exact here and fast in products."""
-    contents = np.zeros((units.max() + 1, classes))
-    np.add.at(contents, (units, codes), 1)
-    return contents
-
-
-def _targets(totals: FloatArray, shares: FloatArray) -> FloatArray:
-    """Whole numbers of images by split and class ``(S, K)`` nearest to the shares (largest remainder)."""
-    exact = np.round(shares[:, None] * totals[None, :], 9)
-    targets = np.floor(exact)
-    order = np.argsort(-(exact - targets).round(6), axis=0, kind="stable")
-    for k, rest in enumerate((totals - targets.sum(axis=0)).astype(int)):
-        targets[order[:rest, k], k] += 1
-    return targets
-
-
-def _assign(contents: FloatArray, targets: FloatArray, keys: npt.NDArray[np.uint64]) -> IntArray:
-    """Give each unit ``(U, K)`` a split ``(U,)`` so that the splits come near to ``targets`` ``(S, K)``."""
-    order = np.argsort(keys, kind="stable")
-    sizes = contents.sum(axis=1)
-    place = np.zeros(len(contents), np.int64)
-    need = targets.copy()
-    several = order[sizes[order] > 1]
-    for unit in several[np.argsort(-sizes[several], kind="stable")]:
-        # The squared distance to the targets falls most where need and content point the same way.
-        place[unit] = split = int(np.argmax(need @ contents[unit]))
-        need[split] -= contents[unit]
-    single = order[sizes[order] == 1]
-    for k in range(contents.shape[1]):
-        members = single[contents[single, k] == 1]
-        place[members] = np.repeat(np.arange(len(targets)), _fill(need[:, k], len(members)))
-    _repair(place, contents, targets)
-    return place
-
-
-def _fill(need: FloatArray, available: int) -> IntArray:
-    """Hand out single images by need ``(S,)``; what groups took too much, the other splits lack equally."""
-    given = np.maximum(need, 0).astype(np.int64)
-    lack = np.zeros_like(given)
-    for _ in range(int(given.sum()) - available):
-        split = np.argmin(np.where(given > 0, lack, np.iinfo(np.int64).max))
-        given[split] -= 1
-        lack[split] += 1
-    return given
-
-
-def _repair(place: IntArray, contents: FloatArray, targets: FloatArray) -> None:
-    """Move one unit at a time, the best first, while that brings the splits nearer to ``targets``.
-
-    A split without any image of a class weighs more than all distances together. ``place`` is changed.
-    """
-    heavy = 8 * contents.sum() ** 2
-    holds = (contents > 0).astype(float)
-    squares = (contents**2).sum(axis=1)
-    have = np.zeros_like(targets)
-    np.add.at(have, place, contents)
-    while True:
-        need = targets - have
-        pull = contents @ need.T
-        rows = np.arange(len(place))
-        gain = 2 * (pull - pull[rows, place][:, None] - squares[:, None])
-        emptied = (holds * (have[place] == contents)).sum(axis=1)
-        gain += heavy * (holds @ (have == 0).T - emptied[:, None])
-        gain[rows, place] = 0
-        unit, split = np.unravel_index(int(np.argmax(gain)), gain.shape)
-        if gain[unit, split] <= 0:
-            return
-        have[place[unit]] -= contents[unit]
-        have[split] += contents[unit]
-        place[unit] = split
+def _parts(manifest: pd.DataFrame, shares: Mapping[str, float], seed: int) -> IntArray:
+    """Part of each image ``(N,)``, as a place in ``shares``."""
+    names = list(shares)
+    rows = manifest.reset_index(drop=True).sort_values("image_id")
+    labels = pd.Categorical(rows["label"].astype(str))
+    units = link(rows, TOGETHER)
+    contents = contents_of(units, labels.codes.astype(np.int64), len(labels.categories))
+    _check_groups(contents, list(labels.categories), names)
+    targets = nearest_targets(contents.sum(axis=0), np.array(list(shares.values())))
+    place = allocate(contents, targets, np.random.PCG64(seed).random_raw(len(contents)))
+    _check_complete(place, contents, list(labels.categories), names)
+    parts = np.empty(len(rows), np.int64)
+    parts[rows.index] = place[units]
+    return parts
 
 
 def _check_fractions(fractions: Mapping[str, float]) -> dict[str, float]:

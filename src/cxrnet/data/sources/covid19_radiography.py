@@ -1,0 +1,172 @@
+"""COVID-19 Radiography Database: four classes of chest radiographs with lung masks.
+
+Origin
+    Kaggle, "COVID-19 Radiography Database" by ``tawsifurrahman``:
+    https://www.kaggle.com/datasets/tawsifurrahman/covid19-radiography-database. Cite M. E. H. Chowdhury et al.,
+    "Can AI help in screening Viral and COVID-19 pneumonia?", IEEE Access 8 (2020), 132665-132676, and T. Rahman
+    et al., "Exploring the effect of image enhancement techniques on COVID-19 detection using chest X-ray images",
+    Computers in Biology and Medicine 132 (2021), 104319.
+
+Images
+    21,165 frontal radiographs, PNG, 299 x 299, and a lung mask of each, 256 x 256:
+
+    ===============  ======
+    class            images
+    ===============  ======
+    COVID             3,616
+    Lung_Opacity      6,012
+    Normal           10,192
+    Viral Pneumonia   1,345
+    ===============  ======
+
+    No patients, no views. Each class has a table that says from which collection each image was taken.
+
+Layout
+    ``COVID-19_Radiography_Dataset/CLASS/images/CLASS-1.png``, ``CLASS/masks/CLASS-1.png``,
+    ``CLASS.metadata.xlsx`` (``FILE NAME``, ``FORMAT``, ``SIZE``, ``URL``; the table of Normal writes ``NORMAL-1``).
+
+Licence
+    The copy from which the faults are counted states none, and the images come from collections with licences of
+    their own: read the Kaggle page before passing them on.
+
+Known faults (counts are lower bounds)
+    * Class and collection go together: COVID images come from other collections than Normal ones, so a classifier
+      may tell the collection instead of the disease. ``source`` says which collection an image is from.
+    * 265 redundant images in 200 groups of copies (largest group 7), of COVID and Normal alone.
+    * COVID images are also in ``covid_chestxray`` and ``covid19_image``: one must not serve for training and
+      another for testing.
+"""
+
+import logging
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pandas as pd
+
+from cxrnet.data.files import image_files
+from cxrnet.data.manifest import make_manifest
+from cxrnet.errors import CxrnetError
+
+FOLDER = "COVID-19_Radiography_Dataset"
+PUBLISHED = {"COVID": 3616, "Lung_Opacity": 6012, "Normal": 10192, "Viral Pneumonia": 1345}
+NAME, URL = "FILE NAME", "URL"
+
+logger = logging.getLogger("cxrnet")
+
+
+def covid19_radiography(root: str | Path, classes: Sequence[str] | None, partial: bool) -> pd.DataFrame:
+    """Read the data set, or some of its classes.
+
+    Args:
+        root: the folder that holds ``COVID-19_Radiography_Dataset``, or that folder itself.
+        classes: those wanted, as their folders are called; ``None`` for all four.
+        partial: whether to go on, with a warning, where classes, masks or tables are missing.
+
+    Returns:
+        A manifest, not split; ``image_id`` is the path below ``COVID-19_Radiography_Dataset``, ``source`` the
+            collection as :func:`collection` names it (``covid19_radiography`` where no table says), ``url`` its
+            address, ``mask_path`` a mask that may differ from the image in size.
+
+    Raises:
+        CxrnetError: the data set is not there, a class is not known, a table can't be read, or something is missing
+            and ``partial`` is false.
+    """
+    top = _find(Path(root))
+    chosen = _chosen(classes)
+    missing = [part for name in chosen for part in _missing(top, name)]
+    if missing and not partial:
+        raise CxrnetError(
+            f"data.root: '{top}' lacks {', '.join(missing)}; complete it (see data/README.md), choose other "
+            "classes, or go on with what is there by data.manifest.partial=true (in data=merged: partial of the part)"
+        )
+    rows = [row for name in chosen if (top / name / "images").is_dir() for row in _rows(top, name)]
+    manifest = make_manifest(pd.DataFrame(rows).astype("string"), str(root))
+    _warn(manifest, chosen, missing)
+    return manifest
+
+
+def collection(url: str) -> str:
+    """A short name for the collection at an address: host and path, in lower case.
+
+    >>> collection("https://www.kaggle.com/c/rsna-pneumonia-detection-challenge/#data")
+    'kaggle.com/c/rsna-pneumonia-detection-challenge'
+    """
+    parts = urlsplit(url.strip() if "//" in url else f"//{url.strip()}")
+    return (parts.netloc.removeprefix("www.") + parts.path).rstrip("/").lower()
+
+
+def _find(root: Path) -> Path:
+    places = (root / FOLDER, root)
+    for place in places:
+        if any((place / name).is_dir() for name in PUBLISHED):
+            return place.resolve()
+    looked = " and ".join(f"'{place.as_posix()}'" for place in places)
+    raise CxrnetError(
+        f"data.root: the COVID-19 Radiography Database is not at '{root}' (no class folder in {looked}); "
+        f"unpack {FOLDER}/ from Kaggle there, see data/README.md"
+    )
+
+
+def _chosen(classes: Sequence[str] | None) -> list[str]:
+    wanted = {classes} if isinstance(classes, str) else set(PUBLISHED if classes is None else classes)
+    if unknown := sorted(wanted - set(PUBLISHED)):
+        raise CxrnetError(f"data.manifest.classes: '{unknown[0]}' is no class; choose from {', '.join(PUBLISHED)}")
+    return sorted(wanted)
+
+
+def _missing(top: Path, name: str) -> list[str]:
+    """What a class lacks; a class without images lacks everything."""
+    if not (top / name / "images").is_dir():
+        return [f"class {name}"]
+    return [part for part in (f"{name}/masks", f"{name}.metadata.xlsx") if not (top / part).exists()]
+
+
+def _rows(top: Path, name: str) -> list[dict[str, str | None]]:
+    urls = _urls(top / f"{name}.metadata.xlsx")
+    masks = {path.name: str(path) for path in image_files(top / name / "masks")}
+    rows: list[dict[str, str | None]] = []
+    for file in image_files(top / name / "images"):
+        url = urls.get(file.stem.casefold())
+        rows.append(
+            {
+                "image_id": file.relative_to(top).as_posix(),
+                "path": str(file),
+                "label": name,
+                "source": collection(url) if url else "covid19_radiography",
+                "mask_path": masks.get(file.name),
+                "url": url,
+            }
+        )
+    return rows
+
+
+def _urls(table: Path) -> dict[str, str]:
+    """Address by name of the file without its ending, in lower case; empty where there is no table."""
+    if not table.exists():
+        return {}
+    try:
+        rows = pd.read_excel(table, usecols=[NAME, URL], dtype=str, keep_default_na=False)
+    except (ValueError, OSError, KeyError, zipfile.BadZipFile) as error:
+        reason = str(error).splitlines()[0]
+        raise CxrnetError(f"data.root: '{table}' can't be read ({reason}); get it again, or remove it") from error
+    names = rows[NAME].str.strip().str.casefold().str.removesuffix(".png")
+    return {name: url for name, url in zip(names, rows[URL].str.strip(), strict=True) if url}
+
+
+def _warn(manifest: pd.DataFrame, chosen: list[str], missing: list[str]) -> None:
+    """Say in one line what differs from the published data set."""
+    counts = manifest["label"].value_counts()
+    faults = [f"no {part}" for part in missing]
+    faults += [
+        f"{counts.get(name, 0)} of {PUBLISHED[name]} images of {name}"
+        for name in chosen
+        if f"class {name}" not in missing and counts.get(name, 0) != PUBLISHED[name]
+    ]
+    for column, things in {"mask_path": "mask", "url": "row in the table"}.items():
+        # Where a whole folder or table is missing that was said already.
+        empty = manifest[column].isna() & manifest["label"].isin(manifest.loc[manifest[column].notna(), "label"])
+        faults += [f"{empty.sum()} images without {things}"] if empty.any() else []
+    if faults:
+        logger.warning("covid19_radiography: not as published: %s", ", ".join(faults))

@@ -1,0 +1,90 @@
+"""Several data sets as one: their classes mapped to common ones, with equal numbers of each if asked for.
+
+Merging makes a well-known trap: when each class comes from a collection of its own, a network may tell the collections
+(scanner, size, borders, letters) instead of the disease. ``source`` keeps where each image is from.
+"""
+
+import hashlib
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import pandas as pd
+
+from cxrnet.data.manifest import make_manifest
+from cxrnet.errors import CxrnetError
+
+IDS = ("image_id", "patient_id", "group_id")
+
+logger = logging.getLogger("cxrnet")
+
+
+def merged(parts: Mapping[str, Mapping[str, Any]], per_class: int | Literal["equal"] | None, seed: int) -> pd.DataFrame:
+    """Put data sets together.
+
+    Args:
+        parts: by name, each with ``manifest`` (a manifest, or a function that reads one) and ``labels`` (the new class
+            by the part's own; images of a class not named are left out).
+        per_class: images drawn of each new class: a number, ``equal`` for as many as the smallest class has, or
+            ``None`` for all.
+        seed: of the draw, which depends on the seed and the names of the images only, not on their order. Whether an
+            image comes before another one of its class is not changed by a further part.
+
+    Returns:
+        A manifest. The name of its part and a slash stand before each ``image_id``, ``patient_id`` and ``group_id``,
+            so that none collide. The split is kept where every image has one, else dropped.
+
+    Raises:
+        CxrnetError: a part lacks ``manifest`` or ``labels``, its labels name none of its classes or another one, or a
+            class has fewer images than are to be drawn.
+    """
+    tables = [_part(name, part) for name, part in parts.items()]
+    if not tables:
+        raise CxrnetError("data.manifest.parts: nothing to merge; give two data sets or more")
+    rows = pd.concat(tables, ignore_index=True)
+    if rows["split"].isna().any() and rows["split"].notna().any():
+        logger.info("merged: some parts have no published split, so those of the others are dropped")
+        rows["split"] = pd.array([pd.NA] * len(rows), "string")
+    return make_manifest(_draw(rows, per_class, seed), "data.manifest")
+
+
+def _part(name: str, part: Mapping[str, Any]) -> pd.DataFrame:
+    """The images of one part that have a new class, under new ids."""
+    if set(part) != {"manifest", "labels"}:
+        raise CxrnetError(f"data.manifest.parts.{name}: holds {', '.join(part)}; give it manifest and labels")
+    source: pd.DataFrame | Callable[[], pd.DataFrame] = part["manifest"]
+    manifest = source() if callable(source) else source
+    labels = dict(part["labels"])
+    if not labels:
+        raise CxrnetError(f"data.manifest.parts.{name}.labels: names no class; give one or more, or drop the part")
+    classes = sorted(set(manifest["label"]))
+    if unknown := [label for label in labels if label not in classes]:
+        raise CxrnetError(
+            f"data.manifest.parts.{name}.labels: '{unknown[0]}' is no class of this part; it has {', '.join(classes)}"
+        )
+    named = manifest["label"].isin(labels)
+    if not named.all():
+        counts = manifest.loc[~named, "label"].value_counts()
+        left_out = ", ".join(f"{label} {count}" for label, count in counts.items())
+        logger.info("merged: %s: classes that labels doesn't name are left out: %s", name, left_out)
+    rows = manifest[named]
+    ids = {column: f"{name}/" + rows[column] for column in IDS}
+    return rows.assign(label=rows["label"].map(labels).astype("string"), **ids)
+
+
+def _draw(rows: pd.DataFrame, per_class: int | Literal["equal"] | None, seed: int) -> pd.DataFrame:
+    """``per_class`` images of each class, the first by a hash of seed and id."""
+    counts = rows["label"].value_counts()
+    wanted = int(counts.min()) if per_class == "equal" else per_class
+    if wanted is None:
+        return rows
+    if isinstance(wanted, bool) or not isinstance(wanted, int) or wanted < 1:
+        raise CxrnetError(f"data.manifest.per_class: {per_class} is no number; give one from 1 on, equal, or null")
+    if counts.min() < wanted:
+        raise CxrnetError(
+            f"data.manifest.per_class: class '{counts.idxmin()}' has {counts.min()} images, {wanted} are to be drawn; "
+            "give a smaller number, or equal"
+        )
+    logger.info("merged: %d images of each class drawn from %s", wanted, counts.sort_index().to_dict())
+    keys = rows["image_id"].map(lambda name: hashlib.sha256(f"{seed} {name}".encode()).hexdigest())
+    return rows.loc[keys.sort_values().index].groupby("label").head(wanted)

@@ -1,0 +1,55 @@
+"""Linking: rows of a table that belong together because they share a value, directly or through other rows.
+
+Images of one patient, copies of one image, patients who share an image: a split must not part them, and a bootstrap
+must draw them together.
+"""
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+IntArray = npt.NDArray[np.int64]
+
+
+def link(rows: pd.DataFrame, columns: tuple[str, ...]) -> IntArray:
+    """Number the sets of rows that share a value, directly or through other rows.
+
+    Args:
+        rows: any table.
+        columns: its columns; an empty or missing cell ties nothing.
+
+    Returns:
+        For each row the number of its set, ``(len(rows),)``, from 0 in the order of first appearance.
+    """
+    starts, ends, nodes = [], [], len(rows)
+    for column in columns:
+        where = np.flatnonzero(known_cells(rows[column]))
+        codes, values = pd.factorize(rows[column].iloc[where])
+        starts.append(where)
+        ends.append(codes + nodes)
+        nodes += len(values)
+    return components(nodes, np.concatenate(starts), np.concatenate(ends))[: len(rows)]
+
+
+def components(nodes: int, start: IntArray, end: IntArray) -> IntArray:
+    """Number the connected components of a graph.
+
+    Args:
+        nodes: how many there are.
+        start: one end of each edge, ``(E,)``.
+        end: the other one, ``(E,)``.
+
+    Returns:
+        For each node the number of its component, ``(nodes,)``, from 0 in the order of first appearance.
+    """
+    graph = coo_array((np.ones(len(start), np.int8), (start, end)), shape=(nodes, nodes))
+    numbers: IntArray = pd.factorize(connected_components(graph, directed=False)[1])[0]
+    return numbers
+
+
+def known_cells(column: pd.Series) -> npt.NDArray[np.bool_]:
+    """Which cells (N,) hold something."""
+    known: npt.NDArray[np.bool_] = (column.notna() & (column.fillna("") != "")).to_numpy(bool)
+    return known
