@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cxrnet.data.augment import light
+from cxrnet.data.augment import geometric
 from cxrnet.data.datamodule import XrayDataModule
 from cxrnet.data.images import load_images
 from cxrnet.data.manifest import make_manifest
@@ -15,6 +15,7 @@ from cxrnet.data.splits import split_manifest
 from cxrnet.errors import CxrnetError
 
 CLASSES = ("Covid", "Normal", "Viral Pneumonia")
+AUGMENT = geometric(flip=0, degrees=10, translate=0.1, shear=0, zoom=0.1, distortion=0)
 
 
 def batches(data) -> list[dict[str, torch.Tensor]]:
@@ -126,6 +127,7 @@ def test_limit(make_data):
         ({"size": [64]}, r"data.size: \[64\] is not a size"),
         ({"size": [0, 64]}, r"data.size: \[0, 64\] is not a size"),
         ({"size": ["a", 64]}, r"data.size: \['a', 64\] is not a size"),
+        ({"sampler": "balancd"}, "data.sampler: 'balancd' is not known; use shuffle or balanced"),
         ({"resize": "squeeze"}, "data.resize: 'squeeze' is not known; use stretch, pad, crop"),
         ({"on_error": "ignore"}, "data.on_error: 'ignore' is not known; use fail or skip"),
         ({"num_workers": -1}, "data.num_workers: -1 is no number of processes; give a whole number from 0 on"),
@@ -144,7 +146,7 @@ def test_batches_are_raw_images_with_labels(make_data):
 
 
 def test_augmentation_is_for_training_only(make_data):
-    plain, augmented = make_data(), make_data(augment=light(10, 0.1, 0.1))
+    plain, augmented = make_data(), make_data(augment=AUGMENT)
     torch.manual_seed(0)
     for data_batch, plain_batch in zip(augmented.val_dataloader(), plain.val_dataloader(), strict=True):
         assert torch.equal(data_batch["image"], plain_batch["image"])
@@ -155,7 +157,7 @@ def test_augmentation_is_for_training_only(make_data):
 
 
 def test_images_are_augmented_anew_in_every_epoch(make_data):
-    loader = make_data(augment=light(10, 0.1, 0.1), batch_size=18).train_dataloader()
+    loader = make_data(augment=AUGMENT, batch_size=18).train_dataloader()
     sums = [sorted(batch["image"].float().sum(dim=(1, 2, 3)).tolist()) for _ in range(2) for batch in loader]
     assert sums[0] != sums[1]
 
@@ -163,8 +165,11 @@ def test_images_are_augmented_anew_in_every_epoch(make_data):
 def test_order_follows_the_seed_and_changes_with_every_epoch(make_data):
     def orders(seed):
         torch.manual_seed(torch.seed())  # the state of the process must not matter
-        loader = make_data(seed=seed).train_dataloader()
-        return [torch.cat([b["image"].float().mean(dim=(1, 2, 3)) for b in loader]) for _ in range(2)]
+        loader, found = make_data(seed=seed).train_dataloader(), []
+        for epoch in range(2):
+            loader.sampler.set_epoch(epoch)  # as Lightning does
+            found.append(torch.cat([b["image"].float().mean(dim=(1, 2, 3)) for b in loader]))
+        return found
 
     first, again, other = orders(0), orders(0), orders(1)
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
@@ -177,6 +182,20 @@ def test_validation_is_in_the_order_of_the_rows_and_whole(make_data):
     data = make_data(batch_size=2)
     labels = torch.cat([batch["label"] for batch in data.val_dataloader()])
     assert torch.equal(labels, data.arrays("val")[1])
+
+
+def test_the_balanced_sampler_makes_up_for_a_rare_class(make_data, xrays):
+    manifest = folder(xrays)
+    rare = manifest[(manifest["label"] != "Covid") | manifest["image_id"].str.contains("0[0-3].png")]
+    data = make_data(manifest=rare, sampler="balanced", batch_size=4)
+    assert data.counts("train") == [2, 6, 6]
+    loader, drawn = data.train_dataloader(), []
+    for epoch in range(60):
+        loader.sampler.set_epoch(epoch)
+        drawn += [batch["label"] for batch in loader]
+    counts = torch.cat(drawn).bincount()
+    assert counts.sum() == 60 * 14
+    assert (counts / counts.sum()).tolist() == pytest.approx([1 / 3] * 3, abs=0.06)
 
 
 @pytest.mark.parametrize(("batch_size", "sizes"), [(17, [17]), (8, [8, 8, 2]), (18, [18]), (32, [18]), (1, [1] * 18)])

@@ -103,7 +103,7 @@ def test_no_folder(tmp_path):
 
 def test_a_newer_format(folder):
     _change(folder, format=FORMAT + 1)
-    with pytest.raises(CxrnetError, match="has format 2, this cxrnet reads 1; update cxrnet"):
+    with pytest.raises(CxrnetError, match=f"has format {FORMAT + 1}, this cxrnet reads {FORMAT}; use one that fits"):
         load_bundle(folder)
 
 
@@ -114,6 +114,7 @@ def test_a_newer_format(folder):
         {"network": ["custom_cnn"]},
         {"network": {"backbone": "custom_cnn"}},
         {"resize": ...},
+        {"output": "sigmoid"},
         {"format": ...},
         {"classes of another network": True, "network": {"backbone": "mobilenet_v2"}},
     ],

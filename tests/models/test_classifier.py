@@ -3,10 +3,12 @@ from functools import partial
 import lightning.pytorch as pl
 import pytest
 import torch
-from sklearn.metrics import roc_auc_score
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from sklearn.metrics import balanced_accuracy_score, f1_score, roc_auc_score
+from sklearn.metrics.pairwise import cosine_similarity
 from torch import nn
 
-from cxrnet.models.classifier import Classifier, val_metric_names
+from cxrnet.models.classifier import Classifier, metric_names
 from cxrnet.models.freezing import set_trainable
 
 CLASSES = ("Covid", "Normal", "Viral Pneumonia")
@@ -21,7 +23,7 @@ def trainer(**changes) -> pl.Trainer:
         "enable_progress_bar": False,
         "enable_model_summary": False,
     }
-    return pl.Trainer(accelerator="cpu", devices=1, max_epochs=1, num_sanity_val_steps=0, **quiet, **changes)
+    return pl.Trainer(accelerator="cpu", devices=1, num_sanity_val_steps=0, **{"max_epochs": 1, **quiet, **changes})
 
 
 def test_the_metrics_of_validation_are_those_of_the_whole_split(make_network, make_data):
@@ -35,6 +37,10 @@ def test_the_metrics_of_validation_are_those_of_the_whole_split(make_network, ma
     assert logged["val_accuracy"] == pytest.approx((predicted == labels).float().mean().item())
     auc = roc_auc_score(labels, probabilities.double().numpy(), multi_class="ovr", average="macro")
     assert logged["val_auc"] == pytest.approx(auc, abs=1e-6)
+    assert logged["val_balanced_accuracy"] == pytest.approx(balanced_accuracy_score(labels, predicted))
+    assert logged["val_macro_f1"] == pytest.approx(f1_score(labels, predicted, average="macro"))
+    cosines = cosine_similarity(torch.eye(3)[labels], probabilities).diagonal()
+    assert logged["val_cosine_similarity"] == pytest.approx(cosines.mean(), abs=1e-6)
     for k, name in enumerate(CLASSES):
         sensitivity = (predicted[labels == k] == k).float().mean().item()
         specificity = (predicted[labels != k] != k).float().mean().item()
@@ -43,8 +49,49 @@ def test_the_metrics_of_validation_are_those_of_the_whole_split(make_network, ma
 
 
 def test_names_of_what_can_be_monitored(make_network, make_data):
-    (logged,) = trainer().validate(Classifier(make_network(), nn.CrossEntropyLoss(), SGD), make_data(), verbose=False)
-    assert set(logged) == set(val_metric_names(CLASSES))
+    seen = Collector()
+    trainer(callbacks=[seen]).fit(Classifier(make_network(), nn.CrossEntropyLoss(), SGD), make_data())
+    assert set(seen.metrics[0]) == set(metric_names(CLASSES))
+
+
+@pytest.mark.parametrize("name", metric_names(CLASSES))
+def test_the_best_epoch_and_the_stopping_by_any_logged_metric(make_network, make_data, tmp_path, name):
+    # Lightning's callbacks look at the end of the training epoch unless told otherwise; the training metrics of this
+    # epoch are there by then.
+    seen, mode = Collector(), "min" if name.endswith("loss") else "max"
+    best = ModelCheckpoint(tmp_path, "best", monitor=name, mode=mode)
+    patient = EarlyStopping(name, patience=1, mode=mode)
+    fit = trainer(callbacks=[seen, best, patient], enable_checkpointing=True, max_epochs=4)
+    fit.fit(Classifier(make_network(), nn.CrossEntropyLoss(), SGD), make_data())
+    better, scores = min if mode == "min" else max, [metrics[name] for metrics in seen.metrics]
+    assert best.best_model_score.item() == patient.best_score.item() == pytest.approx(better(scores))
+    stalled = [better(scores[: n + 1]) == better(scores[:n]) for n in range(1, len(scores))]
+    assert not any(stalled[:-1])
+    assert stalled[-1] or len(scores) == 4
+
+
+def test_both_losses_include_the_penalty(make_network, make_data):
+    frozen, metrics = partial(torch.optim.SGD, lr=0.0), {}
+    for l2 in (0.0, 0.5):
+        network, seen = make_network(hidden=(16,), l2=l2, dropout=0.0), Collector()
+        set_trainable(network, "head")  # else batch norm moves
+        trainer(callbacks=[seen]).fit(Classifier(network, nn.CrossEntropyLoss(), frozen), make_data())
+        metrics[l2] = seen.metrics[0]
+    penalty = network.penalty().item()
+    assert penalty > 0
+    for name in ("train_loss", "val_loss"):
+        assert metrics[0.5][name] - metrics[0.0][name] == pytest.approx(penalty, abs=1e-5)
+
+
+def test_the_penalty_pulls_at_the_weights(make_network):
+    # Its slope is 2 x l2 x weight; that of the loss is nothing where the features are zero.
+    network = make_network(hidden=(16,), l2=0.5, dropout=0.0)
+    classifier = Classifier(network, nn.CrossEntropyLoss(), SGD)
+    classifier.log = classifier.log_dict = lambda *args, **more: None  # no trainer listens
+    batch = {"features": torch.zeros(4, network.n_features), "label": torch.tensor([0, 1, 2, 0])}
+    classifier.training_step(batch).backward()
+    weight = next(module for module in network.head if isinstance(module, nn.Linear)).weight
+    torch.testing.assert_close(weight.grad, weight.detach())
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 4, 9])
@@ -83,7 +130,7 @@ def test_callbacks_see_the_training_metrics_of_this_epoch(make_network, make_dat
     assert seen.metrics[0]["train_accuracy"] == pytest.approx((logits.argmax(dim=1) == labels).float().mean().item())
     auc = roc_auc_score(labels, logits.softmax(dim=1).double().numpy(), multi_class="ovr")
     assert seen.metrics[0]["train_auc"] == pytest.approx(auc, abs=1e-5)
-    assert set(val_metric_names(CLASSES)) <= set(seen.metrics[0])
+    assert set(metric_names(CLASSES)) == set(seen.metrics[0])
 
 
 def test_features_take_the_place_of_images(make_network):

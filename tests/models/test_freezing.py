@@ -10,6 +10,17 @@ def trainable_names(network) -> set[str]:
     return {name for name, p in network.backbone.named_parameters() if p.requires_grad}
 
 
+@pytest.fixture
+def make_shape(make_network):
+    """Networks without numbers, for what takes none: large ones are there at once."""
+
+    def make(**changes):
+        with torch.device("meta"):
+            return make_network(**changes)
+
+    return make
+
+
 def trained(network, trainable) -> set[str]:
     """The children of the backbone's deepest named blocks that would change, after ``set_trainable``."""
     set_trainable(network, trainable)
@@ -24,42 +35,92 @@ def test_head_and_all(make_network):
     assert trained(network, "head") == set()
 
 
-def test_from_a_stage_on(make_network):
-    names = trained(make_network(backbone="resnet50"), {"from": "layer3"})
+def test_from_a_stage_on(make_shape):
+    names = trained(make_shape(backbone="resnet50"), {"from": "layer3"})
     assert {name.split(".")[0] for name in names} == {"layer3", "layer4"}
-    names = trained(make_network(backbone="mobilenet_v2"), {"from": "features.14"})
+    names = trained(make_shape(backbone="mobilenet_v2"), {"from": "features.14"})
     assert {int(name.split(".")[1]) for name in names} == {14, 15, 16, 17, 18}
 
 
-def test_the_last_100_layers_of_resnet50_begin_where_they_do_in_keras(make_network):
+def test_the_last_100_layers_of_resnet50_begin_where_they_do_in_keras(make_shape):
     # Keras' ResNet50 without top has 175 layers. conv5 has 12 + 10 + 10 of them, conv4 12 + 5 * 10, so 6 are left
     # for conv3_block4: 2_bn, 2_relu, 3_conv, 3_bn, add, out. Its 2_conv is number 101 from the end and stays frozen.
-    names = trained(make_network(backbone="resnet50"), {"last": 100})
+    names = trained(make_shape(backbone="resnet50"), {"last": 100})
     block4 = {name.removeprefix("layer2.3.") for name in names if name.startswith("layer2")}
     assert block4 == {"bn2.weight", "bn2.bias", "conv3.weight", "bn3.weight", "bn3.bias"}
     assert {name.split(".")[0] for name in names} == {"layer2", "layer3", "layer4"}
     assert not any(name.startswith("layer2.") and not name.startswith("layer2.3.") for name in names)
 
 
-def test_a_layer_more_reaches_the_next_convolution(make_network):
-    network = make_network(backbone="resnet50")
+def test_a_layer_more_reaches_the_next_convolution(make_shape):
+    network = make_shape(backbone="resnet50")
     assert trained(network, {"last": 101}) - trained(network, {"last": 100}) == {"layer2.3.conv2.weight"}
 
 
-def test_all_172_layers_of_resnet50_are_counted(make_network):
-    # Keras' 175 less the input and two zero paddings, which are parts of the convolutions here.
-    network = make_network(backbone="resnet50")
+def test_a_shortcut_stands_among_the_convolutions_beside_it_as_in_keras(make_shape):
+    # Blocks 3 and 2 of conv5 have 10 layers each. From the end of block 1: out, add, 3_bn, 0_bn, 3_conv, 0_conv.
+    network, known = make_shape(backbone="resnet50"), set()
+    gained = []
+    for count in range(20, 27):
+        names = trained(network, {"last": count})
+        gained.append({name.removeprefix("layer4.0.") for name in names - known})
+        known = names
+    assert gained[1:] == [
+        set(),
+        set(),
+        {"bn3.weight", "bn3.bias"},
+        {"downsample.1.weight", "downsample.1.bias"},
+        {"conv3.weight"},
+        {"downsample.0.weight"},
+    ]
+
+
+def test_the_first_layers_of_resnet50(make_shape):
+    # conv1_pad, conv1_conv, conv1_bn, conv1_relu, pool1_pad, pool1_pool and 168 in the blocks.
+    network = make_shape(backbone="resnet50")
     everything = {name for name, _ in network.backbone.named_parameters()}
-    assert everything - trained(network, {"last": 171}) == {"conv1.weight"}
-    assert trained(network, {"last": 172}) == everything
+    assert everything - trained(network, {"last": 168}) == {"conv1.weight", "bn1.weight", "bn1.bias"}
+    assert everything - trained(network, {"last": 172}) == {"conv1.weight"}
+    assert trained(network, {"last": 173}) == everything
 
 
-def test_the_last_layers_of_mobilenet_v2(make_network):
-    network = make_network(backbone="mobilenet_v2")
+def test_the_last_layers_of_mobilenet_v2(make_shape):
+    network = make_shape(backbone="mobilenet_v2")
     # From the end: activation, batch norm, convolution of features.18; batch norm and projection of features.17.
     assert trained(network, {"last": 1}) == set()
     assert trained(network, {"last": 3}) == {"features.18.0.weight", "features.18.1.weight", "features.18.1.bias"}
     assert trained(network, {"last": 5}) - trained(network, {"last": 4}) == {"features.17.conv.2.weight"}
+
+
+def test_a_padding_of_mobilenet_v2_is_a_layer(make_shape):
+    # out_relu to block_16_expand: 3 + 8 = 11; block_15 and block_14: 9 each; block_13 has no addition but block_13_pad:
+    # project_BN, project, depthwise_relu, depthwise_BN, depthwise, pad, expand_relu, expand_BN, expand.
+    network = make_shape(backbone="mobilenet_v2")
+    depthwise = trained(network, {"last": 29 + 5})
+    assert "features.14.conv.1.0.weight" in depthwise
+    assert trained(network, {"last": 29 + 7}) == depthwise  # the padding and an activation
+    assert trained(network, {"last": 29 + 9}) - depthwise == {
+        "features.14.conv.0.0.weight",
+        "features.14.conv.0.1.weight",
+        "features.14.conv.0.1.bias",
+    }
+
+
+@pytest.mark.parametrize(
+    ("count", "convolutions"),
+    [(1, set()), (2, {34}), (3, {32, 34}), (5, {28, 30, 32, 34}), (6, {28, 30, 32, 34}), (7, {25, 28, 30, 32, 34})],
+)
+def test_an_activation_of_vgg19_is_part_of_its_convolution(make_shape, count, convolutions):
+    names = trained(make_shape(backbone="vgg19"), {"last": count})
+    assert {int(name.split(".")[1]) for name in names} == convolutions
+
+
+def test_stages_are_freed_from_the_end(make_shape):
+    network = make_shape(backbone="resnet50")
+    tops = [{name.split(".")[0] for name in trained(network, {"stages": count})} for count in (1, 3, 4)]
+    assert tops == [{"layer4"}, {"layer2", "layer3", "layer4"}, {"layer1", "layer2", "layer3", "layer4"}]
+    everything = {name for name, _ in network.backbone.named_parameters()}
+    assert trained(network, {"stages": 5}) == trained(network, {"stages": 9}) == everything
 
 
 def test_a_share_of_the_layers(make_network):
@@ -141,7 +202,8 @@ def test_an_unknown_stage_is_answered_with_the_known_ones(make_network):
 
 @pytest.mark.parametrize(
     "bad", ["Head", "last", None, 5, {}, {"last": 0}, {"last": -3}, {"last": 2.5}, {"last": "ten"}, {"fraction": 0},
-            {"fraction": 1.2}, {"form": "layer3"}, {"from": "block2", "last": 3}]
+            {"fraction": 1.2}, {"stages": 0}, {"stages": "two"}, {"stages": 1, "last": 3}, {"form": "layer3"},
+            {"from": "block2", "last": 3}]
 )  # fmt: skip
 def test_bad_specifications(make_network, bad):
     with pytest.raises(CxrnetError, match=r"phase: trainable: .* is not known; use head, all, {from: STAGE}"):
@@ -149,9 +211,10 @@ def test_bad_specifications(make_network, bad):
 
 
 def test_in_words():
-    assert [describe(t) for t in ("head", {"from": "layer3"}, {"last": 100}, {"fraction": 0.3})] == [
+    assert [describe(t) for t in ("head", {"from": "layer3"}, {"stages": 2}, {"last": 100}, {"fraction": 0.3})] == [
         "head",
         "from layer3",
+        "last 2 stages",
         "last 100 layers",
         "last 0.3 of the layers",
     ]

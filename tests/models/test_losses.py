@@ -1,54 +1,181 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from hydra.utils import instantiate
 from sklearn.utils.class_weight import compute_class_weight
 
 from cxrnet.errors import CxrnetError
-from cxrnet.models.losses import cross_entropy, weights_of
+from cxrnet.models.losses import corrected_twice, cost_matrix, cost_sensitive, cross_entropy, focal, weights_of
 
+CLASSES = ("COVID", "Normal", "Viral Pneumonia")
 COUNTS = [70, 20, 10]
+LOGITS = 2 * torch.randn(6, 3, generator=torch.Generator().manual_seed(0))
+LABELS = torch.tensor([0, 0, 0, 1, 2, 2])
+WEIGHTS = {"COVID": 1.0, "Normal": 2.0, "Viral Pneumonia": 3.0}
+
+
+# --- class weights
 
 
 def test_balanced_is_scikit_learns_rule():
     labels = np.repeat([0, 1, 2], COUNTS)
     expected = compute_class_weight("balanced", classes=np.array([0, 1, 2]), y=labels)
-    np.testing.assert_allclose(weights_of("balanced", COUNTS).numpy(), expected, rtol=1e-6)
+    np.testing.assert_allclose(weights_of("balanced", CLASSES, COUNTS).numpy(), expected, rtol=1e-6)
 
 
 def test_max_is_the_largest_count_over_each():
-    assert weights_of("max", COUNTS).tolist() == pytest.approx([1.0, 3.5, 7.0])
+    assert weights_of("max", CLASSES, COUNTS).tolist() == pytest.approx([1.0, 3.5, 7.0])
 
 
-def test_none_and_a_list():
-    assert weights_of("none", COUNTS) is None
-    assert weights_of([1, 2.5, 4], COUNTS).tolist() == [1.0, 2.5, 4.0]
-
-
-def test_the_loss_uses_weights_and_smoothing():
-    logits, labels = torch.randn(6, 3, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 0, 0, 1, 2, 2])
-    ours = cross_entropy(COUNTS, [1.0, 2.0, 3.0], 0.1)(logits, labels)
-    weight = torch.tensor([1.0, 2.0, 3.0])
-    torch.testing.assert_close(ours, torch.nn.functional.cross_entropy(logits, labels, weight, label_smoothing=0.1))
+def test_none_and_weights_by_name():
+    assert weights_of("none", CLASSES, COUNTS) is None
+    assert weights_of({"Viral Pneumonia": 4, "COVID": 2.5}, CLASSES, COUNTS).tolist() == [2.5, 1.0, 4.0]
+    assert weights_of({"COVID": 2.5}, CLASSES[::-1], COUNTS).tolist() == [1.0, 1.0, 2.5]
 
 
 @pytest.mark.parametrize(
     ("rule", "message"),
     [
-        ("ballanced", "loss.class_weights: 'ballanced' is not known; use none, balanced, max or a list"),
-        ([1.0, 2.0], r"loss.class_weights: \[1.0, 2.0\] doesn't fit 3 classes; give one positive number a class"),
-        ([1.0, 2.0, 0.0], "one positive number a class"),
-        ([1.0, 2.0, -1.0], "one positive number a class"),
-        ([], "one positive number a class"),
+        (
+            "ballanced",
+            "loss.class_weights: 'ballanced' is not known; use none, balanced, max or a mapping, as {COVID: 2",
+        ),
+        ([1.0, 2.0, 3.0], r"loss.class_weights: \[1.0, 2.0, 3.0\] is not known"),
         (None, "loss.class_weights: None is not known"),
-        (["a", "b", "c"], "one positive number a class"),
+        (
+            {"Covid": 2.0},
+            "loss.class_weights: no class is called 'Covid'; the classes are COVID, Normal, Viral Pneumonia",
+        ),
+        ({"COVID": 0.0}, "loss.class_weights: {'COVID': 0.0}; give positive numbers"),
+        ({"COVID": -1.0}, "give positive numbers"),
+        ({"COVID": "2"}, "give positive numbers"),
+        ({"COVID": float("inf")}, "give positive numbers"),
     ],
 )
 def test_bad_class_weights(rule, message):
     with pytest.raises(CxrnetError, match=message):
-        weights_of(rule, COUNTS)
+        weights_of(rule, CLASSES, COUNTS)
 
 
-@pytest.mark.parametrize("smoothing", [-0.1, 1.5])
+@pytest.mark.parametrize(
+    ("sampler", "weights", "twice"),
+    [
+        ("balanced", "balanced", True),
+        ("balanced", {"a": 2.0}, True),
+        ("balanced", "none", False),
+        ("shuffle", "max", False),
+    ],
+)
+def test_correcting_twice_for_rare_classes_is_said(sampler, weights, twice):
+    assert bool(corrected_twice(sampler, weights)) == twice
+
+
+# --- cross-entropy
+
+
+def test_cross_entropy_uses_weights_and_smoothing():
+    ours = cross_entropy(CLASSES, COUNTS, WEIGHTS, 0.1)(LOGITS, LABELS)
+    weight = torch.tensor([1.0, 2.0, 3.0])
+    torch.testing.assert_close(ours, F.cross_entropy(LOGITS, LABELS, weight, label_smoothing=0.1))
+
+
+@pytest.mark.parametrize("smoothing", [-0.1, 1.5, None])
 def test_bad_label_smoothing(smoothing):
     with pytest.raises(CxrnetError, match=f"loss.label_smoothing: {smoothing} is no share; give a number from 0 to 1"):
-        cross_entropy(COUNTS, "none", smoothing)
+        cross_entropy(CLASSES, COUNTS, "none", smoothing)
+
+
+# --- focal
+
+
+@pytest.mark.parametrize("rule", ["none", "balanced"])
+def test_focal_without_focus_is_cross_entropy(rule):
+    expected = cross_entropy(CLASSES, COUNTS, rule, 0.0)(LOGITS, LABELS)
+    torch.testing.assert_close(focal(CLASSES, COUNTS, rule, 0.0)(LOGITS, LABELS), expected)
+
+
+def test_focal_by_its_formula():
+    p = LOGITS.softmax(dim=1)[range(6), LABELS]
+    w = torch.tensor([1.0, 1.0, 1.0, 2.0, 3.0, 3.0])
+    expected = (-w * (1 - p) ** 2 * p.log()).sum() / w.sum()
+    torch.testing.assert_close(focal(CLASSES, COUNTS, WEIGHTS, 2.0)(LOGITS, LABELS), expected)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
+def test_focal_of_an_image_that_is_beyond_doubt_has_a_finite_slope(gamma):
+    logits = torch.tensor([[200.0, 0.0, 0.0], [-200.0, 0.0, 0.0], [12.0, 0.0, 0.0]], requires_grad=True)
+    loss = focal(CLASSES, COUNTS, "none", gamma)(logits, torch.tensor([0, 0, 0]))
+    loss.backward()
+    assert loss.isfinite()
+    assert logits.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("gamma", [-1.0, "2", float("nan")])
+def test_bad_gamma(gamma):
+    with pytest.raises(CxrnetError, match=f"loss.gamma: {gamma} is no focus; give 0"):
+        focal(CLASSES, COUNTS, "none", gamma)
+
+
+# --- cost-sensitive
+
+
+def test_costs_by_name():
+    costs = {"COVID": {"Normal": 4.0}, "Viral Pneumonia": {"Normal": 0.0}}
+    assert cost_matrix(costs, CLASSES).tolist() == [[0, 4, 1], [1, 0, 1], [1, 0, 0]]
+    assert cost_matrix({}, CLASSES).tolist() == cost_matrix(None, CLASSES).tolist() == [[0, 1, 1], [1, 0, 1], [1, 1, 0]]
+
+
+def test_cost_sensitive_adds_the_expected_cost():
+    loss = cost_sensitive(CLASSES, COUNTS, WEIGHTS, 0.1, 0.5, {"COVID": {"Normal": 4.0}})
+    p = LOGITS.softmax(dim=1)
+    of_covid = 4 * p[:3, 1] + p[:3, 2]
+    of_others = 1 - p[range(3, 6), LABELS[3:]]
+    expected = (
+        cross_entropy(CLASSES, COUNTS, WEIGHTS, 0.1)(LOGITS, LABELS) + 0.5 * torch.cat([of_covid, of_others]).mean()
+    )
+    torch.testing.assert_close(loss(LOGITS, LABELS), expected)
+
+
+def test_a_dear_mistake_is_pushed_away_from():
+    doubtful = torch.zeros(1, 3, requires_grad=True)
+    cost_sensitive(CLASSES, COUNTS, "none", 0.0, 1.0, {"COVID": {"Normal": 9.0}})(
+        doubtful, torch.tensor([0])
+    ).backward()
+    assert doubtful.grad[0, 1] > doubtful.grad[0, 2]
+
+
+@pytest.mark.parametrize(
+    ("costs", "message"),
+    [
+        ({"Covid": {}}, "loss.costs: no class is called 'Covid'; the classes are COVID, Normal, Viral Pneumonia"),
+        ({"COVID": {"normal": 2.0}}, "loss.costs.COVID: no class is called 'normal'"),
+        ({"COVID": {"Normal": -1.0}}, "loss.costs.COVID.Normal: -1.0; give another class and a cost of 0 or more"),
+        ({"COVID": {"Normal": "dear"}}, "loss.costs.COVID.Normal: dear; give another class and a cost of 0 or more"),
+        ({"COVID": {"COVID": 1.0}}, "loss.costs.COVID.COVID: 1.0; give another class"),
+        ({"COVID": 4.0}, "loss.costs.COVID: 4.0 is no mapping; write it as {COVID: {Normal: 4.0}}"),
+        ([[0, 1], [4, 0]], r"loss.costs: \[\[0, 1\], \[4, 0\]\] is no mapping; give class, called class and cost"),
+    ],
+)
+def test_bad_costs(costs, message):
+    with pytest.raises(CxrnetError, match=message):
+        cost_matrix(costs, CLASSES)
+
+
+def test_bad_weight_of_the_costs():
+    with pytest.raises(CxrnetError, match=r"loss\.weight: -1 is no weight; give 0"):
+        cost_sensitive(CLASSES, COUNTS, "none", 0.0, -1, {})
+
+
+def test_a_config_makes_a_loss():
+    config = {
+        "_target_": "cxrnet.models.losses.cost_sensitive",
+        "_partial_": True,
+        "class_weights": {"Normal": 2.0},
+        "label_smoothing": 0.0,
+        "weight": 1.0,
+        "costs": {"COVID": {"Normal": 4.0}},
+    }
+    loss = instantiate(config)(classes=CLASSES, counts=COUNTS)
+    assert loss.base.weight.tolist() == [1, 2, 1]
+    assert loss.costs[0].tolist() == [0, 4, 1]

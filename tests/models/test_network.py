@@ -4,7 +4,8 @@ from torch import nn
 from torchvision.transforms import v2
 
 from cxrnet.errors import CxrnetError
-from cxrnet.models.network import Network, NetworkConfig
+from cxrnet.models.freezing import set_trainable
+from cxrnet.models.network import Network, NetworkConfig, ParameterCounts, count_parameters
 
 CLASSES = ("Covid", "Normal", "Viral Pneumonia")
 
@@ -20,7 +21,7 @@ def test_custom_cnn_as_configured(make_network):
     assert network(grey(2, 1, 64, 48)).shape == (2, 3)
 
 
-@pytest.mark.parametrize(("backbone", "features"), [("mobilenet_v2", 1280), ("resnet50", 2048), ("vgg19", 512)])
+@pytest.mark.parametrize(("backbone", "features"), [("mobilenet_v2", 1280), ("resnet50", 2048), ("vgg16", 512)])
 def test_every_backbone_takes_images_that_are_not_square(make_network, backbone, features):
     network = make_network(backbone=backbone, size=(64, 32)).eval()
     with torch.inference_mode():
@@ -71,7 +72,7 @@ def test_an_image_gets_the_same_logits_alone_and_among_others(make_network):
 
 
 def test_config_survives_json(make_network):
-    config = make_network(hidden=(8,)).config
+    config = make_network(hidden=(8,), pool_window=(2, 2), dropout=(0.1, 0.2)).config
     as_json = {name: list(value) if isinstance(value, tuple) else value for name, value in config.to_dict().items()}
     assert NetworkConfig.from_dict(as_json) == config
 
@@ -90,6 +91,7 @@ def test_a_model_can_be_trained_in_plain_pytorch(make_network):
 
 
 @pytest.mark.parametrize(("backbone", "size"), [("custom_cnn", (7, 32)), ("vgg16", (31, 32))])
+@pytest.mark.usefixtures("no_numbers")
 def test_too_small_images_are_told_with_the_size(make_network, backbone, size):
     with pytest.raises(
         CxrnetError, match=rf"data.size: {size[0]} x 32 pixels are too few for {backbone}; take at leas"
@@ -101,11 +103,12 @@ def test_too_small_images_are_told_with_the_size(make_network, backbone, size):
     ("changes", "message"),
     [
         ({"pool": "median"}, "model.pool: 'median' is not known; choose average, max or flatten"),
+        ({"pool": "own"}, "model.pool: 'own' is for timm backbones, custom_cnn has none; give average, max or flatten"),
         ({"backbone": "alexnet"}, "model.backbone: 'alexnet' is not known"),
+        ({"pool_window": (5, 4)}, r"model.pool_window: \(5, 4\) is more than the 4 x 4 map .* of 32 x 32 pixels"),
+        ({"l2": -0.1}, "model.l2: -0.1 is no factor"),
         ({"mean": (0.5,)}, "model.mean, model.std: .* give three numbers each"),
         ({"std": (0.2, 0.0, 0.2)}, "std above 0"),
-        ({"hidden": 256}, r"model.hidden: 256 is no list of widths; give one, as \[256\], or \[\]"),
-        ({"dropout": 1.5}, "model.dropout: 1.5 is no probability"),
     ],
 )
 def test_settings_that_cannot_be_built(make_network, changes, message):
@@ -123,3 +126,98 @@ def test_the_normalisation_is_no_parameter_and_not_in_the_state(make_network):
     assert isinstance(network, Network)
     assert not {"mean", "std"} & set(network.state_dict())
     assert not {"mean", "std"} & {name for name, _ in network.named_parameters()}
+
+
+def test_without_numbers_of_its_own_the_normalisation_is_what_the_weights_want(make_network):
+    values = {**make_network().config.to_dict(), "mean": None, "std": None}
+    assert NetworkConfig.from_dict(values) == make_network().config
+    mobile = NetworkConfig.from_dict({**values, "backbone": "timm/tf_efficientnet_lite0", "pool": "own"})
+    assert (mobile.mean, mobile.std) == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    assert NetworkConfig.from_dict({**values, "mean": [0, 0, 0], "std": [1, 1, 1]}).std == (1, 1, 1)
+
+
+def test_pooling_in_windows_before_flattening(make_network):
+    images = grey(3, 1, 40, 56)  # maps of 5 x 7: two rows of three windows, the rest is left out
+    average, largest = (make_network(pool=p, pool_window=(2, 2), size=(40, 56)).eval() for p in ("average", "max"))
+    with torch.inference_mode():
+        maps = average.backbone(average.normalise(images))[:, :, :4, :6].reshape(3, 128, 2, 2, 3, 2)
+        torch.testing.assert_close(average.features(images), maps.mean(dim=(3, 5)).flatten(1))
+        torch.testing.assert_close(largest.features(images), maps.amax(dim=(3, 5)).flatten(1))
+
+
+def test_one_sigmoid_is_the_probability_of_the_last_class(make_network):
+    network = make_network(classes=("negative", "positive"), output="sigmoid", hidden=(8,)).eval()
+    images, labels = grey(6, 1, 32, 32), torch.tensor([0, 1, 0, 1, 1, 0])
+    features = network.features(images)
+    assert network.head[-2].out_features == 1
+    z = network.head[:-1](features).squeeze(1)
+    logits = network(images)
+    torch.testing.assert_close(logits.softmax(dim=1)[:, 1], z.sigmoid())
+    torch.testing.assert_close(network.head(features), logits)  # what is trained on features is the same
+    torch.testing.assert_close(
+        nn.functional.cross_entropy(logits, labels),
+        nn.functional.binary_cross_entropy_with_logits(z, labels.float()),
+    )
+
+
+def test_the_penalty_is_of_the_hidden_layers_weights_alone(make_network):
+    network = make_network(hidden=(8, 4), l2=0.01, batch_norm=True)
+    first, second, last = (layer for layer in network.head if isinstance(layer, nn.Linear))
+    expected = 0.01 * (first.weight.square().sum() + second.weight.square().sum())
+    torch.testing.assert_close(network.penalty(), expected)
+    network.penalty().backward()
+    torch.testing.assert_close(second.weight.grad, 0.02 * second.weight)
+    assert last.weight.grad is first.bias.grad is network.backbone.block1[0].weight.grad is None
+
+
+@pytest.mark.parametrize("changes", [{"hidden": (8,)}, {"l2": 0.1}])
+def test_there_is_no_penalty_without_l2_or_without_hidden_layers(make_network, changes):
+    penalty = make_network(**changes).penalty()
+    assert penalty.shape == ()
+    assert penalty.item() == 0
+
+
+@pytest.fixture
+def no_numbers():
+    """Networks without numbers, to be counted: there is nothing to initialise."""
+    with torch.device("meta"):
+        yield
+
+
+# What Keras prints as parameters is ours, and its convolution biases where PyTorch has none before a batch norm, and
+# the running statistics of batch norms.
+
+
+@pytest.mark.usefixtures("no_numbers")
+def test_parameters_of_the_published_vgg19_recipe(make_network):
+    network = make_network(
+        backbone="vgg19", size=(320, 382), pool_window=(4, 4), hidden=(128,), dropout=0.5, output="sigmoid",
+        classes=("negative", "positive"),
+    )  # fmt: skip
+    set_trainable(network, {"last": 3})  # block5_conv3, block5_conv4 and the pooling
+    maps = (320 // 32 // 4) * (382 // 32 // 4) * 512
+    head = maps * 128 + 128 + 128 + 1
+    assert count_parameters(network) == ParameterCounts(20_024_384 + head, 2 * (512 * 512 * 9 + 512) + head, 0)
+    assert (20_024_384 + head, 2 * (512 * 512 * 9 + 512) + head) == (20_286_785, 4_982_017)
+
+
+@pytest.mark.usefixtures("no_numbers")
+def test_parameters_of_the_published_resnet50_recipe(make_network):
+    network = make_network(
+        backbone="resnet50", hidden=(256,), batch_norm=True, classes=("COVID", "Lung_Opacity", "Normal", "Viral")
+    )
+    set_trainable(network, "head")
+    counts, backbone = count_parameters(network), count_parameters(network.backbone)
+    assert counts.trainable == 2 * 2048 + (2048 * 256 + 256) + 2 * 256 + (256 * 4 + 4) == 530_180
+    biases = sum(m.out_channels for m in network.backbone.modules() if isinstance(m, nn.Conv2d))
+    assert (biases, backbone.statistics, counts.statistics) == (26_560, 53_120, 53_120 + 2 * 2048 + 2 * 256)
+    assert counts.total + biases + counts.statistics == 24_122_500
+
+
+@pytest.mark.usefixtures("no_numbers")
+def test_parameters_of_the_published_vgg16_recipe(make_network):
+    network = make_network(backbone="vgg16", hidden=(256, 256))
+    set_trainable(network, "head")
+    head = (512 * 256 + 256) + (256 * 256 + 256) + (256 * 3 + 3)
+    assert count_parameters(network) == ParameterCounts(14_714_688 + head, head, 0)
+    assert (14_714_688 + head, head) == (14_912_579, 197_891)

@@ -5,12 +5,12 @@ import pytest
 import torch
 from torchvision.transforms import v2
 
-from cxrnet.data.augment import light
+from cxrnet.data.augment import geometric
 from cxrnet.models.freezing import set_trainable
 from cxrnet.training.features import FeatureDataModule, FeatureDataset, compute_features
 
 CPU = torch.device("cpu")
-AUGMENT = light(degrees=10, translate=0.1, zoom=0.1)
+AUGMENT = geometric(flip=0, degrees=10, translate=0.1, shear=0, zoom=0.1, distortion=0)
 
 
 def images_of(n: int = 5) -> np.ndarray:

@@ -4,24 +4,25 @@ All images are decoded and resized once, when :meth:`XrayDataModule.setup` first
 (50 kB an image at 224 pixels). An epoch then reads memory, not files.
 """
 
+import copy
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Self, get_args
 
 import lightning.pytorch as pl
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, DistributedSampler
+from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from cxrnet.data.copies import COPY_SIZE, copy_groups, find_copies
 from cxrnet.data.images import OnError, ResizeRule, load_at_sizes
+from cxrnet.data.loaders import Batch, Draw, eval_loader, train_loader
 from cxrnet.errors import CxrnetError
 
-Batch = dict[str, Tensor]
 logger = logging.getLogger("cxrnet")
 
 
@@ -60,6 +61,7 @@ class XrayDataModule(pl.LightningDataModule):
         resize: ``stretch``, ``pad`` or ``crop``.
         augment: applied to training images only; ``None`` for none.
         batch_size: images a batch (per process).
+        sampler: how training images are drawn, see :class:`cxrnet.data.loaders.EpochSampler`.
         num_workers: processes that prepare batches; 0 prepares them in the training process.
         on_error: what an unreadable image does: ``fail`` or ``skip``.
         seed: of the order of the training images.
@@ -71,6 +73,7 @@ class XrayDataModule(pl.LightningDataModule):
         images: after :meth:`setup`, (N, H, W) uint8, in the order of the manifest.
         classes: after :meth:`setup`, the class names in the order of the logits.
         left_out: after :meth:`setup`, images that could not be read.
+        copies: after :meth:`setup`, the pairs of copies among the images, found before the split (``find_copies``).
     """
 
     def __init__(
@@ -81,6 +84,7 @@ class XrayDataModule(pl.LightningDataModule):
         resize: ResizeRule,
         augment: v2.Transform | None,
         batch_size: int,
+        sampler: Draw,
         num_workers: int,
         on_error: OnError,
         seed: int,
@@ -88,13 +92,14 @@ class XrayDataModule(pl.LightningDataModule):
         limit: int | None = None,
     ) -> None:
         super().__init__()
-        _check(size, batch_size, num_workers, limit)
+        _check(size, batch_size, sampler, num_workers, limit)
         self._manifest = manifest
         self._split = split
         self.size = (int(size[0]), int(size[1]))
         self.resize = resize
         self.augment = augment
         self.batch_size = batch_size
+        self.sampler = sampler
         self.num_workers = num_workers
         self.on_error = on_error
         self.seed = seed
@@ -119,13 +124,35 @@ class XrayDataModule(pl.LightningDataModule):
         manifest, (images, small) = load_at_sizes(manifest, sizes, self.on_error)
         self.left_out = listed - len(manifest)
         # Copies get a group, so that no split drawn here parts them, patients known or not.
-        manifest = self._split(copy_groups(find_copies(small, manifest), manifest))
+        self.copies = find_copies(small, manifest)
+        self._unsplit = copy_groups(self.copies, manifest)
+        manifest = self._split(self._unsplit)
         if self.limit is not None:
             kept = manifest.groupby(["split", "label"], dropna=False).cumcount() < self.limit
             manifest, images = manifest[kept].reset_index(drop=True), images[kept.to_numpy()]
+            self._unsplit = self._unsplit[kept].reset_index(drop=True)
         self.manifest, self.images = manifest, images
         self.classes = _class_order(manifest, self._classes)
+        self._check_splits()
         self._ready = True
+
+    def resplit(self, split: Callable[[pd.DataFrame], pd.DataFrame], seed: int) -> Self:
+        """The same images in other splits; nothing is decoded again.
+
+        Args:
+            split: a function from manifest to manifest that fills ``split``; it gets the split of the source, if any.
+            seed: of the order of the training images.
+
+        Raises:
+            CxrnetError: the split is not usable.
+        """
+        other = copy.copy(self)
+        other.seed = seed
+        other.manifest = split(self._unsplit)
+        other._check_splits()
+        return other
+
+    def _check_splits(self) -> None:
         if 0 in self.counts("train"):
             empty = self.classes[self.counts("train").index(0)]
             raise CxrnetError(f"data: class '{empty}' has no training image; change data.split or data.classes")
@@ -148,53 +175,23 @@ class XrayDataModule(pl.LightningDataModule):
         return self.images[rows.index.to_numpy()], torch.tensor(labels, dtype=torch.int64)
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Shuffled, augmented batches; in distributed training each process gets its share."""
+        """Augmented batches in the sampler's order; in distributed training each process gets its share."""
         dataset = XrayDataset(*self.arrays("train"), self.augment)
-        return train_loader(dataset, self.batch_size, self.seed, self.num_workers, self.trainer)
+        return train_loader(dataset, self.sampler, self.batch_size, self.seed, self.num_workers, self.trainer)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Validation images in order, not augmented."""
         return eval_loader(XrayDataset(*self.arrays("val"), None), self.batch_size)
 
 
-def train_loader(
-    dataset: Dataset[Batch], batch_size: int, seed: int, num_workers: int, trainer: pl.Trainer | None
-) -> DataLoader[Batch]:
-    """A shuffled loader whose order depends on the seed alone, whatever kind of batches the data set makes."""
-    n = len(dataset)  # type: ignore[arg-type]
-    sampler: DistributedSampler[Batch] | None = None
-    if trainer is not None and trainer.world_size > 1:
-        sampler = DistributedSampler(dataset, trainer.world_size, trainer.global_rank, seed=seed)
-        n = sampler.num_samples
-    return DataLoader(
-        dataset,
-        batch_size,
-        shuffle=None if sampler else True,
-        sampler=sampler,
-        num_workers=num_workers,
-        persistent_workers=num_workers > 0,
-        collate_fn=_as_is,
-        generator=torch.Generator().manual_seed(seed),
-        # A last batch of one image has no variance, and batch norm fails on it.
-        drop_last=n > 1 and n % batch_size == 1,
-    )
-
-
-def eval_loader(dataset: Dataset[Batch], batch_size: int) -> DataLoader[Batch]:
-    """A loader in order. Each process of a distributed run sees every image: padded shares would falsify metrics."""
-    return DataLoader(dataset, batch_size, num_workers=0, collate_fn=_as_is)
-
-
-def _as_is(batch: Any) -> Any:  # noqa: ANN401 (the data set has made a batch already)
-    return batch
-
-
-def _check(size: Sequence[int], batch_size: int, num_workers: int, limit: int | None) -> None:
+def _check(size: Sequence[int], batch_size: int, sampler: Draw, num_workers: int, limit: int | None) -> None:
     sides = list(size) if isinstance(size, Sequence) else []
     if len(sides) != 2 or not all(_is_whole(side, 1) for side in sides):
         raise CxrnetError(f"data.size: {size} is not a size; give height and width in pixels, as [224, 224]")
     if not _is_whole(batch_size, 1):
         raise CxrnetError(f"data.batch_size: {batch_size} is no number of images; give a whole number from 1 on")
+    if sampler not in get_args(Draw):
+        raise CxrnetError(f"data.sampler: '{sampler}' is not known; use shuffle or balanced")
     if limit is not None and not _is_whole(limit, 1):
         raise CxrnetError(f"data.limit: {limit} is no number of images; give a whole number from 1 on")
     if not _is_whole(num_workers, 0):

@@ -1,49 +1,98 @@
-"""Contact sheets: what the images of a data set look like, one row a class."""
+"""Contact sheets: what the images of a data set look like, and what augmentation makes of them."""
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib.figure
 import numpy as np
-from numpy.typing import NDArray
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+from torchvision.transforms import v2
 
-from cxrnet.errors import CxrnetError
+from cxrnet.data.decode import UInt8Array, read_image
+from cxrnet.data.images import resize
+from cxrnet.style import DPI, FULL, styled
 
-# Side of one image on the sheet, inches, and dots per inch.
-SIDE, DPI = 1.5, 150
+SIDE = 1.5  # of the cell of one image, inches
+GAP = 0.04  # between cells, as a share of one
 
 
-def contact_sheet(images: NDArray[np.uint8], labels: Sequence[str], path: str | Path, per_class: int) -> None:
-    """Draw the first images of each class side by side, one row a class, with the class name before it.
+def samples_sheet(manifest: pd.DataFrame, classes: Sequence[str], per_class: int) -> Figure:
+    """Draw images of each class as they are in their files, one row a class.
 
     Args:
-        images: ``(N, H, W) uint8``, grey.
-        labels: N class names; the rows of the sheet are in alphabetical order.
-        path: where the sheet goes; the suffix gives the format (``.png``).
-        per_class: images in a row; a class with fewer leaves the rest of its row empty.
-
-    Raises:
-        CxrnetError: no images, not one label an image, or ``per_class`` below 1.
+        manifest: every file readable.
+        classes: in the order of the rows.
+        per_class: images in a row, taken at even distances from the class.
     """
-    if len(images) == 0 or len(images) != len(labels):
-        raise CxrnetError(f"contact sheet: {len(images)} images and {len(labels)} labels; give one label an image")
-    if per_class < 1:
-        raise CxrnetError(f"contact sheet: per_class is {per_class}; use 1 or more")
-    names = np.asarray(labels, dtype=str)
-    classes = np.unique(names)
-    height = SIDE * images.shape[1] / images.shape[2]
-    # A Figure of its own, without pyplot: no window, no global state.
-    figure = matplotlib.figure.Figure(figsize=(0.3 + SIDE * per_class, height * len(classes)), dpi=DPI)
-    axes = figure.subplots(len(classes), per_class, squeeze=False)
-    for row, name in zip(axes, classes, strict=True):
-        row[0].set_ylabel(name, fontsize=9)
-        for axis in row:
-            axis.set(xticks=[], yticks=[])
-            axis.spines[:].set_visible(False)
-        for axis, image in zip(row, images[names == name], strict=False):
-            axis.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="antialiased")
-    left = 0.3 / (0.3 + SIDE * per_class)
-    figure.subplots_adjust(left=left, right=1, bottom=0, top=1, wspace=0.02, hspace=0.02)
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    rows = [[_thumbnail(path) for path in _spread(manifest, name, per_class)["path"]] for name in classes]
+    return contact_sheet(rows, classes, ())
+
+
+def augmented_sheet(
+    images: UInt8Array,
+    manifest: pd.DataFrame,
+    classes: Sequence[str],
+    augment: v2.Transform,
+    per_class: int,
+    views: int,
+) -> Figure:
+    """Draw images as the network sees them, and beside each what augmentation makes of it, one row an image.
+
+    Args:
+        images: ``(N, H, W) uint8``; the index of the manifest says which belongs to a row.
+        manifest: rows of the images to choose from.
+        classes: in the order of the rows.
+        augment: of one image ``(1, H, W) uint8``; draws from torch's random state.
+        per_class: images of each class.
+        views: of each image.
+    """
+    rows, names = [], []
+    for name in classes:
+        for place in _spread(manifest, name, per_class).index:
+            image = torch.from_numpy(images[place]).unsqueeze(0)
+            rows.append([images[place], *(augment(image)[0].numpy() for _ in range(views))])
+            names.append(name)
+    return contact_sheet(rows, names, ["original", *["augmented"] * views])
+
+
+@styled
+def contact_sheet(rows: Sequence[Sequence[UInt8Array]], names: Sequence[str], titles: Sequence[str]) -> Figure:
+    """Draw images in rows, with a name before each row; no image is stretched.
+
+    Args:
+        rows: grey images, ``(h, w) uint8`` of any size; each is drawn as large as its cell allows, in its own aspect
+            ratio. A short row leaves its last cells empty.
+        names: one for each row.
+        titles: above the first columns.
+    """
+    columns = max(map(len, rows))
+    aspects = [image.shape[0] / image.shape[1] for row in rows for image in row]
+    height = SIDE * min(max(aspects), 1.25)  # one very tall image doesn't blow up all rows
+    figure = Figure(figsize=(SIDE * columns, height * len(rows)))
+    axes = figure.subplots(len(rows), columns, squeeze=False, gridspec_kw=FULL | {"wspace": GAP, "hspace": GAP})
+    for cells, row, name in zip(axes, rows, names, strict=True):
+        place = {"transform": cells[0].transAxes, "ha": "right", "va": "center"}
+        cells[0].text(-0.08, 0.5, textwrap.fill(name, 16), **place)
+        for cell in cells:
+            cell.set_axis_off()
+        for cell, image in zip(cells, row, strict=False):
+            cell.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="antialiased")
+    for cell, title in zip(axes[0], titles, strict=False):
+        cell.set_title(title)
+    return figure
+
+
+def _spread(manifest: pd.DataFrame, label: str, number: int) -> pd.DataFrame:
+    """Rows of a class at even distances: a manifest is sorted, and neighbours come from one hospital or patient."""
+    rows = manifest[manifest["label"] == label]
+    return rows.iloc[np.unique(np.linspace(0, len(rows) - 1, number).round().astype(int))]
+
+
+def _thumbnail(path: str) -> UInt8Array:
+    """The image of a file, its longer side as many pixels as a cell has."""
+    image = read_image(Path(path).read_bytes(), path)
+    scale = SIDE * DPI / max(image.shape)
+    height, width = (max(1, round(side * scale)) for side in image.shape)
+    return resize(image, (height, width), "stretch")

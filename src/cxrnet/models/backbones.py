@@ -1,31 +1,47 @@
-"""Backbones: convolutional networks that turn (N, 3, H, W) into a map of features (N, C, h, w).
+"""Backbones: networks that turn (N, 3, H, W) into a map of features (N, C, h, w), or into features (N, F).
 
-A backbone is an ``nn.Sequential`` that keeps the published parameter names (torchvision's ``features.0.0.weight``,
-``layer1.0.conv1.weight``), so that published weight files load without renaming. To add one, write a function
-that returns such a module and enter it in :data:`BACKBONES`.
+A backbone of this module is an ``nn.Sequential`` that keeps the published parameter names (torchvision's
+``features.0.0.weight``, ``layer1.0.conv1.weight``), so that published weight files load without renaming. To add
+one, write a function that returns such a module and enter it in :data:`BACKBONES`. Every network of timm is a backbone
+too, as ``timm/<name>`` (:mod:`cxrnet.models.timm_backbones`).
 """
 
+import copy
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
+import torch
 import torchvision.models as tv
 from torch import nn
 
 from cxrnet.errors import CxrnetError
+from cxrnet.models.published import Published, Size, from_url
+
+TIMM = "timm/"
+_ROWS = ("features", "blocks", "stages", "layers", "body")  # what networks call their row of blocks
+IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of images scaled to 0..1, as torchvision's weights want them
+IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
 class BackboneSpec:
-    """How to make a backbone and where its ImageNet weights are published.
+    """How to make a backbone, and what belongs to its weights.
 
     Attributes:
-        build: makes the backbone with random weights.
-        imagenet: torchvision's entry of the published weights; ``None`` where there are none.
+        build: makes the backbone with random weights for images of a height and width.
+        published: its ImageNet weights; ``None`` where there are none.
+        mean: per channel, of images scaled to 0..1, that the weights want.
+        std: per channel, of images scaled to 0..1, that the weights want.
+        own_pool: it gives features (N, F) instead of a map.
     """
 
-    build: Callable[[], nn.Sequential]
-    imagenet: tv.WeightsEnum | None
+    build: Callable[[Size], nn.Module]
+    published: Published | None
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    own_pool: bool = False
 
 
 def _features_of(model: tv.MobileNetV2 | tv.VGG) -> nn.Sequential:
@@ -57,14 +73,16 @@ def _custom_cnn() -> nn.Sequential:
     return nn.Sequential(blocks)
 
 
+def _spec(build: Callable[[], nn.Sequential], weights: tv.WeightsEnum | None) -> BackboneSpec:
+    return BackboneSpec(lambda _size: build(), from_url(weights.url) if weights is not None else None)
+
+
 BACKBONES: dict[str, BackboneSpec] = {
-    "mobilenet_v2": BackboneSpec(
-        lambda: _features_of(tv.mobilenet_v2(weights=None)), tv.MobileNet_V2_Weights.IMAGENET1K_V1
-    ),
-    "resnet50": BackboneSpec(_resnet50, tv.ResNet50_Weights.IMAGENET1K_V2),
-    "vgg16": BackboneSpec(lambda: _features_of(tv.vgg16(weights=None)), tv.VGG16_Weights.IMAGENET1K_V1),
-    "vgg19": BackboneSpec(lambda: _features_of(tv.vgg19(weights=None)), tv.VGG19_Weights.IMAGENET1K_V1),
-    "custom_cnn": BackboneSpec(_custom_cnn, None),
+    "mobilenet_v2": _spec(lambda: _features_of(tv.mobilenet_v2(weights=None)), tv.MobileNet_V2_Weights.IMAGENET1K_V1),
+    "resnet50": _spec(_resnet50, tv.ResNet50_Weights.IMAGENET1K_V2),
+    "vgg16": _spec(lambda: _features_of(tv.vgg16(weights=None)), tv.VGG16_Weights.IMAGENET1K_V1),
+    "vgg19": _spec(lambda: _features_of(tv.vgg19(weights=None)), tv.VGG19_Weights.IMAGENET1K_V1),
+    "custom_cnn": _spec(_custom_cnn, None),
 }
 
 
@@ -74,21 +92,53 @@ def backbone_spec(name: str) -> BackboneSpec:
     Raises:
         CxrnetError: there is no backbone of that name.
     """
-    if name not in BACKBONES:
-        raise CxrnetError(f"model.backbone: '{name}' is not known; choose one of {', '.join(BACKBONES)}")
-    return BACKBONES[name]
+    if name in BACKBONES:
+        return BACKBONES[name]
+    if str(name).startswith(TIMM):
+        from cxrnet.models.timm_backbones import timm_spec
+
+        return timm_spec(name.removeprefix(TIMM))
+    raise CxrnetError(f"model.backbone: '{name}' is not known; choose one of {', '.join(BACKBONES)}, or {TIMM}<name>")
 
 
 def stages(backbone: nn.Module) -> dict[str, nn.Module]:
     """The parts of a backbone in forward order, by the names that a phase's ``trainable: {from: ...}`` takes.
 
     ResNet50: ``conv1, bn1, relu, maxpool, layer1 ... layer4``; MobileNetV2: ``features.0 ... features.18``;
-    VGG: ``features.0 ...``; custom CNN: ``block1, block2, block3``.
+    VGG: ``features.0 ...``; custom CNN: ``block1, block2, block3``. Of a timm backbone the children, and in place of
+    ``blocks``, ``stages``, ``layers``, ``features`` and ``body`` the children of those (``blocks.0 ...``).
     """
     found: dict[str, nn.Module] = {}
     for name, part in backbone.named_children():
-        if name == "features":
-            found |= {f"features.{child}": module for child, module in part.named_children()}
-        else:
-            found[name] = part
+        inner = dict(part.named_children()) if name in _ROWS else {}
+        found |= {f"{name}.{child}": module for child, module in inner.items()} or {name: part}
     return found
+
+
+def output_shapes(backbone: nn.Module, size: Size) -> dict[str, torch.Size]:
+    """Shapes of what the parts of a backbone give for one image, by the names of :func:`stages`.
+
+    Shapes are computed without any arithmetic, on torch's meta device.
+
+    Args:
+        backbone: left as it is.
+        size: height and width of the image.
+
+    Returns:
+        A shape for each part that gives one tensor, and that of the backbone as a whole under ``""``.
+
+    Raises:
+        RuntimeError, AssertionError, ValueError: the backbone can't work on such an image.
+    """
+    shapes: dict[str, torch.Size] = {}
+
+    def note(name: str, _module: nn.Module, _inputs: object, output: object) -> None:
+        if isinstance(output, torch.Tensor):
+            shapes[name] = output.shape
+
+    shadow = copy.deepcopy(backbone).to("meta").eval()
+    for name, part in {**stages(shadow), "": shadow}.items():
+        part.register_forward_hook(partial(note, name))
+    with torch.no_grad():
+        shadow(torch.empty(1, 3, *size, device="meta"))
+    return shapes

@@ -18,7 +18,7 @@ from torch import Tensor
 from cxrnet.errors import CxrnetError
 from cxrnet.models.network import Network, NetworkConfig
 
-FORMAT = 1
+FORMAT = 2  # 1 was before windowed pooling, batch norm in the head and sigmoids
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,8 @@ class Bundle:
         network: on the CPU, in evaluation mode.
         resize: the rule by which images were brought to ``network.config.size``: ``stretch``, ``pad`` or ``crop``.
         temperature: the logits are divided by it before the softmax; 1 leaves them as they are.
-        operating_points: decision rules by name; empty where the largest probability decides.
+        operating_points: threshold by class (:mod:`cxrnet.evaluation.operating_points`); empty where the largest
+            probability decides.
         manifest_digest: of the data that it was trained on.
         versions: of the packages that trained it.
         training: the resolved configuration of the run.
@@ -38,7 +39,7 @@ class Bundle:
     network: Network
     resize: Literal["stretch", "pad", "crop"]
     temperature: float
-    operating_points: dict[str, Any]
+    operating_points: dict[str, float]
     manifest_digest: str
     versions: dict[str, str]
     training: dict[str, Any]
@@ -88,12 +89,16 @@ def load_bundle(folder: str | Path) -> Bundle:
     ) as error:
         reason = str(error).splitlines()[0]
         raise CxrnetError(f"bundle: '{folder}' is damaged ({reason}); copy it again or train anew") from error
-    raise CxrnetError(f"bundle: '{folder}' has format {values['format']}, this cxrnet reads {FORMAT}; update cxrnet")
+    raise CxrnetError(
+        f"bundle: '{folder}' has format {values['format']}, this cxrnet reads {FORMAT}; use one that fits"
+    )
 
 
 def _from_description(values: dict[str, Any], tensors: dict[str, Tensor]) -> Bundle:
     network = Network(NetworkConfig.from_dict(values["network"]))
     network.load_state_dict(tensors)
+    if values["output"] != network.config.output:
+        raise ValueError(f"its output is {values['output']}, its network's {network.config.output}")
     others = {name: values[name] for name in Bundle.__dataclass_fields__ if name != "network"}
     return Bundle(network=network.eval().requires_grad_(False), **others)
 
@@ -102,7 +107,7 @@ def _description(bundle: Bundle) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "network": bundle.network.config.to_dict(),
-        "output": "softmax",
+        "output": bundle.network.config.output,
         "resize": bundle.resize,
         "temperature": bundle.temperature,
         "operating_points": bundle.operating_points,

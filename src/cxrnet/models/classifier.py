@@ -5,12 +5,14 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torchmetrics import MetricCollection
 from torchmetrics.classification import (
     MulticlassAccuracy,
     MulticlassAUROC,
+    MulticlassF1Score,
     MulticlassRecall,
     MulticlassSpecificity,
 )
@@ -28,8 +30,9 @@ class Classifier(pl.LightningModule):
     A batch holds ``label`` (B,) int64 and either ``image`` (B, 1, H, W) uint8 or ``features`` (B, F) float32, the
     output of the frozen part computed beforehand.
 
-    Logged every epoch: ``train_loss, train_accuracy, train_auc, val_loss, val_accuracy, val_auc`` (macro,
-    one-vs-rest) and ``val_sensitivity_<class>, val_specificity_<class>``.
+    Logged every epoch is what :func:`metric_names` lists. Both losses include ``Network.penalty``, as
+    Keras's do, so that the two curves show the same quantity. ``auc`` is the macro one-vs-rest area,
+    ``cosine_similarity`` the mean over images of that between the probabilities and the one-hot label.
 
     Args:
         network: trained in place; what is frozen stays as :func:`cxrnet.models.freezing.set_trainable` left it.
@@ -56,6 +59,9 @@ class Classifier(pl.LightningModule):
         )
         self.train_metrics = overall.clone(prefix="train_")
         self.val_metrics = overall.clone(prefix="val_")
+        self.val_metrics.add_metrics(
+            {"balanced_accuracy": MulticlassAccuracy(n_classes), "macro_f1": MulticlassF1Score(n_classes)}
+        )
         self.val_sensitivity = MulticlassRecall(n_classes, average="none")
         self.val_specificity = MulticlassSpecificity(n_classes, average="none")
         self._val_outputs: list[tuple[Tensor, Tensor]] = []
@@ -69,7 +75,7 @@ class Classifier(pl.LightningModule):
     def training_step(self, batch: Batch) -> Tensor:
         """Loss of a batch."""
         logits = self(batch)
-        loss: Tensor = self.loss(logits, batch["label"])
+        loss: Tensor = self.loss(logits, batch["label"]) + self.network.penalty()
         self.train_metrics.update(_probabilities(logits), batch["label"])
         self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(logits), sync_dist=True)
         # Lightning computes these at the end of the epoch, before the callbacks' hooks; our own hook runs after them.
@@ -91,9 +97,11 @@ class Classifier(pl.LightningModule):
         self._val_outputs.clear()
         # Of all images at once: with class weights a mean over batches would depend on who shares a batch with whom.
         # Every process sees the whole validation split (see the data module), so nothing is averaged over processes.
-        self.log("val_loss", self.loss(logits, labels), sync_dist=False)
-        self.log_dict(self.val_metrics.compute())
+        self.log("val_loss", self.loss(logits, labels) + self.network.penalty(), sync_dist=False)
         classes = self.network.config.classes
+        one_hot = F.one_hot(labels, len(classes))
+        self.log("val_cosine_similarity", F.cosine_similarity(_probabilities(logits), one_hot).mean())
+        self.log_dict(self.val_metrics.compute())
         for name, metric in (("sensitivity", self.val_sensitivity), ("specificity", self.val_specificity)):
             self.log_dict({f"val_{name}_{c}": v for c, v in zip(classes, metric.compute(), strict=True)})
             metric.reset()
@@ -107,10 +115,12 @@ class Classifier(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": self.lr_schedule(optimizer)}
 
 
-def val_metric_names(classes: Sequence[str]) -> tuple[str, ...]:
-    """What a classifier logs of the validation split, and what can therefore be monitored."""
-    per_class = (f"val_{metric}_{name}" for metric in ("sensitivity", "specificity") for name in classes)
-    return ("val_loss", "val_accuracy", "val_auc", *per_class)
+def metric_names(classes: Sequence[str]) -> tuple[str, ...]:
+    """What a classifier logs every epoch, and what can therefore be monitored."""
+    overall = ("loss", "accuracy", "auc")
+    of_val = (*overall, "balanced_accuracy", "macro_f1", "cosine_similarity")
+    per_class = (f"{metric}_{name}" for metric in ("sensitivity", "specificity") for name in classes)
+    return (*(f"val_{name}" for name in (*of_val, *per_class)), *(f"train_{name}" for name in overall))
 
 
 def _probabilities(logits: Tensor) -> Tensor:

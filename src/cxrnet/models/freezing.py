@@ -3,22 +3,25 @@
 =====================  =====================================================================================
 ``head``               the head alone; the backbone is frozen
 ``all``                everything
-``{from: layer3}``     the head and the backbone from that stage on (names: ``cxrnet.models.backbones.stages``)
-``{last: 100}``        the head and the last 100 layers of the backbone, where every convolution, batch norm,
-                       activation, pooling and addition is a layer. For ResNet50 this is the count of Keras; in its
-                       VGG an activation is part of its convolution, and its MobileNetV2 has padding layers besides
+``{from: layer3}``     the head and the backbone from that part on (names: ``cxrnet.models.backbones.stages``)
+``{stages: 2}``        the head and the last 2 stages of the backbone, a stage being what works at one resolution
+                       (``cxrnet.models.layers.stage_groups``)
+``{last: 100}``        the head and the last 100 layers of the backbone, counted as Keras counts them
+                       (``cxrnet.models.layers.layers``)
 ``{fraction: 0.3}``    the head and that share of the backbone's layers, counted the same way from the end
 =====================  =====================================================================================
+
+All layers, or all stages, are the whole backbone, with the parameters that belong to none (a class token, say).
 """
 
-import operator
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import chain
 
-import torch
-from torch import fx, nn
+from torch import nn
 
 from cxrnet.errors import CxrnetError
 from cxrnet.models.backbones import stages
+from cxrnet.models.layers import layers, stage_groups
 from cxrnet.models.network import Network
 
 Trainable = str | Mapping[str, str | int | float]
@@ -30,7 +33,7 @@ def set_trainable(network: Network, trainable: Trainable) -> None:
     Raises:
         CxrnetError: the specification is not one of this module's table, or names an unknown stage.
     """
-    chosen = {id(p) for module in _trainable_modules(network.backbone, trainable) for p in module.parameters()}
+    chosen = {id(p) for module in _trainable_modules(network, trainable) for p in module.parameters()}
     for parameter in network.backbone.parameters():
         parameter.requires_grad = id(parameter) in chosen
     for parameter in network.head.parameters():
@@ -45,12 +48,14 @@ def describe(trainable: Trainable) -> str:
     ((kind, value),) = trainable.items()
     return {
         "from": f"from {value}",
+        "stages": f"last {value} stages",
         "last": f"last {value} layers",
         "fraction": f"last {value} of the layers",
     }[kind]
 
 
-def _trainable_modules(backbone: nn.Module, trainable: Trainable) -> list[nn.Module]:
+def _trainable_modules(network: Network, trainable: Trainable) -> Sequence[nn.Module]:
+    backbone = network.backbone
     match trainable:
         case "head":
             return []
@@ -58,12 +63,16 @@ def _trainable_modules(backbone: nn.Module, trainable: Trainable) -> list[nn.Mod
             return [backbone]
         case {"from": str(stage), **rest} if not rest:
             return _from_stage(backbone, stage)
+        case {"stages": int(count), **rest} if not rest and count > 0:
+            groups = stage_groups(backbone, network.config.size)
+            return [backbone] if count >= len(groups) else list(chain(*groups[-count:]))
         case {"last": int(count), **rest} if not rest and count > 0:
             return _last_layers(backbone, count)
         case {"fraction": int() | float() as share, **rest} if not rest and 0 < share <= 1:
-            return _last_layers(backbone, round(share * len(_layers(backbone))))
+            return _last_layers(backbone, round(share * len(layers(backbone))))
     raise CxrnetError(
-        f"phase: trainable: {trainable} is not known; use head, all, {{from: STAGE}}, {{last: N}} or {{fraction: 0..1}}"
+        f"phase: trainable: {trainable} is not known; use head, all, {{from: STAGE}}, {{stages: N}}, {{last: N}} or "
+        "{fraction: 0..1}"
     )
 
 
@@ -76,16 +85,7 @@ def _from_stage(backbone: nn.Module, stage: str) -> list[nn.Module]:
 
 
 def _last_layers(backbone: nn.Module, count: int) -> list[nn.Module]:
-    return [layer for layer in _layers(backbone)[-count:] if layer is not None] if count else []
-
-
-def _layers(backbone: nn.Module) -> list[nn.Module | None]:
-    """Layers in forward order; an addition has no module and stands as ``None``."""
-    graph = fx.symbolic_trace(backbone).graph
-    modules = dict(backbone.named_modules())
-    additions = (operator.add, operator.iadd, torch.add)
-    return [
-        modules[str(node.target)] if node.op == "call_module" else None
-        for node in graph.nodes
-        if node.op == "call_module" or (node.op == "call_function" and node.target in additions)
-    ]
+    found = layers(backbone)
+    if count >= len(found):
+        return [backbone]
+    return [layer for layer in found[len(found) - count :] if layer is not None]

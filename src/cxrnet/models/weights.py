@@ -8,6 +8,7 @@ a path        a ``.safetensors`` file or a weights-only checkpoint
 
 import logging
 import socket
+import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,9 +23,16 @@ from torch import Tensor, nn
 
 from cxrnet.errors import CxrnetError
 from cxrnet.models.backbones import backbone_spec
+from cxrnet.models.published import Published, Size
 
 DOWNLOAD_TIMEOUT = 10.0  # seconds without an answer
 _WRAPPERS = ("module.", "network.", "backbone.")  # DDP, our checkpoints, our bundles
+
+# What reading a damaged file may end in: torch's reader of pickles checks little of what it finds.
+_UNREADABLE = (
+    OSError, EOFError, RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError, struct.error,
+    SafetensorError,
+)  # fmt: skip
 
 logger = logging.getLogger("cxrnet")
 
@@ -51,13 +59,14 @@ class LoadedWeights:
         return self.origin != "random"
 
 
-def load_weights(backbone: nn.Module, name: str, weights: str) -> LoadedWeights:
+def load_weights(backbone: nn.Module, name: str, weights: str, size: Size) -> LoadedWeights:
     """Load weights into a backbone in place.
 
     Args:
         backbone: as built by :mod:`cxrnet.models.backbones`.
         name: the backbone's name.
         weights: ``auto``, ``imagenet``, ``none`` or the path of a file.
+        size: height and width of the images that the backbone was built for.
 
     Raises:
         CxrnetError: ``imagenet`` can't be had, or the file is missing, unreadable, or of another architecture.
@@ -66,30 +75,31 @@ def load_weights(backbone: nn.Module, name: str, weights: str) -> LoadedWeights:
         return LoadedWeights("random", "not asked for (model.weights=none)")
     if weights not in ("auto", "imagenet"):
         return _from_file(backbone, name, Path(weights))
-    published = backbone_spec(name).imagenet
+    published = backbone_spec(name).published
     if published is None:
         if weights == "imagenet":
             raise CxrnetError(f"model.weights: there are no ImageNet weights for {name}; use auto, none or a file")
         return LoadedWeights("random", f"none are published for {name}")
     try:
         with _timeout(DOWNLOAD_TIMEOUT):
-            state = torch.hub.load_state_dict_from_url(
-                published.url, map_location="cpu", check_hash=True, progress=False, weights_only=True
-            )
-    except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
+            state = published.fetch(size)
+    except (*_UNREADABLE, UnpicklingError) as error:
         # URLError and time-outs are OSErrors, a wrong hash is a RuntimeError; the rest is a damaged file in the cache.
-        return _unavailable(name, weights, published.url, error)
-    unused = _fill(backbone, state, name, published.url)
-    return LoadedWeights("imagenet", published.url, unused=unused)
+        return _unavailable(name, weights, published, error)
+    unused = _fill(backbone, state, name, published.address)
+    return LoadedWeights("imagenet", published.address, unused=unused)
 
 
-def _unavailable(name: str, weights: str, url: str, error: Exception) -> LoadedWeights:
-    cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
-    line = f"ImageNet weights for {name} can't be had: {url} ({_first_line(error)}), and '{cached}' isn't there"
-    if cached.is_file():
-        line = f"ImageNet weights for {name} can't be had: '{cached}' is damaged ({type(error).__name__}); delete it"
+def _unavailable(name: str, weights: str, published: Published, error: Exception) -> LoadedWeights:
+    cached = published.cached()
+    line = f"ImageNet weights for {name} can't be had: "
+    if cached is not None and cached.is_file():
+        line += f"'{cached}' is damaged ({type(error).__name__}); delete it"
+    else:
+        line += f"{published.address} ({_first_line(error)})" + (f", and '{cached}' isn't there" if cached else "")
     if weights == "imagenet":
-        raise CxrnetError(f"model.weights: {line}; put a good file there or name one with model.weights=<file>")
+        place = "put a good file there or " if cached else ""
+        raise CxrnetError(f"model.weights: {line}; {place}name one with model.weights=<file>")
     logger.warning("%s. Training from scratch, with nothing frozen.", line)
     return LoadedWeights("random", line, fallback=True)
 
@@ -103,7 +113,7 @@ def _from_file(backbone: nn.Module, name: str, path: Path) -> LoadedWeights:
             if path.suffix == ".safetensors"
             else torch.load(path, map_location="cpu", weights_only=True)
         )
-    except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
+    except _UNREADABLE as error:
         raise CxrnetError(f"model.weights: '{path}' can't be read ({_first_line(error)})") from error
     except UnpicklingError as error:  # weights_only refuses anything that could run code
         raise CxrnetError(

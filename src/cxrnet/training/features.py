@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from cxrnet.data.datamodule import Batch, XrayDataModule, eval_loader, train_loader
+from cxrnet.data.datamodule import XrayDataModule
+from cxrnet.data.loaders import Batch, eval_loader, train_loader
 from cxrnet.models.network import Network
 
 
@@ -68,8 +69,9 @@ class FeatureDataModule(pl.LightningDataModule):
             self.tables[split] = FeatureDataset(table, labels)
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Shuffled features."""
-        return train_loader(self.tables["train"], self.data.batch_size, self.data.seed, 0, self.trainer)
+        """Features in the order of the images' sampler."""
+        data = self.data
+        return train_loader(self.tables["train"], data.sampler, data.batch_size, data.seed, 0, self.trainer)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Features of the validation images, in order."""

@@ -2,8 +2,11 @@
 
 import dataclasses
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
+
+from omegaconf import DictConfig, OmegaConf
 
 from cxrnet.errors import CxrnetError
 from cxrnet.models.freezing import Trainable
@@ -51,16 +54,17 @@ class Schedule:
 
     Attributes:
         phases: in order.
-        monitor: the validation metric that decides which epoch is best.
+        monitor: the metric that decides which epoch is best, see :func:`cxrnet.models.classifier.metric_names`.
         mode: ``min`` or ``max`` of the monitored metric.
-        scratch: takes the place of the phases that train the head alone when the weights are random.
+        scratch: takes the place of the phases that train the head alone when the weights are random; ``None`` where
+            no phase does.
         views: augmented views of each training image while the backbone is frozen; 0 trains the head the long way,
             on images.
         max_epochs: caps every phase; ``None`` for no cap.
     """
 
     phases: tuple[Phase, ...]
-    scratch: Phase
+    scratch: Phase | None
     monitor: str
     mode: Literal["min", "max"]
     views: int
@@ -70,10 +74,13 @@ class Schedule:
         """Refuse what is no schedule.
 
         Raises:
-            CxrnetError: scratch is no phase, or views or max_epochs are no such numbers.
+            CxrnetError: scratch is missing where it is needed, or views or max_epochs are no such numbers.
         """
-        if not isinstance(self.scratch, Phase):
-            raise CxrnetError("schedule.scratch: there is none; give the phase that trains random weights")
+        heads = [phase.name for phase in self.phases if phase.trainable == "head"]
+        if heads and not isinstance(self.scratch, Phase):
+            raise CxrnetError(
+                f"schedule.scratch: there is none; give the phase that trains random weights instead of '{heads[0]}'"
+            )
         if not isinstance(self.views, int) or self.views < 0:
             raise CxrnetError(f"schedule.views: {self.views}; give a whole number of views, or 0 to train on images")
         if self.max_epochs is not None and (not isinstance(self.max_epochs, int) or self.max_epochs < 1):
@@ -83,16 +90,16 @@ class Schedule:
 def enabled_phases(schedule: Schedule, pretrained: bool) -> tuple[Phase, ...]:
     """The phases that will run.
 
-    Random weights are never frozen: without pretrained weights ``schedule.scratch`` takes the place of the phases
-    that train the head alone, and every later phase trains everything.
+    Random weights are never frozen. Without pretrained weights ``schedule.scratch`` takes the place of the phases
+    that train the head alone; of the phases after it the last one trains everything, and those on the way there, which
+    train a part of the backbone, are left out.
 
     Raises:
         CxrnetError: none is enabled, or two have one name.
     """
     phases = [phase for phase in schedule.phases if phase.enabled]
     if not pretrained:
-        later = [phase for phase in phases if phase.trainable != "head"]
-        phases = [schedule.scratch, *(dataclasses.replace(phase, trainable="all") for phase in later)]
+        phases = _unfrozen(phases, schedule.scratch)
     names = [phase.name for phase in phases]
     if not phases:
         raise CxrnetError("schedule.phases: no phase is enabled; enable one (finetune=true) or take another schedule")
@@ -101,6 +108,31 @@ def enabled_phases(schedule: Schedule, pretrained: bool) -> tuple[Phase, ...]:
     if schedule.max_epochs is not None:
         phases = [_capped(phase, schedule.max_epochs) for phase in phases]
     return tuple(phases)
+
+
+def check_finetune(finetune: bool | None, schedule: DictConfig) -> None:
+    """Refuse a ``finetune`` that no phase listens to.
+
+    Args:
+        finetune: as the user gave it; ``None`` if not at all.
+        schedule: not resolved, so that it still says which phases are ``enabled: ${finetune}``.
+
+    Raises:
+        CxrnetError: ``finetune`` is given and would change nothing.
+    """
+    if finetune is not None and "${finetune}" not in OmegaConf.to_yaml(schedule):
+        raise CxrnetError(
+            f"finetune={str(finetune).lower()}: no phase of this schedule is 'enabled: ${{finetune}}'; leave finetune "
+            "out, or take schedule=transfer"
+        )
+
+
+def _unfrozen(phases: Sequence[Phase], scratch: Phase | None) -> list[Phase]:
+    """The phases for random weights; see :func:`enabled_phases`."""
+    later = [phase for phase in phases if phase.trainable != "head"]
+    kept = [phase for phase in later if phase.trainable == "all" or phase is later[-1]]
+    first = [scratch] if scratch is not None and len(later) < len(phases) else []
+    return [*first, *(dataclasses.replace(phase, trainable="all") for phase in kept)]
 
 
 def _capped(phase: Phase, epochs: int) -> Phase:

@@ -1,0 +1,25 @@
+"""Memory of the process: what is freed is kept for the next batch."""
+
+import ctypes
+import sys
+
+# glibc's malloc.h
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4
+
+
+def keep_freed_memory() -> bool:
+    """Make the C library of Linux keep freed blocks instead of handing them back to the system.
+
+    Every batch allocates and frees activations of many megabytes. By default each of them is fetched from the system
+    and returned to it, and the system clears every page anew: on two cores that took as much time as the arithmetic
+    (docs/benchmarks.md). The memory in use grows to what one batch needs at most and stays there.
+
+    Returns:
+        Whether it could be done; elsewhere than on Linux with glibc nothing changes.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:  # another C library, such as musl
+        return False
+    return bool(mallopt(_MMAP_MAX, 0) and mallopt(_TRIM_THRESHOLD, 2**31 - 1))
