@@ -5,7 +5,9 @@ import pytest
 from sklearn import metrics as reference
 
 from cxrnet.errors import CxrnetError
-from cxrnet.evaluation.metrics import counts_of, evaluate
+from cxrnet.evaluation.bootstrap import units_of
+from cxrnet.evaluation.calibration import expected_calibration_error, top_label
+from cxrnet.evaluation.metrics import counts_of, evaluate, evaluate_resampled
 from cxrnet.evaluation.predictions import probabilities_of
 
 
@@ -23,10 +25,15 @@ def test_figures_equal_scikit_learn(make_table, classes, seed):
         "balanced_accuracy": reference.balanced_accuracy_score(codes, called),
         "macro_f1": reference.f1_score(codes, called, average="macro"),
         "log_loss": reference.log_loss(codes, probabilities),
+        "cosine_similarity": np.diag(reference.pairwise.cosine_similarity(one_hot, probabilities)).mean(),
         "roc_auc_macro": reference.roc_auc_score(one_hot, probabilities, average="macro"),
         "roc_auc_weighted": reference.roc_auc_score(one_hot, probabilities, average="weighted"),
         "pr_auc_macro": reference.average_precision_score(one_hot, probabilities, average="macro"),
+        "brier": np.square(one_hot - probabilities).sum(axis=1).mean(),
+        "ece": expected_calibration_error(*top_label(probabilities, codes), 15, "equal_width"),
+        "ece_equal_mass": expected_calibration_error(*top_label(probabilities, codes), 15, "equal_mass"),
     }
+    assert {*expected, "per_class"} == set(figures)
     for name, value in expected.items():
         assert figures[name] == {"value": pytest.approx(value, abs=1e-12), "n": 97}, name
     for index, name in enumerate(classes):
@@ -39,7 +46,9 @@ def test_figures_equal_scikit_learn(make_table, classes, seed):
             "f1": (reference.f1_score(positive, hit), (positive | hit).sum()),
             "roc_auc": (reference.roc_auc_score(positive, probabilities[:, index]), 97),
             "pr_auc": (reference.average_precision_score(positive, probabilities[:, index]), 97),
+            "brier": (reference.brier_score_loss(positive, probabilities[:, index]), 97),
         }
+        assert set(per_class) == set(figures["per_class"][name])
         for figure, (value, n) in per_class.items():
             assert figures["per_class"][name][figure] == {"value": pytest.approx(value, abs=1e-12), "n": n}, figure
 
@@ -86,9 +95,54 @@ def test_class_that_is_never_called(make_table):
     assert figures["macro_f1"]["value"] is not None
 
 
-def test_figures_are_plain_json_without_nan(make_table):
-    figures = evaluate(make_table(labels=["Covid", "Normal"]))
+@pytest.mark.parametrize("resamples", [0, 100])
+def test_figures_are_plain_json_without_nan(make_table, resamples):
+    figures = evaluate(make_table(labels=["Covid", "Normal"] * 3), resamples)
     assert json.loads(json.dumps(figures, allow_nan=False)) == figures
+
+
+def every(figures):
+    yield from (metric for name, metric in figures.items() if name != "per_class")
+    yield from (metric for of_class in figures["per_class"].values() for metric in of_class.values())
+
+
+def test_intervals_change_no_value(make_table):
+    table = make_table()
+    plain, with_intervals = evaluate(table), evaluate(table, 100)
+    for metric, same in zip(every(plain), every(with_intervals), strict=True):
+        assert set(metric) == {"value", "n"}
+        assert metric.items() <= same.items()
+        assert same["interval"][0] <= same["value"] <= same["interval"][1]
+
+
+def test_a_seed_gives_the_same_intervals(make_table):
+    table = make_table()
+    assert evaluate(table, 100, seed=1) == evaluate(table, 100, seed=1)
+    assert evaluate(table, 100, seed=1) != evaluate(table, 100, seed=2)
+
+
+def test_what_has_no_value_has_no_interval(make_table):
+    for metric in every(evaluate(make_table(labels=["Covid", "Normal"] * 10), 100)):
+        assert (metric["value"] is None) != ("interval" in metric or "interval_reason" in metric)
+
+
+def test_tables_of_the_same_images_are_drawn_alike(make_table):
+    table = make_table(n=200, strength=1.0)
+    better = make_table(n=200, strength=1.5)
+    units = units_of(table)
+    _, first = evaluate_resampled(table, units, 200, 0)
+    _, second = evaluate_resampled(better, units, 200, 0)
+    alone = np.var(first["", "accuracy"]) + np.var(second["", "accuracy"])
+    assert np.var(first["", "accuracy"] - second["", "accuracy"]) < 0.5 * alone
+    assert first["Covid", "roc_auc"].shape == (200,)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"), [({"resamples": 5}, "resamples: 5"), ({"level": 95}, "level: 95 is no")]
+)
+def test_settings_that_give_no_interval(make_table, changes, message):
+    with pytest.raises(CxrnetError, match=message):
+        evaluate(make_table(), **{"resamples": 100, **changes})
 
 
 def test_rounded_probabilities_of_another_program(make_table):

@@ -46,8 +46,18 @@ def test_file_holds_the_same_table(make_table, tmp_path, suffix):
 
 
 def test_further_columns_are_kept(make_table, tmp_path):
-    write_predictions(make_table(n=3).assign(age=[40, 50, 60]), tmp_path / "p.csv")
-    assert list(read_predictions(tmp_path / "p.csv")["age"]) == [40, 50, 60]
+    write_predictions(make_table(n=3).assign(weight=[40, 50, 60]), tmp_path / "p.csv")
+    assert list(read_predictions(tmp_path / "p.csv")["weight"]) == [40, 50, 60]
+
+
+def test_what_a_bootstrap_and_subgroups_need_comes_along_where_the_data_have_it(make_table):
+    rows = make_table(n=3)[list(ROW_COLUMNS)].assign(
+        label=["a", "b", "a"], sex=["F", None, "M"], age=[40, 50, 60], view=pd.NA, finding="x"
+    )
+    table = make_predictions(rows, ("a", "b"), np.zeros((3, 2), np.float32))
+    assert table["sex"].fillna("unknown").tolist() == ["F", "unknown", "M"]
+    assert table["age"].tolist() == ["40", "50", "60"]
+    assert not {"view", "group_id", "finding"} & set(table.columns)
 
 
 def _broken(table, how):

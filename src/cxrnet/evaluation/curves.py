@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from cxrnet.evaluation.style import FAINT, FULL, PALETTE, legend_below, save, styled
+from cxrnet.style import FAINT, FULL, PALETTE, legend_below, save, styled
 
 
 def save_curves(history: pd.DataFrame, kept_epoch: int, folder: Path) -> dict[str, Path]:

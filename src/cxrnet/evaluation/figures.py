@@ -1,6 +1,6 @@
 """The figures of one split: functions of a table of predictions that return a ``matplotlib.figure.Figure``.
 
-Write one with :func:`cxrnet.evaluation.style.save`, which makes room for its labels.
+Write one with :func:`cxrnet.style.save`, which makes room for its labels.
 """
 
 import textwrap
@@ -18,7 +18,7 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 
 from cxrnet.evaluation.metrics import Metric, counts_of, evaluate, label_codes
 from cxrnet.evaluation.predictions import classes_of, probabilities_of
-from cxrnet.evaluation.style import DASHES, FAINT, FULL, INK, PALETTE, legend_below, save, styled
+from cxrnet.style import DASHES, FAINT, FULL, INK, PALETTE, legend_below, save, styled
 
 
 def save_figures(predictions: pd.DataFrame, folder: Path, suffix: str = "") -> dict[str, Path]:

@@ -1,22 +1,27 @@
-"""The numbers of one split: accuracy, AUC, sensitivity, ..., each with the number of images behind it.
+"""The numbers of one split: accuracy, AUC, sensitivity, ..., each with the images behind it and its interval.
 
-Every figure is an object, ``{"value": 0.95, "n": 66}``, so that an interval can join it. A figure that cannot be
-computed says why, ``{"value": None, "n": 0, "reason": "no image is labelled Covid"}``: never 0 or NaN in silence.
+Every figure is an object, ``{"value": 0.95, "n": 66, "interval": [0.87, 0.98], "method": "bootstrap"}``. One that
+cannot be computed says why, ``{"value": None, "n": 0, "reason": "no image is labelled Covid"}``: never 0 or NaN in
+silence. One without an interval says why in ``interval_reason``.
 """
 
-from collections.abc import Sequence
-from typing import NotRequired, TypedDict
+from collections.abc import Iterator, Sequence
+from typing import NotRequired, TypedDict, cast
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from sklearn.metrics import average_precision_score, confusion_matrix, log_loss, roc_auc_score
+from sklearn.metrics import confusion_matrix
 
 from cxrnet.errors import CxrnetError
+from cxrnet.evaluation.bootstrap import Units, bootstrap, units_of
+from cxrnet.evaluation.intervals import LEVEL
 from cxrnet.evaluation.predictions import classes_of, probabilities_of
+from cxrnet.evaluation.uncertainty import Sample, Uncertainty, uncertainties
+from cxrnet.evaluation.weighted import MEANS, Figures, Key, Rows, make_rows, rows_behind, weighted_figures
 
 
-class Metric(TypedDict):
+class Metric(Uncertainty):
     """One figure."""
 
     value: float | None
@@ -35,9 +40,17 @@ class Evaluation(TypedDict):
     balanced_accuracy: Metric
     macro_f1: Metric
     log_loss: Metric
+    cosine_similarity: Metric
+    """Mean over images of the cosine between the probabilities and the one-hot label, as Keras's metric."""
     roc_auc_macro: Metric
     roc_auc_weighted: Metric
     pr_auc_macro: Metric
+    brier: Metric
+    """Squared distance of the probabilities to the one-hot label, mean over images, in 0..2."""
+    ece: Metric
+    """Expected calibration error of the called probability, 15 bins of equal width."""
+    ece_equal_mass: Metric
+    """The same of 15 bins of equally many images."""
     per_class: dict[str, dict[str, Metric]]
 
 
@@ -51,40 +64,76 @@ def gap(reason: str) -> Metric:
     return {"value": None, "n": 0, "reason": reason}
 
 
-def evaluate(predictions: pd.DataFrame) -> Evaluation:
-    """Compute every figure of one split.
+def evaluate(predictions: pd.DataFrame, resamples: int = 0, seed: int = 0, level: float = LEVEL) -> Evaluation:
+    """Compute every figure of one split, with intervals.
+
+    An interval holds for other patients in the same mix of classes: the split of a data set says nothing of how many
+    patients elsewhere have the disease, and of that precision, NPV, PR-AUC and accuracy depend.
 
     Args:
         predictions: the rows of one split, every label known.
+        resamples: of the bootstrap; 0 for no intervals.
+        seed: of the bootstrap; the same one gives the same intervals.
+        level: of the intervals.
 
     Returns:
         Plain Python values, ready for JSON. AUCs are one-vs-rest; ``pr_auc`` is the average precision. Macro
         figures are means over all classes, and have no value when one class has none.
 
     Raises:
-        CxrnetError: there are no rows, or labels are missing.
+        CxrnetError: there are no rows, labels are missing, or ``resamples`` or ``level`` won't do.
     """
-    codes = label_codes(predictions)
-    classes, probabilities = classes_of(predictions), probabilities_of(predictions)
-    n = len(codes)
-    counts = counts_of(predictions)
-    per_class = {
-        name: _class_metrics(name, counts, index, probabilities[:, index], codes == index)
-        for index, name in enumerate(classes)
-    }
-    support = counts.sum(axis=1)
-    # Tables of other programs hold rounded probabilities, and the log loss is defined for a distribution.
-    distribution = probabilities / probabilities.sum(axis=1, keepdims=True)
-    return {
-        "accuracy": measured(np.trace(counts) / n, n),
-        "balanced_accuracy": mean_over_classes(per_class, "sensitivity", n),
-        "macro_f1": mean_over_classes(per_class, "f1", n),
-        "log_loss": measured(log_loss(codes, distribution, labels=range(len(classes))), n),
-        "roc_auc_macro": mean_over_classes(per_class, "roc_auc", n),
-        "roc_auc_weighted": mean_over_classes(per_class, "roc_auc", n, weights=support),
-        "pr_auc_macro": mean_over_classes(per_class, "pr_auc", n),
-        "per_class": per_class,
-    }
+    if resamples:
+        return evaluate_resampled(predictions, units_of(predictions), resamples, seed, level)[0]
+    rows = rows_of(predictions)
+    return _nested(_metrics(rows, _figures_of(rows)))
+
+
+def evaluate_resampled(
+    predictions: pd.DataFrame, units: Units, resamples: int, seed: int, level: float = LEVEL
+) -> tuple[Evaluation, Figures]:
+    """Compute every figure of one split, and every figure of each resample.
+
+    Tables of the same images on the same units and seed are computed on the same resamples, so that their figures can
+    be compared resample by resample.
+
+    Args:
+        predictions: as for :func:`evaluate`.
+        units: what is drawn.
+        resamples: as there, more than 0.
+        seed: as there.
+        level: as there.
+
+    Returns:
+        The figures with intervals, and by class and name what they are in each resample, ``(resamples,)``, NaN where
+        one can't be computed. The class of what holds for all classes is empty.
+    """
+    if not 0 < level < 1:
+        raise CxrnetError(f"level: {level} is no share of intervals; give a number between 0 and 1, as 0.95")
+    rows = rows_of(predictions)
+    values, drawn = (
+        _figures_of(rows),
+        bootstrap(units, lambda weights: weighted_figures(rows, weights), resamples, seed),
+    )
+    metrics = _metrics(rows, values)
+    for key, uncertainty in uncertainties(Sample(rows, units, values, drawn, level)).items():
+        metrics[key].update(uncertainty)  # type: ignore[typeddict-item]
+    return _nested(metrics), drawn
+
+
+def rows_of(predictions: pd.DataFrame) -> Rows:
+    """Prepare a table for :func:`cxrnet.evaluation.weighted.weighted_figures`; raises as :func:`evaluate`."""
+    codes, called = label_codes(predictions), _codes(predictions, "predicted")
+    return make_rows(classes_of(predictions), codes, called, probabilities_of(predictions))
+
+
+def flat(evaluation: Evaluation) -> Iterator[tuple[str, Key, Metric]]:
+    """Every figure with its name (``accuracy``, ..., ``sensitivity_<class>``), and its class and name apart."""
+    for name, metric in evaluation.items():
+        if name != "per_class":
+            yield name, ("", name), metric  # type: ignore[misc]
+    for label, figures in evaluation["per_class"].items():
+        yield from ((f"{name}_{label}", (label, name), metric) for name, metric in figures.items())
 
 
 def label_codes(predictions: pd.DataFrame) -> npt.NDArray[np.intp]:
@@ -113,37 +162,39 @@ def _codes(predictions: pd.DataFrame, column: str) -> npt.NDArray[np.intp]:
     return np.asarray(predictions[column].map(order), dtype=np.intp)
 
 
-def _class_metrics(
-    name: str,
-    counts: npt.NDArray[np.int64],
-    index: int,
-    probability: npt.NDArray[np.float64],
-    positive: npt.NDArray[np.bool_],
-) -> dict[str, Metric]:
-    """One class against the rest. Figures that weigh positives against negatives need both in the table."""
-    tp = int(counts[index, index])
-    fn = int(counts[index].sum()) - tp
-    fp = int(counts[:, index].sum()) - tp
-    tn = int(counts.sum()) - tp - fn - fp
-    absent, alone = f"no image is labelled {name}", f"every image is labelled {name}"
-    one_sided = absent if tp + fn == 0 else alone if tn + fp == 0 else None
-    figures = {
-        "sensitivity": _proportion(tp, tp + fn, absent),
-        "specificity": _proportion(tn, tn + fp, alone),
-    }
-    if one_sided is not None:
-        return figures | {key: gap(one_sided) for key in ("precision", "npv", "f1", "roc_auc", "pr_auc")}
-    return figures | {
-        "precision": _proportion(tp, tp + fp, f"no image was called {name}"),
-        "npv": _proportion(tn, tn + fn, f"every image was called {name}"),
-        "f1": measured(2 * tp / (2 * tp + fp + fn), tp + fp + fn),
-        "roc_auc": measured(roc_auc_score(positive, probability), len(positive)),
-        "pr_auc": measured(average_precision_score(positive, probability), len(positive)),
-    }
+def _figures_of(rows: Rows) -> Figures:
+    """The figures of the table as it is."""
+    return weighted_figures(rows, np.ones((1, len(rows.codes))))
 
 
-def _proportion(part: int, whole: int, reason: str) -> Metric:
-    return measured(part / whole, whole) if whole else gap(reason)
+def _metrics(rows: Rows, values: Figures) -> dict[Key, Metric]:
+    """Every figure with its n, or with why it has no value."""
+    metrics = {}
+    for key, value in values.items():
+        missing = np.isnan(value[0])
+        metrics[key] = gap(_reason(rows, key, values)) if missing else measured(value[0], rows_behind(rows, key).sum())
+    return metrics
+
+
+def _reason(rows: Rows, key: Key, values: Figures) -> str:
+    """Why a figure has no value."""
+    label, figure = key
+    if figure in MEANS:
+        parts = [(label, MEANS[figure]) for label in rows.classes]
+        return next(_reason(rows, part, values) for part in parts if np.isnan(values[part][0]))
+    if not rows_behind(rows, (label, "sensitivity")).any():
+        return f"no image is labelled {label}"
+    if not rows_behind(rows, (label, "specificity")).any():
+        return f"every image is labelled {label}"
+    return f"{'no' if figure == 'precision' else 'every'} image was called {label}"
+
+
+def _nested(metrics: dict[Key, Metric]) -> Evaluation:
+    per_class: dict[str, dict[str, Metric]] = {}
+    for (label, figure), metric in metrics.items():
+        if not figure.endswith("_moved"):
+            per_class.setdefault(label, {})[figure] = metric
+    return cast(Evaluation, {**per_class.pop(""), "per_class": per_class})
 
 
 def mean_over_classes(

@@ -11,13 +11,14 @@ source             string   where the image comes from
 patient_id         string   missing where unknown
 logit_<class>      float32  one column a class
 prob_<class>       float64  softmax of the logits; the order of these columns is the order of the classes
-predicted          string   name of the class that was called
+predicted          string   name of the class that was called (:mod:`cxrnet.evaluation.operating_points`)
 =================  =======  ==============================================================================
 
-The predictions of any other program in this shape are as good as our own.
+Where the data have them, ``group_id`` (images that are copies of each other), ``view``, ``sex`` and ``age`` follow: a
+bootstrap and subgroups need them. The predictions of any other program in this shape are as good as our own.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,19 +26,27 @@ import numpy.typing as npt
 import pandas as pd
 
 from cxrnet.errors import CxrnetError
+from cxrnet.evaluation.operating_points import decide
 
 ROW_COLUMNS = ("image_id", "path", "label", "split", "source", "patient_id")
+OPTIONAL_COLUMNS = ("group_id", "view", "sex", "age")
 # Passes probabilities that another program rounded to four digits, fails sigmoids and percentages.
 SUM_TOLERANCE = 1e-3
 
 
-def make_predictions(rows: pd.DataFrame, classes: Sequence[str], logits: npt.NDArray[np.float32]) -> pd.DataFrame:
+def make_predictions(
+    rows: pd.DataFrame,
+    classes: Sequence[str],
+    logits: npt.NDArray[np.float32],
+    operating_points: Mapping[str, float] | None = None,
+) -> pd.DataFrame:
     """Put the logits of a model beside the images they were computed for.
 
     Args:
         rows: a manifest, or any table with its columns ``image_id, path, label, split, source, patient_id``.
         classes: the names of the K >= 2 classes, in the order of the logits.
         logits: ``(N, K) float32``, row for row with ``rows``.
+        operating_points: threshold by class; without any, the largest probability decides.
 
     Returns:
         A checked table of predictions, in the order of ``rows``. The softmax is taken in float64.
@@ -52,7 +61,11 @@ def make_predictions(rows: pd.DataFrame, classes: Sequence[str], logits: npt.NDA
         table[f"logit_{name}"] = logits[:, index].astype(np.float32)
     for index, name in enumerate(classes):
         table[f"prob_{name}"] = probabilities[:, index]
-    table["predicted"] = pd.array([classes[i] for i in probabilities.argmax(axis=1)], dtype="string")
+    called = decide(probabilities, classes, operating_points or {})
+    table["predicted"] = pd.array([classes[i] for i in called], dtype="string")
+    for name in OPTIONAL_COLUMNS:
+        if name in rows and rows[name].notna().any():
+            table[name] = rows[name].astype("string").array
     check_predictions(table, "predictions")
     return table
 
@@ -159,7 +172,7 @@ def read_predictions(path: str | Path) -> pd.DataFrame:
             f"predictions: '{path}' cannot be read as a table ({reason}); use .csv or .parquet"
         ) from error
     for name in table.columns:
-        if name in (*ROW_COLUMNS, "predicted"):
+        if name in (*ROW_COLUMNS, *OPTIONAL_COLUMNS, "predicted"):
             table[name] = table[name].astype("string")
         elif name.startswith(("prob_", "logit_")):
             # What is no number becomes NaN, which the check of the sums reports by image.
@@ -171,7 +184,7 @@ def read_predictions(path: str | Path) -> pd.DataFrame:
 
 def _read_csv(path: Path) -> pd.DataFrame:
     """Read every cell as it was written: ids keep their zeros, and a class may be called None or NA."""
-    text = dict.fromkeys((*ROW_COLUMNS, "predicted"), "string")
+    text = dict.fromkeys((*ROW_COLUMNS, *OPTIONAL_COLUMNS, "predicted"), "string")
     return pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[""])
 
 

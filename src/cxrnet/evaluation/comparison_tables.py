@@ -1,0 +1,218 @@
+"""The tables of a comparison, as numbers and as a paper prints them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from cxrnet.evaluation.comparison import Comparison
+from cxrnet.evaluation.report import HEADLINE, PER_CLASS, duration, grouped
+
+Facts = Mapping[str, Mapping[str, object]]
+"""By run, what is known of it: ``{"run 1": {"backbone": "resnet50", "training seconds": 48.2}}``."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table as it is printed.
+
+    Attributes:
+        title: without a full stop.
+        rows: strings, the columns by their titles. Where a cell has a second line, it is the smaller one.
+        text: columns from the left that hold text; the others hold numbers.
+        grouped: the first column names a group of rows that follow each other.
+        note: what a reader must know, in sentences.
+    """
+
+    title: str
+    rows: pd.DataFrame
+    text: int
+    grouped: bool
+    note: str
+
+    def groups(self) -> list[tuple[str, list[list[str]]]]:
+        """The groups of rows by name, without the column of their name; one group without a name if not grouped."""
+        if not self.grouped:
+            return [("", self.rows.to_numpy().tolist())]
+        groups = self.rows.groupby(self.rows.columns[0], sort=False)
+        return [(str(name), rows.iloc[:, 1:].to_numpy().tolist()) for name, rows in groups]
+
+    def lines(self) -> list[list[str]]:
+        """The rows with all columns; the name of a group stands in its first row only."""
+        if not self.grouped:
+            return self.groups()[0][1]
+        return [["" if place else name, *row] for name, rows in self.groups() for place, row in enumerate(rows)]
+
+
+def printed_tables(comparison: Comparison, facts: Facts) -> dict[str, Table]:
+    """Return the ``leaderboard``, the ``tests`` and the ``class_reports`` of a comparison as they are printed.
+
+    Args:
+        comparison: what was found.
+        facts: of each run; those that all runs share are left out (:func:`shared_facts`).
+    """
+    return {
+        "leaderboard": _printed_leaderboard(comparison, facts),
+        "tests": _printed_tests(comparison),
+        "class_reports": _printed_reports(comparison),
+    }
+
+
+def leaderboard(comparison: Comparison, facts: Facts) -> pd.DataFrame:
+    """One row a run, the best first: its name, its facts, and each metric with the ends of its interval.
+
+    Columns: ``run``, the facts, then ``<metric>, <metric>_low, <metric>_high``; empty where there is none.
+    """
+    figures = comparison.figures.set_index(["run", "metric"])
+    rows = []
+    for run in comparison.runs:
+        numbers = figures.loc[[(run, metric) for metric in comparison.metrics], ["value", "low", "high"]]
+        rows.append([run, *(facts.get(run, {}).get(name) for name in _names(facts)), *numbers.to_numpy().ravel()])
+    ends = [f"{metric}{end}" for metric in comparison.metrics for end in ("", "_low", "_high")]
+    return pd.DataFrame(rows, columns=["run", *_names(facts), *ends])
+
+
+def _names(facts: Facts) -> list[str]:
+    return list(dict.fromkeys(name for known in facts.values() for name in known))
+
+
+def class_reports(comparison: Comparison) -> pd.DataFrame:
+    """The classification reports of all runs: ``run, class, precision, recall, f1, support``, one row a run and class.
+
+    Below the classes of a run stand ``macro avg`` and ``accuracy``, whose value is in the column ``f1``, where
+    scikit-learn's report has it.
+    """
+    blocks = []
+    for run, figures in comparison.figures.groupby("run", sort=False):
+        value, n = (figures.set_index("metric")[column] for column in ("value", "n"))
+        rows = pd.DataFrame(
+            [
+                (name, *(value[f"{key}_{name}"] for key in ("precision", "sensitivity", "f1")))
+                for name in comparison.classes
+            ],
+            columns=["class", "precision", "recall", "f1"],
+        )
+        means = [rows[column].mean(skipna=False) for column in ("precision", "recall", "f1")]
+        rows.loc[len(rows)] = ["macro avg", *means]
+        rows.loc[len(rows)] = ["accuracy", np.nan, np.nan, value["accuracy"]]
+        rows["support"] = [*(n[f"sensitivity_{name}"] for name in comparison.classes), comparison.n, comparison.n]
+        rows.insert(0, "run", run)
+        blocks.append(rows)
+    return pd.concat(blocks, ignore_index=True)
+
+
+def shared_facts(facts: Facts) -> dict[str, object]:
+    """The facts that are known of all runs and the same."""
+    first, *others = facts.values() if facts else ({},)
+    return {name: value for name, value in first.items() if all(name in o and o[name] == value for o in others)}
+
+
+def title_of(metric: str, comparison: Comparison) -> str:
+    """Name a metric as a reader knows it: ``"ROC-AUC, macro"``, ``"Sensitivity, Covid"``."""
+    for name in comparison.classes:
+        key = metric.removesuffix(f"_{name}")
+        if key != metric and metric not in HEADLINE:
+            return f"{PER_CLASS.get(key, _words(key))}, {name}"
+    return HEADLINE.get(metric, _words(metric))
+
+
+def _words(name: str) -> str:
+    words = name.replace("_", " ")
+    return words[:1].upper() + words[1:]
+
+
+def fact_text(name: str, value: object) -> str:
+    """Write a fact: whole numbers in groups, what is named ``... seconds`` as a time, what isn't known as a dash."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int | float) and name.endswith("seconds"):
+        return duration(value)
+    if isinstance(value, int):
+        return grouped(value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _printed_leaderboard(comparison: Comparison, facts: Facts) -> Table:
+    names = [name for name in _names(facts) if name not in shared_facts(facts)]
+    figures = comparison.figures.set_index(["run", "metric"])
+    rows = [
+        [
+            run,
+            *(fact_text(name, facts.get(run, {}).get(name)) for name in names),
+            *(_with_interval(figures.loc[(run, metric)], "value") for metric in comparison.metrics),
+        ]
+        for run in comparison.runs
+    ]
+    titles = [title_of(metric, comparison) for metric in comparison.metrics]
+    columns = ["Run", *(_words(name.removesuffix("seconds").strip(" _")) for name in names), *titles]
+    gaps = comparison.figures[comparison.figures["metric"].isin(comparison.metrics)]
+    note = (
+        f"The best first, by {title_of(comparison.by, comparison)}. {grouped(comparison.n)} images; "
+        f"each figure with its {comparison.level:.0%} interval."
+    )
+    return Table("Leaderboard", pd.DataFrame(rows, columns=columns), 1, False, note + _reasons(gaps))
+
+
+def _printed_tests(comparison: Comparison) -> Table:
+    rows = [
+        [
+            f"{title_of(str(metric), comparison)}: {max(tests['test']) or 'no test'}",
+            f"{test['a']}\nagainst {test['b']}",
+            _with_interval(test, "difference"),
+            _p(test["p"]),
+            _p(test["p_holm"]),
+        ]
+        for metric, tests in comparison.tests.groupby("metric", sort=False)
+        for _, test in tests.iterrows()
+    ]
+    pairs = "1 pair" if comparison.pairs == 1 else f"{comparison.pairs} pairs"
+    note = (
+        f"Paired tests on the same {grouped(comparison.n)} images; each difference is the first run minus the other, "
+        f"with its {comparison.level:.0%} interval. Holm: corrected for {pairs} of runs in each figure, not for the "
+        "number of figures; the intervals are not corrected."
+    )
+    frame = pd.DataFrame(rows, columns=["Figure: test", "Runs", "Difference", "p", "p, Holm"])
+    return Table("Differences", frame, 2, True, note + _reasons(comparison.tests))
+
+
+def _printed_reports(comparison: Comparison) -> Table:
+    reports = class_reports(comparison)
+    rows = reports[["run", "class"]].copy()
+    rows.columns = ["Run", "Class"]
+    accuracy = ~reports["run"].duplicated(keep="last")
+    for name, title in (("precision", "Precision"), ("recall", "Recall (sensitivity)"), ("f1", "F1")):
+        rows[title] = [_number(value) for value in reports[name]]
+        if name != "f1":
+            rows.loc[accuracy, title] = ""
+    rows["Images"] = [grouped(int(n)) for n in reports["support"]]
+    keys = [f"{key}_{name}" for key in ("precision", "sensitivity", "f1") for name in comparison.classes]
+    gaps = comparison.figures[comparison.figures["metric"].isin(keys)]
+    note = "The calls of each run by class; accuracy stands in the column of F1."
+    return Table("Classification reports", rows, 2, True, note + _reasons(gaps))
+
+
+def _with_interval(row: pd.Series, column: str) -> str:
+    """Write a number and, on a second line, its interval; differences carry their sign."""
+    sign = "+" if column == "difference" else ""
+    if np.isnan(row["low"]):
+        return _number(row[column], sign)
+    between = " to " if sign else "–"
+    return f"{_number(row[column], sign)}\n({_number(row['low'], sign)}{between}{_number(row['high'], sign)})"
+
+
+def _number(value: float, sign: str = "") -> str:
+    text = "n/a" if np.isnan(value) else f"{value:{sign}.3f}".replace("-", "−")
+    return "0.000" if text in ("+0.000", "−0.000") else text
+
+
+def _p(value: float) -> str:
+    return "n/a" if np.isnan(value) else "< 0.001" if value < 0.0005 else f"{value:.3f}"
+
+
+def _reasons(rows: pd.DataFrame) -> str:
+    """Why figures are missing, each reason once, as further sentences."""
+    reasons = dict.fromkeys(reason for reason in rows["reason"] if reason)
+    return f" Missing: {'; '.join(reasons)}." if reasons else ""

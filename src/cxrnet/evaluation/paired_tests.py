@@ -1,0 +1,121 @@
+"""Are two models on the same images different? Paired tests, and Holm's correction for many pairs.
+
+Of the accuracy: McNemar's exact test, which takes images for independent. Of an AUC: DeLong's test
+(:func:`cxrnet.evaluation.delong.delong_difference`). Of everything else: the bootstrap, both models on the same
+resamples. These two take the images of a patient together.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import binomtest, norm, t
+
+from cxrnet.evaluation.delong import delong_difference
+from cxrnet.evaluation.intervals import percentile
+from cxrnet.evaluation.uncertainty import ROUNDING
+
+FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
+IntArray = npt.NDArray[np.int64]
+
+
+class PairedTest(NamedTuple):
+    """What a test says of the difference first - second."""
+
+    low: float
+    """Ends of the interval of the difference."""
+    high: float
+    p: float
+    """Two-sided."""
+    test: str
+    """Its name, as a reader knows it; empty where there is none."""
+    reason: str = ""
+    """Why the interval, the p or both are NaN."""
+
+
+def no_test(reason: str) -> PairedTest:
+    """No test, and why."""
+    return PairedTest(np.nan, np.nan, np.nan, "", reason)
+
+
+def mcnemar(first: BoolArray, second: BoolArray) -> float:
+    """Test whether two models are right equally often: the two-sided p of McNemar's exact test.
+
+    Of the images that only one of them gets right, half would be the first one's (Edwards 1948; McNemar 1947). With no
+    such image the models can't be told apart, and p is 1.
+
+    Args:
+        first: (N,) whether the first model calls the image right.
+        second: (N,) the same of the second model.
+
+    >>> mcnemar(np.array([True] * 6 + [False]), np.array([False] * 5 + [True, True]))
+    0.21875
+    """
+    wins, losses = int((first & ~second).sum()), int((second & ~first).sum())
+    return float(binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
+
+
+def accuracy_test(first: BoolArray, second: BoolArray, resampled: PairedTest) -> PairedTest:
+    """Test a difference of accuracy by McNemar, with the interval of the bootstrap; arrays as for :func:`mcnemar`."""
+    return resampled._replace(p=mcnemar(first, second), test="exact McNemar")
+
+
+def auc_test(positive: BoolArray, first: FloatArray, second: FloatArray, units: IntArray, level: float) -> PairedTest:
+    """Test a difference of ROC-AUC by DeLong; arguments as for :func:`cxrnet.evaluation.delong.delong_difference`."""
+    auc = delong_difference(positive, first, second, units)
+    if auc.error == 0:
+        return PairedTest(np.nan, np.nan, auc.p, "DeLong", "the error of the difference is 0: no interval")
+    return PairedTest(*auc.interval(level), auc.p, "DeLong")
+
+
+def bootstrap_test(first: FloatArray, second: FloatArray, units: int, level: float) -> PairedTest:
+    """Interval and p of a difference from the figures of both models on the same resamples.
+
+    The p is that of the largest interval by :func:`cxrnet.evaluation.intervals.percentile` that leaves zero out. The
+    share of resamples on the other side of zero counts the table itself among them (Davison & Hinkley 1997, eq. 4.11),
+    so that p is never 0.
+
+    Args:
+        first: figure of the first model on each resample, ``(R,)``; NaN where it can't be computed, which is left out.
+        second: the same of the second model.
+        units: how many independent units the figure is computed on, from 2 on.
+        level: of the interval.
+    """
+    differences = first - second
+    differences = differences[~np.isnan(differences)]
+    p = _p(min((differences <= 0).sum(), (differences >= 0).sum()), len(differences), units)
+    if np.ptp(differences) < ROUNDING:
+        return PairedTest(np.nan, np.nan, p, "paired bootstrap", "all resamples give the same difference: no interval")
+    return PairedTest(*percentile(differences, units, level), p, "paired bootstrap")
+
+
+def smallest_p(resamples: int, units: int) -> float:
+    """The p where every resample is on the same side of zero; arguments as for :func:`bootstrap_test`."""
+    return _p(0, resamples, units)
+
+
+def _p(beyond: int, resamples: int, units: int) -> float:
+    """Two-sided p of ``beyond`` of the resamples on the other side of zero."""
+    z = max(0.0, -float(norm.ppf((1 + beyond) / (1 + resamples))))
+    return float(2 * t.sf(z * np.sqrt((units - 1) / units), units - 1))
+
+
+def holm(p: FloatArray) -> FloatArray:
+    """Correct the p of several tests so that the chance of any false claim stays below the level (Holm 1979).
+
+    Args:
+        p: (T,) in 0..1; NaN where there is no test, which stays NaN and doesn't count.
+
+    Returns:
+        (T,) in the order given.
+
+    >>> holm(np.array([0.01, 0.04, 0.03]))
+    array([0.03, 0.06, 0.06])
+    """
+    corrected = np.full(p.shape, np.nan)
+    known = np.flatnonzero(~np.isnan(p))
+    order = known[np.argsort(p[known])]
+    steps = p[order] * np.arange(len(order), 0, -1)
+    corrected[order] = np.minimum(1, np.maximum.accumulate(steps))
+    return corrected

@@ -1,0 +1,109 @@
+"""Referral: the least certain images go to a reader, and how the error of the others falls with it.
+
+Y. Geifman, R. El-Yaniv, "Selective Classification for Deep Neural Networks", NeurIPS 2017.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from cxrnet.errors import CxrnetError
+from cxrnet.evaluation.metrics import label_codes
+from cxrnet.evaluation.predictions import classes_of, probabilities_of
+
+FloatArray = npt.NDArray[np.float64]
+
+
+def certainty(predictions: pd.DataFrame) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
+    """Return the probability of the class that each image was called, (N,), and whether the call is right, (N,)."""
+    codes, probabilities = label_codes(predictions), probabilities_of(predictions)
+    order = {name: index for index, name in enumerate(classes_of(predictions))}
+    called = predictions["predicted"].map(order).to_numpy(dtype=np.intp)
+    return probabilities[np.arange(len(called)), called], called == codes
+
+
+def risk_coverage(confidence: FloatArray, correct: npt.NDArray[np.bool_]) -> pd.DataFrame:
+    """Compute the error of the calls that are kept, over the share of images that is referred.
+
+    Args:
+        confidence: of each call, (N,).
+        correct: whether it is right, (N,).
+
+    Returns:
+        One row a distinct confidence, the highest first: ``confidence`` (calls below it are referred), ``n`` (kept),
+        ``coverage`` (share kept), ``referred`` (the rest), ``error`` (share of the kept that is wrong). Images of equal
+        confidence are kept or referred together.
+
+    Raises:
+        CxrnetError: there are no images.
+    """
+    if len(confidence) == 0:
+        raise CxrnetError("referral: no images; give at least one that is labelled")
+    levels, sizes, wrong = _levels(confidence, correct)
+    kept = sizes.cumsum()
+    coverage = kept / len(confidence)
+    return pd.DataFrame(
+        {
+            "confidence": levels,
+            "n": kept,
+            "coverage": coverage,
+            "referred": 1 - coverage,
+            "error": wrong.cumsum() / kept,
+        }
+    )
+
+
+def _levels(
+    confidence: FloatArray, correct: npt.NDArray[np.bool_]
+) -> tuple[FloatArray, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Distinct confidences, the highest first, with the images and the errors at each."""
+    levels, places = np.unique(confidence, return_inverse=True)
+    sizes = np.bincount(places, minlength=len(levels))
+    wrong = np.bincount(places[~correct], minlength=len(levels))
+    return levels[::-1], sizes[::-1], wrong[::-1]
+
+
+def area_under_risk_coverage(confidence: FloatArray, correct: npt.NDArray[np.bool_]) -> float:
+    """Mean error over keeping the 1, 2, ..., N most certain images (AURC); the lower the better.
+
+    Images of equal confidence come in random order: the expectation over it is taken. Where confidence says nothing,
+    the area is the error of all images.
+
+    Args:
+        confidence: of each call, (N,), N >= 1.
+        correct: whether it is right, (N,).
+    """
+    _, sizes, wrong = _levels(confidence, correct)
+    errors = np.repeat(wrong / sizes, sizes).cumsum()
+    return float(np.mean(errors / np.arange(1, len(confidence) + 1)))
+
+
+def referral_text(curve: pd.DataFrame, shares: Sequence[float]) -> list[str]:
+    """Say what referring a share of the images does to the error of the others.
+
+    Args:
+        curve: from :func:`risk_coverage`.
+        shares: of the images that a reader takes, in (0, 1).
+
+    Raises:
+        CxrnetError: a share is none.
+    """
+    last = curve.iloc[-1]
+    sentences = []
+    for share in shares:
+        if not 0 < share < 1:
+            raise CxrnetError(f"referral.shares: {share} is no share of the images; give a number between 0 and 1")
+        text = f"Where a reader takes the {100 * share:g} % of images whose call is least certain, "
+        # The slack is for 1 - share, which may miss a whole number of images by rounding.
+        kept = curve[curve["n"] <= last["n"] * (1 - share) + 1e-6]
+        if len(kept) == 0:
+            sentences.append(f"{text}none is left: too many are of equal certainty.")
+            continue
+        row = kept.iloc[-1]
+        sentences.append(
+            f"{text}{100 * row['error']:.1f} % of the other {row['n']:.0f} calls are wrong, "
+            f"{100 * last['error']:.1f} % of all {last['n']:.0f} without."
+        )
+    return sentences

@@ -1,0 +1,165 @@
+"""Every figure of a table, under many weightings of its rows at once.
+
+A resample of a bootstrap is a weighting: how often each row was drawn. The table itself is the weighting with ones, so
+that a figure and its resamples come from the same lines. Most figures are functions of sums over the rows, which one
+matrix product gives for all weightings; the areas under curves are in :mod:`cxrnet.evaluation.ranking`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from cxrnet.evaluation.calibration import Kind, reliability_table, top_label
+from cxrnet.evaluation.ranking import Ranking, areas, rank
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.intp]
+BoolArray = npt.NDArray[np.bool_]
+Key = tuple[str, str]
+"""A class and a figure of it; the class of what holds for all classes is empty."""
+Figures = dict[Key, FloatArray]
+
+# Guo et al. 2017 (arXiv:1706.04599), section 5.
+ECE_BINS = 15
+# Means over the classes of a figure of each.
+MEANS = {
+    "balanced_accuracy": "sensitivity",
+    "macro_f1": "f1",
+    "roc_auc_macro": "roc_auc",
+    "roc_auc_weighted": "roc_auc",
+    "pr_auc_macro": "pr_auc",
+}
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What the figures need of N rows and K classes.
+
+    Attributes:
+        classes: their names, in order.
+        codes: the label of each row, a place in ``classes``, ``(N,)``.
+        called: the predicted class, the same way.
+        probabilities: ``(N, K)``.
+        terms: what is summed, ``(N, F)``.
+        ends: where the kinds of terms end: cells of the confusion matrix, log loss, cosine, squared errors of each
+            class, and errors of the confidence in each bin of equal width and of equal mass.
+        rankings: by class.
+    """
+
+    classes: Sequence[str]
+    codes: IntArray
+    called: IntArray
+    probabilities: FloatArray
+    terms: FloatArray
+    ends: Sequence[int]
+    rankings: Sequence[Ranking]
+
+
+def make_rows(classes: Sequence[str], codes: IntArray, called: IntArray, probabilities: FloatArray) -> Rows:
+    """Prepare a table: names of the classes, label and predicted class ``(N,)``, probabilities ``(N, K)``."""
+    k, n = len(classes), len(codes)
+    cells = _one_hot(codes * k + called, k * k)
+    of_label = probabilities[np.arange(n), codes]
+    cosine = of_label / np.linalg.norm(probabilities, axis=1)
+    squares = (probabilities - _one_hot(codes, k)) ** 2
+    width, mass = (_confidence_errors(probabilities, codes, kind) for kind in ("equal_width", "equal_mass"))
+    kinds = [cells, _log_loss(of_label / probabilities.sum(axis=1))[:, None], cosine[:, None], squares, width, mass]
+    return Rows(
+        classes=classes,
+        codes=codes,
+        called=called,
+        probabilities=probabilities,
+        terms=np.concatenate(kinds, axis=1),
+        ends=np.cumsum([kind.shape[1] for kind in kinds])[:-1].tolist(),
+        rankings=[rank(codes == index, probabilities[:, index]) for index in range(k)],
+    )
+
+
+def rows_behind(rows: Rows, key: Key) -> BoolArray:
+    """Which rows ``(N,)`` a figure is computed on: for a sensitivity the positives, for a precision those called."""
+    label, figure = key
+    everything = np.ones(len(rows.codes), bool)
+    if not label:
+        return everything
+    index = rows.classes.index(label)
+    positive: BoolArray = rows.codes == index
+    called: BoolArray = rows.called == index
+    some = {"sensitivity": positive, "specificity": ~positive, "precision": called, "npv": ~called}
+    return {**some, "f1": positive | called}.get(figure, everything)
+
+
+def weighted_figures(rows: Rows, weights: FloatArray) -> Figures:
+    """Compute every figure under every weighting.
+
+    Args:
+        rows: N of them.
+        weights: how often each row counts, whole numbers, ``(R, N)``.
+
+    Returns:
+        ``(R,)`` by class and name; NaN where the figure isn't defined: a class has no image or all of them, or, for
+        precision and NPV, is called never or always. ``ece_moved`` and ``ece_equal_mass_moved`` are no figures of their
+        own, but what :func:`cxrnet.evaluation.intervals.of_gaps` needs of an ECE.
+    """
+    total = weights.sum(axis=1)
+    cells, log_loss, cosine, squares, width, mass = np.split(weights @ rows.terms, rows.ends, axis=1)
+    k = len(rows.classes)
+    counts = cells.reshape(-1, k, k)
+    whole = np.split(rows.terms.mean(axis=0), rows.ends)
+    auc = np.stack([np.stack(areas(ranking, weights)) for ranking in rows.rankings], axis=2)
+    per_class = _of_counts(counts) | {"roc_auc": auc[0], "pr_auc": auc[1], "brier": squares / total[:, None]}
+    overall = {
+        "accuracy": np.trace(counts, axis1=1, axis2=2) / total,
+        "log_loss": log_loss[:, 0] / total,
+        "cosine_similarity": cosine[:, 0] / total,
+        **{name: per_class[figure].mean(axis=1) for name, figure in MEANS.items()},
+        "roc_auc_weighted": (auc[0] * counts.sum(axis=2)).sum(axis=1) / total,  # in place of the plain mean
+        "brier": squares.sum(axis=1) / total,
+        **_calibration_errors("ece", width / total[:, None], whole[-2]),
+        **_calibration_errors("ece_equal_mass", mass / total[:, None], whole[-1]),
+    }
+    figures: Figures = {("", name): values for name, values in overall.items()}
+    for index, label in enumerate(rows.classes):
+        figures |= {(label, name): values[:, index] for name, values in per_class.items()}
+    return figures
+
+
+def _of_counts(counts: FloatArray) -> dict[str, FloatArray]:
+    """Figures of each class against the rest, ``(R, K)``, from confusion matrices ``(R, K, K)``."""
+    tp = np.diagonal(counts, axis1=1, axis2=2)
+    fn, fp = counts.sum(axis=2) - tp, counts.sum(axis=1) - tp
+    tn = counts.sum(axis=(1, 2))[:, None] - tp - fn - fp
+    # What weighs positives against negatives needs both.
+    both = np.where((tp + fn > 0) & (tn + fp > 0), 1.0, np.nan)
+    with np.errstate(invalid="ignore"):
+        return {
+            "sensitivity": tp / (tp + fn),
+            "specificity": tn / (tn + fp),
+            "precision": both * tp / (tp + fp),
+            "npv": both * tn / (tn + fn),
+            "f1": both * 2 * tp / (2 * tp + fp + fn),
+        }
+
+
+def _calibration_errors(name: str, gaps: FloatArray, whole: FloatArray) -> dict[str, FloatArray]:
+    """ECE from the gaps of each bin ``(R, bins)``, and their distance from those of the whole table ``(bins,)``."""
+    return {name: np.abs(gaps).sum(axis=1), f"{name}_moved": np.abs(gaps - whole).sum(axis=1)}
+
+
+def _log_loss(p: FloatArray) -> FloatArray:
+    """-log p, where a p of 0 counts as the smallest step from 1, as scikit-learn has it: at most 36."""
+    smallest = np.finfo(np.float64).eps
+    return np.asarray(-np.log(np.clip(p, smallest, 1 - smallest)))
+
+
+def _confidence_errors(probabilities: FloatArray, codes: IntArray, kind: Kind) -> FloatArray:
+    """Correct minus confidence of each row in the column of its bin, ``(N, bins)``; the bins are those of all rows."""
+    confidence, correct = top_label(probabilities, codes)
+    highs = reliability_table(confidence, correct, ECE_BINS, kind)["high"].to_numpy()
+    bins = np.searchsorted(highs[:-1], confidence)
+    return _one_hot(bins, len(highs)) * (correct - confidence)[:, None]
+
+
+def _one_hot(places: IntArray, width: int) -> FloatArray:
+    return np.asarray(np.eye(width)[places])

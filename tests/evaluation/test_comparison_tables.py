@@ -1,0 +1,120 @@
+import pytest
+from sklearn.metrics import classification_report
+
+from cxrnet.evaluation.comparison import compare
+from cxrnet.evaluation.comparison_tables import (
+    class_reports,
+    fact_text,
+    leaderboard,
+    printed_tables,
+    shared_facts,
+    title_of,
+)
+
+FACTS = {
+    "a": {"backbone": "resnet50", "parameters": 23514179, "training_seconds": 192.0, "data": "one"},
+    "b": {"backbone": "vgg16", "parameters": 14716227, "data": "one"},
+}
+
+
+@pytest.fixture(scope="module")
+def comparison(make_table):
+    labels = [str(label) for label in make_table()["label"]]
+    tables = {"b": make_table(labels=labels, strength=0.5), "a": make_table(labels=labels, seed=1, strength=4.0)}
+    return compare(tables, ["macro_f1", "sensitivity_Covid"], "macro_f1", 100, 0, 0.95)
+
+
+@pytest.fixture(scope="module")
+def gaps(make_table):
+    tables = {name: make_table(labels=["Covid", "Normal"] * 20, seed=i) for i, name in enumerate("ab")}
+    return compare(tables, ["macro_f1", "accuracy"], "accuracy", 100, 0, 0.95)
+
+
+def test_leaderboard_is_numbers(comparison):
+    table = leaderboard(comparison, FACTS)
+    facts = ["backbone", "parameters", "training_seconds", "data"]
+    ends = [f"{name}{end}" for name in ("macro_f1", "sensitivity_Covid") for end in ("", "_low", "_high")]
+    assert list(table.columns) == ["run", *facts, *ends]
+    assert list(table["run"]) == ["a", "b"]
+    assert list(table["parameters"]) == [23514179, 14716227]
+    assert table["training_seconds"].isna().tolist() == [False, True]
+    figures = comparison.figures.set_index(["run", "metric"])
+    assert table["macro_f1_low"][1] == figures.loc[("b", "macro_f1"), "low"]
+    assert list(leaderboard(comparison, {}).columns) == ["run", *ends]
+
+
+def test_reports_are_those_of_scikit_learn(comparison):
+    rows = class_reports(comparison).set_index(["run", "class"])
+    for run, table in comparison.tables.items():
+        expected = classification_report(table["label"], table["predicted"], output_dict=True)
+        for name in (*comparison.classes, "macro avg"):
+            figures = [expected[name][key] for key in ("precision", "recall", "f1-score", "support")]
+            assert list(rows.loc[(run, name), ["precision", "recall", "f1", "support"]]) == pytest.approx(figures)
+        assert rows.loc[(run, "accuracy"), "f1"] == pytest.approx(expected["accuracy"])
+        assert rows.loc[(run, "accuracy"), "support"] == 60
+
+
+def test_printed_leaderboard(comparison):
+    table = printed_tables(comparison, FACTS)["leaderboard"]
+    assert list(table.rows.columns) == ["Run", "Backbone", "Parameters", "Training", "F1, macro", "Sensitivity, Covid"]
+    row = leaderboard(comparison, FACTS).iloc[0]
+    assert table.lines()[0] == [
+        "a",
+        "resnet50",
+        "23\u202f514\u202f179",
+        "3\u00a0min 12\u00a0s",
+        f"{row['macro_f1']:.3f}\n({row['macro_f1_low']:.3f}–{row['macro_f1_high']:.3f})",
+        f"{row['sensitivity_Covid']:.3f}\n({row['sensitivity_Covid_low']:.3f}–{row['sensitivity_Covid_high']:.3f})",
+    ]
+    assert table.lines()[1][3] == "–"
+    assert table.note == "The best first, by F1, macro. 60 images; each figure with its 95% interval."
+
+
+def test_printed_tests(comparison):
+    table = printed_tables(comparison, {})["tests"]
+    test = comparison.tests.iloc[0]
+    (group, [row]), (second, _) = table.groups()
+    assert (group, second) == ("F1, macro: paired bootstrap", "Sensitivity, Covid: paired bootstrap")
+    assert row[0] == "a\nagainst b"
+    assert row[1].startswith(f"+{test['difference']:.3f}\n(+")
+    assert row[2:] == [f"{test['p']:.3f}", f"{test['p_holm']:.3f}"]
+    assert "corrected for 1 pair of runs" in table.note
+
+
+def test_a_group_is_named_once(comparison):
+    lines = printed_tables(comparison, {})["class_reports"].lines()
+    assert [line[0] for line in lines] == ["a", "", "", "", "", "b", "", "", "", ""]
+    assert [line[1] for line in lines[:5]] == ["Viral Pneumonia", "Covid", "Normal", "macro avg", "accuracy"]
+    assert lines[4][2:4] == ["", ""]
+
+
+def test_gaps_are_named_with_their_reason(gaps):
+    tables = printed_tables(gaps, {})
+    reason = "Missing: no image is labelled Viral Pneumonia."
+    assert all(table.note.endswith(reason) for table in tables.values())
+    assert tables["leaderboard"].lines()[0][1] == "n/a"
+    assert tables["tests"].lines()[0] == ["F1, macro: no test", "a\nagainst b", "n/a", "n/a", "n/a"] or (
+        tables["tests"].lines()[0][1] == "b\nagainst a"
+    )
+    assert tables["class_reports"].lines()[0][2:] == ["n/a", "n/a", "n/a", "0"]
+    assert all("nan" not in cell for table in tables.values() for line in table.lines() for cell in line)
+
+
+def test_facts():
+    assert shared_facts(FACTS) == {"data": "one"}
+    assert shared_facts({}) == {}
+    assert [fact_text("x", value) for value in (None, True, 1234567, 0.00012345, "resnet50", ["a", "b"])] == [
+        "–",
+        "yes",
+        "1\u202f234\u202f567",
+        "0.0001234",
+        "resnet50",
+        "['a', 'b']",
+    ]
+    assert fact_text("training seconds", 48) == "48\u00a0s"
+
+
+def test_titles(comparison):
+    named = {"macro_f1": "F1, macro", "sensitivity_Covid": "Sensitivity, Covid", "roc_auc_Normal": "ROC-AUC, Normal"}
+    assert {name: title_of(name, comparison) for name in named} == named
+    assert title_of("cosine_similarity", comparison) == "Cosine similarity"

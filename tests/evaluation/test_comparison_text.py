@@ -1,0 +1,56 @@
+import pandas as pd
+import pytest
+
+from cxrnet.evaluation.comparison import compare
+from cxrnet.evaluation.comparison_text import text_of
+
+
+@pytest.fixture(scope="module")
+def make_text(make_table):
+    labels = [str(label) for label in make_table(n=90)["label"]]
+
+    def make(strengths, labels=labels, metrics=("roc_auc_macro",), resamples=500, **columns):
+        tables = {
+            name: make_table(labels=labels, seed=seed, strength=value).assign(**columns)
+            for seed, (name, value) in enumerate(strengths.items())
+        }
+        return text_of(compare(tables, metrics, metrics[0], resamples, 0, 0.95))
+
+    return make
+
+
+def test_what_is_shown_and_what_is_not(make_text):
+    text = make_text({"weak": 0.0, "strong": 3.0, "twin": 3.0})
+    assert text.title == "3 runs on the same 90 images"
+    assert "has the best figure for ROC-AUC, macro: 0.9" in text.verdict
+    assert "95% interval 0." in text.verdict
+    assert text.verdict.endswith(
+        ("to be better than weak, but not than twin.", "better than weak, but not than strong.")
+    )
+    assert make_text({"weak": 0.0, "strong": 3.0}).verdict.endswith("The tests show it to be better than weak.")
+    assert "The tests do not show it to be better than" in make_text({"strong": 3.0, "twin": 3.0}).verdict
+
+
+def test_many_runs_are_counted(make_text):
+    assert make_text({f"run {i}": 1.0 for i in range(6)} | {"best": 9.0}).verdict.endswith("better than 6 others.")
+
+
+def test_no_verdict_without_a_figure(make_text):
+    verdict = make_text({"a": 1.0, "b": 1.0}, labels=["Covid", "Normal"] * 10).verdict
+    assert verdict == "No run has a figure for ROC-AUC, macro: no image is labelled Viral Pneumonia."
+
+
+def test_images_of_one_patient_are_a_warning_for_mcnemar(make_text):
+    luck, patients = make_text({"a": 1.0, "b": 2.0}, metrics=["accuracy"]).warnings
+    assert luck.startswith("The best of 2 runs is in part the luckiest one")
+    assert patients.startswith("The 90 images are of 45 independent units (unit: patient). McNemar's test takes")
+    assert len(make_text({"a": 1.0, "b": 2.0}).warnings) == 1
+    assert len(make_text({"a": 1.0, "b": 2.0}, metrics=["accuracy"], patient_id=pd.NA).warnings) == 1
+
+
+def test_too_few_resamples_for_the_runs_are_a_warning(make_text):
+    runs = {f"run {i}": 1.0 for i in range(4)}
+    warning = make_text(runs, resamples=100).warnings[1]
+    assert warning.startswith("No paired bootstrap can show a difference: with 100 resamples and 6 pairs of runs")
+    assert len(make_text(runs, resamples=1000).warnings) == 1
+    assert len(make_text(runs, resamples=100, metrics=["roc_auc_Covid"]).warnings) == 1

@@ -1,0 +1,150 @@
+import html
+import os
+import re
+import shutil
+import subprocess
+
+import pandas as pd
+import pytest
+
+from cxrnet.evaluation.comparison import compare
+from cxrnet.evaluation.comparison_writing import latex, markdown, write_comparison
+
+METRICS = ["roc_auc_macro", "accuracy", "macro_f1", "sensitivity_Covid", "log_loss"]
+# What Markdown, LaTeX and HTML would each read as markup.
+NASTY = "a|b_50% & <b>*x*</b> $#{y}~^\\"
+FILES = {
+    "page": "comparison.html",
+    "markdown": "comparison.md",
+    "latex": "comparison.tex",
+    "leaderboard": "leaderboard.csv",
+    "figures": "figures.csv",
+    "tests": "tests.csv",
+    "class_reports": "class_reports.csv",
+    "confusion_matrices": "confusion_matrices.png",
+    "roc_overlay": "roc_overlay.png",
+}
+
+
+@pytest.fixture(scope="module")
+def comparison(make_table):
+    labels = [str(label) for label in make_table()["label"]]
+    names = ["2026-11-22_17-05-40_mobilenet_v2_covid19_image", "strong", NASTY]
+    tables = {name: make_table(labels=labels, seed=i, strength=i) for i, name in enumerate(names)}
+    return compare(tables, METRICS, "roc_auc_macro", 100, 0, 0.95)
+
+
+@pytest.fixture(scope="module")
+def files(comparison, tmp_path_factory):
+    facts = {run: {"backbone": f"net_{i}", "seed": 7} for i, run in enumerate(comparison.runs)}
+    return write_comparison(comparison, facts, tmp_path_factory.mktemp("comparison") / "new")
+
+
+@pytest.fixture(scope="module")
+def page(files):
+    return files["page"].read_text(encoding="utf-8")
+
+
+def test_every_file_is_written_and_nothing_else(files):
+    folder = files["page"].parent
+    assert files == {name: folder / file for name, file in FILES.items()}
+    assert {path.name for path in folder.iterdir()} == set(FILES.values())
+
+
+def test_csv_holds_the_same_numbers(comparison, files):
+    tests = pd.read_csv(files["tests"], keep_default_na=False)
+    assert list(tests["a"]) == list(comparison.tests["a"])
+    assert tests["p_holm"].to_list() == pytest.approx(comparison.tests["p_holm"].to_list())
+    assert pd.read_csv(files["leaderboard"])["run"].to_list() == comparison.runs
+    assert len(pd.read_csv(files["figures"])) == len(comparison.figures)
+    assert len(pd.read_csv(files["class_reports"])) == 3 * 5
+
+
+def test_markdown_tables_keep_their_columns(files):
+    lines = files["markdown"].read_text(encoding="utf-8").splitlines()
+    rows = [line for line in lines if line.startswith("|")]
+    widths = [len(re.findall(r"(?<!\\)\|", row)) for row in rows]
+    assert set(widths) == {len(METRICS) + 3, 6, 7}  # the shared fact is no column
+    assert "The same for all runs: seed 7" in lines
+    assert r"a\|b_50% & \<b>\*x\*\</b> $#{y}~^" in files["markdown"].read_text(encoding="utf-8")
+    assert "![" in lines[-1]
+    assert "(roc_overlay.png)" in lines[-1]
+
+
+def test_latex_is_escaped(files):
+    text = files["latex"].read_text(encoding="utf-8")
+    escaped = r"a$|$b\_50\% \& $<$b$>$*x*$<$/b$>$ \$\#\{y\}\textasciitilde{}\textasciicircum{}\textbackslash{}"
+    assert escaped in text
+    assert r"each figure with its 95\% interval" in text
+    assert text.count(r"\begin{tabular}") == text.count(r"\bottomrule") == 3
+    assert text.count(r"\midrule") == 1 + len(METRICS) + 3
+    assert text.isascii()
+    rows = [line for line in text.splitlines() if line.endswith(r"\\")]
+    assert {len(re.findall(r"(?<!\\)&", row)) for row in rows} == {len(METRICS) + 1, 4, 5}
+
+
+def test_one_table_alone(comparison):
+    from cxrnet.evaluation.comparison_tables import printed_tables
+
+    table = printed_tables(comparison, {})["class_reports"]
+    assert markdown(table).splitlines()[:2] == [
+        "| Run | Class | Precision | Recall (sensitivity) | F1 | Images |",
+        "| --- | --- | ---: | ---: | ---: | ---: |",
+    ]
+    assert latex(table, "tab:x").startswith("\\begin{table}[htbp]\n\\centering\n\\caption{Classification reports. ")
+
+
+def test_page_says_what_the_tables_say(comparison, page):
+    text = re.sub(r"\s+", " ", html.unescape(re.sub("<[^>]*>", "", page.split("<body>")[1])))
+    assert "3 runs on the same 60 images" in text
+    assert "Research use only" in text
+    assert NASTY in text
+    for row in comparison.tests.itertuples():
+        assert f"{abs(row.difference):.3f}" in text
+    assert page.count("data:image/png;base64,") == 2
+
+
+def test_page_needs_nothing_from_outside(page):
+    sources = re.findall(r"""(?:src|href|srcset|action)\s*=\s*["']?([^"'>]*)""", page)
+    assert sources
+    assert all(source.startswith("data:image/png;base64,") for source in sources)
+    assert not re.search(r"url\(|@import|<script|<link|<iframe|<b>\*", page)
+    assert "default-src 'none'; img-src data:;" in page
+
+
+@pytest.fixture
+def browser(tmp_path):
+    """Headless Chromium with every host unreachable; takes arguments, returns what it prints."""
+    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if program is None and os.environ.get("CXRNET_REQUIRE_CHROMIUM") == "1":
+        pytest.fail("no chromium on this machine, and CXRNET_REQUIRE_CHROMIUM=1 forbids to skip")
+    if program is None:
+        pytest.skip("no chromium on this machine: the page is not opened in a browser (CI does)")
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--host-resolver-rules=MAP * ~NOTFOUND", "--no-first-run"]
+    flags += [f"--disable-{name}" for name in ("quic", "background-networking", "component-update", "sync")]
+
+    def run(*arguments: str) -> str:
+        command = [program, *flags, f"--user-data-dir={tmp_path / 'profile'}", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+
+    return run
+
+
+def test_phone_does_not_scroll_sideways(page, browser, tmp_path):
+    # The page in a frame as wide as a phone; `srcdoc` lets the page around it measure.
+    (tmp_path / "phone.html").write_text(
+        f'<iframe style="width:390px;height:800px;border:0" srcdoc="{html.escape(page)}"></iframe><pre></pre>'
+        "<script>onload = () => { const page = document.querySelector('iframe').contentDocument;"
+        "const seen = [...page.images].filter(image => image.naturalWidth > 0).length;"
+        "document.querySelector('pre').textContent ="
+        "`hidden ${page.documentElement.scrollWidth - page.documentElement.clientWidth} px,"
+        " seen ${seen} of ${page.images.length}` }</script>",
+        encoding="utf-8",
+    )
+    assert "<pre>hidden 0 px, seen 2 of 2</pre>" in browser("--dump-dom", (tmp_path / "phone.html").as_uri())
+
+
+def test_page_prints(files, browser, tmp_path):
+    browser(f"--print-to-pdf={tmp_path / 'page.pdf'}", files["page"].as_uri())
+    pages = len(re.findall(rb"/Type\s*/Page\b", (tmp_path / "page.pdf").read_bytes()))
+    assert 2 <= pages <= 5

@@ -1,0 +1,66 @@
+import numpy as np
+import pytest
+
+from cxrnet.errors import CxrnetError
+from cxrnet.evaluation.predictions import classes_of, logits_of, make_predictions
+from cxrnet.evaluation.referral import area_under_risk_coverage, certainty, referral_text, risk_coverage
+
+CONFIDENCE = np.array([0.9, 0.6, 0.8, 0.7])
+CORRECT = np.array([True, False, True, False])
+
+
+def test_curve_of_a_small_case_by_hand() -> None:
+    curve = risk_coverage(CONFIDENCE, CORRECT)
+    assert curve["confidence"].tolist() == [0.9, 0.8, 0.7, 0.6]
+    assert curve["n"].tolist() == [1, 2, 3, 4]
+    assert curve["referred"].tolist() == [0.75, 0.5, 0.25, 0]
+    assert curve["error"].tolist() == [0, 0, pytest.approx(1 / 3), 0.5]
+    assert area_under_risk_coverage(CONFIDENCE, CORRECT) == pytest.approx((0 + 0 + 1 / 3 + 1 / 2) / 4)
+
+
+def test_equal_confidences_stay_together_and_their_area_is_the_mean_over_orders() -> None:
+    rng = np.random.default_rng(0)
+    confidence, correct = rng.choice([0.5, 0.7, 0.9], 12), rng.uniform(size=12) < 0.6
+    assert risk_coverage(confidence, correct)["confidence"].tolist() == [0.9, 0.7, 0.5]
+    areas = []
+    for _ in range(4000):
+        order = np.lexsort((rng.uniform(size=12), -confidence))
+        areas.append(np.mean(np.cumsum(~correct[order]) / np.arange(1, 13)))
+    assert area_under_risk_coverage(confidence, correct) == pytest.approx(np.mean(areas), abs=0.005)
+    assert area_under_risk_coverage(np.full(12, 0.8), correct) == pytest.approx((~correct).mean())
+
+
+def test_certainty_is_that_of_the_call(make_table) -> None:
+    table = make_table()
+    confidence, correct = certainty(table)
+    assert (confidence == table.filter(like="prob_").max(axis=1)).all()
+    assert (correct == (table["label"] == table["predicted"])).all()
+    pointed = make_predictions(table, classes_of(table), logits_of(table), {"Covid": 0.01})
+    confidence, _ = certainty(pointed)
+    covid = (pointed["predicted"] == "Covid").to_numpy(bool)
+    assert (confidence[covid] == pointed.loc[covid, "prob_Covid"]).all()
+
+
+def test_text_says_how_the_error_falls() -> None:
+    half, most = referral_text(risk_coverage(CONFIDENCE, CORRECT), [0.5, 0.3])
+    assert half == (
+        "Where a reader takes the 50 % of images whose call is least certain, 0.0 % of the other 2 calls are wrong, "
+        "50.0 % of all 4 without."
+    )
+    assert "30 %" in most
+    assert "0.0 % of the other 2 calls" in most
+    (tied,) = referral_text(risk_coverage(np.full(4, 0.9), CORRECT), [0.1])
+    assert tied.endswith("none is left: too many are of equal certainty.")
+
+
+def test_a_share_that_is_a_whole_number_of_images_is_taken_exactly() -> None:
+    curve = risk_coverage(np.arange(1, 101) / 100, np.ones(100, bool))
+    for share, left in ((0.1, 90), (0.3, 70), (0.7, 30), (0.9, 10)):
+        assert f"of the other {left} calls" in referral_text(curve, [share])[0]
+
+
+def test_no_images_and_no_share_are_refused() -> None:
+    with pytest.raises(CxrnetError, match="referral: no images"):
+        risk_coverage(np.array([]), np.array([], bool))
+    with pytest.raises(CxrnetError, match=r"referral.shares: 10 is no share of the images"):
+        referral_text(risk_coverage(CONFIDENCE, CORRECT), [10])

@@ -1,0 +1,93 @@
+import numpy as np
+import pytest
+from scipy.optimize import minimize_scalar
+from sklearn.metrics import log_loss
+
+from cxrnet.errors import CxrnetError
+from cxrnet.evaluation.metrics import label_codes
+from cxrnet.evaluation.predictions import classes_of, logits_of, make_predictions, softmax
+from cxrnet.evaluation.temperature import fit_temperature
+
+CLASSES = ("Viral Pneumonia", "Covid", "Normal")
+
+
+@pytest.fixture
+def validation(make_table):
+    """Predictions whose logits are ``factor`` times those that the labels were drawn from."""
+
+    def make(factor: float, n: int = 500):
+        rng = np.random.default_rng(3)
+        logits = rng.normal(scale=2.0, size=(n, 3)).astype(np.float32)
+        codes = (softmax(logits).cumsum(axis=1) < rng.uniform(size=(n, 1))).sum(axis=1)
+        rows = make_table(labels=[CLASSES[code] for code in codes], split="val")
+        return make_predictions(rows, CLASSES, logits * np.float32(factor))
+
+    return make
+
+
+@pytest.mark.parametrize("factor", [0.2, 1.0, 4.0])
+def test_temperature_is_the_least_loss_of_an_independent_search(validation, factor) -> None:
+    table = validation(factor)
+    codes, logits = label_codes(table), logits_of(table)
+
+    def loss(temperature: float) -> float:
+        return log_loss(codes, softmax(logits / temperature))
+
+    found = minimize_scalar(loss, bounds=(0.01, 100), method="bounded", options={"xatol": 1e-9})
+    fitted = fit_temperature(table)
+    assert fitted.reason is None
+    assert fitted.value == pytest.approx(found.x, rel=1e-4)
+    assert fitted.value == pytest.approx(factor, rel=0.2)
+    assert fitted.n == 500
+    assert fitted.nll_before == pytest.approx(loss(1.0), rel=1e-6)
+    assert fitted.nll_after == pytest.approx(loss(fitted.value), rel=1e-6)
+    assert fitted.nll_after <= fitted.nll_before
+
+
+def test_fitted_again_on_what_it_mended_the_temperature_is_one(validation) -> None:
+    table = validation(4.0)
+    logits = logits_of(table) / np.float32(fit_temperature(table).value)
+    assert fit_temperature(make_predictions(table, classes_of(table), logits)).value == pytest.approx(1, abs=1e-4)
+
+
+def _unfit(validation, make_table, how):
+    match how:
+        case "few":
+            return validation(4.0, n=19)
+        case "perfect":
+            return make_table(strength=100.0, split="val")
+        case "useless":  # the label is the least probable class
+            table = make_table(strength=100.0, split="val")
+            return make_predictions(table, classes_of(table), -logits_of(table))
+        case "faint":  # in the right direction, and a thousand times too small
+            return validation(1e-3)
+    raise ValueError(how)
+
+
+@pytest.mark.parametrize(
+    ("how", "reason"),
+    [
+        ("few", "19 validation images are too few, 20 are the least"),
+        ("perfect", "0 of 60 validation images are wrong, 5 are the least to learn it from"),
+        ("useless", "still grows at a temperature of 100"),
+        ("faint", "still grows at a temperature of 0.01"),
+    ],
+)
+def test_what_no_temperature_fits_stays_at_one_and_says_why(validation, make_table, how, reason) -> None:
+    fitted = fit_temperature(_unfit(validation, make_table, how))
+    assert fitted.value == 1
+    assert reason in fitted.reason
+    assert fitted.nll_after == fitted.nll_before
+    assert np.isfinite(fitted.nll_before)
+
+
+def test_infinite_logits_are_refused(validation) -> None:
+    table = validation(1.0)
+    table.loc[:1, "logit_Covid"] = -np.inf
+    with pytest.raises(CxrnetError, match="temperature: the logits of 2 of 500 images are not finite"):
+        fit_temperature(table)
+
+
+def test_images_of_another_split_are_refused(make_table) -> None:
+    with pytest.raises(CxrnetError, match="temperature: 60 of 60 images are of split test"):
+        fit_temperature(make_table())

@@ -1,0 +1,198 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from cxrnet.evaluation.intervals import newcombe, wilson
+from cxrnet.evaluation.metrics import evaluate
+from cxrnet.evaluation.predictions import make_predictions
+
+CLASSES = ("Covid", "Normal")
+
+
+def table_of(labels, scores, patients=None):
+    """Labels as ``c`` for Covid and ``n`` for Normal; the score is the probability of Covid."""
+    p = np.array(scores)
+    rows = pd.DataFrame(
+        {
+            "image_id": [str(i) for i in range(len(labels))],
+            "path": "somewhere.png",
+            "label": [CLASSES["cn".index(name)] for name in labels],
+            "split": "test",
+            "source": "invented",
+            "patient_id": patients or pd.NA,
+        }
+    )
+    return make_predictions(rows, CLASSES, np.log(np.stack([p, 1 - p], axis=1)).astype(np.float32))
+
+
+def noisy(n, positive=0.5, seed=0):
+    """Labels and scores of a mediocre model."""
+    rng = np.random.default_rng(seed)
+    is_covid = np.arange(n) < positive * n
+    scores = 1 / (1 + np.exp(-rng.normal(size=n) - np.where(is_covid, 1, -1)))
+    return "".join("c" if covid else "n" for covid in is_covid), list(scores)
+
+
+def test_cross_checks_agree_where_images_are_independent():
+    figures = evaluate(table_of(*noisy(600)), 1000)
+    assert figures["accuracy"]["interval"] == pytest.approx(figures["accuracy"]["wilson"], abs=0.01)
+    for metrics in figures["per_class"].values():
+        for name in ("sensitivity", "specificity", "precision", "npv"):
+            assert metrics[name]["method"] == "bootstrap"
+            assert metrics[name]["interval"] == pytest.approx(metrics[name]["wilson"], abs=0.015), name
+        assert metrics["roc_auc"]["interval"] == pytest.approx(metrics["roc_auc"]["delong"], abs=0.01)
+
+
+def test_copies_of_a_patient_widen_the_interval_but_not_wilson():
+    labels, scores = noisy(100)
+    single = evaluate(table_of(labels, scores), 1000)
+    labels, scores = "".join(4 * name for name in labels), np.repeat(scores, 4)
+    copies = evaluate(table_of(labels, scores, [str(i // 4) for i in range(400)]), 1000)
+    assert copies["accuracy"]["interval"] == pytest.approx(single["accuracy"]["interval"], abs=0.01)
+    assert np.diff(copies["accuracy"]["wilson"])[0] < 0.6 * np.diff(copies["accuracy"]["interval"])[0]
+    of_single, of_copies = (figures["per_class"]["Covid"]["roc_auc"]["delong"] for figures in (single, copies))
+    assert of_copies == pytest.approx(of_single, abs=1e-9)
+
+
+def separated(positives, negatives):
+    """A table that the model gets all right."""
+    scores = [*np.linspace(0.7, 0.9, positives), *np.linspace(0.1, 0.3, negatives)]
+    return "c" * positives + "n" * negatives, scores
+
+
+def test_all_right_is_not_certain():
+    figures = evaluate(table_of(*separated(26, 40)), 500)
+    covid = figures["per_class"]["Covid"]
+    for name, cases in {"sensitivity": 26, "specificity": 40, "precision": 26, "npv": 40}.items():
+        assert covid[name]["interval"] == pytest.approx(wilson(cases, cases)), name
+        assert covid[name]["method"] == "wilson"
+    assert figures["accuracy"]["interval"] == pytest.approx(wilson(66, 66))
+    low = wilson(26, 26)[0]
+    assert covid["f1"]["interval"] == pytest.approx([2 * low / (1 + low), 1])
+    assert covid["roc_auc"]["interval"] == pytest.approx(newcombe(1.0, 26, 40))
+    assert covid["roc_auc"]["method"] == "newcombe"
+    assert "delong" not in covid["roc_auc"]
+    # Means over classes follow from their parts.
+    assert figures["roc_auc_macro"]["method"] == figures["balanced_accuracy"]["method"] == "combined"
+    assert figures["roc_auc_macro"]["interval"] == pytest.approx(newcombe(1.0, 26, 40))
+    apart = np.hypot(1 - wilson(26, 26)[0], 1 - wilson(40, 40)[0]) / 2
+    assert figures["balanced_accuracy"]["interval"] == pytest.approx([1 - apart, 1])
+    # What has no closed form says so.
+    assert covid["pr_auc"]["interval_reason"] == figures["pr_auc_macro"]["interval_reason"]
+    assert covid["pr_auc"]["interval_reason"] == "it is 1 in every resample"
+    assert figures["log_loss"]["method"] == "bootstrap"
+
+
+def test_all_right_of_five_patients_is_worth_five_cases():
+    patients = [f"c{i % 5}" for i in range(26)] + [f"n{i}" for i in range(40)]
+    covid = evaluate(table_of(*separated(26, 40), patients), 500)["per_class"]["Covid"]
+    assert covid["sensitivity"]["interval"] == pytest.approx(wilson(5, 5))
+    assert covid["sensitivity"]["wilson"] == pytest.approx(wilson(26, 26))
+    assert covid["roc_auc"]["interval"] == pytest.approx(newcombe(1.0, 5, 40))
+
+
+def test_one_patient_says_nothing_of_others():
+    labels, scores = noisy(44, positive=4 / 44)
+    figures = evaluate(table_of(labels, scores, ["1"] * 4 + [f"n{i}" for i in range(40)]), 500)
+    covid = figures["per_class"]["Covid"]
+    reason = "all images labelled Covid are of one patient"
+    assert covid["sensitivity"]["interval"] == pytest.approx(wilson(covid["sensitivity"]["value"], 1))
+    assert covid["specificity"]["method"] == "bootstrap"
+    assert covid["roc_auc"]["interval"] == pytest.approx(newcombe(covid["roc_auc"]["value"], 1, 40))
+    assert covid["pr_auc"]["interval_reason"] == reason
+    assert (
+        figures["per_class"]["Normal"]["pr_auc"]["interval_reason"]
+        == "all images not labelled Normal are of one patient"
+    )
+    assert figures["pr_auc_macro"]["interval_reason"] == reason
+    assert figures["roc_auc_macro"]["method"] == "combined"
+
+
+def test_one_class():
+    figures = evaluate(table_of("c" * 20, noisy(40)[1][:20]), 500)
+    assert figures["accuracy"]["method"] == figures["per_class"]["Covid"]["sensitivity"]["method"] == "bootstrap"
+    assert figures["per_class"]["Covid"]["brier"]["method"] == "bootstrap"
+    assert "interval_reason" not in figures["per_class"]["Covid"]["roc_auc"]  # it has no value
+
+
+def test_one_image():
+    figures = evaluate(table_of("c", [0.9]), 500)
+    assert figures["accuracy"]["interval"] == pytest.approx(wilson(1, 1))
+    assert figures["log_loss"]["interval_reason"] == figures["ece"]["interval_reason"] == "there is only one image"
+
+
+def test_one_image_of_a_class():
+    covid = evaluate(table_of(*noisy(30, positive=1 / 30)), 500)["per_class"]["Covid"]
+    assert covid["pr_auc"]["interval_reason"] == "there is only one image labelled Covid"
+
+
+def test_a_class_that_is_rarely_called():
+    # One call: in a third of the resamples there is none.
+    precision = evaluate(table_of("c" * 10 + "n" * 10, [0.9] + [0.2] * 10 + [0.1] * 9), 500)["per_class"]["Covid"][
+        "precision"
+    ]
+    assert precision["interval"] == pytest.approx(wilson(1, 1))
+    # Four calls, in two of a hundred resamples none.
+    scores = [0.9, 0.9, 0.8] + [0.2] * 7 + [0.9] + [0.1] * 9
+    precision = evaluate(table_of("c" * 10 + "n" * 10, scores), 500)["per_class"]["Covid"]["precision"]
+    assert precision["method"] == "bootstrap"
+    assert 450 <= precision["resamples"] < 500
+
+
+def test_majority_class():
+    figures = evaluate(table_of("c" * 20 + "n" * 40, [0.4] * 60), 500)
+    covid = figures["per_class"]["Covid"]
+    assert covid["sensitivity"]["interval"] == pytest.approx(wilson(0, 20))
+    assert figures["accuracy"]["interval"] == pytest.approx(wilson(40, 60))  # the same in every resample of this mix
+    assert covid["roc_auc"]["interval_reason"] == "it is 0.5 in every resample"
+    assert figures["log_loss"]["interval_reason"].startswith("it is 0.6")
+    assert figures["balanced_accuracy"]["method"] == "combined"
+    assert figures["balanced_accuracy"]["interval"][0] < 0.5 < figures["balanced_accuracy"]["interval"][1]
+
+
+def test_the_calibration_error_of_a_calibrated_model_may_be_zero():
+    rng = np.random.default_rng(0)
+    scores = rng.random(400)
+    labels = "".join("c" if hit else "n" for hit in rng.random(400) < scores)
+    figures = evaluate(table_of(labels, scores), 500)
+    wrong = evaluate(table_of("c" * 200 + "n" * 200, [0.99, 0.01] * 200), 500)
+    for name in ("ece", "ece_equal_mass"):
+        assert figures[name]["method"] == "bootstrap of gaps"
+        assert figures[name]["interval"][0] == 0
+        assert wrong[name]["interval"][0] > 0.4
+
+
+SLOPE, SPREAD = 1.2, 0.8
+
+
+def patients_with_images(rng, patients):
+    """Half of them with Covid, one to five images of each; a patient's images are alike."""
+    images = rng.integers(1, 6, patients)
+    of_image = np.repeat(np.arange(patients), images)
+    positive = of_image < patients // 2
+    score = (
+        SLOPE * np.where(positive, 1, -1)
+        + SPREAD * rng.normal(size=patients)[of_image]
+        + rng.normal(size=len(of_image))
+    )
+    return table_of("".join(np.where(positive, "c", "n")), 1 / (1 + np.exp(-score)), [str(i) for i in of_image])
+
+
+@pytest.mark.slow
+def test_95_of_100_intervals_hold_the_truth():
+    """The truth is that of very many patients; the coverage of 500 tables has a standard error of 1 %."""
+    rng, held = np.random.default_rng(0), {}
+
+    def some(figures):
+        covid = figures["per_class"]["Covid"]
+        yield from ((name, figures[name]) for name in ("accuracy", "macro_f1", "log_loss", "brier", "ece"))
+        yield from ((name, covid[name]) for name in ("sensitivity", "specificity", "precision", "roc_auc"))
+
+    truth = {name: metric["value"] for name, metric in some(evaluate(patients_with_images(rng, 100_000)))}
+    for seed in range(500):
+        for name, metric in some(evaluate(patients_with_images(rng, 200), 1000, seed)):
+            low, high = metric["interval"]
+            held.setdefault(name, []).append(low <= truth[name] <= high)
+    coverage = {name: np.mean(hits) for name, hits in held.items()}
+    assert coverage.pop("ece") >= 0.93  # wider than need be
+    assert all(0.93 <= share <= 0.97 for share in coverage.values()), coverage
