@@ -104,3 +104,23 @@ def test_every_spelling_of_finetune(command, spelling):
 def test_the_configs_are_where_the_command_looks():
     assert (config_folder() / "train.yaml").is_file()
     assert (config_folder() / "predict.yaml").is_file()
+
+
+def test_a_command_may_rewrite_its_arguments(tmp_path):
+    (tmp_path / "command.py").write_text(
+        COMMAND.replace('@entry_point("train")', """def arguments(given):
+    if "13" in given[0]:
+        raise CxrnetError("unlucky")
+    return [*given, "finetune=true"]
+
+@entry_point("train", arguments)""")
+    )  # fmt: skip
+
+    def call(word):
+        line = [sys.executable, "command.py", word]
+        return subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    assert call("data.limit=1").stdout == "done 1 True\n"
+    refused = call("data.limit=13")
+    assert (refused.returncode, refused.stdout, refused.stderr) == (2, "", "error: unlucky\n")
+    assert len(list((tmp_path / "outputs" / "runs").iterdir())) == 1

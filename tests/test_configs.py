@@ -5,14 +5,16 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import get_method, instantiate
 from omegaconf import OmegaConf
 
 from cxrnet.app import config_folder
+from cxrnet.errors import CxrnetError
 from cxrnet.models.freezing import set_trainable
 from cxrnet.models.network import Network, NetworkConfig
-from cxrnet.training.schedule import Schedule, enabled_phases
+from cxrnet.training.schedule import Schedule, check_finetune, enabled_phases
 
 GROUPS = sorted(path.name for path in config_folder().iterdir() if path.is_dir() and path.name != "hydra")
 OPTIONS = [
@@ -59,7 +61,7 @@ def test_every_option_names_arguments_that_exist(group, option):
         (signature.bind_partial if call.get("_partial_") else signature.bind)(**arguments)
 
 
-@pytest.mark.parametrize("group", ["model", "schedule", "loss"])
+@pytest.mark.parametrize("group", ["model", "schedule"])
 def test_the_options_of_a_group_have_the_same_keys(group):
     options = [composed(f"{group}={option}")[group] for kind, option in OPTIONS if kind == group]
     assert all(option.keys() == options[0].keys() for option in options)
@@ -67,7 +69,8 @@ def test_the_options_of_a_group_have_the_same_keys(group):
 
 @pytest.mark.parametrize("model", MODELS)
 def test_every_model_can_be_built_and_run_through_every_phase(model):
-    config = composed(f"model={model}", "finetune=true")
+    backbone = ["model.backbone=timm/resnet18"] if model == "timm" else []
+    config = composed(f"model={model}", *backbone, "finetune=true")
     settings = {name: value for name, value in config["model"].items() if name != "weights"}
     network = Network(NetworkConfig.from_dict({**settings, "classes": ("a", "b"), "size": (32, 32)}))
     schedule = instantiate(config["schedule"], _convert_="object")
@@ -92,6 +95,48 @@ def test_every_schedule_can_be_run_without_pretrained_weights():
         if group == "schedule":
             schedule = instantiate(composed(f"schedule={option}", "finetune=true")["schedule"], _convert_="object")
             assert all(phase.trainable == "all" for phase in enabled_phases(schedule, pretrained=False))
+
+
+@pytest.mark.parametrize(
+    ("option", "pretrained", "random"),
+    [
+        ("head", ["head"], ["scratch"]),
+        ("transfer", ["head", "finetune"], ["scratch", "finetune"]),
+        ("gradual", ["head", "one_stage", "two_stages", "all"], ["scratch", "all"]),
+        ("full", ["full"], ["full"]),
+    ],
+)
+def test_the_phases_of_a_schedule(option, pretrained, random):
+    finetune = ["finetune=true"] if option == "transfer" else []
+    schedule = instantiate(composed(f"schedule={option}", *finetune)["schedule"], _convert_="object")
+    for has_weights, names in ((True, pretrained), (False, random)):
+        phases = enabled_phases(schedule, has_weights)
+        assert [phase.name for phase in phases] == names
+        rates = [phase.lr for phase in phases]
+        assert rates == sorted(rates, reverse=True)
+
+
+@pytest.mark.parametrize("option", [option for group, option in OPTIONS if group == "schedule"])
+def test_finetune_is_for_schedules_that_wait_for_it(option):
+    with initialize_config_dir(version_base="1.3", config_dir=str(config_folder())):
+        config = compose("train", [f"schedule={option}", "finetune=true"])
+    if option == "transfer":
+        check_finetune(config.finetune, config.schedule)
+    else:
+        with pytest.raises(CxrnetError, match="finetune=true: no phase of this schedule"):
+            check_finetune(config.finetune, config.schedule)
+
+
+@pytest.mark.parametrize("loss", [option for group, option in OPTIONS if group == "loss"])
+def test_every_loss_can_be_made_and_takes_weights_by_name(loss):
+    for overrides in ([], ["loss.class_weights={Covid: 2.0}"]):
+        made = instantiate(composed(f"loss={loss}", *overrides)["loss"])(classes=("Covid", "Normal"), counts=(5, 9))
+        assert made(torch.zeros(3, 2), torch.tensor([0, 1, 1])).isfinite()
+
+
+def test_costs_can_be_given_on_the_command_line():
+    config = composed("loss=cost_sensitive", "loss.costs={Covid: {Normal: 4.0}}")["loss"]
+    assert instantiate(config)(classes=("Covid", "Normal"), counts=(5, 9)).costs.tolist() == [[0, 4], [1, 0]]
 
 
 def test_augmentations_can_be_made():

@@ -34,7 +34,7 @@ HISTORY = pd.DataFrame(
 def written(tmp_path):
     def write(*splits: pd.DataFrame):
         predictions = pd.concat(splits, ignore_index=True)
-        return write_results(tmp_path, predictions, {"majority": splits[-1]}, HISTORY, 2, CLASSES), tmp_path
+        return write_results(tmp_path, predictions, {"majority": splits[-1]}, CLASSES, HISTORY, 2), tmp_path
 
     return write
 

@@ -1,5 +1,6 @@
 """What every entry point shares: Hydra around it, and one line instead of a traceback for a user's mistake."""
 
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from cxrnet.errors import CxrnetError
+from cxrnet.memory import keep_freed_memory
 from cxrnet.tracking.signals import Terminated, was_killed
 
 USER_ERROR = 2  # exit status, as argparse has it
@@ -25,14 +27,21 @@ def config_folder() -> Path:
     return installed if installed.is_dir() else Path(__file__).parents[2] / "conf"
 
 
-def entry_point(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
+def entry_point(
+    config_name: str, arguments: Callable[[list[str]], list[str]] | None = None
+) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
     """Make a command of a function from config to anything.
 
     In a sweep a job that fails says why, and the sweep goes on with the next one. Ctrl-C and SIGTERM end everything.
+
+    Args:
+        config_name: of the config in ``conf/``.
+        arguments: makes the command line that Hydra gets of the one that the user typed.
     """
 
     def decorate(task: Callable[[DictConfig], Any]) -> Callable[[], None]:
         def guarded(config: DictConfig) -> Any:  # noqa: ANN401 (a sweeper takes whatever a task returns)
+            keep_freed_memory()
             try:
                 return task(config)
             except (CxrnetError, InstantiationException, OmegaConfBaseException) as error:
@@ -44,12 +53,24 @@ def entry_point(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Cal
             except (KeyboardInterrupt, SystemExit) as error:
                 if not was_killed(error):
                     raise
-                print(f"stopped; what was finished stays in '{HydraConfig.get().runtime.output_dir}'", file=sys.stderr)
+                folder = HydraConfig.get().runtime.output_dir
+                going_on = f"; to go on: {shlex.quote(f'resume={folder}')}" if "resume" in config else ""
+                print(f"stopped; what was finished stays in '{folder}'{going_on}", file=sys.stderr)
                 raise SystemExit(error.code if isinstance(error, Terminated) else INTERRUPTED) from None
 
-        command: Callable[[], None] = hydra.main(
+        composed: Callable[[], None] = hydra.main(
             version_base="1.3", config_path=str(config_folder()), config_name=config_name
         )(guarded)
+
+        def command() -> None:
+            if arguments is not None:
+                try:
+                    sys.argv[1:] = arguments(sys.argv[1:])
+                except CxrnetError as error:
+                    print(f"error: {error}", file=sys.stderr)
+                    raise SystemExit(USER_ERROR) from error
+            composed()
+
         return command
 
     return decorate

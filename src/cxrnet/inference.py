@@ -50,7 +50,8 @@ def predict_manifest(
     """
     size = bundle.network.config.size
     manifest, images = load_images(manifest, size, bundle.resize, on_error)
-    return make_predictions(manifest, bundle.classes, predict_images(bundle, images, batch_size, device))
+    logits = predict_images(bundle, images, batch_size, device)
+    return make_predictions(manifest, bundle.classes, logits, bundle.operating_points)
 
 
 def predict_files(

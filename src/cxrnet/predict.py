@@ -10,16 +10,15 @@ from cxrnet.app import entry_point
 @entry_point("predict")
 def main(config: DictConfig) -> None:
     """Print, and on request write, what a bundle makes of images: path, class and its probability, tab-separated."""
-    from cxrnet.evaluation.predictions import classes_of, write_predictions
+    from cxrnet.evaluation.predictions import write_predictions
     from cxrnet.inference import check_output, predict_files
     from cxrnet.models.bundle import device_of, load_bundle
 
     check_output(config.output)
     bundle, device = load_bundle(config.bundle), device_of(config.device)
     predictions = predict_files(bundle, config.input, config.batch_size, device, config.on_error)
-    confidence = predictions[[f"prob_{name}" for name in classes_of(predictions)]].max(axis=1)
-    for path, predicted, probability in zip(predictions["path"], predictions["predicted"], confidence, strict=True):
-        print(path, predicted, f"{probability:.4f}", sep="\t")
+    for _, image in predictions.iterrows():
+        print(image["path"], image["predicted"], f"{image['prob_' + image['predicted']]:.4f}", sep="\t")
     if config.output is not None:
         write_predictions(predictions, Path(config.output))
 

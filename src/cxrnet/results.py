@@ -1,7 +1,7 @@
 """What a finished run leaves behind: tables, texts, figures and the report, in its folder and in MLflow."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ import pandas as pd
 
 from cxrnet.evaluation.curves import save_curves
 from cxrnet.evaluation.figures import save_figures
-from cxrnet.evaluation.metrics import Evaluation, evaluate
+from cxrnet.evaluation.metrics import Evaluation, evaluate, flat
 from cxrnet.evaluation.predictions import write_predictions
 from cxrnet.evaluation.text import classification_report_text, roc_auc_text
 
@@ -36,9 +36,9 @@ def write_results(
     folder: Path,
     predictions: pd.DataFrame,
     baselines: Mapping[str, pd.DataFrame],
-    history: pd.DataFrame,
-    kept_epoch: int,
     classes: Sequence[str],
+    history: pd.DataFrame | None = None,
+    kept_epoch: int = 0,
 ) -> Results:
     """Compute every figure from the tables and write all files but the report.
 
@@ -46,9 +46,9 @@ def write_results(
         folder: of the run.
         predictions: of the kept weights, on val and test.
         baselines: predictions of each baseline on the headline split.
-        history: one row an epoch.
-        kept_epoch: the epoch whose weights were kept.
         classes: in the order of the logits.
+        history: one row an epoch; ``None`` where several trainings are pooled.
+        kept_epoch: the epoch whose weights were kept.
     """
     by_split = dict(iter(predictions.groupby("split", sort=False)))
     headline = "test" if "test" in by_split else "val"
@@ -59,8 +59,10 @@ def write_results(
     _write_json(folder / "class_indices.json", {name: index for index, name in enumerate(classes)})
     (folder / "classification_report.txt").write_text(_by_split(by_split, classification_report_text), encoding="utf-8")
     (folder / "roc_auc.txt").write_text(_by_split(by_split, roc_auc_text), encoding="utf-8")
-    history.to_csv(folder / "history.csv", index=False)
-    figures = save_curves(history, kept_epoch, folder)
+    figures: dict[str, Path] = {}
+    if history is not None:
+        history.to_csv(folder / "history.csv", index=False)
+        figures |= save_curves(history, kept_epoch, folder)
     for name, rows in by_split.items():
         figures |= save_figures(rows, folder, "" if name == headline else f"_{name}")
     return Results(headline, metrics, baseline_metrics, figures)
@@ -73,19 +75,12 @@ def flat_metrics(results: Results) -> dict[str, float]:
     """
     named = [(f"{'final_' if split == 'val' else ''}{split}", metrics) for split, metrics in results.metrics.items()]
     named += [(f"baseline_{name}", metrics) for name, metrics in results.baselines.items()]
-    return {name: value for prefix, metrics in named for name, value in _values(prefix, metrics)}
+    return {f"{prefix}_{name}": value for prefix, metrics in named for name, value in figures_of(metrics).items()}
 
 
-def _values(prefix: str, metrics: Evaluation) -> Iterator[tuple[str, float]]:
-    for name, metric in metrics.items():
-        if name == "per_class":
-            continue
-        if metric["value"] is not None:  # type: ignore[index]
-            yield f"{prefix}_{name}", metric["value"]  # type: ignore[index]
-    for label, figures in metrics["per_class"].items():
-        for name, metric in figures.items():
-            if metric["value"] is not None:
-                yield f"{prefix}_{name}_{label}", metric["value"]
+def figures_of(metrics: Evaluation) -> dict[str, float]:
+    """The values by name, ``sensitivity_<class>`` for those of a class; what is n/a is left out."""
+    return {name: metric["value"] for name, _, metric in flat(metrics) if metric["value"] is not None}
 
 
 def _by_split(by_split: Mapping[Any, pd.DataFrame], text: Any) -> str:  # noqa: ANN401

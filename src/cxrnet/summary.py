@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from rich.table import Table
 
 from cxrnet import console
@@ -77,6 +78,25 @@ def say_results(results: Results, warnings: Sequence[str], places: Mapping[str, 
     console.heading("Where things are")
     for label, place in places.items():
         console.say(label, place)
+
+
+def say_spread(spread: pd.DataFrame) -> None:
+    """The headline figures over the runs of a repetition: mean, standard deviation, smallest, largest.
+
+    Args:
+        spread: one row a run, one column a figure.
+    """
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 2))
+    table.add_column(f"test, {len(spread)} runs")
+    for name in ("mean", "sd", "lowest", "highest"):
+        table.add_column(name, justify="right")
+    for name in ("accuracy", "balanced_accuracy", "macro_f1", "roc_auc_macro"):
+        if name in spread:
+            values = spread[name]
+            moments = (values.mean(), values.std(), values.min(), values.max())
+            table.add_row(HEADLINE[name], *("n/a" if pd.isna(value) else f"{value:.3f}" for value in moments))
+    console.heading("Over the runs")
+    console.show(table)
 
 
 def report_facts(

@@ -5,9 +5,10 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from cxrnet.app import entry_point
+from cxrnet.resume import COMMAND, resumed_arguments, without_resume
 
 
-@entry_point("train")
+@entry_point("train", resumed_arguments)
 def main(config: DictConfig) -> float:
     """Run one experiment; the heavy imports wait until the configuration is known to be sound."""
     from hydra.core.hydra_config import HydraConfig
@@ -16,7 +17,7 @@ def main(config: DictConfig) -> float:
     from cxrnet.experiment import run_experiment
 
     hydra = HydraConfig.get()
-    command = ["python", "-m", "cxrnet.train", *hydra.overrides.task]
+    command = [*COMMAND, *without_resume(hydra.overrides.task)]
     name = f"{hydra.runtime.choices['model']}_{hydra.runtime.choices['data']}"
     in_sweep = hydra.mode == RunMode.MULTIRUN
     return run_experiment(config, Path(hydra.runtime.output_dir), name, command, in_sweep)

@@ -41,6 +41,27 @@ def client(uri):
     return MlflowClient(uri)
 
 
+@pytest.fixture
+def tracked(uri, outputs, tmp_path):
+    """``track`` with a store, an experiment and a folder."""
+    from cxrnet.tracking.run import track
+
+    def start(**settings):
+        return track(**{"folder": tmp_path / "run", "uri": uri, "experiment": "runs", "outputs": outputs, **settings})
+
+    return start
+
+
+@pytest.fixture
+def artifact(client, tmp_path):
+    """Reads a text that was logged as an artifact."""
+
+    def read(run_id: str, name: str) -> str:
+        return Path(client.download_artifacts(run_id, name, str(tmp_path))).read_text()
+
+    return read
+
+
 @dataclass(frozen=True)
 class Server:
     """``mlflow server`` on a free port of this machine."""

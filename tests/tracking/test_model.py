@@ -21,7 +21,10 @@ CLASSES = ("Covid", "Lung Opacity", "Normal")
 @pytest.fixture
 def bundle(tmp_path):
     torch.manual_seed(0)
-    config = NetworkConfig("custom_cnn", CLASSES, (64, 64), (0.5,) * 3, (0.5,) * 3, "average", (), 0.0)
+    half = (0.5,) * 3
+    config = NetworkConfig(
+        "custom_cnn", CLASSES, (64, 64), half, half, "average", None, (), "relu", False, 0.0, 0.0, "softmax"
+    )
     bundle = Bundle(Network(config).eval(), "stretch", 1.0, {}, "0" * 64, {}, {})
     save_bundle(bundle, tmp_path / "bundle")
     return bundle

@@ -2,13 +2,13 @@ import math
 
 import pytest
 
-from cxrnet.training.history import History, rank
+from cxrnet.training.history import History, metrics_of, rank
 
 
 def history_of(scores, phase="head") -> History:
-    history = History(None)
-    history.begin(phase)
-    history.rows = [{"phase": phase, "epoch": i + 1, "val_loss": score} for i, score in enumerate(scores)]
+    history = History()
+    for score in scores:
+        history.add(phase, {"val_loss": score})
     return history
 
 
@@ -17,18 +17,14 @@ def history_of(scores, phase="head") -> History:
     [
         ([3.0, 1.0, 2.0], "min", 2),
         ([3.0, 1.0, 4.0], "max", 3),
-        ([2.0, 1.0, 1.0], "min", 2),  # the earlier one of two equals, as the checkpoint has it
+        ([2.0, 1.0, 1.0], "min", 2),  # the earlier one of two equals
         ([math.nan, 3.0, 2.0], "min", 3),
         ([2.0, math.nan, 3.0], "max", 3),
         ([math.inf, math.nan, 5.0], "min", 3),
     ],
 )
 def test_the_best_epoch(scores, mode, epoch):
-    assert history_of(scores).best(1, "val_loss", mode)["epoch"] == epoch
-
-
-def test_the_best_epoch_of_a_later_phase():
-    assert history_of([1.0, 5.0, 4.0]).best(2, "val_loss", "min")["epoch"] == 3
+    assert history_of(scores).best("head", "val_loss", mode)["epoch"] == epoch
 
 
 def test_no_number_is_worse_than_any_number():
@@ -38,5 +34,19 @@ def test_no_number_is_worse_than_any_number():
 
 def test_a_phase_begins_where_the_last_one_ended():
     history = history_of([1.0, 2.0])
-    assert history.begin("finetune") == 3
-    assert list(history.table().columns) == ["phase", "epoch", "val_loss"]
+    row = history.add("finetune", {"val_loss": 4.0, "lr": 0.1})
+    assert row == {"phase": "finetune", "epoch": 3, "val_loss": 4.0, "lr": 0.1}
+    history.add("finetune", {"val_loss": 3.0, "lr": 0.1})
+    assert [row["epoch"] for row in history.of("finetune")] == [3, 4]
+    assert history.best("finetune", "val_loss", "min")["epoch"] == 4
+    assert list(history.table().columns) == ["phase", "epoch", "val_loss", "lr"]
+
+
+def test_a_history_goes_on_and_leaves_what_it_was_given():
+    rows = history_of([1.0, 2.0]).rows
+    assert History(rows).add("head", {"val_loss": 3.0})["epoch"] == 3
+    assert len(rows) == 2
+
+
+def test_metrics_of_an_epoch():
+    assert metrics_of({"phase": "head", "epoch": 2, "val_loss": 1.0, "lr": 0.1}) == {"val_loss": 1.0, "lr": 0.1}

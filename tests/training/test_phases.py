@@ -176,8 +176,8 @@ def test_epochs_run_on_and_every_one_is_handed_on_once(run):
 
 
 def test_a_phase_starts_from_the_best_weights_before_it(run, tmp_path):
-    # The rate is so large that the last epoch is not the best one.
-    results, _, _, spies = run(schedule(Phase("head", "head", 6, 3.0), TUNE))
+    # The largest loss is called the best, so that the last epoch is not the best one.
+    results, _, _, spies = run(schedule(Phase("head", "head", 6, 1e-2), TUNE, mode="max"))
     assert results[0].best_epoch < 6
     assert equal(spies["finetune"].start, saved(tmp_path, "head"))
     assert not equal(spies["finetune"].start, saved(tmp_path, "head", "last"))

@@ -9,11 +9,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
 
 from cxrnet import __version__
-from cxrnet.tracking.run import TrackedRun
+from cxrnet.tracking.tracked import TrackedRun
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -42,16 +41,18 @@ class BundleModel:
             params: of MLflow's interface; there are none.
 
         Returns:
-            N rows with the same index: ``predicted`` (the class of the largest probability) and
+            N rows with the same index: ``predicted`` (as the bundle's operating points say) and
             ``prob_<class>...`` in the order of the classes.
         """
+        from cxrnet.evaluation.operating_points import decide
         from cxrnet.inference import predict_bytes
 
         classes = self._bundle.classes
         names = [f"row {row}" for row in table.index]
         probabilities = predict_bytes(self._bundle, [bytes(image) for image in table["image"]], names)
         answer = pd.DataFrame(probabilities, columns=[f"prob_{name}" for name in classes], index=table.index)
-        answer.insert(0, "predicted", [classes[best] for best in np.argmax(probabilities, axis=1)])
+        called = decide(probabilities, classes, self._bundle.operating_points)
+        answer.insert(0, "predicted", [classes[index] for index in called])
         return answer
 
 

@@ -2,145 +2,25 @@
 
 import contextlib
 import getpass
-import json
 import logging
-import re
 import sys
-import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cxrnet.errors import CxrnetError
 from cxrnet.provenance import git_revision, package_versions
-from cxrnet.tracking.outbox import Outbox
+from cxrnet.tracking.record import alone_in, now, read_record, start_of, write_record
 from cxrnet.tracking.signals import signals_raise, was_killed
-from cxrnet.tracking.store import open_experiment, printable
+from cxrnet.tracking.store import open_experiment, printable, quiet
+from cxrnet.tracking.tracked import TrackedRun
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 log = logging.getLogger("cxrnet")
-
-RECORD = "run.json"
-LONGEST_PARAM, LONGEST_TAG, LONGEST_DIGEST = 6000, 8000, 36  # characters, of MLflow 3.17
-
-
-class TrackedRun:
-    """What a command tells MLflow. Made by :func:`track`.
-
-    No method raises because of MLflow: a call that finds no server waits until it is back (:class:`Outbox`), and
-    all that matters is on disk anyway. Without tracking, or on a process that is not the first of a distributed
-    training, the methods do nothing.
-
-    Attributes:
-        folder: the folder of the run on disk.
-        run_id: MLflow's name of the run; None without tracking.
-    """
-
-    def __init__(self, folder: Path, client: "MlflowClient | None" = None, run_id: str | None = None) -> None:
-        self.folder = folder
-        self.run_id = run_id
-        self._client = client
-        self._outbox = Outbox(client.tracking_uri) if client else None
-
-    @property
-    def lost_calls(self) -> int:
-        """Calls that have not reached MLflow (yet)."""
-        return self._outbox.lost if self._outbox else 0
-
-    def send(self, what: str, call: "Callable[[MlflowClient, str], object]") -> None:
-        """Call MLflow with its client and the id of the run, now or when the server is back.
-
-        Args:
-            what: what the call does, for the warning (``"log metrics"``).
-            call: must bear to be made twice.
-        """
-        client, run_id = self._client, self.run_id
-        if self._outbox and client and run_id:
-            self._outbox.send(what, lambda: call(client, run_id))
-
-    def flush(self) -> None:
-        """Look for the server once more if calls are waiting."""
-        if self._outbox:
-            self._outbox.flush()
-
-    def log_params(self, params: Mapping[str, object]) -> None:
-        """Log the resolved config, flat (``{"model.name": "resnet50"}``); a longer value than MLflow takes is cut."""
-        values = {_key(name): _shortened(str(value), LONGEST_PARAM) for name, value in params.items()}
-
-        def call(client: "MlflowClient", run_id: str) -> None:
-            from mlflow.entities import Param
-
-            params = [Param(name, value) for name, value in values.items()]
-            client.log_batch(run_id, params=params, synchronous=True)
-
-        self.send("log parameters", call)
-
-    def log_config(self, text: str) -> None:
-        """Log the whole resolved config, in YAML, as the artifact ``config.yaml``."""
-        self.send("log the config", lambda client, run_id: client.log_text(run_id, text, "config.yaml"))
-
-    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
-        """Log values of one step.
-
-        Args:
-            metrics: characters of a name that MLflow does not know become ``_``.
-            step: the epoch, running on across phases.
-        """
-        values = {_key(name): float(value) for name, value in metrics.items()}
-        now = int(time.time() * 1000)
-
-        def call(client: "MlflowClient", run_id: str) -> None:
-            from mlflow.entities import Metric
-
-            client.log_batch(run_id, metrics=[Metric(k, v, now, step) for k, v in values.items()], synchronous=True)
-
-        self.send("log metrics", call)
-
-    def set_tags(self, tags: Mapping[str, object]) -> None:
-        """Set tags; a longer value than MLflow takes is cut."""
-        values = {_key(name): _shortened(str(value), LONGEST_TAG) for name, value in tags.items()}
-
-        def call(client: "MlflowClient", run_id: str) -> None:
-            from mlflow.entities import RunTag
-
-            client.log_batch(run_id, tags=[RunTag(k, v) for k, v in values.items()], synchronous=True)
-
-        self.send("set tags", call)
-
-    def log_artifact(self, path: Path, folder: str | None = None) -> None:
-        """Log a file or a folder under its own name, in a folder of the run's artifacts."""
-        self.send(f"log {path.name}", lambda client, run_id: client.log_artifact(run_id, str(path), folder))
-
-    def log_dataset(self, name: str, digest: str, source: str, counts: Mapping[str, object], context: str) -> None:
-        """Log a manifest as a dataset input.
-
-        Args:
-            name: of the data (``"covid19_image"``).
-            digest: of the manifest. MLflow's own field takes the first 36 digits; the tag
-                ``cxrnet.data.digest.<context>`` has all.
-            source: where the data come from: a folder or an address.
-            counts: images in each split and class, or whatever tells the size.
-            context: ``"training"`` or ``"evaluation"``.
-        """
-
-        def call(client: "MlflowClient", run_id: str) -> None:
-            from mlflow.entities import Dataset, DatasetInput, InputTag
-
-            dataset = Dataset(
-                name=name,
-                digest=digest[:LONGEST_DIGEST],
-                source_type="local",
-                source=json.dumps({"uri": source}),
-                profile=json.dumps(counts),
-            )
-            client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", context)])])
-
-        self.send("log the data set", call)
-        self.set_tags({f"cxrnet.data.digest.{context}": digest})
 
 
 @contextmanager
@@ -150,6 +30,9 @@ def track(
     experiment: str,
     outputs: Path,
     name: str | None = None,
+    command: Sequence[str] = (),
+    parent_run_id: str | None = None,
+    resume: bool = False,
 ) -> Iterator[TrackedRun]:
     """Track everything that happens inside the ``with``.
 
@@ -162,22 +45,30 @@ def track(
         experiment: name of the MLflow experiment.
         outputs: the folder of all runs.
         name: of the run; MLflow invents one otherwise.
+        command: what runs, for ``run.json``.
+        parent_run_id: the MLflow run that this one is a part of.
+        resume: the folder's run goes on, in the same MLflow run. Where the store has that no more, a new one is made,
+            with a warning. ``run.json`` keeps the first start and lists the resumptions.
 
     Raises:
-        CxrnetError: the store cannot be used; nothing has been started then.
+        CxrnetError: the store cannot be used, or another process is at work in the folder; nothing has been started
+            then.
     """
     from lightning.fabric.utilities.rank_zero import rank_zero_only
 
     if getattr(rank_zero_only, "rank", 0) != 0:  # the first process speaks for all of a distributed training
         yield TrackedRun(folder)
         return
-    record: dict[str, object] = {"run_dir": str(folder.resolve()), "experiment": experiment, "started": _now()}
-    with signals_raise():
-        run = _start(folder, uri, experiment, outputs, name) if uri else TrackedRun(folder)
-        record |= {"tracking_uri": printable(uri) if uri else None, "run_id": run.run_id}
+    with signals_raise(), alone_in(folder):
+        earlier = read_record(folder) if resume else {}
+        run = _start(folder, uri, experiment, outputs, name, earlier) if uri else TrackedRun(folder)
+        record = _record(earlier, folder, experiment, command)
+        if uri or not earlier:  # an untracked resumption leaves the MLflow run to the next one
+            record |= {"tracking_uri": printable(uri) if uri else None, "run_id": run.run_id}
         try:
-            _write_record(folder, {**record, "status": "RUNNING"})
-            run.set_tags(_facts(folder))
+            write_record(folder, {**record, "status": "RUNNING"})
+            (folder / "error.txt").unlink(missing_ok=True)
+            run.set_tags(_facts(folder) | ({"mlflow.parentRunId": parent_run_id} if parent_run_id else {}))
             yield run
         except BaseException as error:
             _finish(run, record, _status(error), error)
@@ -185,12 +76,37 @@ def track(
         _finish(run, record, "FINISHED", None)
 
 
-def _start(folder: Path, uri: str, experiment: str, outputs: Path, name: str | None) -> TrackedRun:
+def _record(earlier: Mapping[str, Any], folder: Path, experiment: str, command: Sequence[str]) -> dict[str, object]:
+    start = start_of(command)
+    if not earlier:
+        return {"run_dir": str(folder.resolve()), "experiment": experiment, **start}
+    kept = {name: value for name, value in earlier.items() if name not in ("status", "ended", "lost_calls")}
+    return {**kept, "run_dir": str(folder.resolve()), "resumptions": [*earlier.get("resumptions", []), start]}
+
+
+def _start(
+    folder: Path, uri: str, experiment: str, outputs: Path, name: str | None, earlier: Mapping[str, Any]
+) -> TrackedRun:
     experiment_id = open_experiment(uri, experiment, outputs)
     from mlflow import MlflowClient
 
     client = MlflowClient(uri)
-    return TrackedRun(folder, client, client.create_run(experiment_id, run_name=name).info.run_id)
+    run_id = _go_on(client, folder, earlier["run_id"]) if earlier.get("run_id") else None
+    return TrackedRun(folder, client, run_id or client.create_run(experiment_id, run_name=name).info.run_id)
+
+
+def _go_on(client: "MlflowClient", folder: Path, run_id: str) -> str | None:
+    """Open an MLflow run again; None, with a warning, where it is no more."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        with quiet():
+            client.update_run(run_id, status="RUNNING")
+    except MlflowException as error:
+        reason = str(error).splitlines()[0]
+        log.warning("tracking: the MLflow run of '%s' can't go on, a new one is made (%s)", folder, reason)
+        return None
+    return run_id
 
 
 def _status(error: BaseException) -> str:
@@ -210,14 +126,7 @@ def _finish(run: TrackedRun, record: dict[str, object], status: str, error: Base
     run.flush()
     if run.lost_calls:
         log.warning("tracking: %d calls did not reach MLflow; all results are in '%s'", run.lost_calls, run.folder)
-    _write_record(run.folder, {**record, "status": status, "ended": _now(), "lost_calls": run.lost_calls})
-
-
-def _write_record(folder: Path, record: Mapping[str, object]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f"{RECORD}.partial"
-    partial.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    partial.replace(folder / RECORD)
+    write_record(run.folder, {**record, "status": status, "ended": now(), "lost_calls": run.lost_calls})
 
 
 def _facts(folder: Path) -> dict[str, object]:
@@ -234,16 +143,3 @@ def _facts(folder: Path) -> dict[str, object]:
         facts["mlflow.source.git.branch"] = revision["branch"]
         facts["git.dirty"] = str(revision["dirty"]).lower()
     return facts | {f"version.{package}": version for package, version in package_versions().items()}
-
-
-def _key(name: str) -> str:
-    """A name of a class may hold anything; MLflow takes letters, digits and ``_-. /``."""
-    return re.sub(r"[^/\w.\- ]", "_", name)
-
-
-def _shortened(text: str, length: int) -> str:
-    return text if len(text) <= length else f"{text[: length - 4]} ..."
-
-
-def _now() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%S%z")

@@ -1,54 +1,51 @@
 """The metrics of every epoch, epochs running on over the phases."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Iterable
 from typing import Any
 
-import lightning.pytorch as pl
 import pandas as pd
-from lightning.pytorch.callbacks import Callback
 
-LogMetrics = Callable[[dict[str, float], int], None]
+Row = dict[str, Any]
 
 
-class History(Callback):
-    """Collects what is logged at the end of each epoch and hands it on.
+class History:
+    """What was logged at the end of each epoch.
 
     Lightning counts epochs from zero in every ``fit``; here they run on, so that a curve over two phases is one curve.
 
     Args:
-        log_metrics: gets the metrics of each epoch and the epoch's number, from 1; ``None`` for nobody.
+        rows: of the epochs before, when a run is resumed.
 
     Attributes:
-        rows: one dictionary an epoch: ``phase``, ``epoch`` (from 1), ``lr`` and every logged metric.
+        rows: one dictionary an epoch: ``phase``, ``epoch`` (from 1) and every metric.
     """
 
-    def __init__(self, log_metrics: LogMetrics | None) -> None:
-        self.log_metrics = log_metrics
-        self.rows: list[dict[str, Any]] = []
-        self._phase = ""
+    def __init__(self, rows: Iterable[Row] = ()) -> None:
+        self.rows: list[Row] = list(rows)
 
-    def begin(self, phase: str) -> int:
-        """Start a phase; return the number of its first epoch."""
-        self._phase = phase
-        return len(self.rows) + 1
+    def add(self, phase: str, metrics: dict[str, float]) -> Row:
+        """Add the next epoch; return its row."""
+        row = {"phase": phase, "epoch": len(self.rows) + 1, **metrics}
+        self.rows.append(row)
+        return row
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Keep the epoch's metrics; validation has run by now."""
-        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        metrics["lr"] = trainer.optimizers[0].param_groups[0]["lr"]
-        epoch = len(self.rows) + 1
-        self.rows.append({"phase": self._phase, "epoch": epoch, **metrics})
-        if self.log_metrics is not None and trainer.is_global_zero:
-            self.log_metrics(metrics, epoch)
+    def of(self, phase: str) -> list[Row]:
+        """The epochs of a phase."""
+        return [row for row in self.rows if row["phase"] == phase]
 
-    def best(self, first: int, monitor: str, mode: str) -> dict[str, Any]:
-        """The row with the best monitored metric among the epochs from ``first`` on."""
-        return min(self.rows[first - 1 :], key=lambda row: rank(row[monitor], mode))
+    def best(self, phase: str, monitor: str, mode: str) -> Row:
+        """The epoch of a phase with the best monitored metric; the earlier one of two equals."""
+        return min(self.of(phase), key=lambda row: rank(row[monitor], mode))
 
     def table(self) -> pd.DataFrame:
         """All epochs, one row each."""
         return pd.DataFrame(self.rows)
+
+
+def metrics_of(row: Row) -> dict[str, float]:
+    """The metrics of an epoch without its phase and number."""
+    return {name: value for name, value in row.items() if name not in ("phase", "epoch")}
 
 
 def rank(score: float, mode: str) -> float:

@@ -7,7 +7,6 @@ validation: a fine-tuning that made things worse is not what the user gets.
 
 import dataclasses
 import math
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,17 +15,26 @@ from pathlib import Path
 import lightning.pytorch as pl
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, EarlyStopping
 from torch import nn
 from torch.optim import Optimizer
 
 from cxrnet.data.datamodule import XrayDataModule
 from cxrnet.errors import CxrnetError
-from cxrnet.models.classifier import Classifier, val_metric_names
+from cxrnet.models.classifier import Classifier, metric_names
 from cxrnet.models.freezing import describe, set_trainable
 from cxrnet.models.network import Network
+from cxrnet.training.checkpoints import (
+    EpochKeeper,
+    EpochSeed,
+    LogMetrics,
+    Progress,
+    check_goes_on,
+    checkpoint,
+    keep_best,
+)
 from cxrnet.training.features import FeatureDataModule
-from cxrnet.training.history import History, LogMetrics, rank
+from cxrnet.training.history import History, rank
 from cxrnet.training.lr_schedules import lr_schedule
 from cxrnet.training.schedule import Phase, Schedule
 
@@ -76,11 +84,12 @@ def run_phases(
     seed: int,
     log_metrics: LogMetrics | None = None,
     callbacks: Callable[[Phase], list[Callback]] | None = None,
+    trained: Sequence[Progress] = (),
 ) -> tuple[list[PhaseResult], History]:
     """Train a network in place; it ends with the best weights of the best phase.
 
     Args:
-        network: with its starting weights.
+        network: with its starting weights, also when training is resumed.
         data: set up.
         phases: from :func:`cxrnet.training.schedule.enabled_phases`.
         schedule: what the phases share.
@@ -88,53 +97,68 @@ def run_phases(
         optimizer: makes an optimizer of parameters and ``lr=``.
         trainer: makes a Lightning Trainer; this function adds epochs, callbacks and logger.
         folder: gets ``checkpoints/<phase>/best.ckpt`` and ``last.ckpt``.
-        seed: each phase starts from a random state that depends on it and on the phase's place alone.
+        seed: the random state of each epoch depends on it, the phase's place and the epoch alone.
         log_metrics: gets every epoch's metrics and its number, epochs running on over the phases.
         callbacks: makes further callbacks for a phase (progress).
+        trained: what :func:`cxrnet.training.checkpoints.trained_so_far` found in the folder of a run that is resumed.
+            None of it is trained or handed on again; its last phase goes on if it was not finished, or has more
+            epochs now.
 
     Raises:
-        CxrnetError: a phase, the monitored metric, the optimizer or the trainer is not usable, or training diverged.
+        CxrnetError: a phase, the monitored metric, the optimizer or the trainer is not usable, or training diverged;
+            or the run that is resumed was trained in other phases.
     """
     _check(network, phases, schedule, loss, optimizer)
-    history = History(log_metrics)
+    check_goes_on(trained, phases)
+    history = History(trained[-1].rows if trained else ())
+    if trained:
+        keep_best(folder, history, trained[-1].name, schedule)  # the run may have been stopped just before this
     results: list[PhaseResult] = []
     for place, phase in enumerate(phases):
-        pl.seed_everything(seed + place, workers=True, verbose=False)
-        started = time.monotonic()
         set_trainable(network, phase.trainable)
         cached = phase.trainable == "head" and schedule.views > 0
-        feed = FeatureDataModule(data, network, schedule.views, seed) if cached else data
-        classifier = _classifier(network, phase, schedule, loss, optimizer)
-        extra = callbacks(phase) if callbacks is not None else []
-        first_epoch = history.begin(phase.name)
-        checkpoints = [_checkpoint(folder, phase, "best", schedule), _checkpoint(folder, phase, "last")]
-        fit = _trainer(trainer, phase, folder, [history, *_stopping(phase, schedule), *checkpoints, *extra])
-        classifier.train()  # Lightning doesn't: it keeps the mode in which it finds a network
-        fit.fit(classifier, datamodule=feed)
-        best = history.best(first_epoch, schedule.monitor, schedule.mode)
-        results.append(
-            PhaseResult(
-                name=phase.name,
-                trainable=describe(phase.trainable),
-                trained_parameters=sum(p.numel() for p in network.parameters() if p.requires_grad),
-                lr=phase.lr,
-                cached=cached,
-                first_epoch=first_epoch,
-                epochs=len(history.rows) - first_epoch + 1,
-                best_epoch=best["epoch"],
-                best_score=best[schedule.monitor],
-                seconds=time.monotonic() - started,
+        before = trained[place] if place < len(trained) else None
+        seconds = before.seconds if before else 0.0
+        if before is None or (before is trained[-1] and not before.is_over(phase)):
+            keeper = EpochKeeper(folder, phase, schedule, history, seconds, log_metrics)
+            extra = callbacks(phase) if callbacks is not None else []
+            fit = _trainer(
+                trainer, phase, folder, [EpochSeed(seed, place), keeper, *_stopping(phase, schedule), *extra]
             )
-        )
+            classifier = _classifier(network, phase, schedule, loss, optimizer)
+            classifier.train()  # Lightning doesn't: it keeps the mode in which it finds a network
+            feed = FeatureDataModule(data, network, schedule.views, seed) if cached else data
+            last = checkpoint(folder, phase.name, "last") if before else None
+            fit.fit(classifier, datamodule=feed, ckpt_path=last, weights_only=True)
+            seconds = keeper.seconds
+        results.append(_result(network, phase, cached, history, schedule, seconds))
         results = _keep_best(network, results, schedule, folder)
     return results, history
+
+
+def _result(
+    network: Network, phase: Phase, cached: bool, history: History, schedule: Schedule, seconds: float
+) -> PhaseResult:
+    rows, best = history.of(phase.name), history.best(phase.name, schedule.monitor, schedule.mode)
+    return PhaseResult(
+        name=phase.name,
+        trainable=describe(phase.trainable),
+        trained_parameters=sum(p.numel() for p in network.parameters() if p.requires_grad),
+        lr=phase.lr,
+        cached=cached,
+        first_epoch=rows[0]["epoch"],
+        epochs=len(rows),
+        best_epoch=best["epoch"],
+        best_score=best[schedule.monitor],
+        seconds=seconds,
+    )
 
 
 def _check(
     network: Network, phases: Sequence[Phase], schedule: Schedule, loss: nn.Module, optimizer: OptimizerOfRate
 ) -> None:
     """Try everything that needs no data: a mistake in the last phase is told before the first one trains."""
-    known = val_metric_names(network.config.classes)
+    known = metric_names(network.config.classes)
     if schedule.monitor not in known or schedule.mode not in ("min", "max"):
         raise CxrnetError(
             f"schedule: '{schedule.monitor}' with mode '{schedule.mode}' can't be monitored; "
@@ -186,27 +210,21 @@ def _classifier(
     return Classifier(network, loss, make_optimizer, make_schedule)
 
 
-def _checkpoint(folder: Path, phase: Phase, name: str, schedule: Schedule | None = None) -> ModelCheckpoint:
-    return ModelCheckpoint(
-        dirpath=folder / "checkpoints" / phase.name,
-        filename=name,
-        monitor=schedule.monitor if schedule else None,
-        mode=schedule.mode if schedule else "min",
-        enable_version_counter=False,
-    )
-
-
 def _stopping(phase: Phase, schedule: Schedule) -> list[Callback]:
     if phase.patience is None:
         return []
-    return [EarlyStopping(schedule.monitor, patience=phase.patience, mode=schedule.mode)]
+    # At the end of the epoch the metrics of both splits are there.
+    stopping = EarlyStopping(
+        schedule.monitor, patience=phase.patience, mode=schedule.mode, check_on_train_epoch_end=True
+    )
+    return [stopping]
 
 
 def _keep_best(network: Network, results: list[PhaseResult], schedule: Schedule, folder: Path) -> list[PhaseResult]:
     kept = min(results, key=lambda result: rank(result.best_score, schedule.mode))  # the earlier one of two equals
     if math.isnan(kept.best_score):
         raise CxrnetError(f"phase '{kept.name}': {schedule.monitor} is not a number in any epoch; lower its lr")
-    _load(network, folder / "checkpoints" / kept.name / "best.ckpt")
+    _load(network, checkpoint(folder, kept.name, "best"))
     return [dataclasses.replace(result, kept=result is kept) for result in results]
 
 

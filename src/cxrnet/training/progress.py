@@ -36,7 +36,8 @@ class PhaseProgress(Callback):
         )
         self._progress.start()
         batches = self.epochs * int(trainer.num_training_batches)
-        self._task = self._progress.add_task(self.phase, total=batches, metrics="")
+        done = trainer.current_epoch * int(trainer.num_training_batches)  # of a phase that is resumed
+        self._task = self._progress.add_task(self.phase, total=batches, completed=done, metrics="")
 
     def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
         """One batch further."""

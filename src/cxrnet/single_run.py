@@ -1,0 +1,179 @@
+"""One run on data that are ready: from a network with its starting weights to results and a report.
+
+    network and weights -> phases -> bundle -> predictions -> results -> report
+
+Everything is written to the run's folder first and to MLflow second, so a server that is away loses nothing.
+"""
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import lightning.pytorch as pl
+import pandas as pd
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from cxrnet import console
+from cxrnet.configuration import Config
+from cxrnet.data.datamodule import XrayDataModule
+from cxrnet.data.manifest import digest
+from cxrnet.evaluation.operating_points import check_operating_points
+from cxrnet.evaluation.predictions import make_predictions
+from cxrnet.evaluation.report import render_report, thumbnail_verdict
+from cxrnet.inference import predict_images
+from cxrnet.models.bundle import Bundle, device_of, load_bundle, save_bundle
+from cxrnet.models.network import Network, NetworkConfig
+from cxrnet.models.weights import LoadedWeights, load_weights
+from cxrnet.provenance import package_versions
+from cxrnet.results import Results, flat_metrics, write_results
+from cxrnet.starting import is_main_process
+from cxrnet.summary import environment, report_facts, say_model, say_phase
+from cxrnet.tracking.model import log_bundle
+from cxrnet.tracking.tracked import TrackedRun
+from cxrnet.training.baselines import baseline_predictions
+from cxrnet.training.checkpoints import trained_so_far
+from cxrnet.training.history import History, metrics_of
+from cxrnet.training.phases import PhaseResult, run_phases
+from cxrnet.training.progress import PhaseProgress
+from cxrnet.training.schedule import Schedule, enabled_phases
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a run.
+
+    Attributes:
+        score: the monitored validation metric of the kept weights.
+        results: the numbers; ``None`` in the processes of a distributed training that don't speak for it.
+        warnings: what a reader must know before the numbers.
+    """
+
+    score: float
+    results: Results | None
+    warnings: list[str]
+
+
+def run_once(
+    config: Config,
+    data: XrayDataModule,
+    warnings: Sequence[str],
+    run: TrackedRun,
+    folder: Path,
+    command: Sequence[str],
+    resumed: bool,
+) -> Outcome:
+    """Train on data that are set up, evaluate and report.
+
+    Args:
+        config: plain.
+        data: set up and split.
+        warnings: about the data.
+        run: that tracks it.
+        folder: of the run.
+        command: that makes it from the beginning, for the report.
+        resumed: the folder's run goes on.
+    """
+    pl.seed_everything(config["seed"], workers=True, verbose=False)
+    schedule: Schedule = instantiate(config["schedule"], _convert_="object")
+    network, weights = _prepare_network(config["model"], data, run)
+    phases, history = _train(network, data, weights, schedule, config, run, folder, resumed)
+    kept = next(phase for phase in phases if phase.kept)
+    if not is_main_process():
+        return Outcome(kept.best_score, None, [])
+    predictions = _predict(_save(network, data, config, folder), data, config)
+    headline = "test" if len(data.rows("test")) else "val"
+    baselines = baseline_predictions(data, headline)
+    results = write_results(folder, predictions, baselines, data.classes, history.table(), kept.best_epoch)
+    warnings = [f"trained from scratch: {weights.detail}", *warnings] if weights.fallback else list(warnings)
+    facts = report_facts(
+        data,
+        weights,
+        phases,
+        results,
+        warnings,
+        config,
+        environment=environment(folder, config, digest(data.manifest), run.run_id),
+        command=shlex.join(command),
+        config_yaml=OmegaConf.to_yaml(config),
+    )
+    render_report(facts, folder / "report.html")
+    run.log_metrics(flat_metrics(results), kept.best_epoch)
+    run.log_results(folder)
+    log_bundle(run, folder / "bundle", data.classes)
+    if verdict := thumbnail_verdict(results.metrics[headline], results.baselines["thumbnail"]):
+        warnings.append(verdict)
+    return Outcome(kept.best_score, results, warnings)
+
+
+def _prepare_network(config: Config, data: XrayDataModule, run: TrackedRun) -> tuple[Network, LoadedWeights]:
+    console.heading("Model")
+    architecture = {name: value for name, value in config.items() if name != "weights"}
+    network = Network(NetworkConfig.from_dict({**architecture, "classes": data.classes, "size": data.size}))
+    weights = load_weights(network.backbone, config["backbone"], str(config["weights"]), data.size)
+    say_model(network, weights)
+    run.set_tags(
+        {"weights.origin": weights.origin, "weights.detail": weights.detail, "weights.fallback": weights.fallback}
+    )
+    return network, weights
+
+
+def _train(
+    network: Network,
+    data: XrayDataModule,
+    weights: LoadedWeights,
+    schedule: Schedule,
+    config: Config,
+    run: TrackedRun,
+    folder: Path,
+    resumed: bool,
+) -> tuple[list[PhaseResult], History]:
+    console.heading("Training")
+    trained = trained_so_far(folder) if resumed else []
+    if trained:
+        rows = trained[-1].rows
+        console.say("resumed", f"in phase '{trained[-1].name}', {len(rows)} epochs are done")
+        run.log_missing([(metrics_of(row), row["epoch"]) for row in rows])
+    phases, history = run_phases(
+        network,
+        data,
+        enabled_phases(schedule, weights.pretrained),
+        schedule,
+        loss=instantiate(config["loss"])(classes=data.classes, counts=data.counts("train")),
+        optimizer=instantiate(config["optimizer"]),
+        trainer=instantiate(config["trainer"]),
+        folder=folder,
+        seed=config["seed"],
+        log_metrics=run.log_metrics,
+        callbacks=lambda phase: [PhaseProgress(phase.name, phase.epochs)],
+        trained=trained,
+    )
+    for phase in phases:
+        say_phase(phase, schedule.monitor)
+    return phases, history
+
+
+def _save(network: Network, data: XrayDataModule, config: Config, folder: Path) -> Bundle:
+    """Write the bundle and open it again: what is evaluated is what lies on disk."""
+    bundle = Bundle(
+        network=network,
+        resize=data.resize,
+        temperature=1.0,
+        operating_points=check_operating_points(config["operating_points"], data.classes),
+        manifest_digest=digest(data.manifest),
+        versions=package_versions(),
+        training=config,
+    )
+    save_bundle(bundle, folder / "bundle")
+    return load_bundle(folder / "bundle")
+
+
+def _predict(bundle: Bundle, data: XrayDataModule, config: Config) -> pd.DataFrame:
+    device = device_of("cpu" if config["trainer"]["accelerator"] == "cpu" else "auto")
+    tables = []
+    for split in ("val", "test"):
+        if len(rows := data.rows(split)):
+            logits = predict_images(bundle, data.arrays(split)[0], data.batch_size, device)
+            tables.append(make_predictions(rows, data.classes, logits, bundle.operating_points))
+    return pd.concat(tables, ignore_index=True)

@@ -1,0 +1,83 @@
+"""What comes before a run: what is refused without looking at data, the log, the first words on the console."""
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+from omegaconf import DictConfig
+from rich import get_console
+
+from cxrnet import console
+from cxrnet.configuration import Config, plain_config
+from cxrnet.errors import CxrnetError
+from cxrnet.resume import check_resumable
+from cxrnet.tracking.record import RECORD
+
+
+def start(config: DictConfig, folder: Path, command: Sequence[str], in_sweep: bool) -> tuple[Config, bool]:
+    """Open a run's folder.
+
+    Args:
+        config: as composed from ``conf/train.yaml``.
+        folder: of the run.
+        command: that is run.
+        in_sweep: this is one of several jobs.
+
+    Returns:
+        The configuration as plain data, without ``resume``, and whether the folder's run is resumed.
+
+    Raises:
+        CxrnetError: the folder holds a run that is not to be resumed or can't be, or a sweep asks for several devices.
+    """
+    plain = plain_config(config)
+    resumed = plain.pop("resume") is not None
+    changes = _check_folder(folder, plain, resumed) if is_main_process() else []
+    get_console().quiet = not is_main_process()
+    console.log_to(folder)
+    if in_sweep:
+        _begin_job(plain["trainer"], command)
+    if resumed:
+        console.heading("Resumed")
+        console.say("run", str(folder))
+        for change in changes:
+            console.say("changed", change)
+    return plain, resumed
+
+
+def check_config(config: Config) -> None:
+    """Refuse what no single part of the program can tell by itself.
+
+    Raises:
+        CxrnetError: the seed is none, or it is not said which class one logit is of.
+    """
+    seed = config["seed"]
+    if not isinstance(seed, int) or not 0 <= seed < 2**31:
+        raise CxrnetError(f"seed: {seed} is no seed; give a whole number from 0 to 2147483647")
+    if config["model"]["output"] == "sigmoid" and config["data"]["classes"] is None:
+        # Not left to the alphabet.
+        raise CxrnetError(
+            "data.classes: model.output=sigmoid needs to know the positive class; give [negative, positive]"
+        )
+
+
+def is_main_process() -> bool:
+    """Whether this process speaks for the run; the others of a distributed training only train."""
+    return int(getattr(rank_zero_only, "rank", 0)) == 0
+
+
+def _check_folder(folder: Path, config: Config, resumed: bool) -> list[str]:
+    """Refuse to write over a run; tell with what a resumed run goes on that is new."""
+    if resumed:
+        return check_resumable(folder, config)
+    if (folder / RECORD).exists():
+        raise CxrnetError(f"'{folder}' holds a run already; start again a second later or give hydra.run.dir=<folder>")
+    return []
+
+
+def _begin_job(trainer: Config, command: Sequence[str]) -> None:
+    """Say which job of a sweep begins."""
+    if str(trainer.get("strategy", "")).startswith("ddp"):
+        # Lightning starts the other processes with the command line of the whole sweep, and each would begin it anew.
+        raise CxrnetError("trainer: a sweep can't train on several devices; give trainer=gpu, or start the jobs singly")
+    console.heading(shlex.join(command))

@@ -1,0 +1,78 @@
+"""``run.json`` in a run's folder: what ran there, where it is tracked, how it ended; and who is at work there now."""
+
+import json
+import logging
+import os
+import socket
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from cxrnet.errors import CxrnetError
+
+log = logging.getLogger("cxrnet")
+
+RECORD = "run.json"
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """The record of a run; empty where there is none that can be read."""
+    try:
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def write_record(folder: Path, record: Mapping[str, object]) -> None:
+    """Write the record of a run, whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / f"{RECORD}.partial"
+    partial.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    partial.replace(folder / RECORD)
+
+
+def start_of(command: Sequence[str]) -> dict[str, object]:
+    """What the record tells of a start: when, by which command, and which process runs it."""
+    return {"started": now(), "command": list(command), "process": os.getpid(), "host": socket.gethostname()}
+
+
+def last_start(record: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a record tells of the start that came last: of the run, or of the last time it was resumed."""
+    resumptions = record.get("resumptions", [])
+    return resumptions[-1] if resumptions else record
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """See to it that no other process runs in the folder.
+
+    The operating system gives the lock back when a process dies, however it does. Where the file system has no locks,
+    nothing is seen to.
+
+    Raises:
+        CxrnetError: another process does.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        start = last_start(read_record(folder))
+        who = f"process {start.get('process')} on {start.get('host')}" if start else "another process"
+        raise CxrnetError(f"'{folder}': {who} is at work on this run; wait for its end, or end it") from error
+    except (OSError, NotImplementedError) as error:
+        log.info("'%s' can't be locked (%s)", folder, error)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def now() -> str:
+    """The local time, with its zone."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")

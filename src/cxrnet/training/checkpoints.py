@@ -1,0 +1,220 @@
+"""What a phase leaves in its folder after every epoch, and how a resumed run finds it.
+
+``checkpoints/<phase>/last.ckpt`` holds all it takes to go on: weights, optimizer, early stopping and, in the same file
+so that they can't disagree, the history of all epochs so far. ``best.ckpt`` is the one of the best epoch of the phase.
+"""
+
+import dataclasses
+import shutil
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.callbacks import Callback, Checkpoint
+
+from cxrnet.errors import CxrnetError
+from cxrnet.training.history import History, Row, metrics_of
+from cxrnet.training.schedule import Phase, Schedule
+
+LogMetrics = Callable[[dict[str, float], int], None]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a phase has come.
+
+    Attributes:
+        plan: what must not change while a phase is trained, see :func:`plan_of`.
+        rows: the history up to here, the phases before included.
+        seconds: of training so far.
+        stopped: the phase was stopped early, and gets no further epoch.
+    """
+
+    plan: dict[str, Any]
+    rows: list[Row]
+    seconds: float
+    stopped: bool
+
+    @property
+    def name(self) -> str:
+        """Of the phase."""
+        return str(self.plan["name"])
+
+    def is_over(self, phase: Phase) -> bool:
+        """Whether the phase, as it is planned now, has nothing left to do."""
+        return self.stopped or len(History(self.rows).of(phase.name)) >= phase.epochs
+
+
+class EpochKeeper(Checkpoint):
+    """Ends every epoch: writes it into the history, saves the checkpoints, hands the metrics on.
+
+    Lightning calls it after early stopping, so a checkpoint holds what that has decided.
+
+    Args:
+        folder: of the run.
+        phase: that is trained.
+        schedule: what the phases share.
+        history: gets a row an epoch: the logged metrics and ``lr``, the rate that it was trained at.
+        seconds: that the phase was trained before it was resumed.
+        log_metrics: gets the metrics of each epoch and its number, when all is saved; ``None`` for nobody.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        phase: Phase,
+        schedule: Schedule,
+        history: History,
+        seconds: float,
+        log_metrics: LogMetrics | None,
+    ) -> None:
+        self.folder = folder
+        self.phase = phase
+        self.schedule = schedule
+        self.history = history
+        self.log_metrics = log_metrics
+        self._started = time.monotonic() - seconds
+        self._lr = phase.lr
+        self._stopped = False
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of the phase so far."""
+        return time.monotonic() - self._started
+
+    def state_dict(self) -> dict[str, Any]:
+        """What Lightning stores in a checkpoint; :func:`read_progress` reads it."""
+        progress = Progress(plan_of(self.phase), self.history.rows, self.seconds, self._stopped)
+        return {field.name: getattr(progress, field.name) for field in dataclasses.fields(progress)}
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Bring the learning rate of a resumed phase up to date."""
+        rows = self.history.of(self.phase.name)
+        if not rows:
+            return
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch: a schedule stepped before the optimizer
+            for config in trainer.lr_scheduler_configs:
+                if config.reduce_on_plateau:  # which Lightning does after the checkpoint of an epoch was saved
+                    config.scheduler.step(rows[-1][self.schedule.monitor])
+                    continue
+                # Rates that follow from the epoch are planned anew: the phase may have got more epochs.
+                optimizer = config.scheduler.optimizer
+                for group in optimizer.param_groups:
+                    group["lr"] = group["initial_lr"]
+                config.scheduler = pl_module.lr_schedule(optimizer)["scheduler"]  # type: ignore[operator]
+                for _ in rows:
+                    config.scheduler.step()  # type: ignore[call-arg]
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Note the rate: at the end of the epoch it may be that of the next one."""
+        self._lr = trainer.optimizers[0].param_groups[0]["lr"]
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Keep the epoch; validation has run by now."""
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        metrics["lr"] = self._lr
+        row = self.history.add(self.phase.name, trainer.strategy.broadcast(metrics))
+        self._stopped = trainer.should_stop
+        last = checkpoint(self.folder, self.phase.name, "last")
+        partial = last.with_name("last.ckpt.partial")
+        trainer.save_checkpoint(partial, weights_only=False)
+        if trainer.is_global_zero:
+            partial.replace(last)
+            keep_best(self.folder, self.history, self.phase.name, self.schedule)
+            if self.log_metrics is not None:
+                self.log_metrics(metrics_of(row), row["epoch"])
+        trainer.strategy.barrier()  # no other process looks for best.ckpt before it is there
+
+
+class EpochSeed(Callback):
+    """Seeds every training epoch by itself: a resumed run draws what the run would have drawn.
+
+    Args:
+        seed: of the run.
+        place: of the phase in the schedule.
+    """
+
+    def __init__(self, seed: int, place: int) -> None:
+        self.seed = seed
+        self.place = place
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Seed torch, numpy and Python."""
+        (mixed,) = np.random.SeedSequence((self.seed, self.place, trainer.current_epoch)).generate_state(1)
+        pl.seed_everything(int(mixed), workers=True, verbose=False)
+
+
+@rank_zero_only
+def keep_best(folder: Path, history: History, phase: str, schedule: Schedule) -> None:
+    """Copy ``last.ckpt`` to ``best.ckpt`` if the last epoch is the best one of the phase."""
+    if history.best(phase, schedule.monitor, schedule.mode) is history.rows[-1]:
+        best = checkpoint(folder, phase, "best")
+        partial = best.with_name("best.ckpt.partial")
+        shutil.copyfile(checkpoint(folder, phase, "last"), partial)
+        partial.replace(best)
+
+
+def checkpoint(folder: Path, phase: str, name: Literal["best", "last"]) -> Path:
+    """The file of a checkpoint in a run's folder."""
+    return folder / "checkpoints" / phase / f"{name}.ckpt"
+
+
+def read_progress(path: Path) -> Progress:
+    """How far a phase had come when a checkpoint was saved.
+
+    Raises:
+        CxrnetError: the file can't be read, or was not written by :class:`EpochKeeper`.
+    """
+    try:
+        # The weights are not read, only mapped.
+        callbacks = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["callbacks"]
+        return Progress(**callbacks[EpochKeeper.__qualname__])
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
+        raise CxrnetError(f"resume: '{path}' is no checkpoint of a run; start a new run") from error
+
+
+def trained_so_far(folder: Path) -> list[Progress]:
+    """The phases that a run has trained at least one epoch of, in order.
+
+    Args:
+        folder: of the run.
+    """
+    found = [read_progress(path) for path in (folder / "checkpoints").glob("*/last.ckpt")]
+    return sorted(found, key=lambda progress: len(progress.rows))
+
+
+def check_goes_on(trained: Sequence[Progress], phases: Sequence[Phase]) -> None:
+    """Check that a schedule begins with what was trained; only epochs may be added, and phases after it.
+
+    Raises:
+        CxrnetError: it doesn't.
+    """
+    before, now = [progress.plan["name"] for progress in trained], [phase.name for phase in phases]
+    if before != now[: len(before)]:
+        raise CxrnetError(
+            f"resume: the run was trained in the phases {', '.join(before)}, and now they would be {', '.join(now)}; "
+            "give the schedule and the weights that it began with"
+        )
+    for progress, phase in zip(trained, phases, strict=False):
+        for name, value in plan_of(phase).items():
+            if value != (was := progress.plan.get(name)):
+                raise CxrnetError(
+                    f"resume: phase '{phase.name}' was trained with {name} {was}, which is {value} now; take it back"
+                )
+
+
+def plan_of(phase: Phase) -> dict[str, Any]:
+    """What must not change while a phase is trained: all but the number of its epochs."""
+    plan = dataclasses.asdict(phase)
+    del plan["epochs"], plan["enabled"]
+    if phase.lr_schedule is not None:  # a cap on epochs shortens the warm-up too
+        plan["lr_schedule"] = {name: value for name, value in phase.lr_schedule.items() if name != "warmup_epochs"}
+    return plan

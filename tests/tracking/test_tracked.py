@@ -1,0 +1,126 @@
+import json
+import math
+import signal
+import time
+
+from mlflow import MlflowClient
+
+from cxrnet.tracking import outbox
+from cxrnet.tracking.record import read_record
+
+
+def test_params_of_any_number_and_length(tracked, client):
+    params = {f"group.key{i}": i for i in range(250)} | {"long": "x" * 9000, "none": None, "empty": "", "odd key()": 1}
+    with tracked() as run:
+        run.log_params(params)
+    stored = client.get_run(run.run_id).data.params
+    assert run.lost_calls == 0
+    assert len(stored) == 254
+    assert (stored["group.key249"], stored["none"], stored["empty"], stored["odd key__"]) == ("249", "None", "", "1")
+    assert stored["long"].startswith("xxx")
+    assert stored["long"].endswith("...")
+
+
+def test_metrics_of_classes_with_any_name_and_steps(tracked, client):
+    with tracked() as run:
+        for epoch in range(3):
+            run.log_metrics({"val/sensitivity/Lung (opacity)": epoch / 2, "loss": math.nan}, step=epoch)
+    history = client.get_metric_history(run.run_id, "val/sensitivity/Lung _opacity_")
+    assert [(point.step, point.value) for point in history] == [(0, 0.0), (1, 0.5), (2, 1.0)]
+    assert math.isnan(client.get_run(run.run_id).data.metrics["loss"])
+    assert run.lost_calls == 0
+
+
+def test_artifacts(tracked, artifact, tmp_path):
+    figures = tmp_path / "figures"
+    figures.mkdir()
+    (figures / "roc.txt").write_text("roc")
+    with tracked() as run:
+        run.log_artifact(figures / "roc.txt", "test")
+        run.log_artifact(figures)
+    for name in ("test/roc.txt", "figures/roc.txt"):
+        assert artifact(run.run_id, name) == "roc"
+
+
+def test_the_data_set_is_an_input_with_the_digest_of_its_manifest(tracked, client):
+    with tracked() as run:
+        run.log_dataset(
+            "phantom", "ab" * 32, "data/phantom", {"train": {"normal": 3}, "test": {"normal": 1}}, "training"
+        )
+    stored = client.get_run(run.run_id)
+    dataset = stored.inputs.dataset_inputs[0].dataset
+    assert (dataset.name, dataset.digest) == ("phantom", "ab" * 18)
+    assert json.loads(dataset.profile)["train"] == {"normal": 3}
+    assert stored.data.tags["cxrnet.data.digest.training"] == "ab" * 32
+
+
+def test_a_call_that_mlflow_does_not_take_is_counted_and_the_rest_arrives(tracked, client, tmp_path, caplog):
+    with tracked() as run:
+        run.log_metrics({"loss": 1.0}, step=0)
+        run.log_artifact(tmp_path / "missing.png")
+        run.log_metrics({"loss": 2.0}, step=1)
+        assert run.lost_calls == 1
+    assert "MLflow does not log missing.png" in caplog.text
+    assert client.get_run(run.run_id).data.metrics == {"loss": 2.0}
+    assert read_record(run.folder)["lost_calls"] == 1
+    assert "1 calls did not reach MLflow" in caplog.text
+
+
+def test_a_server_takes_everything_and_nothing_is_printed(tracked, server, tmp_path, capfd):
+    (tmp_path / "big.bin").write_bytes(b"0" * 3_000_000)
+    with tracked(uri=server.uri, name="remote") as run:
+        run.log_params({"a": ""})
+        run.log_metrics({"loss": 1.0}, step=0)
+        run.log_artifact(tmp_path / "big.bin", "weights")
+        run.log_dataset("d", "0" * 64, ".", {"train": 1}, "training")
+    client = MlflowClient(server.uri)
+    stored = client.get_run(run.run_id)
+    assert (stored.info.status, stored.info.run_name, run.lost_calls) == ("FINISHED", "remote", 0)
+    assert stored.info.artifact_uri.startswith("mlflow-artifacts:")
+    assert [file.path for file in client.list_artifacts(run.run_id, "weights")] == ["weights/big.bin"]
+    assert capfd.readouterr() == ("", "")
+
+
+def test_what_waited_arrives_once_when_the_server_is_back(tracked, server, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    monkeypatch.setattr(outbox, "PAUSE", 0.0)  # look for the server at each call
+    with tracked(uri=server.uri) as run:
+        server.signal(signal.SIGSTOP)
+        run.log_metrics({"loss": 0}, step=0)
+        run.log_metrics({"loss": 1}, step=1)
+        assert run.lost_calls == 2
+        server.signal(signal.SIGCONT)
+        run.log_metrics({"loss": 2}, step=2)
+        assert run.lost_calls == 0
+    stored = MlflowClient(server.uri)
+    assert [point.step for point in stored.get_metric_history(run.run_id, "loss")] == [0, 1, 2]
+    assert stored.get_run(run.run_id).info.status == "FINISHED"
+
+
+def test_training_goes_on_when_the_server_goes_away(tracked, server, caplog, capfd):
+    start = time.monotonic()
+    with tracked(uri=server.uri) as run:
+        run.log_metrics({"loss": 1.0}, step=0)
+        server.signal(signal.SIGKILL)
+        for epoch in range(1, 50):
+            run.log_metrics({"loss": 1 / epoch}, step=epoch)
+        assert run.lost_calls == 49
+    assert time.monotonic() - start < 30
+    assert read_record(run.folder)["status"] == "FINISHED"
+    assert read_record(run.folder)["lost_calls"] > 49
+    assert caplog.text.count("has gone away") == 1
+    assert "calls did not reach MLflow; all results are in" in caplog.text
+    assert capfd.readouterr() == ("", "")
+
+
+def test_epochs_that_mlflow_has_not_got_are_logged_before_a_run_goes_on(tracked, client):
+    epochs = [({f"metric {i}": epoch / 2 for i in range(30)}, epoch) for epoch in range(1, 51)]  # two batches
+    with tracked() as run:
+        run.log_metrics(*epochs[0])
+        run.log_metrics(*epochs[2])
+        run.log_missing(epochs)
+        run.log_missing(epochs)
+        run.log_missing([])
+    history = client.get_metric_history(run.run_id, "metric 29")
+    assert sorted((point.step, point.value) for point in history) == [(epoch, epoch / 2) for epoch in range(1, 51)]
+    assert run.lost_calls == 0

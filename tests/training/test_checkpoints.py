@@ -1,0 +1,248 @@
+import dataclasses
+import re
+from functools import partial
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import nn
+
+from cxrnet.data.augment import geometric
+from cxrnet.errors import CxrnetError
+from cxrnet.training import checkpoints
+from cxrnet.training.checkpoints import checkpoint, read_progress, trained_so_far
+from cxrnet.training.phases import run_phases
+from cxrnet.training.schedule import Phase, Schedule
+
+PLATEAU = {"name": "plateau", "factor": 0.5, "patience": 1}
+COSINE = {"name": "cosine", "warmup_epochs": 1}
+AUGMENT = geometric(flip=0, degrees=10, translate=0.1, shear=0, zoom=0.1, distortion=0)
+HEAD = Phase("head", "head", epochs=3, lr=3e-2, lr_schedule=PLATEAU)
+TUNE = Phase("finetune", {"from": "block3"}, epochs=4, lr=1e-2, patience=3, lr_schedule=COSINE)
+CPU = partial(pl.Trainer, accelerator="cpu", devices=1)
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+
+
+class PowerCutError(Exception):
+    pass
+
+
+class PowerCut(Callback):
+    """Ends everything at a hook of an epoch, counted from 0 in its phase."""
+
+    def __init__(self, hook: str, epoch: int):
+        def cut(trainer, *_):
+            if trainer.current_epoch == epoch:
+                raise PowerCutError
+
+        setattr(self, hook, cut)
+
+
+@pytest.fixture
+def train(make_network, make_data, tmp_path):
+    """Trains in a folder of its own, or goes on there; gives results, rows, weights and the epochs handed on."""
+
+    def make(
+        place="run", phases=(HEAD, TUNE), cut=None, monitor="val_loss", mode="min", views=2, resume=False, **changes
+    ):
+        network, folder, told = make_network(dropout=0.5), tmp_path / place, []
+        schedule = Schedule(phases, HEAD, monitor, mode, views)
+        results, history = run_phases(
+            network, make_data(augment=AUGMENT), phases, schedule, nn.CrossEntropyLoss(), torch.optim.Adam,
+            CPU, folder, changes.pop("seed", 0), log_metrics=lambda metrics, epoch: told.append(epoch),
+            callbacks=lambda phase: [cut[1]] if cut and phase.name == cut[0] else [],
+            trained=trained_so_far(folder) if resume else (), **changes
+        )  # fmt: skip
+        return results, history.rows, network.state_dict(), told
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def kept():
+    """For what several tests compare with."""
+    return {}
+
+
+@pytest.fixture
+def whole(train, kept):
+    """A run that was not interrupted."""
+    if "whole" not in kept:
+        kept["whole"] = train("whole")
+    return kept["whole"]
+
+
+def facts(results):
+    return [{**vars(result), "seconds": 0} for result in results]
+
+
+def assert_same(run, other):
+    assert run[1] == other[1]
+    assert facts(run[0]) == facts(other[0])
+    assert all(torch.equal(run[2][name], other[2][name]) for name in run[2])
+
+
+CUTS = [
+    ("head", "on_train_batch_start", 0, []),  # before the first epoch has ended
+    ("head", "on_validation_start", 2, [1, 2]),
+    ("finetune", "on_train_batch_start", 0, [1, 2, 3]),
+    ("finetune", "on_train_batch_end", 2, [1, 2, 3, 4, 5]),
+    ("finetune", "on_train_epoch_end", 2, [1, 2, 3, 4, 5]),  # before the epoch was saved
+    ("finetune", "on_train_end", 4, [1, 2, 3, 4, 5, 6, 7]),  # all is trained, but not evaluated
+]
+
+
+@pytest.mark.parametrize(("phase", "hook", "epoch", "before"), CUTS)
+def test_a_run_that_was_interrupted_ends_like_one_that_was_not(train, whole, tmp_path, phase, hook, epoch, before):
+    with pytest.raises(PowerCutError):
+        train(cut=(phase, PowerCut(hook, epoch)))
+    trained = trained_so_far(tmp_path / "run")
+    assert [row["epoch"] for row in (trained[-1].rows if trained else [])] == before
+    resumed = train(resume=True)
+    assert_same(resumed, whole)
+    assert resumed[3] == whole[3][len(before) :]  # no epoch is handed on twice
+    assert len(whole[3]) == 7
+
+
+def test_it_may_be_interrupted_again_and_again(train):
+    whole = train("whole", views=0)
+    for resume, phase, epoch in ((False, "head", 1), (True, "head", 2), (True, "finetune", 1), (True, "finetune", 3)):
+        with pytest.raises(PowerCutError):
+            train(cut=(phase, PowerCut("on_train_batch_start", epoch)), resume=resume, views=0)
+    assert_same(train(resume=True, views=0), whole)
+
+
+def test_early_stopping_goes_on_counting(train):
+    stops = Phase("all", "all", epochs=30, lr=1e-30, patience=4)
+    whole = train("whole", phases=(stops,))
+    assert [result.epochs for result in whole[0]] == [5]
+    with pytest.raises(PowerCutError):
+        train(phases=(stops,), cut=("all", PowerCut("on_train_batch_start", 3)))
+    assert_same(train(phases=(stops,), resume=True), whole)
+
+
+def test_a_plateau_goes_on_counting(train):
+    # The largest loss is called the best, so the rate is halved soon.
+    phase = Phase("head", "head", epochs=6, lr=1e-2, lr_schedule={**PLATEAU, "patience": 0})
+    flat = {"phases": (phase,), "mode": "max"}
+    whole = train("whole", **flat)
+    halved = [row["lr"] for row in whole[1]].index(5e-3)
+    with pytest.raises(PowerCutError):
+        train(cut=("head", PowerCut("on_train_batch_start", halved)), **flat)
+    assert_same(train(resume=True, **flat), whole)
+
+
+def test_a_phase_that_was_stopped_early_is_over(train, tmp_path):
+    stops = Phase("all", "all", epochs=30, lr=1e-30, patience=1)
+    with pytest.raises(PowerCutError):
+        train(phases=(stops,), cut=("all", PowerCut("on_train_end", 2)))
+    (progress,) = trained_so_far(tmp_path / "run")
+    assert progress.stopped
+    assert train(phases=(stops,), resume=True)[3] == []
+
+
+@pytest.mark.parametrize("plan", [PLATEAU, COSINE])
+def test_more_epochs_are_trained_as_if_they_had_been_planned(train, plan):
+    short = Phase("all", "all", epochs=2, lr=1e-2, lr_schedule=plan)
+    long = Phase("all", "all", epochs=5, lr=1e-2, lr_schedule=plan)
+    train(phases=(short,))
+    _, rows, _, told = train(phases=(long,), resume=True)
+    assert told == [3, 4, 5]
+    planned = train("long", phases=(long,))[1]
+    if plan is PLATEAU:
+        assert rows == planned
+    assert [row["lr"] for row in rows[2:]] == [row["lr"] for row in planned[2:]]
+
+
+def test_a_later_phase_can_be_added_to_a_finished_run(train, whole):
+    train(phases=(HEAD,))
+    assert_same(train(resume=True), whole)
+
+
+def test_what_is_finished_is_not_trained_again_and_nothing_it_is_built_on(train):
+    first = train()
+    again = train(phases=(dataclasses.replace(HEAD, epochs=9), TUNE), resume=True)
+    assert_same(again, first)
+    assert again[3] == []
+    assert [result.epochs for result in again[0]] == [3, 4]
+    for once, twice in zip(first[0], again[0], strict=True):
+        assert 0 < twice.seconds <= once.seconds
+
+
+def test_the_best_weights_survive_a_folder_that_moves(train, tmp_path):
+    worst = {"phases": (Phase("all", "all", epochs=3, lr=1e-3),), "mode": "max"}  # the first epoch has the largest loss
+    with pytest.raises(PowerCutError):
+        train(cut=("all", PowerCut("on_train_batch_start", 1)), **worst)
+    first = torch.load(checkpoint(tmp_path / "run", "all", "best"), weights_only=True)["state_dict"]
+    (tmp_path / "run").rename(tmp_path / "moved")
+    results, _, weights, _ = train("moved", resume=True, **worst)
+    assert results[0].best_epoch == 1
+    assert all(torch.equal(first[f"network.{name}"], weights[name]) for name in weights)
+
+
+def test_the_best_checkpoint_is_made_up_for(train, whole, tmp_path, monkeypatch):
+    def cut(*_):
+        raise PowerCutError
+
+    monkeypatch.setattr(checkpoints, "keep_best", cut)  # last.ckpt has been written, best.ckpt not yet
+    with pytest.raises(PowerCutError):
+        train()
+    monkeypatch.undo()
+    assert not checkpoint(tmp_path / "run", "head", "best").exists()
+    assert_same(train(resume=True), whole)
+
+
+def test_a_metric_of_training_can_be_monitored(train, tmp_path):
+    stops = Phase("all", "all", epochs=6, lr=1.0, patience=2)
+    results, rows, _, _ = train(phases=(stops,), monitor="train_loss")
+    losses = [row["train_loss"] for row in rows]
+    assert results[0].best_score == min(losses)
+    assert len(losses) == min(6, results[0].best_epoch + 2)
+    progress = read_progress(checkpoint(tmp_path / "run", "all", "best"))
+    assert len(progress.rows) == results[0].best_epoch
+
+
+def test_another_seed_draws_other_numbers(train):
+    assert train("a")[1] != train("b", seed=1)[1]
+
+
+def test_an_epoch_is_not_drawn_like_the_one_before(train):
+    still = Phase("all", "all", epochs=2, lr=1e-30)
+    first, second = train(phases=(still,))[1]
+    assert first["train_loss"] != second["train_loss"]
+
+
+@pytest.mark.parametrize(
+    ("phases", "message"),
+    [
+        ((TUNE,), "resume: the run was trained in the phases head, and now they would be finetune; give the schedule"),
+        (
+            (Phase("head", "head", 3, 1e-3, lr_schedule=PLATEAU), TUNE),
+            "resume: phase 'head' was trained with lr 0.03, which is 0.001 now; take it back",
+        ),
+        (
+            (Phase("head", "head", 3, 3e-2), TUNE),
+            "resume: phase 'head' was trained with lr_schedule {'name': 'plateau'",
+        ),
+        ((Phase("head", "all", 3, 3e-2, lr_schedule=PLATEAU),), "was trained with trainable head, which is all now"),
+    ],
+)
+def test_what_was_trained_must_be_what_the_schedule_begins_with(train, phases, message):
+    train(phases=(HEAD,))
+    with pytest.raises(CxrnetError, match=re.escape(message)):
+        train(phases=phases, resume=True)
+
+
+@pytest.mark.parametrize("content", [b"", b"no checkpoint", None])
+def test_a_file_that_is_no_checkpoint(tmp_path, content):
+    file = checkpoint(tmp_path, "head", "last")
+    file.parent.mkdir(parents=True)
+    torch.save({"callbacks": {}}, file) if content is None else file.write_bytes(content)
+    with pytest.raises(CxrnetError, match=r"^resume: '.*last.ckpt' is no checkpoint of a run; start a new run$"):
+        trained_so_far(tmp_path)
+
+
+def test_a_folder_without_checkpoints(tmp_path):
+    assert trained_so_far(tmp_path) == []
