@@ -19,7 +19,7 @@ def finished(draw, tmp_path_factory):
     """A run of two phases, the first of them on cached features."""
     place = tmp_path_factory.mktemp("two processes")
     draw(place / "my xrays")
-    torch.save(backbone_spec("custom_cnn").build().state_dict(), place / "weights.pt")
+    torch.save(backbone_spec("custom_cnn").build((64, 64)).state_dict(), place / "weights.pt")
     command = [
         "data=folder", "data.root=my xrays", "data.size=[32,32]", "data.batch_size=4", "model=custom_cnn",
         "model.weights=weights.pt", "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "finetune=true",

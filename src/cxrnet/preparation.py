@@ -1,0 +1,191 @@
+"""A data set made ready and looked at before anything is trained on it: the order of the steps.
+
+data -> manifest -> distribution, sizes, sheets -> copies and what else is known to be wrong
+"""
+
+import json
+import logging
+import re
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from rich import get_console
+from rich.table import Table
+
+from cxrnet import console
+from cxrnet.audit.statement import leak_statement
+from cxrnet.data.charts import class_distribution, distribution_chart, image_sizes, sizes_chart
+from cxrnet.data.datamodule import XrayDataModule
+from cxrnet.data.manifest import write_manifest
+from cxrnet.data.sheets import augmented_sheet, samples_sheet
+from cxrnet.errors import CxrnetError
+from cxrnet.style import save
+from cxrnet.summary import sources_of
+
+Config = dict[str, Any]
+
+
+def prepare(config: DictConfig, folder: Path) -> None:
+    """Read and split a data set, and write down what there is to know of it.
+
+    Args:
+        config: as composed from ``conf/prepare.yaml``.
+        folder: where everything is written; refused if it holds a data set already.
+
+    Raises:
+        CxrnetError: a mistake in the configuration or the data.
+    """
+    if (folder / "manifest.parquet").exists():
+        raise CxrnetError(f"'{folder}' holds a data set already; start again a second later or give hydra.run.dir")
+    plain: Config = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
+    _check_sheet(plain["sheet"])
+    console.log_to(folder)
+    data, notes = _read(plain["data"])
+    copies = marked_copies(data.copies, data.manifest)
+    distribution, sizes = class_distribution(data.manifest, data.classes), image_sizes(data.manifest)
+    warnings = _warnings(data, copies)
+    _say(data, distribution, copies, warnings)
+    for name, table in {"class_distribution": distribution, "image_sizes": sizes, "copies": copies}.items():
+        _write(table, folder / f"{name}.csv")
+    _write(pd.DataFrame({"note": [*notes, *warnings]}), folder / "notes.csv")
+    with get_console().status("drawing"):
+        _draw(data, distribution, sizes, plain, folder)
+    write_manifest(data.manifest, folder / "manifest.csv")
+    write_manifest(data.manifest, folder / "manifest.parquet")
+    _say_places(data, plain["data"], folder)
+
+
+def marked_copies(pairs: pd.DataFrame, manifest: pd.DataFrame) -> pd.DataFrame:
+    """Say of each pair of copies where the two stand, and whether they contradict each other.
+
+    Args:
+        pairs: from :func:`cxrnet.data.copies.find_copies`.
+        manifest: split; pairs of which it lacks an image are left out.
+
+    Returns:
+        The pairs with ``split_a``, ``split_b`` of the manifest, ``patient_id_a``, ``patient_id_b``, and whether both
+        are known and differ: ``label_differs``, ``split_differs``, ``patient_id_differs``. Such pairs come first.
+    """
+    rows = manifest.set_index("image_id")
+    pairs = pairs[pairs["image_id_a"].isin(rows.index) & pairs["image_id_b"].isin(rows.index)].copy()
+    for side in "ab":
+        for column in ("split", "patient_id"):
+            pairs[f"{column}_{side}"] = rows.loc[pairs[f"image_id_{side}"], column].array
+    differ = [f"{column}_differs" for column in ("label", "split", "patient_id")]
+    for column in differ:
+        first, second = (pairs[column.replace("differs", side)] for side in "ab")
+        pairs[column] = (first != second).fillna(False).astype(bool)
+    return pairs.sort_values(differ, ascending=False, kind="stable", ignore_index=True)
+
+
+def _check_sheet(sheet: Config) -> None:
+    for name, value in sheet.items():
+        if not isinstance(value, int) or value < 1:
+            raise CxrnetError(f"sheet.{name}: {value} is no number of images; give a whole number from 1 on")
+
+
+class _Listener(logging.Handler):
+    """Keeps what cxrnet says while it reads, such as why rows are left out, and shows what is no warning too."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self.notes: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.notes.append(record.getMessage())
+        if record.levelno < logging.WARNING:
+            console.say("note", self.notes[-1])
+
+
+def _read(config: Config) -> tuple[XrayDataModule, list[str]]:
+    console.heading("Data")
+    data: XrayDataModule = instantiate({name: value for name, value in config.items() if name != "root"})
+    logger, listener = logging.getLogger("cxrnet"), _Listener()
+    logger.addHandler(listener)
+    try:
+        with get_console().status("reading images"):
+            data.setup()
+    finally:
+        logger.removeHandler(listener)
+    return data, listener.notes
+
+
+def _warnings(data: XrayDataModule, copies: pd.DataFrame) -> list[str]:
+    warnings = leak_statement(data.manifest)
+    for column, what in {"label": "labels", "patient_id": "patients"}.items():
+        if differ := int(copies[f"{column}_differs"].sum()):
+            warnings.append(f"{differ} of {len(copies)} pairs of copies stand under two {what}, see copies.csv")
+    if data.limit is not None:
+        warnings.append(f"no more than {data.limit} images of each class in each split were taken (data.limit)")
+    return warnings
+
+
+def _say(data: XrayDataModule, distribution: pd.DataFrame, copies: pd.DataFrame, warnings: Sequence[str]) -> None:
+    console.say("images", f"{len(data.manifest)} from {sources_of(data)}")
+    patients, known = data.manifest["patient_id"].nunique(), data.manifest["patient_id"].notna().sum()
+    console.say("patients", f"{patients}, known of {known} images" if known else "not known")
+    console.say("copies", f"{len(copies)} pairs, {(copies['kind'] == 'exact').sum()} of them the same file")
+    for text in warnings:
+        console.warn(text)
+    console.heading("Images (patients)")
+    console.show(_distribution_table(distribution))
+
+
+def _distribution_table(distribution: pd.DataFrame) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 2))
+    table.add_column()
+    for split in (*distribution["split"].unique(), "all"):
+        table.add_column(split, justify="right")
+    for name, part in distribution.groupby("class", sort=False):
+        counts = zip(part["images"], part["patients"], strict=True)
+        cells = [str(images) if pd.isna(patients) else f"{images} ({patients})" for images, patients in counts]
+        table.add_row(str(name), *cells, str(part["images"].sum()))
+    return table
+
+
+def _draw(data: XrayDataModule, distribution: pd.DataFrame, sizes: pd.DataFrame, config: Config, folder: Path) -> None:
+    train, sheet = data.rows("train"), config["sheet"]
+    save(distribution_chart(distribution), folder / "class_distribution.png")
+    save(sizes_chart(sizes, data.classes), folder / "image_sizes.png")
+    save(samples_sheet(train, data.classes, sheet["per_class"]), folder / "samples.png")
+    if data.augment is not None:
+        torch.manual_seed(config["seed"])
+        rows, views = sheet["augmented"], sheet["views"]
+        figure = augmented_sheet(data.images, train, data.classes, data.augment, rows, views)
+        save(figure, folder / "augmented.png")
+
+
+def _write(table: pd.DataFrame, path: Path) -> None:
+    partial = path.with_name(path.name + ".partial")
+    table.to_csv(partial, index=False)
+    partial.replace(path)
+
+
+def _say_places(data: XrayDataModule, config: Config, folder: Path) -> None:
+    shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+    console.heading("Where things are")
+    console.say("manifest", str(shown / "manifest.parquet"))
+    console.say("pictures", ", ".join(sorted(path.name for path in folder.glob("*.png"))))
+    console.say("everything", str(shown))
+    if data.augment is None:
+        console.say("note", "augment=none: there is nothing to show on augmented.png")
+    console.heading("To train with this very split")
+    manifest = str(shown / "manifest.parquet")
+    if not re.fullmatch(r"[\w./-]+", manifest):
+        manifest = _quoted(manifest)
+    overrides = ["data=manifest", f"data.root={manifest}"]
+    overrides += [f"data.size=[{config['size'][0]},{config['size'][1]}]", f"data.resize={config['resize']}"]
+    if config["classes"]:  # the manifest doesn't hold their order
+        overrides.append(f"data.classes=[{','.join(map(_quoted, config['classes']))}]")
+    print(f"\n{shlex.join(['python', '-m', 'cxrnet.train', *overrides])}")
+
+
+def _quoted(value: str) -> str:
+    """Text in Hydra's quotation marks, in which a class called 1 or null stays text."""
+    return json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,21 @@
+"""``python -m cxrnet.prepare data=<option>``: split a data set and look at it; see ``conf/prepare.yaml``."""
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from cxrnet.app import entry_point
+
+
+@entry_point("prepare")
+def main(config: DictConfig) -> None:
+    """Prepare one data set; the heavy imports wait until the configuration is known to be sound."""
+    from hydra.core.hydra_config import HydraConfig
+
+    from cxrnet.preparation import prepare
+
+    prepare(config, Path(HydraConfig.get().runtime.output_dir))
+
+
+if __name__ == "__main__":
+    main()
