@@ -31,6 +31,7 @@ from PIL import Image
 from cxrnet.app import config_folder
 from cxrnet.data.images import load_images
 from cxrnet.data.sheets import contact_sheet
+from cxrnet.style import save
 from cxrnet.tracking.store import prepare_mlflow, tracking_uri
 
 PICTURES = Path(__file__).resolve().parents[1] / "docs" / "images"
@@ -70,7 +71,8 @@ def phantom_sheet(path: Path, per_class: int) -> None:
     patients = instantiate(config.data.manifest)().drop_duplicates("patient_id")
     rows = patients.groupby("label").head(per_class).reset_index(drop=True)
     manifest, images = load_images(rows, (224, 224), "stretch", on_error="fail")
-    contact_sheet(images, list(manifest["label"]), path, per_class)
+    classes = sorted(manifest["label"].unique())
+    save(contact_sheet([list(images[manifest["label"] == name]) for name in classes], classes, ()), path)
     with Image.open(path) as sheet:
         small = sheet.convert("L").resize((900, round(900 * sheet.height / sheet.width)), Image.Resampling.LANCZOS)
     small.quantize(64).save(path, optimize=True)
