@@ -149,7 +149,7 @@ def test_augmentations_can_be_made():
 def test_a_trainer_changes_nothing_but_the_trainer_unless_it_is_for_debugging(trainer):
     usual, config = composed(), composed(f"trainer={trainer}")
     changed = {name for name in usual if usual[name] != config[name]} - {"trainer"}
-    assert changed == ({"data", "schedule"} if trainer == "debug" else set())
+    assert changed == ({"data", "schedule", "evaluation"} if trainer == "debug" else set())
 
 
 def test_debug_is_small():

@@ -3,9 +3,12 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from omegaconf import OmegaConf
 
+from cxrnet.app import config_folder
+from cxrnet.errors import CxrnetError
 from cxrnet.evaluation.predictions import make_predictions
-from cxrnet.results import flat_metrics, write_results
+from cxrnet.results import check_settings, flat_metrics, write_results
 
 CLASSES = ("Viral Pneumonia", "Covid", "Normal")
 
@@ -21,6 +24,11 @@ def predictions_of(split: str, labels: str, seed: int = 0) -> pd.DataFrame:
     return make_predictions(rows, CLASSES, logits)
 
 
+def settings(**changes):
+    shipped = OmegaConf.load(config_folder() / "evaluation" / "standard.yaml")
+    return OmegaConf.to_container(OmegaConf.merge(shipped, {"seed": 0, "resamples": 100}, changes))
+
+
 HISTORY = pd.DataFrame(
     {
         "phase": ["head", "head"],
@@ -32,9 +40,10 @@ HISTORY = pd.DataFrame(
 
 @pytest.fixture
 def written(tmp_path):
-    def write(*splits: pd.DataFrame):
+    def write(*splits: pd.DataFrame, **others):
         predictions = pd.concat(splits, ignore_index=True)
-        return write_results(tmp_path, predictions, {"majority": splits[-1]}, CLASSES, HISTORY, 2), tmp_path
+        baselines = {"majority": splits[-1]}
+        return write_results(tmp_path, predictions, baselines, CLASSES, settings(), HISTORY, 2, **others), tmp_path
 
     return write
 
@@ -76,3 +85,39 @@ def test_what_cannot_be_computed_is_left_out(written):
     assert "test_sensitivity_Normal" not in flat
     assert "test_specificity_Normal" in flat
     assert not any(np.isnan(value) for value in flat.values())
+
+
+def test_figures_have_intervals_and_mlflow_gets_those_of_the_headline(written):
+    results, folder = written(predictions_of("val", "vcnvcnvcn"), predictions_of("test", "vcnvcnvcn", seed=1))
+    metrics = json.loads((folder / "metrics.json").read_text())
+    for part in (metrics["val"], metrics["test"], metrics["baselines"]["test"]["majority"]):
+        assert all("interval" in part[name] or "interval_reason" in part[name] for name in ("accuracy", "macro_f1"))
+    low, high = metrics["test"]["accuracy"]["interval"]
+    flat = flat_metrics(results)
+    assert (flat["test_accuracy_low"], flat["test_accuracy_high"]) == (low, high)
+    assert "test_sensitivity_Covid_low" not in flat
+    assert "final_val_accuracy_low" not in flat
+
+
+def test_what_was_seen_before_is_left_out_in_a_second_result(written):
+    test = predictions_of("test", "vcnvcnvcn", seed=1)
+    results, folder = written(test, seen=["test/0.png", "test/4.png", "val/0.png"])
+    assert results.unseen["accuracy"]["n"] == 7
+    assert results.metrics["test"]["accuracy"]["n"] == 9
+    assert json.loads((folder / "metrics.json").read_text())["without_seen"]["test"] == results.unseen
+    assert flat_metrics(results)["test_without_seen_accuracy"] == results.unseen["accuracy"]["value"]
+
+
+@pytest.mark.parametrize("seen", [(), ["val/0.png"], [f"test/{i}.png" for i in range(9)]])
+def test_there_is_no_second_result_where_nothing_or_everything_was_seen(written, seen):
+    results, folder = written(predictions_of("test", "vcnvcnvcn", seed=1), seen=seen)
+    assert results.unseen is None
+    assert "without_seen" not in json.loads((folder / "metrics.json").read_text())
+
+
+def test_settings_are_tried_before_anything_is_trained():
+    check_settings(settings())
+    with pytest.raises(CxrnetError, match="prevalences: 20 is no prevalence"):
+        check_settings(settings(prevalences=[20]))
+    with pytest.raises(CxrnetError, match="resamples: 3"):
+        check_settings(settings(resamples=3))

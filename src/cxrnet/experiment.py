@@ -12,17 +12,15 @@ from omegaconf import DictConfig
 from rich import get_console
 
 from cxrnet import console
-from cxrnet.audit.statement import leak_statement
 from cxrnet.configuration import Config, flat, write_config
 from cxrnet.data.datamodule import XrayDataModule
-from cxrnet.data.manifest import digest, write_manifest
-from cxrnet.evaluation.operating_points import check_operating_points
-from cxrnet.models.losses import corrected_twice
+from cxrnet.evaluation.policies import check_policy
 from cxrnet.repeats import check_repeats, run_repeats
-from cxrnet.resume import check_same_data
+from cxrnet.results import check_settings
 from cxrnet.single_run import run_once
 from cxrnet.starting import check_config, is_main_process, start
-from cxrnet.summary import SPLITS, say_data, say_results, sources_of
+from cxrnet.stating import state_data
+from cxrnet.summary import say_results
 from cxrnet.tracking.run import track
 from cxrnet.tracking.store import tracking_uri
 from cxrnet.tracking.tracked import TrackedRun
@@ -55,15 +53,14 @@ def run_experiment(config: DictConfig, folder: Path, name: str, command: Sequenc
             run.log_artifact(write_config(folder, plain))
         check_config(plain)
         check_finetune(config["finetune"], config["schedule"])
+        check_settings(plain["evaluation"])
         repeats = check_repeats(plain)
         data = _load_data(plain["data"])
-        check_operating_points(plain["operating_points"], data.classes)
+        check_policy(plain["operating_points"] or {}, data.classes)
         if repeats:
             outcome = run_repeats(repeats, config, data, run, folder, name, command, uri)
         else:
-            warnings = _warnings(data, plain)
-            if is_main_process():
-                _state_data(data, warnings, run, folder, resumed)
+            warnings = state_data(data, plain, run, folder, resumed)
             outcome = run_once(plain, data, warnings, run, folder, command, resumed)
     if outcome.results is not None:
         say_results(outcome.results, outcome.warnings, _places(folder, run, uri))
@@ -77,24 +74,6 @@ def _load_data(config: Config) -> XrayDataModule:
     with get_console().status("reading images"):
         data.setup()
     return data
-
-
-def _warnings(data: XrayDataModule, config: Config) -> list[str]:
-    warnings = leak_statement(data.manifest)
-    if data.left_out:
-        warnings.append(f"{data.left_out} images could not be read and were left out (data.on_error=skip)")
-    if data.limit is not None:
-        warnings.append(f"no more than {data.limit} images of each class in each split were used (data.limit)")
-    return warnings + corrected_twice(data.sampler, config["loss"]["class_weights"])
-
-
-def _state_data(data: XrayDataModule, warnings: Sequence[str], run: TrackedRun, folder: Path, resumed: bool) -> None:
-    if resumed:
-        check_same_data(folder, data.manifest)
-    say_data(data, warnings)
-    write_manifest(data.manifest, folder / "manifest.parquet")
-    counts = {split: dict(zip(data.classes, data.counts(split), strict=True)) for split in SPLITS}
-    run.log_dataset(sources_of(data), digest(data.manifest), str(folder / "manifest.parquet"), counts, "training")
 
 
 def _places(folder: Path, run: TrackedRun, uri: str | None) -> dict[str, str]:

@@ -25,8 +25,8 @@ from cxrnet.data.datamodule import XrayDataModule
 from cxrnet.data.manifest import write_manifest
 from cxrnet.data.sheets import augmented_sheet, samples_sheet
 from cxrnet.errors import CxrnetError
+from cxrnet.methods import sources_of
 from cxrnet.style import save
-from cxrnet.summary import sources_of
 
 Config = dict[str, Any]
 

@@ -1,18 +1,21 @@
 """What a finished run leaves behind: tables, texts, figures and the report, in its folder and in MLflow."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from cxrnet.evaluation.analysis import Analysis, analyse, evaluator, save_analysis
 from cxrnet.evaluation.curves import save_curves
 from cxrnet.evaluation.figures import save_figures
-from cxrnet.evaluation.metrics import Evaluation, evaluate, flat
-from cxrnet.evaluation.predictions import write_predictions
+from cxrnet.evaluation.metrics import Evaluation, flat
+from cxrnet.evaluation.predictions import ROW_COLUMNS, make_predictions, write_predictions
 from cxrnet.evaluation.text import classification_report_text, roc_auc_text
+from cxrnet.evaluation.wording import HEADLINE
 
 
 @dataclass(frozen=True)
@@ -22,13 +25,18 @@ class Results:
     Attributes:
         headline: the split that the result is stated on: ``test``, or ``val`` where there is no test.
         metrics: by split.
+        analyses: by split, what the metrics mean.
         baselines: on the headline split, by name of the baseline.
+        unseen: on what is left of the headline split without the images that were seen before; ``None`` where all are
+            left, or none.
         figures: by name, the PNG files.
     """
 
     headline: str
     metrics: dict[str, Evaluation]
+    analyses: dict[str, Analysis]
     baselines: dict[str, Evaluation]
+    unseen: Evaluation | None
     figures: dict[str, Path]
 
 
@@ -37,25 +45,42 @@ def write_results(
     predictions: pd.DataFrame,
     baselines: Mapping[str, pd.DataFrame],
     classes: Sequence[str],
+    settings: Mapping[str, Any],
     history: pd.DataFrame | None = None,
     kept_epoch: int = 0,
+    temperature: float = 1.0,
+    seen: Collection[str] = (),
 ) -> Results:
-    """Compute every figure from the tables and write all files but the report.
+    """Compute every figure of any table of predictions and write all files but the report.
+
+    Whatever evaluates calls this: a run, the pooled predictions of several, a bundle on other data. It knows nothing of
+    models and images.
 
     Args:
-        folder: of the run.
-        predictions: of the kept weights, on val and test.
-        baselines: predictions of each baseline on the headline split.
+        folder: where to write; it is there.
+        predictions: labelled, of the splits ``val`` and ``test``, or of one of them. Other data are a ``test`` split.
+        baselines: predictions of each baseline on the headline split; may be empty.
         classes: in the order of the logits.
-        history: one row an epoch; ``None`` where several trainings are pooled.
+        settings: the group ``evaluation`` of the configuration, plain, seed included.
+        history: one row an epoch; ``None`` where nothing was trained, or several trainings are pooled.
         kept_epoch: the epoch whose weights were kept.
+        temperature: by which the logits of the predictions were divided.
+        seen: ``image_id`` of what was seen in training (:func:`cxrnet.data.leaks.seen_before`): the headline figures
+            are computed without it too.
+
+    Raises:
+        CxrnetError: a label is missing, or a setting won't do (:func:`check_settings`).
     """
-    by_split = dict(iter(predictions.groupby("split", sort=False)))
+    evaluated = evaluator(settings)
+    by_split = {str(name): rows for name, rows in predictions.groupby("split", sort=False)}
     headline = "test" if "test" in by_split else "val"
-    metrics = {name: evaluate(rows) for name, rows in by_split.items()}
-    baseline_metrics = {name: evaluate(rows) for name, rows in baselines.items()}
+    metrics = {name: evaluated(rows) for name, rows in by_split.items()}
+    baseline_metrics = {name: evaluated(rows) for name, rows in baselines.items()}
+    left = by_split[headline][~by_split[headline]["image_id"].isin(list(seen))]
+    unseen = evaluated(left) if 0 < len(left) < len(by_split[headline]) else None
+    analyses = {name: analyse(rows, metrics[name], settings, temperature) for name, rows in by_split.items()}
     write_predictions(predictions, folder / "predictions.parquet")
-    _write_json(folder / "metrics.json", {**metrics, "baselines": {headline: baseline_metrics}})
+    _write_metrics(folder, metrics, headline, baseline_metrics, unseen)
     _write_json(folder / "class_indices.json", {name: index for index, name in enumerate(classes)})
     (folder / "classification_report.txt").write_text(_by_split(by_split, classification_report_text), encoding="utf-8")
     (folder / "roc_auc.txt").write_text(_by_split(by_split, roc_auc_text), encoding="utf-8")
@@ -64,18 +89,52 @@ def write_results(
         history.to_csv(folder / "history.csv", index=False)
         figures |= save_curves(history, kept_epoch, folder)
     for name, rows in by_split.items():
-        figures |= save_figures(rows, folder, "" if name == headline else f"_{name}")
-    return Results(headline, metrics, baseline_metrics, figures)
+        suffix = "" if name == headline else f"_{name}"
+        figures |= save_figures(rows, folder, suffix) | save_analysis(analyses[name], folder, suffix)
+    return Results(headline, metrics, analyses, baseline_metrics, unseen, figures)
+
+
+def check_settings(settings: Mapping[str, Any]) -> None:
+    """See that the settings of the evaluation will do, before anything is trained: they are tried on a made-up table.
+
+    Raises:
+        CxrnetError: they won't.
+    """
+    rows = pd.DataFrame({name: [f"{name} {i}" for i in range(4)] for name in ROW_COLUMNS})
+    table = make_predictions(rows.assign(label=["a", "b"] * 2), ("a", "b"), np.eye(4, 2, dtype=np.float32))
+    analyse(table, evaluator(settings)(table), settings, temperature=1.0)
+
+
+def _write_metrics(
+    folder: Path,
+    metrics: Mapping[str, Evaluation],
+    headline: str,
+    baselines: Mapping[str, Evaluation],
+    unseen: Evaluation | None,
+) -> None:
+    without = {} if unseen is None else {"without_seen": {headline: unseen}}
+    _write_json(folder / "metrics.json", {**metrics, "baselines": {headline: baselines}, **without})
 
 
 def flat_metrics(results: Results) -> dict[str, float]:
     """The final figures for MLflow: ``test_accuracy``, ``test_sensitivity_<class>``, ``baseline_thumbnail_accuracy``.
 
-    The figures of val are named ``final_val_...``: ``val_...`` are the ones of each epoch. What is n/a is left out.
+    The figures of val are named ``final_val_...``: ``val_...`` are the ones of each epoch. What is n/a is left out. The
+    ends of the intervals, ``test_accuracy_low`` and ``_high``, join what the result is stated with.
     """
-    named = [(f"{'final_' if split == 'val' else ''}{split}", metrics) for split, metrics in results.metrics.items()]
+    named = [(_prefix(split), metrics) for split, metrics in results.metrics.items()]
     named += [(f"baseline_{name}", metrics) for name, metrics in results.baselines.items()]
-    return {f"{prefix}_{name}": value for prefix, metrics in named for name, value in figures_of(metrics).items()}
+    named += [(f"{_prefix(results.headline)}_without_seen", results.unseen)] if results.unseen else []
+    values = {f"{prefix}_{name}": value for prefix, metrics in named for name, value in figures_of(metrics).items()}
+    for name, (_, figure), metric in flat(results.metrics[results.headline]):
+        if figure in HEADLINE and "interval" in metric:
+            for end, value in zip(("low", "high"), metric["interval"], strict=True):
+                values[f"{_prefix(results.headline)}_{name}_{end}"] = value
+    return values
+
+
+def _prefix(split: str) -> str:
+    return f"final_{split}" if split == "val" else split
 
 
 def figures_of(metrics: Evaluation) -> dict[str, float]:

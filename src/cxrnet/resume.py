@@ -28,6 +28,7 @@ MAY_CHANGE = (
     "schedule",
     "finetune",
     "operating_points",
+    "evaluation",
     "data.root",  # the digest of the data tells whether they are the same
     "data.manifest.root",
     "data.num_workers",

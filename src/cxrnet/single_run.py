@@ -11,25 +11,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import lightning.pytorch as pl
-import pandas as pd
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
+from rich import get_console
 
 from cxrnet import console
+from cxrnet.bundling import make_bundle, predict_splits
 from cxrnet.configuration import Config
 from cxrnet.data.datamodule import XrayDataModule
+from cxrnet.data.leaks import seen_before
 from cxrnet.data.manifest import digest
-from cxrnet.evaluation.operating_points import check_operating_points
-from cxrnet.evaluation.predictions import make_predictions
+from cxrnet.evaluation.model_card import write_model_card
 from cxrnet.evaluation.report import render_report, thumbnail_verdict
-from cxrnet.inference import predict_images
-from cxrnet.models.bundle import Bundle, device_of, load_bundle, save_bundle
 from cxrnet.models.network import Network, NetworkConfig
 from cxrnet.models.weights import LoadedWeights, load_weights
-from cxrnet.provenance import package_versions
 from cxrnet.results import Results, flat_metrics, write_results
+from cxrnet.run_facts import write_run_facts
 from cxrnet.starting import is_main_process
-from cxrnet.summary import environment, report_facts, say_model, say_phase
+from cxrnet.summary import environment, report_facts, say_bundled, say_model, say_phase
 from cxrnet.tracking.model import log_bundle
 from cxrnet.tracking.tracked import TrackedRun
 from cxrnet.training.baselines import baseline_predictions
@@ -82,15 +81,27 @@ def run_once(
     kept = next(phase for phase in phases if phase.kept)
     if not is_main_process():
         return Outcome(kept.best_score, None, [])
-    predictions = _predict(_save(network, data, config, folder), data, config)
-    headline = "test" if len(data.rows("test")) else "val"
-    baselines = baseline_predictions(data, headline)
-    results = write_results(folder, predictions, baselines, data.classes, history.table(), kept.best_epoch)
+    with get_console().status("evaluating"):
+        bundled = make_bundle(network, data, config, folder / "bundle")
+        headline = "test" if len(data.rows("test")) else "val"
+        results = write_results(
+            folder,
+            predict_splits(bundled.bundle, data, config),
+            baseline_predictions(data, headline),
+            data.classes,
+            config["evaluation"],
+            history.table(),
+            kept.best_epoch,
+            bundled.temperature.value,
+            seen_before(data.manifest, headline),
+        )
+    say_bundled(bundled)
     warnings = [f"trained from scratch: {weights.detail}", *warnings] if weights.fallback else list(warnings)
     facts = report_facts(
         data,
         weights,
         phases,
+        bundled,
         results,
         warnings,
         config,
@@ -99,6 +110,8 @@ def run_once(
         config_yaml=OmegaConf.to_yaml(config),
     )
     render_report(facts, folder / "report.html")
+    write_model_card(facts, folder)
+    write_run_facts(folder, network, weights, phases, command)
     run.log_metrics(flat_metrics(results), kept.best_epoch)
     run.log_results(folder)
     log_bundle(run, folder / "bundle", data.classes)
@@ -152,28 +165,3 @@ def _train(
     for phase in phases:
         say_phase(phase, schedule.monitor)
     return phases, history
-
-
-def _save(network: Network, data: XrayDataModule, config: Config, folder: Path) -> Bundle:
-    """Write the bundle and open it again: what is evaluated is what lies on disk."""
-    bundle = Bundle(
-        network=network,
-        resize=data.resize,
-        temperature=1.0,
-        operating_points=check_operating_points(config["operating_points"], data.classes),
-        manifest_digest=digest(data.manifest),
-        versions=package_versions(),
-        training=config,
-    )
-    save_bundle(bundle, folder / "bundle")
-    return load_bundle(folder / "bundle")
-
-
-def _predict(bundle: Bundle, data: XrayDataModule, config: Config) -> pd.DataFrame:
-    device = device_of("cpu" if config["trainer"]["accelerator"] == "cpu" else "auto")
-    tables = []
-    for split in ("val", "test"):
-        if len(rows := data.rows(split)):
-            logits = predict_images(bundle, data.arrays(split)[0], data.batch_size, device)
-            tables.append(make_predictions(rows, data.classes, logits, bundle.operating_points))
-    return pd.concat(tables, ignore_index=True)

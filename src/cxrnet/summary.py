@@ -9,9 +9,13 @@ import pandas as pd
 from rich.table import Table
 
 from cxrnet import console
+from cxrnet.bundling import Bundled
 from cxrnet.data.datamodule import XrayDataModule
-from cxrnet.evaluation.metrics import Metric
-from cxrnet.evaluation.report import HEADLINE, PhaseFacts, RunFacts, SplitFacts, duration
+from cxrnet.evaluation.facts import PhaseFacts, PointFacts, RunFacts, SplitFacts
+from cxrnet.evaluation.metrics import Evaluation
+from cxrnet.evaluation.policies import Rule, check_policy
+from cxrnet.evaluation.wording import HEADLINE, duration, figure_text, number_text
+from cxrnet.methods import methods_of, sources_of
 from cxrnet.models.network import Network
 from cxrnet.models.weights import LoadedWeights
 from cxrnet.provenance import git_revision, package_versions
@@ -59,25 +63,47 @@ def say_phase(result: PhaseResult, monitor: str) -> None:
 
 def say_results(results: Results, warnings: Sequence[str], places: Mapping[str, str]) -> None:
     """The result beside its trivial baselines, what is wrong with it, and where things are."""
-    metrics = results.metrics[results.headline]
-    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 2))
-    table.add_column(f"{results.headline} (n = {metrics['accuracy']['n']})")
-    for name in ("network", *results.baselines.keys()):
-        table.add_column({"thumbnail": "8x8 thumbnails"}.get(name, name), justify="right")
-    for name in ("accuracy", "balanced_accuracy", "macro_f1", "roc_auc_macro"):
-        values = [columns[name] for columns in (metrics, *results.baselines.values())]  # type: ignore[literal-required]
-        table.add_row(HEADLINE[name], *map(_number, values))
-    for label in metrics["per_class"]:
-        per_class = [columns["per_class"][label] for columns in (metrics, *results.baselines.values())]
-        for name in ("sensitivity", "specificity"):
-            table.add_row(f"{label}: {name}", *(_number(figures[name]) for figures in per_class))
     console.heading("Result")
-    console.show(table)
+    console.show(_result_table(results))
+    if results.unseen:
+        _say_unseen(results.unseen)
     for text in warnings:
         console.warn(text)
     console.heading("Where things are")
     for label, place in places.items():
         console.say(label, place)
+
+
+def _result_table(results: Results) -> Table:
+    """The network with its intervals, the baselines beside it; 80 characters wide where class names allow."""
+    metrics, baselines = results.metrics[results.headline], results.baselines
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 2), collapse_padding=True)
+    table.add_column(f"{results.headline} (n = {metrics['accuracy']['n']})", no_wrap=True)
+    table.add_column("network", no_wrap=True)
+    for name in baselines:
+        table.add_column({"thumbnail": "8x8 thumbnails"}.get(name, name), justify="right")
+    for name in ("accuracy", "balanced_accuracy", "macro_f1", "roc_auc_macro"):
+        values = [column[name] for column in (metrics, *baselines.values())]  # type: ignore[literal-required]
+        table.add_row(HEADLINE[name], figure_text(values[0]), *map(number_text, values[1:]))
+    for label, figures in metrics["per_class"].items():
+        for name in ("sensitivity", "specificity"):
+            others = (number_text(column["per_class"][label][name]) for column in baselines.values())
+            table.add_row(f"{label}: {name}", figure_text(figures[name]), *others)
+    return table
+
+
+def _say_unseen(unseen: Evaluation) -> None:
+    names = ("accuracy", "balanced_accuracy", "roc_auc_macro")
+    figures = ", ".join(f"{HEADLINE[name]} {figure_text(unseen[name])}" for name in names)  # type: ignore[literal-required]
+    console.say("unseen", f"the {unseen['accuracy']['n']} images of which neither copy nor patient was seen: {figures}")
+
+
+def say_bundled(bundled: Bundled) -> None:
+    """What was chosen on the validation images."""
+    temperature = bundled.temperature
+    console.say("temperature", f"{temperature.value:.3g}" if temperature.reason is None else f"1: {temperature.reason}")
+    for text in bundled.sentences:
+        console.say("threshold", text)
 
 
 def say_spread(spread: pd.DataFrame) -> None:
@@ -103,6 +129,7 @@ def report_facts(
     data: XrayDataModule,
     weights: LoadedWeights,
     phases: Sequence[PhaseResult],
+    bundled: Bundled,
     results: Results,
     warnings: Sequence[str],
     config: Mapping[str, Any],
@@ -125,7 +152,14 @@ def report_facts(
         classes=data.classes,
         data={split: _split_facts(data, split) for split in SPLITS if len(data.rows(split))},
         metrics=results.metrics,
+        analyses=results.analyses,
         baselines=results.baselines,
+        unseen=results.unseen,
+        points=_points(bundled, config["operating_points"] or {}),
+        chosen=bundled.sentences,
+        temperature=bundled.temperature,
+        level=config["evaluation"]["level"],
+        methods=methods_of(data, weights, phases, config),
         phases=[_phase_facts(phase, config["schedule"]["monitor"]) for phase in phases],
         figures=results.figures,
         **provenance,
@@ -146,9 +180,10 @@ def environment(folder: Path, config: Mapping[str, Any], digest: str, run_id: st
     }
 
 
-def sources_of(data: XrayDataModule) -> str:
-    """Names of the sources that the images come from."""
-    return ", ".join(sorted(data.manifest["source"].unique()))
+def _points(bundled: Bundled, policy: Mapping[str, Any]) -> dict[str, PointFacts]:
+    rules = check_policy(policy, bundled.bundle.classes)
+    chosen = {name: str(rule) if isinstance(rule, Rule) else "given" for name, rule in rules.items()}
+    return {name: PointFacts(value, chosen[name]) for name, value in bundled.bundle.operating_points.items()}
 
 
 def _split_facts(data: XrayDataModule, split: str) -> SplitFacts:
@@ -169,7 +204,3 @@ def _phase_facts(phase: PhaseResult, monitor: str) -> PhaseFacts:
         cached=phase.cached,
         kept=phase.kept,
     )
-
-
-def _number(metric: Metric) -> str:
-    return "n/a" if metric["value"] is None else f"{metric['value']:.3f}"

@@ -1,6 +1,6 @@
 import pandas as pd
 
-from cxrnet.data.leaks import leaks
+from cxrnet.data.leaks import leaks, seen_before
 from cxrnet.data.manifest import make_manifest
 from cxrnet.data.splits import split_manifest
 
@@ -25,6 +25,7 @@ def test_leaks_counts_patients_files_and_groups():
     assert list(found) == ["test"]
     leak = found["test"]
     assert (leak.images, leak.patients_known, leak.same_patient, leak.copies, leak.any) == (4, 3, 2, 2, 4)
+    assert seen_before(manifest, "test") == [f"images/{i:06d}.png" for i in (3, 4, 5, 6)]
 
 
 def test_test_must_share_nothing_with_val_either():
@@ -32,6 +33,8 @@ def test_test_must_share_nothing_with_val_either():
     found = leaks(manifest)
     assert found["val"].copies == 0
     assert found["test"].copies == 1
+    assert seen_before(manifest, "test") == ["images/000002.png"]
+    assert seen_before(manifest, "val") == []
 
 
 def test_leaks_of_a_split_by_patient_are_none():

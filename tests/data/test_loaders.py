@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from torchvision.transforms import v2
 
 from cxrnet.data.loaders import EpochSampler
 from cxrnet.errors import CxrnetError
@@ -109,7 +110,9 @@ def test_lightning_tells_our_loaders_the_epoch_also_after_a_resume(make_data, ma
     from cxrnet.training.features import FeatureDataModule
 
     def data():
-        images = make_data(sampler="balanced", num_workers=1 if kind == "workers" else 0)
+        # Sums change when an image is turned, so they tell what the workers have drawn too.
+        workers = {"num_workers": 2, "augment": v2.RandomAffine(90)} if kind == "workers" else {}
+        images = make_data(sampler="balanced", **workers)
         return FeatureDataModule(images, make_network(), 1, 0) if kind == "features" else images
 
     straight = fit(data(), tmp_path, 4).seen

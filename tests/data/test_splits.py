@@ -242,7 +242,7 @@ def test_published_split_of_a_real_set(shared):
 
 def test_over_all_folds_each_image_is_in_test_once_and_in_val_once():
     manifest = manifest_of(["a"] * 53 + ["b"] * 22)
-    splits = [fold_manifest(manifest, 5, fold, 0)["split"] for fold in range(5)]
+    splits = [fold_manifest(manifest, 5, fold, "patient", 0)["split"] for fold in range(5)]
     for name in ("test", "val"):
         assert sum((split == name).astype(int) for split in splits).eq(1).all()
     for split in splits:
@@ -253,17 +253,28 @@ def test_over_all_folds_each_image_is_in_test_once_and_in_val_once():
 def test_folds_keep_patients_together_and_depend_on_the_seed():
     manifest = manifest_of(["a", "b"] * 60, patient_id=[f"p{i // 5}" for i in range(120)])
     for fold in range(4):
-        split = fold_manifest(manifest, 4, fold, 0)
+        split = fold_manifest(manifest, 4, fold, "patient", 0)
         assert split.groupby("patient_id")["split"].nunique().eq(1).all()
-    assert not fold_manifest(manifest, 4, 0, 0)["split"].equals(fold_manifest(manifest, 4, 0, 1)["split"])
+    assert not fold_manifest(manifest, 4, 0, "patient", 0)["split"].equals(
+        fold_manifest(manifest, 4, 0, "patient", 1)["split"]
+    )
 
 
 @pytest.mark.parametrize("folds", [2, 0, 2.5, True, "5"])
 def test_fewer_than_three_folds_are_none(folds):
     with pytest.raises(CxrnetError, match=r"folds: .*whole number from 3 on"):
-        fold_manifest(manifest_of("ab" * 9), folds, 0, 0)
+        fold_manifest(manifest_of("ab" * 9), folds, 0, "patient", 0)
 
 
 def test_a_class_with_fewer_images_than_folds():
     with pytest.raises(CxrnetError, match=r"class 'b' has 4 images in 4 groups .* too few for 5 splits"):
-        fold_manifest(manifest_of("aaaaaaaabbbb"), 5, 0, 0)
+        fold_manifest(manifest_of("aaaaaaaabbbb"), 5, 0, "patient", 0)
+
+
+def test_folds_by_image_part_patients_on_demand_and_stay_stratified():
+    manifest = manifest_of(["a", "b"] * 60, patient_id=[f"p{i // 5}" for i in range(120)])
+    split = fold_manifest(manifest, 4, 0, "image", 0)
+    assert split.groupby("patient_id")["split"].nunique().gt(1).any()
+    assert (split[split["split"] == "test"]["label"].value_counts() == 15).all()
+    with pytest.raises(CxrnetError, match=r"folds_by: 'hospital' is not known"):
+        fold_manifest(manifest, 4, 0, "hospital", 0)

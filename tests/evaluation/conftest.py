@@ -1,16 +1,19 @@
 """Random tables of predictions, and the facts of a made-up run."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from cxrnet.evaluation.analysis import analyse, save_analysis
 from cxrnet.evaluation.curves import save_curves
+from cxrnet.evaluation.facts import PhaseFacts, PointFacts, RunFacts, SplitFacts
 from cxrnet.evaluation.figures import save_figures
 from cxrnet.evaluation.metrics import evaluate
 from cxrnet.evaluation.predictions import make_predictions
-from cxrnet.evaluation.report import PhaseFacts, RunFacts, SplitFacts
+from cxrnet.evaluation.temperature import Temperature
 
 # Not in the order of the alphabet: a function that sorts class names is found out.
 CLASSES = ("Viral Pneumonia", "Covid", "Normal")
@@ -57,12 +60,35 @@ def history() -> pd.DataFrame:
 
 
 @pytest.fixture(scope="session")
+def settings() -> dict[str, Any]:
+    """The group ``evaluation`` of the configuration, with few resamples."""
+    return {
+        "resamples": 100,
+        "level": 0.95,
+        "seed": 0,
+        "calibration": {"bins": 10, "kind": "equal_width"},
+        "prevalences": [0.05, 0.2],
+        "decision_curve": {"thresholds": [0.0, 0.5], "prevalence": 0.05},
+        "referral": {"shares": [0.2]},
+        "fewest": 20,
+    }
+
+
+@pytest.fixture(scope="session")
 def facts(
-    make_table: Callable[..., pd.DataFrame], history: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory
+    settings: dict[str, Any],
+    make_table: Callable[..., pd.DataFrame],
+    history: pd.DataFrame,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> RunFacts:
     folder = tmp_path_factory.mktemp("figures")
-    test, val = make_table(strength=4.0), make_table(seed=1, split="val", strength=4.0)
-    figures = save_figures(test, folder) | save_figures(val, folder, "_val") | save_curves(history, 7, folder)
+    tables = {"val": make_table(seed=1, split="val", strength=4.0), "test": make_table(strength=4.0)}
+    tables["test"]["view"] = pd.array(["PA", "AP"] * 30, dtype="string")
+    metrics = {split: evaluate(table, resamples=100) for split, table in tables.items()}
+    analyses = {split: analyse(table, metrics[split], settings, 1.5) for split, table in tables.items()}
+    figures = save_curves(history, 7, folder)
+    for split, suffix in (("test", ""), ("val", "_val")):
+        figures |= save_figures(tables[split], folder, suffix) | save_analysis(analyses[split], folder, suffix)
     return RunFacts(
         title="MobileNetV2 on covid19_image",
         summary="A MobileNetV2 with ImageNet weights, trained on 200 chest radiographs.",
@@ -73,8 +99,26 @@ def facts(
             split: SplitFacts(images={"Covid": 1200, "Normal": 70, "Viral Pneumonia": 3}, patients=None)
             for split in ("train", "val", "test")
         },
-        metrics={"val": evaluate(val), "test": evaluate(test)},
+        metrics=metrics,
+        analyses=analyses,
         baselines={"majority": evaluate(make_table(strength=0.0)), "thumbnail": evaluate(make_table())},
+        unseen=evaluate(tables["test"].iloc[9:], resamples=100),
+        points={"Covid": PointFacts(0.375, "specificity >= 0.99")},
+        chosen=["Covid is called from a probability of 0.375 on."],
+        temperature=Temperature(1.5, 60, 0.6, 0.5, None),
+        level=0.95,
+        methods={
+            "sources": "covid19_image",
+            "preprocessing": "grey, 224 x 224 pixels",
+            "selection": "all images of the manifest",
+            "split": "split_manifest(seed=0)",
+            "level": "of 66 test images, 9 have a copy in train or val and patients are not known",
+            "characteristics": "",
+            "initial weights": "mobilenet_v2.safetensors",
+            "training": "Adam(weight_decay=0.0)",
+            "final model": "the epoch with the best val_loss",
+            "software": "torch 2.11",
+        },
         phases=[
             PhaseFacts("head", "head", 3843, 5, 4, "val_loss", 0.2512, 24.3, cached=True, kept=False),
             PhaseFacts("finetune", "last 100", 1863683, 4, 7, "val_loss", 0.1822, 192.0, cached=False, kept=True),

@@ -127,6 +127,16 @@ def test_a_call_that_says_nothing_and_one_that_is_unknown() -> None:
     ]
 
 
+def test_an_interval_of_a_predictive_value_ends_at_1_where_the_other_figure_may_be_perfect() -> None:
+    # Wilson's interval of 20 of 20, whose upper end misses 1 by rounding.
+    sensitivity = {"value": 1.0, "n": 20, "interval": [0.839, 1 - 2**-52]}
+    specificity = {"value": 27 / 56, "n": 56, "interval": [0.35, 0.61]}
+    for prevalence in (0.005, 0.05, 0.2):
+        row = predictive_table(sensitivity, specificity, [prevalence]).iloc[0]
+        assert row["npv"]["interval"][1] == pytest.approx(1.0)
+        assert 0 < row["ppv"]["interval"][0] < row["ppv"]["value"] < row["ppv"]["interval"][1] < 1
+
+
 def test_a_share_is_not_rounded_to_none_or_all() -> None:
     assert cases(0.62, 100) == "62 of 100"
     assert cases(0.001, 100) == "fewer than 1 of 100"

@@ -13,7 +13,14 @@ import pytest
 import torch
 from PIL import Image
 
-QUICK = ("data.size=[32,32]", "model=custom_cnn", "trainer=cpu", "schedule.max_epochs=2", "data.batch_size=8")
+QUICK = (
+    "data.size=[32,32]",
+    "model=custom_cnn",
+    "trainer=cpu",
+    "schedule.max_epochs=2",
+    "data.batch_size=8",
+    "evaluation.resamples=200",
+)
 
 
 def cxrnet(command: str, *arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -55,6 +62,11 @@ def test_everything_a_run_promises_is_in_its_folder(trained):
         "metrics.json",
         "classification_report.txt",
         "roc_auc.txt",
+        "predictive_values.csv",
+        "reliability.png",
+        "risk_coverage.png",
+        "MODEL_CARD.md",
+        "model_card.html",
         "confusion_matrix.png",
         "accuracy_curve.png",
         "loss_curve.png",
@@ -73,7 +85,8 @@ def test_everything_a_run_promises_is_in_its_folder(trained):
     predictions = pd.read_parquet(folder / "predictions.parquet")
     test = predictions[predictions["split"] == "test"]
     accuracy = metrics["test"]["accuracy"]
-    assert accuracy == {"value": float((test["label"] == test["predicted"]).mean()), "n": len(test)}
+    assert (accuracy["value"], accuracy["n"]) == (float((test["label"] == test["predicted"]).mean()), len(test))
+    assert accuracy["interval"][0] < accuracy["value"]
     assert {"value", "n"} <= set(metrics["test"]["per_class"]["Pneumonia"]["sensitivity"])
     assert json.loads((folder / "class_indices.json").read_text()) == {"No Finding": 0, "Pneumonia": 1}
     report = (folder / "report.html").read_text()

@@ -156,6 +156,13 @@ def test_more_epochs_are_trained_as_if_they_had_been_planned(train, plan):
     assert [row["lr"] for row in rows[2:]] == [row["lr"] for row in planned[2:]]
 
 
+def test_a_single_epoch_has_no_warm_up_and_more_have(train):
+    train(phases=(Phase("all", "all", epochs=1, lr=1e-2, lr_schedule={**COSINE, "warmup_epochs": 0}),))
+    long = Phase("all", "all", epochs=3, lr=1e-2, lr_schedule=COSINE)
+    rows = train(phases=(long,), resume=True)[1]
+    assert [row["lr"] for row in rows[1:]] == [row["lr"] for row in train("long", phases=(long,))[1][1:]]
+
+
 def test_a_later_phase_can_be_added_to_a_finished_run(train, whole):
     train(phases=(HEAD,))
     assert_same(train(resume=True), whole)

@@ -51,6 +51,14 @@ def leaks(manifest: pd.DataFrame) -> dict[str, Leak]:
     return found
 
 
+def seen_before(manifest: pd.DataFrame, split: str) -> list[str]:
+    """``image_id`` of the images of ``val`` or ``test`` whose patient, or a copy of which, was seen before."""
+    part = manifest[manifest["split"] == split]
+    seen = manifest[manifest["split"].isin(SEEN_BEFORE[split])]
+    shared = [_shared(part, seen, column) for column in ("patient_id", "sha256", "group_id")]
+    return [str(name) for name in part["image_id"][np.any(shared, axis=0)]]
+
+
 def _shared(part: pd.DataFrame, seen: pd.DataFrame, column: str) -> npt.NDArray[np.bool_]:
     known: npt.NDArray[np.bool_] = known_cells(part[column]) & part[column].isin(seen[column]).to_numpy(bool)
     return known

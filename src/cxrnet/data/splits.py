@@ -5,6 +5,7 @@ the table and the seed only, not on the order of the rows, the file system or th
 """
 
 from collections.abc import Mapping
+from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ from cxrnet.errors import CxrnetError
 from cxrnet.linking import link
 
 TOGETHER = ("patient_id", "group_id")
+FoldsBy = Literal["patient", "image"]
 
 
 def split_manifest(manifest: pd.DataFrame, fractions: Mapping[str, float], seed: int) -> pd.DataFrame:
@@ -45,7 +47,7 @@ def split_manifest(manifest: pd.DataFrame, fractions: Mapping[str, float], seed:
     return manifest.assign(split=pd.array(np.array(names, object)[parts], "string"))
 
 
-def fold_manifest(manifest: pd.DataFrame, folds: int, fold: int, seed: int) -> pd.DataFrame:
+def fold_manifest(manifest: pd.DataFrame, folds: int, fold: int, by: FoldsBy, seed: int) -> pd.DataFrame:
     """Split for one run of a cross-validation: one part is test, the next one val, the others train.
 
     The parts are equal, each class in the same proportions, as :func:`split_manifest` draws them; they are the same
@@ -55,15 +57,19 @@ def fold_manifest(manifest: pd.DataFrame, folds: int, fold: int, seed: int) -> p
         manifest: a manifest.
         folds: number of parts, from 3 on.
         fold: which part is test, from 0 on.
+        by: ``patient`` keeps patients and copies together; ``image`` parts them, to see what that does to a result.
         seed: any whole number from 0 on.
 
     Raises:
-        CxrnetError: fewer than three folds, or a class with too few images or groups.
+        CxrnetError: fewer than three folds, an unknown ``by``, or a class with too few images or groups.
     """
     if isinstance(folds, bool) or not isinstance(folds, int) or folds < 3:
         raise CxrnetError(f"folds: {folds}; give a whole number from 3 on (one part is test, one val, the rest train)")
+    if by not in get_args(FoldsBy):
+        raise CxrnetError(f"folds_by: '{by}' is not known; use patient, or image to see what a leak does")
     _check_seed(seed)
-    parts = _parts(manifest, {f"fold {part}": 1 / folds for part in range(folds)}, seed)
+    together = TOGETHER if by == "patient" else ()
+    parts = _parts(manifest, {f"fold {part}": 1 / folds for part in range(folds)}, seed, together)
     split = np.where(parts == fold, "test", np.where(parts == (fold + 1) % folds, "val", "train"))
     return manifest.assign(split=pd.array(split.astype(object), "string"))
 
@@ -111,12 +117,14 @@ def complete_split(manifest: pd.DataFrame, fractions: Mapping[str, float], seed:
     return carve_validation(manifest, shares.get("val", 0) / (shares.get("train", 0) + shares.get("val", 0)), seed)
 
 
-def _parts(manifest: pd.DataFrame, shares: Mapping[str, float], seed: int) -> IntArray:
-    """Part of each image ``(N,)``, as a place in ``shares``."""
+def _parts(
+    manifest: pd.DataFrame, shares: Mapping[str, float], seed: int, together: tuple[str, ...] = TOGETHER
+) -> IntArray:
+    """Part of each image ``(N,)``, as a place in ``shares``; images that share a value of ``together`` get one part."""
     names = list(shares)
     rows = manifest.reset_index(drop=True).sort_values("image_id")
     labels = pd.Categorical(rows["label"].astype(str))
-    units = link(rows, TOGETHER)
+    units = link(rows, together) if together else np.arange(len(rows))
     contents = contents_of(units, labels.codes.astype(np.int64), len(labels.categories))
     _check_groups(contents, list(labels.categories), names)
     targets = nearest_targets(contents.sum(axis=0), np.array(list(shares.values())))

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from cxrnet.evaluation.comparison import Comparison
-from cxrnet.evaluation.report import HEADLINE, PER_CLASS, duration, grouped
+from cxrnet.evaluation.wording import HEADLINE, PER_CLASS, duration, grouped
 
 Facts = Mapping[str, Mapping[str, object]]
 """By run, what is known of it: ``{"run 1": {"backbone": "resnet50", "training seconds": 48.2}}``."""

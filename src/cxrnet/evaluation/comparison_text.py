@@ -7,7 +7,7 @@ import pandas as pd
 from cxrnet.evaluation.comparison import Comparison
 from cxrnet.evaluation.comparison_tables import title_of
 from cxrnet.evaluation.paired_tests import smallest_p
-from cxrnet.evaluation.report import grouped
+from cxrnet.evaluation.wording import grouped
 
 
 @dataclass(frozen=True)

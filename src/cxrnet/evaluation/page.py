@@ -9,7 +9,7 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from cxrnet.evaluation.report import duration, grouped
+from cxrnet.evaluation.wording import duration, figure_text, grouped, interval_text, number_text
 
 
 def render_page(template: str, path: Path, **values: object) -> Path:
@@ -27,7 +27,9 @@ def render_page(template: str, path: Path, **values: object) -> Path:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(duration=duration, count=grouped)
+    environment.filters.update(
+        duration=duration, count=grouped, number=number_text, interval=interval_text, figure=figure_text
+    )
     return write_text(path, environment.get_template(template).render(values))
 
 

@@ -111,7 +111,11 @@ def _interval_of_share(right: FloatArray, wrong: FloatArray) -> list[float]:
         reach = np.hypot((1 - share) * (right[end] - right[0]), share * (wrong[3 - end] - wrong[0]))
         return float(value[0] - reach if end == 1 else value[0] + reach)
 
-    return [float(brentq(excess, 0, 1, args=(end,))) for end in (1, 2)]
+    # An end at which one side may vanish is 0 or 1, which rounding can hide from a search for a change of sign.
+    return [
+        0.0 if excess(0, end) <= 0 else 1.0 if excess(1, end) >= 0 else float(brentq(excess, 0, 1, args=(end,)))
+        for end in (1, 2)
+    ]
 
 
 def triage_text(name: str, sensitivity: Metric, specificity: Metric, table: pd.DataFrame) -> list[str]:

@@ -134,7 +134,7 @@ class TrackedRun:
     def log_results(self, folder: Path) -> None:
         """Log every table, text, figure and page that lies in a folder."""
         for path in sorted(folder.iterdir()):
-            if path.suffix in (".png", ".html", ".txt", ".json", ".csv", ".parquet") and path.name != RECORD:
+            if path.suffix in (".png", ".html", ".md", ".txt", ".json", ".csv", ".parquet") and path.name != RECORD:
                 self.log_artifact(path)
 
     def log_dataset(self, name: str, digest: str, source: str, counts: Mapping[str, object], context: str) -> None:

@@ -94,6 +94,13 @@ class EpochKeeper(Checkpoint):
         progress = Progress(plan_of(self.phase), self.history.rows, self.seconds, self._stopped)
         return {field.name: getattr(progress, field.name) for field in dataclasses.fields(progress)}
 
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Leave out a schedule that is planned anew: one epoch has no warm-up, more epochs make it another class."""
+        if self.phase.lr_schedule is not None and self.phase.lr_schedule["name"] != "plateau":
+            checkpoint["lr_schedulers"] = []
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Bring the learning rate of a resumed phase up to date."""
         rows = self.history.of(self.phase.name)

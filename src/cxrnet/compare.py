@@ -1,0 +1,28 @@
+"""``python -m cxrnet.compare runs=[...] | experiment=<name> | sweep=<folder>``; see ``conf/compare.yaml``."""
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from cxrnet.app import entry_point
+
+
+def _arguments(words: list[str]) -> list[str]:
+    """``experiment=`` is no choice of ``conf/experiment/`` here, which Hydra would take it for."""
+    return [f"mlflow_{word.lstrip('+')}" if word.lstrip("+").startswith("experiment=") else word for word in words]
+
+
+@entry_point("compare", _arguments)
+def main(config: DictConfig) -> None:
+    """Compare runs; the heavy imports wait until the configuration is known to be sound."""
+    from hydra.core.hydra_config import HydraConfig
+
+    from cxrnet.comparing import compare_runs
+
+    hydra = HydraConfig.get()
+    command = ["python", "-m", "cxrnet.compare", *hydra.overrides.task]
+    compare_runs(config, Path(hydra.runtime.output_dir), command)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,113 @@
+"""Runs compared: the order of the steps.
+
+runs -> names -> comparison -> files -> MLflow -> console
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from omegaconf import DictConfig
+from rich import get_console
+
+from cxrnet import console
+from cxrnet.comparison_console import say_comparison
+from cxrnet.configuration import Config, flat, plain_config
+from cxrnet.errors import CxrnetError
+from cxrnet.evaluation.comparison import Comparison, compare
+from cxrnet.evaluation.comparison_writing import write_comparison
+from cxrnet.finding import find_runs
+from cxrnet.finished_run import FinishedRun, check_same_files, named
+from cxrnet.tracking.run import track
+from cxrnet.tracking.store import tracking_uri
+from cxrnet.tracking.tracked import TrackedRun
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+PAGE = "comparison.html"
+
+
+def compare_runs(config: DictConfig, folder: Path, command: Sequence[str]) -> None:
+    """Find runs, compare them, write what was found, and tell MLflow.
+
+    Args:
+        config: as composed from ``conf/compare.yaml``.
+        folder: where everything is written; refused if it holds a comparison already.
+        command: that is run.
+
+    Raises:
+        CxrnetError: a mistake in the configuration, or runs that can't be compared.
+    """
+    if (folder / PAGE).exists():
+        raise CxrnetError(f"'{folder}' holds a comparison already; start again a second later or give hydra.run.dir")
+    plain = plain_config(config)
+    _check(plain)
+    console.log_to(folder)
+    outputs, tracking = Path(plain["outputs"]), plain["tracking"]
+    uri = tracking_uri(tracking["uri"], outputs) if tracking["enabled"] else None
+    console.heading("Runs")
+    with get_console().status("reading runs"):
+        runs = named(find_runs(plain, uri))
+    _say_runs(runs)
+    check_same_files(runs)
+    comparison = _compare(runs, plain)
+    facts = {name: run.facts for name, run in runs.items()}
+    # Beside the runs, where they are of one experiment.
+    experiment = str(plain["mlflow_experiment"] or tracking["experiment"])
+    with track(folder, uri, experiment, outputs, "comparison", command) as tracked:
+        with get_console().status("drawing"):
+            files = write_comparison(comparison, facts, folder)
+        _tell(tracked, comparison, runs, plain, list(files.values()))
+    say_comparison(comparison, facts)
+    _say_places(folder, tracked.run_id)
+
+
+def _check(config: Config) -> None:
+    """Refuse what would be noticed late; :func:`compare` refuses the rest."""
+    if not isinstance(config["metrics"], list) or not config["metrics"]:
+        raise CxrnetError(f"metrics: '{config['metrics']}' is no list of figures; give metrics=[accuracy,brier]")
+    if config["resamples"] == 0:  # an evaluation can do without
+        raise CxrnetError("resamples: the paired tests need the bootstrap; give a whole number from 100 on")
+
+
+def _say_runs(runs: Mapping[str, FinishedRun]) -> None:
+    for name, run in runs.items():
+        console.say("run", f"{name}: {run.place}")
+    if any(run.facts.get("split") == "val" for run in runs.values()):
+        console.warn("no test images: these are validation images, on which each run chose its weights")
+
+
+def _compare(runs: Mapping[str, FinishedRun], config: Config) -> Comparison:
+    tables = {name: run.table for name, run in runs.items()}
+    with get_console().status("comparing"):
+        return compare(tables, config["metrics"], config["by"], config["resamples"], config["seed"], config["level"])
+
+
+def _tell(
+    tracked: TrackedRun,
+    comparison: Comparison,
+    runs: Mapping[str, FinishedRun],
+    config: Config,
+    files: Sequence[Path],
+) -> None:
+    """One MLflow run holds the files, and each run that was compared points to it."""
+    ids = [run.run_id for run in runs.values() if run.run_id is not None]
+    tracked.log_params(flat(config))
+    tracked.set_tags({"cxrnet.compares": ", ".join(ids), "cxrnet.best_run": comparison.runs[0]})
+    for file in files:
+        tracked.log_artifact(file)
+    for run_id in ids:
+        tracked.send(f"tag the run {run_id}", _point_from(run_id))
+
+
+def _point_from(compared: str) -> "Callable[[MlflowClient, str], object]":
+    return lambda client, run_id: client.set_tag(compared, "cxrnet.compared_in", run_id)
+
+
+def _say_places(folder: Path, run_id: str | None) -> None:
+    shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+    console.heading("Where things are")
+    console.say("page", str(shown / PAGE))
+    console.say("everything", str(shown))
+    console.say("MLflow", f"run {run_id}" if run_id else "not tracked")

@@ -1,0 +1,30 @@
+"""``python -m cxrnet.evaluate bundle=<run> data=<option>``: one bundle on other data; see ``conf/evaluate.yaml``."""
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from cxrnet.app import entry_point
+
+NAMED = ("sets.", "sets=", "classes.", "classes=")
+
+
+def by_name(arguments: list[str]) -> list[str]:
+    """Let ``sets.<name>...`` and ``classes.<name>...`` be typed without the ``++`` that Hydra wants for new names."""
+    return [f"++{text}" if text.startswith(NAMED) else text for text in arguments]
+
+
+@entry_point("evaluate", by_name)
+def main(config: DictConfig) -> None:
+    """Evaluate one bundle; the heavy imports wait until the configuration is known to be sound."""
+    from hydra.core.hydra_config import HydraConfig
+
+    from cxrnet.external import evaluate_external
+
+    hydra = HydraConfig.get()
+    folder, option = Path(hydra.runtime.output_dir), hydra.runtime.choices["data"]
+    evaluate_external(config, folder, option, hydra.overrides.task)
+
+
+if __name__ == "__main__":
+    main()

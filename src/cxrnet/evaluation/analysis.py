@@ -1,0 +1,167 @@
+"""What the figures of one split mean for those who would act on them.
+
+What a call is worth, whether a probability can be believed, who is sent to a reader, and for whom the figures hold.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cxrnet.evaluation.calibration import brier_decomposition, reliability_table, top_label
+from cxrnet.evaluation.calibration_figures import reliability_diagram
+from cxrnet.evaluation.decision_curve import decision_curve
+from cxrnet.evaluation.decision_figures import decision_figure, risk_coverage_figure
+from cxrnet.evaluation.metrics import Evaluation, evaluate, label_codes
+from cxrnet.evaluation.predictions import classes_of, logits_of, probabilities_of, softmax
+from cxrnet.evaluation.referral import area_under_risk_coverage, certainty, referral_text, risk_coverage
+from cxrnet.evaluation.subgroups import FIGURES, evaluate_subgroups
+from cxrnet.evaluation.triage import predictive_table, triage_text
+from cxrnet.style import save
+
+STEPS = 101  # of a decision curve
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What follows from the predictions of one split.
+
+    Attributes:
+        predictive: by class, PPV and NPV at the stated prevalences (:func:`cxrnet.evaluation.triage.predictive_table`).
+        triage: by class, the same in sentences.
+        decisions: by class, the decision curve; a class that is the label of no image, or of all, has none.
+        reliability: by name, as the legend calls it, the reliability table; before and after the temperature.
+        brier: the decomposition of the Brier score, one row a class and ``all``.
+        risk: the risk-coverage curve.
+        area: under it.
+        referral: what sending images to a reader does, in sentences.
+        subgroups: one row a group and class; empty where the table tells of no groups.
+        warnings: about the subgroups.
+    """
+
+    predictive: dict[str, pd.DataFrame]
+    triage: dict[str, list[str]]
+    decisions: dict[str, pd.DataFrame]
+    reliability: dict[str, pd.DataFrame]
+    brier: pd.DataFrame
+    risk: pd.DataFrame
+    area: float
+    referral: list[str]
+    subgroups: pd.DataFrame
+    warnings: list[str]
+
+
+def evaluator(settings: Mapping[str, Any]) -> Callable[[pd.DataFrame], Evaluation]:
+    """Return :func:`cxrnet.evaluation.metrics.evaluate` as the group ``evaluation`` of the configuration has it."""
+    return partial(evaluate, resamples=settings["resamples"], seed=settings["seed"], level=settings["level"])
+
+
+def analyse(
+    predictions: pd.DataFrame, metrics: Evaluation, settings: Mapping[str, Any], temperature: float
+) -> Analysis:
+    """Work out what follows from the predictions of one split.
+
+    Args:
+        predictions: the rows of one split, every label known.
+        metrics: of these rows.
+        settings: the group ``evaluation`` of the configuration, plain.
+        temperature: by which the logits were divided.
+
+    Raises:
+        CxrnetError: a setting won't do.
+    """
+    per_class = metrics["per_class"]
+    predictive = {
+        name: predictive_table(figures["sensitivity"], figures["specificity"], settings["prevalences"])
+        for name, figures in per_class.items()
+    }
+    confidence, correct = certainty(predictions)
+    risk = risk_coverage(confidence, correct)
+    subgroups, warnings = evaluate_subgroups(predictions, evaluator(settings), settings["fewest"])
+    return Analysis(
+        predictive=predictive,
+        triage={
+            name: triage_text(name, figures["sensitivity"], figures["specificity"], predictive[name])
+            for name, figures in per_class.items()
+        },
+        decisions=_decisions(predictions, settings["decision_curve"]),
+        reliability=_reliability(predictions, settings["calibration"], temperature),
+        brier=brier_decomposition(
+            probabilities_of(predictions), label_codes(predictions), classes_of(predictions), **settings["calibration"]
+        ),
+        risk=risk,
+        area=area_under_risk_coverage(confidence, correct),
+        referral=referral_text(risk, settings["referral"]["shares"]),
+        subgroups=subgroups,
+        warnings=warnings,
+    )
+
+
+def _decisions(predictions: pd.DataFrame, settings: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
+    first, last = settings["thresholds"]
+    thresholds = np.linspace(first, last, STEPS)
+    curves = {}
+    for index, name in enumerate(classes_of(predictions)):
+        positive = (predictions["label"] == name).to_numpy(bool)
+        if 0 < positive.sum() < len(positive):
+            probability = probabilities_of(predictions)[:, index]
+            curves[name] = decision_curve(probability, positive, thresholds, settings["prevalence"])
+    return curves
+
+
+def _reliability(predictions: pd.DataFrame, settings: Mapping[str, Any], temperature: float) -> dict[str, pd.DataFrame]:
+    """Of the probabilities as they are, after those of the logits as the network gave them, where they differ."""
+    codes = label_codes(predictions)
+    tables = {"as trained": softmax(logits_of(predictions) * np.float32(temperature))}
+    if temperature != 1:
+        tables[f"temperature {temperature:.3g}"] = probabilities_of(predictions)
+    return {name: reliability_table(*top_label(table, codes), **settings) for name, table in tables.items()}
+
+
+def save_analysis(analysis: Analysis, folder: Path, suffix: str = "") -> dict[str, Path]:
+    """Draw the figures of an analysis as PNG and write its tables as CSV.
+
+    Args:
+        analysis: of one split.
+        folder: where to write.
+        suffix: end of the names, as of :func:`cxrnet.evaluation.figures.save_figures`.
+
+    Returns:
+        Name of a figure (``"reliability_val"``, ``"decision_0"`` for the first class) to file.
+    """
+    if len(analysis.subgroups):
+        _flat_subgroups(analysis.subgroups).to_csv(folder / f"subgroups{suffix}.csv", index=False)
+    _flat_predictive(analysis.predictive).to_csv(folder / f"predictive_values{suffix}.csv", index=False)
+    figures = {
+        "reliability": reliability_diagram(analysis.reliability),
+        "risk_coverage": risk_coverage_figure(analysis.risk, analysis.area),
+    }
+    for place, name in enumerate(analysis.predictive):
+        if name in analysis.decisions:
+            figures[f"decision_{place}"] = decision_figure(analysis.decisions[name], name)
+    return {f"{name}{suffix}": save(figure, folder / f"{name}{suffix}.png") for name, figure in figures.items()}
+
+
+def _flat_subgroups(subgroups: pd.DataFrame) -> pd.DataFrame:
+    return _flat(subgroups, FIGURES)
+
+
+def _flat_predictive(predictive: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    tables = [table.assign(**{"class": name}) for name, table in predictive.items()]
+    return _flat(pd.concat(tables, ignore_index=True)[["class", "prevalence", "ppv", "npv"]], ("ppv", "npv"))
+
+
+def _flat(table: pd.DataFrame, figures: tuple[str, ...]) -> pd.DataFrame:
+    """Each figure as its value and the ends of its interval; empty where there is none."""
+    columns = {name: table[name] for name in table if name not in figures}
+    for name in figures:
+        columns[name] = [metric["value"] for metric in table[name]]
+        for end, place in (("low", 0), ("high", 1)):
+            columns[f"{name}_{end}"] = [
+                metric["interval"][place] if "interval" in metric else None for metric in table[name]
+            ]
+    return pd.DataFrame(columns)

@@ -1,0 +1,98 @@
+"""What the report and the model card say of a run: plain values, put together by those who know the run."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cxrnet.evaluation.analysis import Analysis
+from cxrnet.evaluation.metrics import Evaluation
+from cxrnet.evaluation.temperature import Temperature
+
+
+@dataclass(frozen=True)
+class PhaseFacts:
+    """What one phase of the training did."""
+
+    name: str
+    trainable: str
+    """As in the config: ``head``, ``all``, ``last 100``."""
+    parameters: int
+    """Trained in this phase."""
+    epochs: int
+    best_epoch: int
+    """Counted from 1, running on across phases."""
+    monitor: str
+    value: float
+    """Of ``monitor`` at ``best_epoch``."""
+    seconds: float
+    cached: bool
+    """Trained on features computed once."""
+    kept: bool
+    """Its weights are the result."""
+
+
+@dataclass(frozen=True)
+class SplitFacts:
+    """What one split holds."""
+
+    images: Mapping[str, int]
+    """Class to number of images."""
+    patients: int | None
+    """None where patients are not known."""
+
+
+@dataclass(frozen=True)
+class PointFacts:
+    """From which probability on a class is called."""
+
+    threshold: float
+    chosen: str
+    """How: ``"specificity >= 0.99"``, or ``"given"``."""
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """Everything the report says. Plain values only."""
+
+    title: str
+    """``"MobileNetV2 on covid19_image"``."""
+    summary: str
+    """One or two sentences: what was trained, on what, from which weights."""
+    created: str
+    """Date and time, as a person reads it."""
+    warnings: Sequence[str]
+    """What a reader must know before the numbers, a sentence each."""
+    classes: Sequence[str]
+    data: Mapping[str, SplitFacts]
+    """By split, in the order of reading: ``train``, ``val``, ``test``."""
+    metrics: Mapping[str, Evaluation]
+    """By split; ``test`` makes the headline, or ``val`` where there is no test split."""
+    analyses: Mapping[str, Analysis]
+    """By split, what the metrics mean."""
+    baselines: Mapping[str, Evaluation]
+    """``majority`` and ``thumbnail`` on the split of the headline."""
+    unseen: Evaluation | None
+    """The headline without the images that were seen before; None where there are none."""
+    points: Mapping[str, PointFacts]
+    """By class; those without one are called where no threshold is reached."""
+    chosen: Sequence[str]
+    """What the thresholds that a rule chose do on the validation images, in sentences."""
+    temperature: Temperature
+    level: float
+    """Of the intervals."""
+    methods: Mapping[str, str]
+    """What the methods section of a paper asks for: ``sources``, ``preprocessing``, ``selection``, ``split``, ``level``
+    (at which the splits are disjoint), ``initial weights``, ``training``, ``final model``, ``software``; and
+    ``characteristics`` (of the patients in each split), empty where nothing is known of them."""
+    phases: Sequence[PhaseFacts]
+    environment: Mapping[str, str]
+    """What it takes to reproduce the run: git revision, seed, versions, digest, run id, folder."""
+    command: str
+    config_yaml: str
+    figures: Mapping[str, Path]
+    """Of :func:`cxrnet.results.write_results`."""
+
+    @property
+    def headline(self) -> str:
+        """The split that the result is stated on."""
+        return "test" if "test" in self.metrics else "val"

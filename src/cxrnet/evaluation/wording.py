@@ -1,0 +1,66 @@
+"""How figures are called and written, on every page and on the console."""
+
+from cxrnet.evaluation.metrics import Metric
+
+HEADLINE = {
+    "accuracy": "Accuracy",
+    "balanced_accuracy": "Balanced accuracy",
+    "macro_f1": "F1, macro",
+    "roc_auc_macro": "ROC-AUC, macro",
+    "roc_auc_weighted": "ROC-AUC, weighted",
+    "pr_auc_macro": "PR-AUC, macro",
+    "log_loss": "Log loss (lower is better)",
+}
+CALIBRATION = {
+    "ece": "ECE, bins of equal width",
+    "ece_equal_mass": "ECE, bins of equally many images",
+    "brier": "Brier score",
+    "log_loss": "Log loss",
+}
+PER_CLASS = {
+    "sensitivity": "Sensitivity",
+    "specificity": "Specificity",
+    "precision": "Precision (PPV)",
+    "npv": "NPV",
+    "f1": "F1",
+    "roc_auc": "ROC-AUC",
+    "pr_auc": "PR-AUC",
+}
+SPLIT_NAMES = {"train": "Training", "val": "Validation", "test": "Test"}
+# Narrower intervals are written with three digits, wider ones with two: the third says nothing.
+NARROW = 0.02
+
+
+def number_text(metric: Metric) -> str:
+    """Write the value of a figure: ``"0.955"``, or ``"n/a"``."""
+    return "n/a" if metric["value"] is None else f"{metric['value']:.3f}"
+
+
+def interval_text(metric: Metric) -> str:
+    """Write the interval of a figure: ``"0.88 to 0.99"``; empty where there is none."""
+    if "interval" not in metric:
+        return ""
+    low, high = metric["interval"]
+    digits = 3 if high - low < NARROW else 2
+    return f"{low:.{digits}f} to {high:.{digits}f}"
+
+
+def figure_text(metric: Metric) -> str:
+    """Write a figure with its interval: ``"0.955 (0.88 to 0.99)"``."""
+    interval = interval_text(metric)
+    return f"{number_text(metric)} ({interval})" if interval else number_text(metric)
+
+
+def grouped(number: int) -> str:
+    """Write a whole number with thin spaces between thousands."""
+    return f"{number:,}".replace(",", "\u202f")
+
+
+def duration(seconds: float) -> str:
+    """Write a time as a person says it: ``"48 s"``, ``"3 min 12 s"``, ``"2 h 05 min"``, no line break in a unit."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}\u00a0s"
+    if whole < 3600:
+        return f"{whole // 60}\u00a0min {whole % 60:02d}\u00a0s"
+    return f"{whole // 3600}\u00a0h {whole % 3600 // 60:02d}\u00a0min"

@@ -1,0 +1,189 @@
+"""One bundle on other data than its own: the order of the steps.
+
+bundle and its run -> data sets -> copies taken out -> predictions -> results of each -> the fall
+"""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+from omegaconf import DictConfig
+from rich import get_console
+from rich.table import Table
+
+from cxrnet import console
+from cxrnet.configuration import Config, flat, plain_config, write_config
+from cxrnet.data.manifest import digest, write_manifest
+from cxrnet.data.overlap import load_known
+from cxrnet.errors import CxrnetError
+from cxrnet.evaluation.analysis import evaluator
+from cxrnet.evaluation.generalisation import generalisation_table, printed_generalisation, same_classes, verdicts
+from cxrnet.evaluation.generalisation_writing import write_generalisation
+from cxrnet.evaluation.metrics import Evaluation
+from cxrnet.evaluation.predictions import make_predictions
+from cxrnet.external_options import configured_sets
+from cxrnet.external_sets import ExternalSet, read_set, take_out_copies
+from cxrnet.external_statement import data_facts, statement
+from cxrnet.inference import predict_images
+from cxrnet.models.bundle import Bundle, device_of
+from cxrnet.origin import Origin, find_origin
+from cxrnet.provenance import package_versions
+from cxrnet.results import check_settings, figures_of, write_results
+from cxrnet.tracking.record import RECORD
+from cxrnet.tracking.run import track
+from cxrnet.tracking.store import tracking_uri
+from cxrnet.tracking.tracked import TrackedRun
+
+COMMAND = ("python", "-m", "cxrnet.evaluate")
+
+
+def evaluate_external(config: DictConfig, folder: Path, option: str | None, overrides: Sequence[str]) -> None:
+    """Evaluate a bundle on other data, and say how much worse it is there.
+
+    Args:
+        config: as composed from ``conf/evaluate.yaml``.
+        folder: where everything is written; refused if it holds an evaluation already.
+        option: the name of the option ``data``, if one is given.
+        overrides: the command line.
+
+    Raises:
+        CxrnetError: a mistake in the configuration or the data.
+    """
+    if (folder / RECORD).exists():
+        raise CxrnetError(f"'{folder}' holds a run already; start again a second later or give hydra.run.dir=<folder>")
+    plain = plain_config(config)
+    sets = configured_sets(config, option, overrides)
+    _check(plain)
+    outputs, tracking = Path(plain["outputs"]), plain["tracking"]
+    uri = tracking_uri(tracking["uri"], outputs)
+    origin = find_origin(str(plain["bundle"]), uri)
+    console.log_to(folder)
+    command = [*COMMAND, *overrides]
+    name = f"{origin.bundle.network.config.backbone}_on_{'_'.join(sets)}"
+    with track(folder, uri if tracking["enabled"] else None, tracking["experiment"], outputs, name, command) as run:
+        run.log_params(flat({**plain, "sets": sets}))
+        run.log_artifact(write_config(folder, plain))
+        run.set_tags({"cxrnet.bundle_run_id": origin.run_id or "not known"})
+        _evaluate(origin, sets, plain, run, folder, command)
+
+
+def _check(config: Config) -> None:
+    """Refuse what can be refused before anything is read."""
+    check_settings(config["evaluation"])
+    device_of(config["device"])
+    if type(config["batch_size"]) is not int or config["batch_size"] < 1:
+        raise CxrnetError(f"batch_size: {config['batch_size']} is no number of images; give a whole number from 1 on")
+
+
+def _evaluate(
+    origin: Origin, configs: Mapping[str, Config], config: Config, run: TrackedRun, folder: Path, command: Sequence[str]
+) -> None:
+    say_origin(origin)
+    sets, warnings = _read(origin, configs, config, folder)
+    internal, external = {}, {}
+    evaluated = evaluator(config["evaluation"])
+    for each in sets:
+        predictions = _predict(origin.bundle, each, config)
+        external[each.name] = _results(each, predictions, origin.bundle, config, folder / each.name, run)
+        if origin.test is not None and len(own := same_classes(origin.test, predictions)):
+            internal[each.name] = evaluated(own)
+    table = generalisation_table(internal, external)
+    title = f"{origin.bundle.network.config.backbone} on {', '.join(external)}"
+    environment = {
+        "bundle": origin.place,
+        "bundle's MLflow run": origin.run_id or "not known",
+        "bundle's data digest": origin.bundle.manifest_digest,
+        "MLflow run": run.run_id or "not tracked",
+        "resamples": str(config["evaluation"]["resamples"]),
+        "seed": str(config["evaluation"]["seed"]),
+        **package_versions(),
+    }
+    files = write_generalisation(
+        table,
+        config["evaluation"]["level"],
+        folder,
+        title=title,
+        warnings=warnings,
+        data_sets={each.name: data_facts(each) for each in sets},
+        command=shlex.join(command),
+        environment=environment,
+    )
+    for file in (*files, folder / "copies.csv"):
+        run.log_artifact(file)
+    _say_fall(table, config["evaluation"]["level"], warnings, folder)
+
+
+def _read(
+    origin: Origin, configs: Mapping[str, Config], config: Config, folder: Path
+) -> tuple[list[ExternalSet], list[str]]:
+    """Read the data sets, take out the copies, and say what was done."""
+    labels = config["classes"] or {}
+    with get_console().status("reading images"):
+        sets = [read_set(name, each, labels.get(name) or {}, origin.bundle) for name, each in configs.items()]
+        known = load_known(origin.manifest) if origin.manifest is not None else None
+    with get_console().status("looking for copies"):
+        sets, copies = take_out_copies(sets, known)
+    copies.to_csv(folder / "copies.csv", index=False)
+    for each in sets:
+        console.heading(each.name)
+        for name, value in data_facts(each).items():
+            console.say(name, value)
+    return sets, statement(origin, known, sets)
+
+
+def _predict(bundle: Bundle, each: ExternalSet, config: Config) -> pd.DataFrame:
+    with get_console().status(f"predicting {each.name}"):
+        logits = predict_images(bundle, each.images, config["batch_size"], device_of(config["device"]))
+    return make_predictions(each.manifest, bundle.classes, logits, bundle.operating_points)
+
+
+def _results(
+    each: ExternalSet, predictions: pd.DataFrame, bundle: Bundle, config: Config, folder: Path, run: TrackedRun
+) -> Evaluation:
+    """Write what there is to say of one data set, and tell MLflow."""
+    folder.mkdir()
+    write_manifest(each.manifest, folder / "manifest.parquet")
+    results = write_results(
+        folder, predictions, {}, bundle.classes, config["evaluation"], temperature=bundle.temperature
+    )
+    metrics = results.metrics["test"]
+    named, counts = digest(each.manifest), {str(k): int(n) for k, n in each.manifest["label"].value_counts().items()}
+    run.log_dataset(each.name, named, str(folder / "manifest.parquet"), {"test": counts}, "evaluation")
+    run.set_tags({f"cxrnet.data.digest.{each.name}": named})
+    run.log_metrics({f"{each.name}_{name}": value for name, value in figures_of(metrics).items()}, 0)
+    run.log_artifact(folder)
+    return metrics
+
+
+def say_origin(origin: Origin) -> None:
+    """What is evaluated."""
+    config = origin.bundle.network.config
+    console.heading("Bundle")
+    console.say("bundle", f"{config.backbone}, {config.size[0]} x {config.size[1]} pixels, {', '.join(config.classes)}")
+    if origin.manifest is not None:
+        console.say(
+            "made with", f"{len(origin.manifest)} images of {', '.join(sorted(set(origin.manifest['source'])))}"
+        )
+    if origin.test is not None:
+        console.say("tested on", f"{len(origin.test)} of them")
+
+
+def _say_fall(table: pd.DataFrame, level: float, warnings: Sequence[str], folder: Path) -> None:
+    printed = printed_generalisation(table, level)
+    console.heading(f"{printed.title} ({level:.0%} intervals)")
+    for data, rows in printed.groups():
+        shown = Table(box=None, pad_edge=False, padding=(0, 1, 0, 1))
+        for place, title in enumerate([data, *printed.rows.columns[2:]]):
+            shown.add_column(title, justify="right" if place else "left", no_wrap=True)
+        for row in rows:
+            shown.add_row(*row)
+        console.show(shown)
+    for text in verdicts(table):
+        console.say("so", text)
+    for text in warnings:
+        console.warn(text)
+    shown_folder = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+    console.heading("Where things are")
+    console.say("page", str(shown_folder / "generalisation.html"))
+    console.say("everything", str(shown_folder))

@@ -1,0 +1,155 @@
+"""External data sets: from their files to the images that a bundle can be tested on."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+
+import pandas as pd
+from hydra.utils import instantiate
+
+from cxrnet.configuration import Config
+from cxrnet.data.copies import COPY_SIZE, copy_groups
+from cxrnet.data.decode import UInt8Array
+from cxrnet.data.images import ResizeRule, load_at_sizes
+from cxrnet.data.manifest import SPLITS
+from cxrnet.data.overlap import KnownImages, find_overlap
+from cxrnet.data.relabel import relabel
+from cxrnet.errors import CxrnetError
+from cxrnet.models.bundle import Bundle
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class ExternalSet:
+    """A data set and what was done to it.
+
+    Attributes:
+        name: as the user calls it.
+        manifest: of the images that are left, all ``test``, labelled in the bundle's classes.
+        images: of these, as the bundle wants them, ``(N, H, W) uint8``.
+        small: of these, at ``COPY_SIZE``.
+        listed: images in the data set.
+        renamed: class of the bundle by label, where they differ.
+        left_out: images without a class of the bundle, by label.
+        unreadable: images that could not be read.
+        published: the split of the data set was dropped.
+        copies: images that were taken out, by the split of the bundle's run that they are copies of; ``None`` where
+            the images of the run aren't known.
+        shared: images that have copies in another external data set, by its name.
+    """
+
+    name: str
+    manifest: pd.DataFrame
+    images: UInt8Array
+    small: UInt8Array
+    listed: int
+    renamed: dict[str, str]
+    left_out: dict[str, int]
+    unreadable: int
+    published: bool
+    copies: dict[str, int] | None = None
+    shared: dict[str, int] = field(default_factory=dict)
+
+    def where(self, kept: pd.Series) -> "ExternalSet":
+        """The same with a part of its images."""
+        rows = kept.to_numpy(bool)
+        manifest = self.manifest[rows].reset_index(drop=True)
+        return replace(self, manifest=manifest, images=self.images[rows], small=self.small[rows])
+
+
+def read_set(name: str, config: Config, labels: Mapping[object, str | None], bundle: Bundle) -> ExternalSet:
+    """Read a data set as a bundle wants it.
+
+    Args:
+        name: of the data set.
+        config: its data option.
+        labels: class of the bundle by label of the data set, see :func:`cxrnet.data.relabel.relabel`.
+        bundle: says the classes, and how images are prepared.
+
+    Raises:
+        CxrnetError: the data set isn't there or not usable, or a label has no class.
+    """
+    manifest = _called(name, instantiate(config["manifest"]))
+    listed, published = len(manifest), bool(manifest["split"].notna().any())
+    classes = {str(label): target for label, target in labels.items()}
+    renamed = {label: target for label, target in classes.items() if target not in (None, label)}
+    manifest, left_out = relabel(manifest, bundle.classes, classes, f"classes.{name}")
+    if manifest.empty:
+        raise CxrnetError(f"classes.{name}: leaves out every image; map a label to a class of the bundle")
+    sizes: list[tuple[tuple[int, int], ResizeRule]] = [
+        (bundle.network.config.size, bundle.resize),
+        (COPY_SIZE, "stretch"),
+    ]
+    read, (images, small) = _called(
+        name, lambda: load_at_sizes(manifest.assign(split="test"), sizes, config["on_error"])
+    )
+    read["split"] = read["split"].astype("string")
+    return ExternalSet(name, read, images, small, listed, renamed, left_out, len(manifest) - len(read), published)
+
+
+def _called(name: str, read: Callable[[], Value]) -> Value:
+    """Read something; who reads doesn't know how the data set is called here."""
+    try:
+        return read()
+    except CxrnetError as error:
+        raise CxrnetError(f"{name}: {error}") from error
+
+
+def take_out_copies(sets: Sequence[ExternalSet], known: KnownImages | None) -> tuple[list[ExternalSet], pd.DataFrame]:
+    """Take out what copies an image of the bundle's run; what is copied within a data set becomes one group.
+
+    Args:
+        sets: the data sets.
+        known: the images of the run; ``None`` where they aren't known, then nothing is looked for there.
+
+    Returns:
+        The data sets, and the copies: ``data, image_id, kind, copy_of, split`` (of the run).
+
+    Raises:
+        CxrnetError: no image is left, or of one class only.
+    """
+    searched = known is not None
+    if known is None:
+        nothing = sets[0].manifest.head(0)
+        known = KnownImages(nothing, nothing, sets[0].small[:0])
+    pairs = find_overlap(known, [(each.manifest, each.small) for each in sets])
+    splits = known.manifest.set_index("image_id")["split"]
+    left, found = [], []
+    for number, each in enumerate(sets, start=1):
+        taken = pairs[(pairs["set_a"] == 0) & (pairs["set_b"] == number)]
+        taken = taken.assign(split=splits.reindex(taken["image_id_a"]).to_numpy(object))
+        found.append(taken.assign(data=each.name))
+        left.append(_without(each, taken, pairs[(pairs["set_a"] == number) & (pairs["set_b"] == number)]))
+    columns = {"data": "data", "image_id_b": "image_id", "kind": "kind", "image_id_a": "copy_of", "split": "split"}
+    table = pd.concat(found, ignore_index=True).rename(columns=columns)[list(columns.values())]
+    left = left if searched else [replace(each, copies=None) for each in left]
+    return [_with_shared(each, left, pairs, number) for number, each in enumerate(left, start=1)], table
+
+
+def _without(each: ExternalSet, taken: pd.DataFrame, within: pd.DataFrame) -> ExternalSet:
+    """Take out images; group the copies among those that are left."""
+    order = {split: place for place, split in enumerate(SPLITS)}
+    first = taken.sort_values("split", key=lambda split: split.map(order)).drop_duplicates("image_id_b")
+    copies = {split: count for split in SPLITS if (count := int((first["split"] == split).sum()))}
+    rest = each.where(~each.manifest["image_id"].isin(first["image_id_b"]))
+    labels = sorted(set(rest.manifest["label"]))
+    if len(labels) < 2:
+        what = f"of the class {labels[0]} alone" if labels else "no image"
+        taken_out = f"{len(first)} of {len(each.manifest)} images are copies of images of the bundle's run"
+        raise CxrnetError(f"{each.name}: {what} is left ({taken_out}); give data with other images, of two classes")
+    ids = rest.manifest["image_id"]
+    inside = within[within["image_id_a"].isin(ids) & within["image_id_b"].isin(ids)]
+    return replace(rest, manifest=copy_groups(inside, rest.manifest), copies=copies)
+
+
+def _with_shared(each: ExternalSet, sets: Sequence[ExternalSet], pairs: pd.DataFrame, number: int) -> ExternalSet:
+    """Count the images that are left and have copies left in another data set."""
+    shared = {}
+    for other, rest in enumerate(sets, start=1):
+        a, b = ("a", "b") if number < other else ("b", "a")
+        both = pairs[(pairs[f"set_{a}"] == number) & (pairs[f"set_{b}"] == other)]
+        both = both[both[f"image_id_{b}"].isin(rest.manifest["image_id"])]
+        if number != other and (count := int(each.manifest["image_id"].isin(both[f"image_id_{a}"]).sum())):
+            shared[rest.name] = count
+    return replace(each, shared=shared)

@@ -1,0 +1,86 @@
+"""What must be said of external data before a figure on them is believed."""
+
+from collections.abc import Sequence
+
+from cxrnet.data.manifest import digest
+from cxrnet.data.overlap import KnownImages
+from cxrnet.external_sets import ExternalSet
+from cxrnet.origin import Origin
+
+
+def statement(origin: Origin, known: KnownImages | None, sets: Sequence[ExternalSet]) -> list[str]:
+    """What a reader must know before the numbers, a sentence each.
+
+    Args:
+        origin: of the bundle.
+        known: the images that copies were looked for of; ``None`` where they aren't known.
+        sets: the data sets, copies taken out.
+    """
+    sentences = []
+    if known is None:
+        sentences.append(
+            "the images that the bundle was made with are not known (no manifest.parquet of its run beside it): the "
+            "data can't be checked for copies of them, and the figures may be flattered"
+        )
+    elif known.lost:
+        sentences.append(
+            f"{known.lost} of {len(known.manifest)} images that the bundle was made with can't be read any more: of "
+            "these only copies with the same bytes are found"
+        )
+    if origin.test is None:
+        sentences.append("no internal test result lies beside the bundle, so there is no fall to state")
+    return sentences + [sentence for each in sets for sentence in _about(origin, each)]
+
+
+def _about(origin: Origin, each: ExternalSet) -> list[str]:
+    sentences = []
+    if copies := sum((each.copies or {}).values()):
+        sentences.append(
+            f"{each.name}: {copies} images are copies of images that the bundle was made with or tested on; they were "
+            "taken out. Copies that were cut, turned or mirrored escape the search"
+        )
+    if origin.manifest is not None and (same := _same_patients(origin, each)):
+        sentences.append(f"{each.name}: {same} images are of patients of whom the bundle's run has other images")
+    for other, count in each.shared.items():
+        sentences.append(f"{each.name}: {count} images are in {other} too; the two results are not independent")
+    if lacking := [name for name in origin.bundle.classes if name not in set(each.manifest["label"])]:
+        sentences.append(f"{each.name}: no image is labelled {', '.join(lacking)}; figures that need one are n/a")
+    if each.unreadable:
+        sentences.append(f"{each.name}: {each.unreadable} images could not be read and were left out (on_error=skip)")
+    if (each.manifest["source"] == "phantom").any():
+        sentences.append(f"{each.name}: the images are synthetic; the result says nothing about patients")
+    return sentences
+
+
+def _same_patients(origin: Origin, each: ExternalSet) -> int:
+    """Images of patients of the bundle's run; a patient's number is known by where it comes from."""
+    keys = ["source", "patient_id"]
+    if origin.manifest is None:
+        return 0
+    ours = origin.manifest.dropna(subset=keys)[keys].drop_duplicates()
+    return len(each.manifest.dropna(subset=keys).merge(ours, on=keys))
+
+
+def data_facts(each: ExternalSet) -> dict[str, str]:
+    """What was done to a data set, in the order of the steps."""
+    facts = {"images": f"{each.listed} listed{', their published split ignored' if each.published else ''}"}
+    if each.renamed:
+        facts["read as"] = ", ".join(f"{label} as {target}" for label, target in each.renamed.items())
+    if each.left_out:
+        classes = ", ".join(f"{label} {count}" for label, count in each.left_out.items())
+        facts["left out"] = f"{classes}: no class of the bundle"
+    if each.unreadable:
+        facts["unreadable"] = str(each.unreadable)
+    facts["copies"] = _copies(each.copies)
+    counts = each.manifest["label"].value_counts().sort_index()
+    facts["evaluated"] = f"{len(each.manifest)} images: {', '.join(f'{k} {n}' for k, n in counts.items())}"
+    patients = each.manifest["patient_id"].nunique()
+    facts["patients"] = str(patients) if patients else "not known"
+    return facts | {"digest": digest(each.manifest)}
+
+
+def _copies(copies: dict[str, int] | None) -> str:
+    if copies is None:
+        return "not looked for: the images that the bundle was made with are not known"
+    where = ", ".join(f"{count} of {split}" for split, count in copies.items())
+    return f"{sum(copies.values())} taken out{f' ({where})' if where else ''}"

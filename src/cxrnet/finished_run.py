@@ -1,0 +1,167 @@
+"""A finished run, as a comparison reads it from the run's folder or from a table of predictions."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from cxrnet.configuration import flat, read_config
+from cxrnet.data.manifest import digest, read_manifest
+from cxrnet.errors import CxrnetError
+from cxrnet.evaluation.predictions import read_predictions
+from cxrnet.resume import COMMAND
+from cxrnet.run_facts import RUN_FACTS, read_run_facts
+from cxrnet.sweep import job_names
+from cxrnet.tracking.record import read_record
+from cxrnet.tracking.store import printable
+
+PREDICTIONS, MANIFEST, HISTORY = "predictions.parquet", "manifest.parquet", "history.csv"
+WHERE = ("tracking", "trainer", "outputs", "data.root")
+"""Overrides that say where a run is made, not what it is."""
+LONGEST_NAME = 50
+FILES = (PREDICTIONS, MANIFEST, HISTORY, RUN_FACTS, "config.yaml")
+"""What a run is read from."""
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A run that left predictions.
+
+    Attributes:
+        name: that it has by itself: of its folder, its file or, in MLflow, its run.
+        place: where it was found, as the user knows it.
+        table: predictions, of ``test`` or, where there is none, of ``val``.
+        facts: what is known of it, plain values, for the leaderboard.
+        overrides: that it was started with, but for :data:`WHERE`; ``None`` where they are not known.
+        hashes: SHA-256 of the image files by ``image_id``, as far as they are known.
+        run_id: in the MLflow at hand.
+    """
+
+    name: str
+    place: str
+    table: pd.DataFrame
+    facts: dict[str, object]
+    overrides: list[str] | None
+    hashes: "pd.Series[str]"
+    run_id: str | None
+
+
+def read_run(place: Path, uri: str | None) -> FinishedRun:
+    """Read a run folder, or a table of predictions, which any program may have written.
+
+    Args:
+        place: of the folder or the file.
+        uri: of the MLflow at hand; ``None`` for none.
+
+    Raises:
+        CxrnetError: there are no predictions, or they can't be used.
+    """
+    folder, file = (place, place / PREDICTIONS) if place.is_dir() else (place.parent, place)
+    if not file.is_file():
+        lacks = f"has no {PREDICTIONS}" if place.is_dir() else "is neither a folder, a file nor an MLflow run id"
+        raise CxrnetError(f"runs: '{place}' {lacks}; give folders of finished runs, tables of predictions or run ids")
+    own = file.name == PREDICTIONS
+    table = headline(read_predictions(file))
+    manifest = read_manifest(folder / MANIFEST) if own and (folder / MANIFEST).is_file() else None
+    return FinishedRun(
+        name=folder.resolve().name if own else file.stem,
+        place=str(place),
+        table=table,
+        facts=_facts(folder if own else None, manifest, table),
+        overrides=_overrides(folder) if own else None,
+        hashes=_hashes(manifest, table),
+        run_id=_run_id(folder, uri) if own and uri else None,
+    )
+
+
+def headline(predictions: pd.DataFrame) -> pd.DataFrame:
+    """The rows that a result is stated on: of test, else of val; all where the table knows of neither."""
+    for split in ("test", "val"):
+        rows = predictions[(predictions["split"] == split).fillna(False).to_numpy(bool)]
+        if len(rows):
+            return rows
+    return predictions
+
+
+def named(runs: Sequence[FinishedRun]) -> dict[str, FinishedRun]:
+    """Name runs by the overrides that not all of them have, else by their own names, else by their places.
+
+    Raises:
+        CxrnetError: a run is there twice.
+    """
+    times = Counter(run.run_id or str(Path(run.place).resolve()) for run in runs)
+    if twice := [run for run, count in times.items() if count > 1]:
+        raise CxrnetError(f"runs: '{twice[0]}' is given more than once; give each run once")
+    started = [run.overrides for run in runs if run.overrides is not None]
+    by_overrides = iter(job_names(started) if len(started) > 1 else [""] * len(started))
+    names = [_if_it_says_something(next(by_overrides), run) if run.overrides is not None else run.name for run in runs]
+    return {
+        name if names.count(name) == 1 else f"{name} ({run.place})": run for name, run in zip(names, runs, strict=True)
+    }
+
+
+def _if_it_says_something(name: str, run: FinishedRun) -> str:
+    """A number tells a job of a sweep from others, but not a run; and half a command line is no name."""
+    return run.name if not name or name.startswith("job ") or len(name) > LONGEST_NAME else name
+
+
+def check_same_files(runs: Mapping[str, FinishedRun]) -> None:
+    """Check that images of the same name are the same images, as far as the runs' manifests tell.
+
+    Raises:
+        CxrnetError: they aren't.
+    """
+    known = [(name, run.hashes) for name, run in runs.items() if len(run.hashes)]
+    for name, hashes in known[1:]:
+        first, reference = known[0]
+        shared = hashes.index.intersection(reference.index)
+        different = shared[(hashes[shared] != reference[shared]).to_numpy(bool)]
+        if len(different):
+            raise CxrnetError(
+                f"runs: '{name}' and '{first}' are tested on different data: {len(different)} of {len(shared)} images "
+                f"have the same image_id and other files (as '{different[0]}'); compare runs on the same data"
+            )
+
+
+def _hashes(manifest: pd.DataFrame | None, table: pd.DataFrame) -> "pd.Series[str]":
+    if manifest is None:
+        return pd.Series(dtype="string")
+    hashes = manifest.set_index("image_id")["sha256"].dropna()
+    return hashes[hashes.index.isin(table["image_id"])]
+
+
+def _run_id(folder: Path, uri: str) -> str | None:
+    record = read_record(folder)
+    return record.get("run_id") if record.get("tracking_uri") == printable(uri) else None
+
+
+def _overrides(folder: Path) -> list[str] | None:
+    command = read_run_facts(folder).get("command") or read_record(folder).get("command", [])
+    if tuple(command[: len(COMMAND)]) != COMMAND:
+        return None
+    return [word for word in command[len(COMMAND) :] if not word.lstrip("+~").startswith(WHERE)]
+
+
+def _facts(folder: Path | None, manifest: pd.DataFrame | None, table: pd.DataFrame) -> dict[str, object]:
+    """What is known; the names are the columns of the leaderboard."""
+    config, facts = (flat(read_config(folder) or {}), read_run_facts(folder)) if folder else ({}, {})
+    phases = facts.get("phases", [])
+    known = {
+        "backbone": config.get("model.backbone"),
+        "phases": _phases(folder) if folder else None,
+        "parameters": facts.get("parameters"),
+        "trained parameters": max((phase["trained_parameters"] for phase in phases), default=None),
+        "training seconds": sum(phase["seconds"] for phase in phases) if phases else None,
+        "weights": facts.get("weights", {}).get("origin"),
+        "seed": config.get("seed"),
+        "split": ", ".join(table["split"].dropna().unique()) or None,
+        "manifest digest": None if manifest is None else digest(manifest)[:12],
+    }
+    return {name: value for name, value in known.items() if value is not None}
+
+
+def _phases(folder: Path) -> str | None:
+    file = folder / HISTORY
+    return ", ".join(pd.read_csv(file)["phase"].drop_duplicates()) if file.is_file() else None

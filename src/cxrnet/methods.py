@@ -1,0 +1,87 @@
+"""What the methods section of a paper asks for, from the configuration and the data of a run."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from cxrnet.data.datamodule import XrayDataModule
+from cxrnet.data.leaks import SEEN_BEFORE, leaks
+from cxrnet.models.weights import LoadedWeights
+from cxrnet.provenance import package_versions
+from cxrnet.training.phases import PhaseResult
+
+
+def methods_of(
+    data: XrayDataModule, weights: LoadedWeights, phases: Sequence[PhaseResult], config: Mapping[str, Any]
+) -> dict[str, str]:
+    """Describe a run under the names of :attr:`cxrnet.evaluation.facts.RunFacts.methods`."""
+    schedule, kept = config["schedule"], next(phase for phase in phases if phase.kept)
+    augment = _call(config["augment"]) if config["augment"] else "none"
+    return {
+        "sources": sources_of(data),
+        "preprocessing": f"grey, {data.size[0]} x {data.size[1]} pixels (resize: {data.resize}), normalised as the "
+        "weights of the backbone want it",
+        "selection": _selection(data),
+        "split": _call(config["data"]["split"]),
+        "level": _level(data.manifest),
+        "characteristics": _characteristics(data.manifest),
+        "initial weights": weights.detail if weights.pretrained else "random",
+        "training": f"{_call(config['optimizer'])}; {_call(config['loss'])}; batches of {data.batch_size}, drawn by "
+        f"{data.sampler}; augmentation: {augment}; {_phases(phases)}; seed {config['seed']}",
+        "final model": f"the epoch with the best {schedule['monitor']} ({schedule['mode']}) on the validation images: "
+        f"{kept.best_epoch}, {kept.best_score:.4g}",
+        "software": ", ".join(f"{name} {version}" for name, version in package_versions().items()),
+    }
+
+
+def sources_of(data: XrayDataModule) -> str:
+    """Names of the sources that the images come from."""
+    return ", ".join(sorted(data.manifest["source"].unique()))
+
+
+def _selection(data: XrayDataModule) -> str:
+    limit = f"at most {data.limit} images of each class in each split" if data.limit else "all images of the manifest"
+    return f"{limit}; {data.left_out} could not be read" if data.left_out else limit
+
+
+def _level(manifest: pd.DataFrame) -> str:
+    """At which level the splits are disjoint, as far as the data tell."""
+    parts = []
+    for split, leak in leaks(manifest).items():
+        seen = " or ".join(SEEN_BEFORE[split])
+        patients = f"{leak.same_patient} share a patient" if leak.patients_known else "patients are not known"
+        parts.append(f"of {leak.images} {split} images, {leak.copies} have a copy in {seen} and {patients}")
+    return "; ".join(parts)
+
+
+def _characteristics(manifest: pd.DataFrame) -> str:
+    """Sex, view and age of the images of each split, where the data have them."""
+    parts = []
+    for split in ("train", "val", "test"):
+        rows = manifest[manifest["split"] == split]
+        known = [
+            f"{name} " + ", ".join(f"{value} {n}" for value, n in rows[name].value_counts().items())
+            for name in ("sex", "view")
+            if name in rows and rows[name].notna().any()
+        ]
+        ages = pd.to_numeric(rows["age"], errors="coerce") if "age" in rows else pd.Series(dtype=float)
+        known += [f"median age {ages.median():.0f} (known of {ages.notna().sum()})"] if ages.notna().any() else []
+        parts += [f"{split}: {'; '.join(known)}"] if known else []
+    return ". ".join(parts)
+
+
+def _phases(phases: Sequence[PhaseResult]) -> str:
+    return ", then ".join(
+        f"phase {phase.name} (trainable: {phase.trainable}, parameters: {phase.trained_parameters:,}, "
+        f"epochs: {phase.epochs})"
+        for phase in phases
+    )
+
+
+def _call(node: Mapping[str, Any]) -> str:
+    """Write a part of the configuration as a call: ``Adam(weight_decay=0.0)``."""
+    if "_target_" not in node:
+        return ", ".join(f"{name}={value}" for name, value in node.items())
+    settings = ", ".join(f"{name}={value}" for name, value in node.items() if not name.startswith("_"))
+    return f"{node['_target_'].rpartition('.')[2]}({settings})"

@@ -1,0 +1,67 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from cxrnet.errors import CxrnetError
+from cxrnet.evaluation.analysis import analyse, evaluator, save_analysis
+from cxrnet.evaluation.calibration import error_of_table
+
+
+@pytest.fixture
+def analysed(settings):
+    def make(table, temperature=1.0, **changes):
+        changed = {**settings, **changes}
+        return analyse(table, evaluator(changed)(table), changed, temperature)
+
+    return make
+
+
+def test_the_diagram_shows_the_probabilities_before_and_after_the_temperature(analysed, make_table):
+    table = make_table()
+    plain, scaled = analysed(table), analysed(table, 2.0)
+    assert list(plain.reliability) == ["as trained"]
+    assert list(scaled.reliability) == ["as trained", "temperature 2"]
+    # What the table holds is after the temperature; before it, the network was more certain.
+    pd.testing.assert_frame_equal(scaled.reliability["temperature 2"], plain.reliability["as trained"])
+    before = scaled.reliability["as trained"]
+    assert np.average(before["confidence"], weights=before["n"]) > table.filter(like="prob_").max(axis=1).mean()
+    assert error_of_table(before) != error_of_table(plain.reliability["as trained"])
+
+
+def test_a_class_without_images_has_no_decision_curve_and_says_why_its_calls_are_worth_nothing(
+    analysed, make_table, tmp_path
+):
+    analysis = analysed(make_table(labels=["Covid", "Normal"] * 20))
+    assert list(analysis.decisions) == ["Covid", "Normal"]
+    assert analysis.triage["Viral Pneumonia"] == [
+        "What a call of Viral Pneumonia is worth can't be said: no image is labelled Viral Pneumonia."
+    ]
+    assert set(save_analysis(analysis, tmp_path)) == {"reliability", "risk_coverage", "decision_1", "decision_2"}
+
+
+def test_tables_are_written_with_the_ends_of_their_intervals(analysed, make_table, tmp_path):
+    table = make_table()
+    table["sex"] = pd.array(["F", "M"] * 30, dtype="string")
+    save_analysis(analysed(table), tmp_path, "_val")
+    groups = pd.read_csv(tmp_path / "subgroups_val.csv")
+    assert groups["group"].unique().tolist() in (["F", "M"], ["M", "F"])
+    assert (groups["sensitivity_low"] <= groups["sensitivity"]).all()
+    values = pd.read_csv(tmp_path / "predictive_values_val.csv")
+    assert values.groupby("class")["prevalence"].agg(list).map(tuple).unique().tolist() == [(0.05, 0.2)]
+    assert (values["ppv_low"] <= values["ppv"]).all()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"prevalences": [5]}, "prevalences: 5 is no prevalence"),
+        ({"calibration": {"bins": 0, "kind": "equal_width"}}, "calibration.bins: 0"),
+        ({"referral": {"shares": [2]}}, "referral.shares: 2"),
+        ({"decision_curve": {"thresholds": [0, 1], "prevalence": None}}, "decision_curve.thresholds"),
+        ({"resamples": 7}, "resamples: 7"),
+        ({"level": 95}, "level: 95"),
+    ],
+)
+def test_what_a_setting_gets_wrong_is_said(analysed, make_table, changes, message):
+    with pytest.raises(CxrnetError, match=message):
+        analysed(make_table(), **changes)

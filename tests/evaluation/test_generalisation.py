@@ -1,0 +1,125 @@
+import numpy as np
+import pytest
+
+from cxrnet.evaluation.bootstrap import units_of
+from cxrnet.evaluation.generalisation import (
+    change_interval,
+    generalisation_table,
+    printed_generalisation,
+    same_classes,
+    verdicts,
+)
+from cxrnet.evaluation.intervals import percentile
+from cxrnet.evaluation.metrics import evaluate, evaluate_resampled
+
+RESAMPLES = 400
+
+
+@pytest.fixture(scope="module")
+def internal(make_table):
+    return make_table(120, strength=3.0)
+
+
+@pytest.fixture(scope="module")
+def external(make_table):
+    """Images of two of the three classes, on which the model is worse."""
+    table = make_table(150, seed=1, strength=1.0)
+    return table[table["label"] != "Normal"].reset_index(drop=True)
+
+
+@pytest.fixture(scope="module")
+def table(internal, external):
+    own = same_classes(internal, external)
+    return generalisation_table(
+        {"b": evaluate(own, RESAMPLES)}, {"b": evaluate(external, RESAMPLES), "c": evaluate(internal, RESAMPLES)}
+    )
+
+
+def row(table, data, metric, label=""):
+    (found,) = table[(table["data"] == data) & (table["metric"] == metric) & (table["class"] == label)].to_dict(
+        "records"
+    )
+    return found
+
+
+def test_internal_images_of_other_classes_are_no_comparison(internal, external):
+    own = same_classes(internal, external)
+    assert set(own["label"]) == {"Viral Pneumonia", "Covid"}
+    assert len(own) == internal["label"].isin(["Viral Pneumonia", "Covid"]).sum()
+
+
+def test_the_change_is_external_minus_internal_with_an_interval(table):
+    accuracy = row(table, "b", "accuracy")
+    assert accuracy["change"] == pytest.approx(accuracy["external"] - accuracy["internal"])
+    assert accuracy["change_low"] < accuracy["change"] < accuracy["change_high"] < 0
+    assert accuracy["external_low"] < accuracy["external"] < accuracy["external_high"]
+    assert (accuracy["reason"], accuracy["internal_n"] > 50, accuracy["external_n"] > 80) == ("", True, True)
+
+
+def test_a_class_that_the_data_lack_is_a_stated_gap(table):
+    sensitivity = row(table, "b", "sensitivity", "Normal")
+    assert np.isnan([sensitivity["external"], sensitivity["change"], sensitivity["change_low"]]).all()
+    assert sensitivity["reason"] == "internal: no image is labelled Normal; external: no image is labelled Normal"
+    assert row(table, "b", "specificity", "Normal")["change"] < 0
+
+
+def test_without_an_internal_result_there_is_no_change(table):
+    auc = row(table, "c", "roc_auc_macro")
+    assert auc["external"] > 0.9
+    assert np.isnan([auc["internal"], auc["change"], auc["change_low"]]).all()
+    assert auc["reason"] == "no internal result is known"
+
+
+def test_the_interval_of_the_change_is_that_of_a_bootstrap_of_the_difference(make_table):
+    first, second = make_table(300, strength=2.0), make_table(300, seed=1, strength=1.0)
+    (a, drawn_a), (b, drawn_b) = (
+        evaluate_resampled(rows, units_of(rows), 4000, seed) for seed, rows in enumerate((first, second))
+    )
+    for name in ("accuracy", "roc_auc_macro"):
+        expected = percentile(drawn_b["", name] - drawn_a["", name], 150)
+        assert change_interval(a[name], b[name]) == pytest.approx(expected, abs=0.01)
+
+
+def test_a_figure_of_one_has_a_change_with_an_interval_too():
+    perfect = {"value": 1.0, "n": 20, "interval": [0.84, 1.0]}
+    half = {"value": 0.5, "n": 20, "interval": [0.3, 0.7]}
+    assert change_interval(perfect, half) == pytest.approx((-0.7, -0.5 + np.hypot(0.2, 0.16)))
+    assert change_interval(perfect, {"value": 0.5, "n": 20}) is None
+
+
+def test_the_printed_table_begins_with_what_does_not_depend_on_the_mix_of_classes(table):
+    printed = printed_generalisation(table, 0.95)
+    assert list(printed.rows.columns) == ["Data", "Figure", "Internal", "External", "Change"]
+    groups = dict(printed.groups())
+    assert list(groups) == ["b", "c"]
+    figures = [line[0] for line in groups["b"]]
+    assert figures[:2] == ["ROC-AUC, macro", "Accuracy"]
+    assert {"Sensitivity, Covid", "Specificity, Covid", "ROC-AUC, Covid"} <= set(figures)
+    assert "F1, Covid" not in figures
+    accuracy = row(table, "b", "accuracy")
+    assert groups["b"][1][1] == "{internal:.3f}\n({internal_low:.3f}–{internal_high:.3f})".format(**accuracy)
+    assert groups["b"][1][3].startswith(f"−{-accuracy['change']:.3f}\n(−")
+    assert groups["b"][0][2] == "n/a"
+    assert "b: internal: no image is labelled Normal" in printed.note
+    assert "c: no internal result is known" in printed.note
+
+
+def test_of_two_classes_each_has_the_auc_of_the_other(make_table):
+    two = make_table(60, classes=("Normal", "Covid"))
+    table = generalisation_table({"a": evaluate(two, 100)}, {"a": evaluate(two, 100)})
+    assert "ROC-AUC, Covid" not in set(printed_generalisation(table, 0.95).rows["Figure"])
+
+
+def test_the_verdict_says_whether_a_fall_is_shown(make_table):
+    good, same, bad = (make_table(200, seed=seed, strength=strength) for seed, strength in ((0, 3), (1, 3), (2, 0.5)))
+    results = {name: evaluate(rows, RESAMPLES) for name, rows in (("good", good), ("same", same), ("bad", bad))}
+    own = {"same": results["good"], "bad": results["good"]}
+    same, bad, alone = verdicts(generalisation_table(own, {n: results[n] for n in ("same", "bad", "good")}))
+    assert "is not shown to be a fall" in same
+    assert bad.startswith("bad: ROC-AUC, macro falls by 0.")
+    assert "from 0.9" in bad
+    assert "nothing internal to compare it with" in alone
+
+
+def test_a_figure_that_cannot_be_computed_is_said_so(table):
+    assert verdicts(table)[0].startswith("b: ROC-AUC, macro can't be computed (internal: no image is labelled Normal")

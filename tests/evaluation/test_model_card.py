@@ -1,0 +1,55 @@
+import dataclasses
+import html
+import re
+
+import pytest
+
+from cxrnet.evaluation.model_card import NOT_VALIDATED, Section, write_model_card
+from cxrnet.evaluation.wording import figure_text, interval_text, number_text
+
+
+def text_of(page):
+    return re.sub(r"\s+", " ", html.unescape(re.sub("<[^>]*>", " ", page.split("<body>")[1])))
+
+
+@pytest.fixture
+def card(facts, tmp_path):
+    return [file.read_text(encoding="utf-8") for file in write_model_card(facts, tmp_path)]
+
+
+def test_both_cards_say_the_same(card, facts):
+    markdown, page = card[0], text_of(card[1])
+    for words in (
+        *facts.warnings,
+        "Must not be used to diagnose",
+        NOT_VALIDATED,
+        "Covid is called from a probability of 0.375 on (specificity >= 0.99)",
+        "OPEN: for a person to write",
+        facts.command,
+    ):
+        assert words in markdown
+        assert words in page
+    for metric in (facts.metrics["test"]["accuracy"], facts.unseen["accuracy"]):
+        assert figure_text(metric) in markdown
+        assert f"{number_text(metric)} {interval_text(metric)}" in page
+
+
+def test_tables_of_the_markdown_are_tables(card):
+    for block in re.findall(r"(?:^\|.*\n?)+", card[0], flags=re.MULTILINE):
+        widths = {len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}
+        assert len(widths) == 1, block
+
+
+def test_external_results_take_the_place_of_the_warning(facts, tmp_path):
+    external = Section("External data", ["AUC 0.71 on 500 images elsewhere."], [["", "AUC"], ["elsewhere", "0.71"]])
+    for file in write_model_card(facts, tmp_path, external):
+        text = file.read_text(encoding="utf-8")
+        assert "NOT EXTERNALLY VALIDATED" not in text
+        assert text.count("AUC 0.71 on 500 images elsewhere.") == 2  # in its section and in the checklist
+
+
+def test_what_a_user_wrote_is_text(facts, tmp_path):
+    named = dataclasses.replace(facts, title="<b>a|b</b>", environment={"folder": "a|b"})
+    markdown, page = (file.read_text(encoding="utf-8") for file in write_model_card(named, tmp_path))
+    assert "<b>a|b" not in page
+    assert "| folder | a\\|b |" in markdown

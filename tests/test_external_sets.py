@@ -1,0 +1,150 @@
+import shutil
+
+import pytest
+
+from cxrnet.data.images import load_images
+from cxrnet.data.overlap import load_known
+from cxrnet.data.sources.folder import folder
+from cxrnet.errors import CxrnetError
+from cxrnet.external_sets import read_set, take_out_copies
+from cxrnet.external_statement import data_facts, statement
+from cxrnet.models.bundle import Bundle
+from cxrnet.origin import Origin
+
+CLASSES = ("Covid", "Normal", "Viral Pneumonia")
+
+
+@pytest.fixture
+def bundle(make_network) -> Bundle:
+    return Bundle(make_network(size=(40, 32)), "pad", 1.0, {}, "", {}, {})
+
+
+@pytest.fixture
+def read(bundle):
+    def call(root, name="north", on_error="fail", **labels):
+        source = {"_target_": "cxrnet.data.sources.folder.folder", "_partial_": True, "root": str(root)}
+        return read_set(name, {"manifest": source, "on_error": on_error}, labels, bundle)
+
+    return call
+
+
+@pytest.fixture
+def manifest(xrays):
+    """Of the bundle's run: the first image of a class was for training, the second for testing, and so on."""
+    table, _ = load_images(folder(xrays), (8, 8), "stretch", "fail")
+    table["split"] = table["image_id"].map(lambda name: "test" if int(name[-5]) % 2 else "train").astype("string")
+    return table
+
+
+@pytest.fixture
+def north(tmp_path, xrays, draw):
+    """Class folders under other names, with two copies of images of the bundle's run and one of an own image."""
+    root = draw(tmp_path / "north", classes=("sick", "well", "odd"), images=4, seed=5)
+    shutil.copy(xrays / "Covid" / "00.png", root / "sick" / "train.png")
+    shutil.copy(xrays / "Normal" / "01.png", root / "well" / "test.png")
+    shutil.copy(root / "well" / "02.png", root / "well" / "twice.png")
+    return root
+
+
+NAMES = {"sick": "Covid", "well": "Normal", "odd": None}
+
+
+def test_a_data_set_is_read_as_the_bundle_wants_it(read, north):
+    each = read(north, **NAMES)
+    assert each.images.shape == (11, 40, 32)
+    assert each.small.shape == (11, 64, 64)
+    assert each.manifest["label"].value_counts().to_dict() == {"Normal": 6, "Covid": 5}
+    assert set(each.manifest["split"]) == {"test"}
+    assert (each.listed, each.left_out, each.published) == (15, {"odd": 4}, False)
+
+
+def test_a_published_split_counts_for_nothing(read, draw, tmp_path):
+    for split in ("train", "test"):
+        draw(tmp_path / "split" / split, images=2)
+    each = read(tmp_path / "split")
+    assert set(each.manifest["split"]) == {"test"}
+    assert each.published
+    assert data_facts(each)["images"] == "12 listed, their published split ignored"
+
+
+def test_copies_are_taken_out_and_own_copies_stay_together(read, north, manifest):
+    (each,), copies = take_out_copies([read(north, **NAMES)], load_known(manifest))
+    assert each.copies == {"train": 1, "test": 1}
+    assert copies.to_dict("records") == [
+        {"data": "north", "image_id": f"{a}.png", "kind": "exact", "copy_of": f"{b}.png", "split": split}
+        for a, b, split in (("sick/train", "Covid/00", "train"), ("well/test", "Normal/01", "test"))
+    ]
+    assert len(each.manifest) == len(each.images) == 9
+    grouped = each.manifest.dropna(subset="group_id")
+    assert grouped["image_id"].tolist() == ["well/02.png", "well/twice.png"]
+    facts = data_facts(each)
+    assert facts["copies"] == "2 taken out (1 of train, 1 of test)"
+    assert facts["read as"] == "sick as Covid, well as Normal"
+    assert facts["left out"] == "odd 4: no class of the bundle"
+    assert facts["evaluated"] == "9 images: Covid 4, Normal 5"
+
+
+def test_without_the_images_of_the_run_this_is_said(read, north, bundle):
+    (each,), copies = take_out_copies([read(north, **NAMES)], None)
+    assert (len(each.manifest), len(copies), each.copies) == (11, 0, None)
+    assert data_facts(each)["copies"].startswith("not looked for")
+    (first, second, third) = statement(Origin(bundle, "x", None, None, None), None, [each])
+    assert "the data can't be checked for copies of them" in first
+    assert "no internal test result lies beside the bundle" in second
+    assert third == "north: no image is labelled Viral Pneumonia; figures that need one are n/a"
+
+
+def test_images_of_the_run_that_are_gone_are_told_by_their_bytes(read, north, manifest, bundle):
+    gone = manifest.assign(path="/nowhere/" + manifest["image_id"])
+    known = load_known(gone)
+    (each,), _ = take_out_copies([read(north, **NAMES)], known)
+    assert each.copies == {"train": 1, "test": 1}
+    sentences = statement(Origin(bundle, "x", None, gone, None), known, [each])
+    assert any("36 of 36 images that the bundle was made with can't be read any more" in text for text in sentences)
+    assert any(text.startswith("north: 2 images are copies of images that the bundle was made") for text in sentences)
+
+
+def test_images_in_two_external_sets_are_counted(read, north, draw, tmp_path, bundle):
+    south = draw(tmp_path / "south", classes=("Covid", "Normal"), images=3, seed=9)
+    shutil.copy(north / "sick" / "03.png", south / "Covid" / "from north.png")
+    sets, _ = take_out_copies([read(north, **NAMES), read(south, "south")], None)
+    assert [each.shared for each in sets] == [{"south": 1}, {"north": 1}]
+    assert "south: 1 images are in north too; the two results are not independent" in statement(
+        Origin(bundle, "x", None, None, None), None, sets
+    )
+
+
+def test_patients_of_the_run_are_counted(read, north, manifest, bundle):
+    own = manifest.assign(source="hospital", patient_id=manifest["image_id"])
+    each = read(north, **NAMES)
+    each.manifest["source"], each.manifest["patient_id"] = "hospital", "Covid/00.png"
+    sentences = statement(Origin(bundle, "x", None, own, None), None, [each])
+    assert "north: 11 images are of patients of whom the bundle's run has other images" in sentences
+    each.manifest["source"] = "another hospital"
+    assert not any("patients" in text for text in statement(Origin(bundle, "x", None, own, None), None, [each]))
+
+
+def test_unreadable_images_are_counted(read, north, bundle):
+    (north / "sick" / "broken.png").write_bytes(b"no image")
+    with pytest.raises(CxrnetError, match="1 of 12 files give no image"):
+        read(north, **NAMES)
+    each = read(north, on_error="skip", **NAMES)
+    assert (each.unreadable, data_facts(each)["unreadable"]) == (1, "1")
+
+
+def test_the_data_of_the_run_itself_leave_nothing(read, xrays, manifest):
+    with pytest.raises(
+        CxrnetError, match=r"north: no image is left \(36 of 36 images are copies of images of the bundle"
+    ):
+        take_out_copies([read(xrays)], load_known(manifest))
+
+
+def test_one_class_is_not_enough(read, north):
+    each = read(north, **(NAMES | {"well": None}))
+    with pytest.raises(CxrnetError, match=r"north: of the class Covid alone is left \(0 of 5 images"):
+        take_out_copies([each], None)
+
+
+def test_a_mapping_that_leaves_out_everything(read, north):
+    with pytest.raises(CxrnetError, match=r"classes\.north: leaves out every image; map a label to a class"):
+        read(north, **dict.fromkeys(NAMES))

@@ -1,0 +1,145 @@
+"""Runs read from folders as ``cxrnet.train`` leaves them, and from tables of other programs."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cxrnet.data.manifest import digest, make_manifest, write_manifest
+from cxrnet.errors import CxrnetError
+from cxrnet.evaluation.predictions import make_predictions, write_predictions
+from cxrnet.finished_run import check_same_files, headline, named, read_run
+
+URI = "sqlite:////somewhere/mlflow.db"
+
+
+def rows(splits=("val", "test"), images: int = 4) -> pd.DataFrame:
+    ids = [(split, i) for split in splits for i in range(images)]
+    return pd.DataFrame(
+        {
+            "image_id": [f"{split}/{i}" for split, i in ids],
+            "path": [f"{split}/{i}.png" for split, i in ids],
+            "label": [("Covid", "Normal")[i % 2] for _, i in ids],
+            "split": [split for split, _ in ids],
+            "source": "invented",
+            "patient_id": None,
+        }
+    )
+
+
+def table(**settings) -> pd.DataFrame:
+    images = rows(**settings)
+    return make_predictions(images, ("Covid", "Normal"), np.zeros((len(images), 2), np.float32))
+
+
+@pytest.fixture
+def make_run(tmp_path) -> Callable[..., Path]:
+    def make(name: str, *overrides: str, hashes: str = "a", **settings) -> Path:
+        folder = tmp_path / name
+        write_predictions(table(**settings), folder / "predictions.parquet")
+        manifest = make_manifest(rows(**settings).assign(sha256=hashes * 64), "made up")
+        write_manifest(manifest, folder / "manifest.parquet")
+        command = ["python", "-m", "cxrnet.train", *overrides]
+        (folder / "run.json").write_text(
+            json.dumps({"command": command, "run_id": f"id of {name}", "tracking_uri": URI})
+        )
+        (folder / "config.yaml").write_text("seed: 3\nmodel:\n  backbone: vgg16\n")
+        (folder / "history.csv").write_text("phase,epoch,val_loss\nhead,1,0.5\nhead,2,0.4\nfinetune,3,0.3\n")
+        phases = [{"trained_parameters": 10, "seconds": 2.5}, {"trained_parameters": 90, "seconds": 4.0}]
+        facts = {"parameters": 100, "weights": {"origin": "imagenet"}, "phases": phases}
+        (folder / "run_facts.json").write_text(json.dumps(facts))
+        return folder
+
+    return make
+
+
+def test_a_folder_tells_what_the_run_was(make_run):
+    folder = make_run("one", "model=vgg16", "tracking=none", "data.root=/my/xrays", "trainer.devices=1", "seed=3")
+    run = read_run(folder, URI)
+    assert (run.name, run.place, run.run_id) == ("one", str(folder), "id of one")
+    assert run.overrides == ["model=vgg16", "seed=3"]
+    assert set(run.table["split"]) == {"test"}
+    assert run.facts == {
+        "backbone": "vgg16",
+        "phases": "head, finetune",
+        "parameters": 100,
+        "trained parameters": 90,
+        "training seconds": 6.5,
+        "weights": "imagenet",
+        "seed": 3,
+        "split": "test",
+        "manifest digest": digest(make_manifest(rows().assign(sha256="a" * 64), "made up"))[:12],
+    }
+
+
+def test_what_is_not_there_is_left_out(tmp_path):
+    write_predictions(table(), tmp_path / "bare" / "predictions.parquet")
+    run = read_run(tmp_path / "bare", URI)
+    assert run.facts == {"split": "test"}
+    assert (run.overrides, run.run_id, len(run.hashes)) == (None, None, 0)
+
+
+def test_the_run_of_another_mlflow_is_not_ours(make_run):
+    assert read_run(make_run("one"), "http://elsewhere").run_id is None
+    assert read_run(make_run("two"), None).run_id is None
+
+
+def test_a_table_of_another_program_is_a_run_without_facts(make_run, tmp_path):
+    folder = make_run("one")
+    theirs = table(splits=("test",)).assign(split=pd.NA)
+    write_predictions(theirs, folder / "theirs.csv")
+    run = read_run(folder / "theirs.csv", URI)
+    assert (run.name, run.facts, run.overrides, run.run_id) == ("theirs", {}, None, None)
+    assert len(run.table) == 4
+
+
+@pytest.mark.parametrize(
+    ("splits", "shown"), [(("val", "test"), {"test"}), (("val",), {"val"}), (("train", "val"), {"val"})]
+)
+def test_the_headline_is_test_or_else_val(splits, shown):
+    assert set(headline(table(splits=splits))["split"]) == shown
+
+
+def test_a_place_without_predictions_is_told(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CxrnetError, match=r"empty' has no predictions.parquet; give folders of finished runs"):
+        read_run(tmp_path / "empty", None)
+    with pytest.raises(CxrnetError, match="gone' is neither a folder, a file nor an MLflow run id"):
+        read_run(tmp_path / "gone", None)
+
+
+def names(*folders: Path) -> list[str]:
+    return list(named([read_run(folder, None) for folder in folders]))
+
+
+def test_runs_are_named_by_what_tells_them_apart(make_run):
+    assert names(make_run("a", "x=1", "seed=0"), make_run("b", "x=1", "seed=1")) == ["seed=0", "seed=1"]
+
+
+def test_runs_that_overrides_do_not_tell_apart_have_their_own_names(make_run, tmp_path):
+    same = [make_run(name, "x=1") for name in ("a", "b", "deep/b")]
+    assert names(*same) == ["a", f"b ({same[1]})", f"b ({same[2]})"]
+    write_predictions(table(), tmp_path / "theirs.csv")
+    assert names(make_run("ours", "x=1"), tmp_path / "theirs.csv") == ["ours", "theirs"]
+
+
+def test_half_a_command_line_is_no_name(make_run):
+    different = [f"optimizer.setting_{i}=1" for i in range(6)]
+    assert names(make_run("a", "seed=0", *different), make_run("b", "seed=0")) == ["a", "b"]
+
+
+def test_a_run_is_given_once(make_run):
+    folder = make_run("a")
+    with pytest.raises(CxrnetError, match="given more than once; give each run once"):
+        names(folder, folder.parent / "." / "a")
+
+
+def test_other_files_of_the_same_name_are_refused(make_run):
+    runs = {name: read_run(make_run(name, hashes=name[0]), None) for name in ("a", "a again", "b")}
+    check_same_files({name: runs[name] for name in ("a", "a again")})
+    words = "'b' and 'a' are tested on different data: 4 of 4 images have the same image_id and other files"
+    with pytest.raises(CxrnetError, match=words):
+        check_same_files(runs)

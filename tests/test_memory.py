@@ -1,0 +1,34 @@
+import platform
+import subprocess
+import sys
+
+import pytest
+
+COMPUTE = """
+import hashlib, sys
+import torch
+from cxrnet.memory import keep_freed_memory
+
+if sys.argv[1] == "kept":
+    assert keep_freed_memory() is True
+torch.set_num_threads(1)
+torch.manual_seed(0)
+network = torch.nn.Sequential(torch.nn.Conv2d(1, 64, 3), torch.nn.ReLU(), torch.nn.Conv2d(64, 8, 3))
+for _ in range(3):  # what was freed is used again
+    network(torch.randn(8, 1, 96, 96)).square().mean().backward()
+gradients = [parameter.grad.numpy().tobytes() for parameter in network.parameters()]
+print(hashlib.sha256(b"".join(gradients)).hexdigest())
+"""
+
+
+def compute(how: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", COMPUTE, how], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
+def test_freed_memory_is_kept_and_results_stay_as_they_are():
+    assert compute("kept") == compute("returned")

@@ -1,0 +1,41 @@
+from types import SimpleNamespace
+
+import pandas as pd
+
+from cxrnet.methods import methods_of
+from cxrnet.models.weights import LoadedWeights
+
+CONFIG = {
+    "seed": 0,
+    "augment": None,
+    "optimizer": {"_target_": "torch.optim.Adam", "_partial_": True, "weight_decay": 0.0},
+    "loss": {"_target_": "cxrnet.models.losses.cross_entropy", "_partial_": True},
+    "schedule": {"monitor": "val_loss", "mode": "min"},
+    "data": {"split": {"_target_": "cxrnet.data.splits.split_manifest", "_partial_": True, "seed": 0}},
+}
+PHASE = SimpleNamespace(
+    name="head", trainable="head", trained_parameters=3843, epochs=5, kept=True, best_epoch=4, best_score=0.25
+)
+
+
+def methods(data):
+    return methods_of(data, LoadedWeights("random", "as asked for"), [PHASE], CONFIG)
+
+
+def test_methods_are_read_from_configuration_and_data(make_data):
+    said = methods(make_data())
+    assert said["split"] == "split_manifest(seed=0)"
+    assert "Adam(weight_decay=0.0); cross_entropy()" in said["training"]
+    assert "augmentation: none" in said["training"]
+    assert "the best val_loss (min) on the validation images: 4, 0.25" in said["final model"]
+    assert "of 9 test images, 0 have a copy in train or val and patients are not known" in said["level"]
+    assert said["characteristics"] == ""
+
+
+def test_characteristics_of_the_patients_are_told_where_the_data_have_them(make_data):
+    data = make_data()
+    known = data.manifest["split"] == "test"
+    data.manifest = data.manifest.assign(
+        sex=pd.array(["F"] * len(known), dtype="string"), age=[str(40) if k else None for k in known]
+    )
+    assert methods(data)["characteristics"].endswith("test: sex F 9; median age 40 (known of 9)")

@@ -1,0 +1,62 @@
+import shutil
+
+import numpy as np
+import pytest
+
+from cxrnet.data.images import load_images
+from cxrnet.data.manifest import digest, write_manifest
+from cxrnet.data.sources.folder import folder
+from cxrnet.errors import CxrnetError
+from cxrnet.evaluation.predictions import make_predictions, write_predictions
+from cxrnet.models.bundle import Bundle, save_bundle
+from cxrnet.origin import find_origin
+from cxrnet.tracking.record import write_record
+
+CLASSES = ("Covid", "Normal", "Viral Pneumonia")
+
+
+@pytest.fixture
+def run(tmp_path, make_network, xrays):
+    """The folder of a run with twelve test images."""
+    manifest, _ = load_images(folder(xrays), (32, 32), "stretch", "fail")
+    manifest["split"] = (["train", "val", "test"] * 12)[: len(manifest)]
+    manifest["split"] = manifest["split"].astype("string")
+    place = tmp_path / "run"
+    save_bundle(Bundle(make_network(), "stretch", 1.0, {}, digest(manifest), {}, {}), place / "bundle")
+    write_manifest(manifest, place / "manifest.parquet")
+    rows = manifest[manifest["split"] != "train"]
+    logits = np.random.default_rng(0).normal(size=(len(rows), 3)).astype(np.float32)
+    write_predictions(make_predictions(rows, CLASSES, logits), place / "predictions.parquet")
+    write_record(place, {"run_id": "a" * 32})
+    return place
+
+
+@pytest.mark.parametrize("inside", ["", "bundle"])
+def test_a_bundle_is_found_by_its_run_and_by_itself(run, inside):
+    origin = find_origin(str(run / inside), "")
+    assert origin.bundle.classes == CLASSES
+    assert (len(origin.manifest), len(origin.test), origin.run_id) == (36, 12, "a" * 32)
+    assert set(origin.test["split"]) == {"test"}
+
+
+def test_beside_a_bundle_that_was_moved_nothing_is_known(run, tmp_path):
+    shutil.copytree(run / "bundle", tmp_path / "elsewhere" / "bundle")
+    origin = find_origin(str(tmp_path / "elsewhere" / "bundle"), "")
+    assert (origin.manifest, origin.test, origin.run_id) == (None, None, None)
+
+
+def test_a_manifest_of_other_data_is_not_taken_for_the_bundles(run, make_network):
+    other = Bundle(make_network(), "stretch", 1.0, {}, "another digest", {}, {})
+    save_bundle(other, run / "bundle")
+    origin = find_origin(str(run), "")
+    assert (origin.manifest, origin.test) == (None, None)
+
+
+@pytest.mark.parametrize("place", ["nowhere", "0123abc"])
+def test_what_is_no_bundle_is_said(place, tmp_path):
+    with pytest.raises(CxrnetError, match=f"bundle: '{place}' is no folder and no id of an MLflow run; give one"):
+        find_origin(place, "")
+    with pytest.raises(CxrnetError, match=r"has no bundle\.json; give the folder 'bundle' of a finished run"):
+        find_origin(str(tmp_path), "")
+    with pytest.raises(CxrnetError, match="there is no MLflow at"):
+        find_origin("0" * 32, f"sqlite:///{tmp_path}/none.db")

@@ -1,0 +1,52 @@
+import shutil
+
+import pandas as pd
+import pytest
+import torch
+
+from cxrnet.errors import CxrnetError
+from cxrnet.models.bundle import Bundle, load_bundle, save_bundle
+from cxrnet.models.network import Network, NetworkConfig
+from cxrnet.tracking.fetch import fetch_run
+from cxrnet.tracking.model import log_bundle
+
+HALF = (0.5,) * 3
+
+
+@pytest.fixture
+def finished(tracked, tmp_path) -> str:
+    """A run with a bundle and a table."""
+    torch.manual_seed(0)
+    config = NetworkConfig(
+        "custom_cnn", ("a", "b"), (64, 64), HALF, HALF, "average", None, (), "relu", False, 0.0, 0.0, "softmax"
+    )
+    with tracked() as run:
+        save_bundle(Bundle(Network(config).eval(), "pad", 1.0, {}, "0" * 64, {}, {}), tmp_path / "run" / "bundle")
+        pd.DataFrame({"a": [1]}).to_parquet(tmp_path / "run" / "manifest.parquet")
+        run.log_results(tmp_path / "run")
+        log_bundle(run, tmp_path / "run" / "bundle", ("a", "b"))
+    return run.run_id
+
+
+def test_a_run_that_is_on_this_machine_is_its_own_folder(finished, uri, tmp_path):
+    assert fetch_run(uri, finished, tmp_path / "scratch") == tmp_path / "run"
+    assert not (tmp_path / "scratch").exists()
+
+
+def test_a_run_that_is_gone_comes_from_mlflow(finished, uri, tmp_path):
+    shutil.rmtree(tmp_path / "run")
+    (tmp_path / "scratch").mkdir()
+    folder = fetch_run(uri, finished, tmp_path / "scratch")
+    assert folder == tmp_path / "scratch"
+    assert load_bundle(folder / "bundle").resize == "pad"
+    assert len(pd.read_parquet(folder / "manifest.parquet")) == 1
+    assert not (folder / "predictions.parquet").exists()
+
+
+def test_a_run_without_a_bundle_and_a_run_that_is_none(tracked, uri, tmp_path):
+    with tracked() as run:
+        pass
+    with pytest.raises(CxrnetError, match=f"bundle: MLflow run '{run.run_id}' has no bundle; give a run of cxrnet"):
+        fetch_run(uri, run.run_id, tmp_path / "scratch")
+    with pytest.raises(CxrnetError, match=r"cannot be read: .*not found"):
+        fetch_run(uri, "0" * 32, tmp_path / "scratch")
