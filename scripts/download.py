@@ -11,13 +11,13 @@ how to get it by hand.
 
 import argparse
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
@@ -80,18 +80,16 @@ def download(name: str, dataset: Dataset, root: Path) -> dict[str, int]:
     """
     if root.exists():
         raise CxrnetError(f"'{root}' exists and is left as it is; remove it first, or give another --root")
-    scratch = root.with_name(root.name + ".partial")
-    shutil.rmtree(scratch, ignore_errors=True)
     print(f"downloading {dataset.page} to '{root}'", flush=True)
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
-        dataset.fetch(scratch)
-        counts = count(name, dataset, scratch)
-        scratch.rename(root)
+        with TemporaryDirectory(prefix=f".{root.name}.", dir=root.parent) as scratch:
+            fetched = Path(scratch) / root.name
+            dataset.fetch(fetched)
+            counts = count(name, dataset, fetched)
+            fetched.rename(root)
     except OSError as error:
         raise CxrnetError(f"'{root}' can't be written ({error})") from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
     return counts
 
 

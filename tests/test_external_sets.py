@@ -88,10 +88,13 @@ def test_without_the_images_of_the_run_this_is_said(read, north, bundle):
     (each,), copies = take_out_copies([read(north, **NAMES)], None)
     assert (len(each.manifest), len(copies), each.copies) == (11, 0, None)
     assert data_facts(each)["copies"].startswith("not looked for")
-    (first, second, third) = statement(Origin(bundle, "x", None, None, None), None, [each])
+    (first, second, third) = statement(Origin(bundle, "x", None, None, None, None, 0), None, [each])
     assert "the data can't be checked for copies of them" in first
     assert "no internal test result lies beside the bundle" in second
-    assert third == "north: no image is labelled Viral Pneumonia; figures that need one are n/a"
+    assert third == (
+        "north: no image is labelled Viral Pneumonia; figures that need one are n/a, and means are over the other "
+        "classes alone"
+    )
 
 
 def test_images_of_the_run_that_are_gone_are_told_by_their_bytes(read, north, manifest, bundle):
@@ -99,7 +102,7 @@ def test_images_of_the_run_that_are_gone_are_told_by_their_bytes(read, north, ma
     known = load_known(gone)
     (each,), _ = take_out_copies([read(north, **NAMES)], known)
     assert each.copies == {"train": 1, "test": 1}
-    sentences = statement(Origin(bundle, "x", None, gone, None), known, [each])
+    sentences = statement(Origin(bundle, "x", None, gone, None, None, 0), known, [each])
     assert any("36 of 36 images that the bundle was made with can't be read any more" in text for text in sentences)
     assert any(text.startswith("north: 2 images are copies of images that the bundle was made") for text in sentences)
 
@@ -110,7 +113,7 @@ def test_images_in_two_external_sets_are_counted(read, north, draw, tmp_path, bu
     sets, _ = take_out_copies([read(north, **NAMES), read(south, "south")], None)
     assert [each.shared for each in sets] == [{"south": 1}, {"north": 1}]
     assert "south: 1 images are in north too; the two results are not independent" in statement(
-        Origin(bundle, "x", None, None, None), None, sets
+        Origin(bundle, "x", None, None, None, None, 0), None, sets
     )
 
 
@@ -118,10 +121,12 @@ def test_patients_of_the_run_are_counted(read, north, manifest, bundle):
     own = manifest.assign(source="hospital", patient_id=manifest["image_id"])
     each = read(north, **NAMES)
     each.manifest["source"], each.manifest["patient_id"] = "hospital", "Covid/00.png"
-    sentences = statement(Origin(bundle, "x", None, own, None), None, [each])
+    sentences = statement(Origin(bundle, "x", None, own, None, None, 0), None, [each])
     assert "north: 11 images are of patients of whom the bundle's run has other images" in sentences
     each.manifest["source"] = "another hospital"
-    assert not any("patients" in text for text in statement(Origin(bundle, "x", None, own, None), None, [each]))
+    assert not any(
+        "patients" in text for text in statement(Origin(bundle, "x", None, own, None, None, 0), None, [each])
+    )
 
 
 def test_unreadable_images_are_counted(read, north, bundle):
@@ -148,3 +153,23 @@ def test_one_class_is_not_enough(read, north):
 def test_a_mapping_that_leaves_out_everything(read, north):
     with pytest.raises(CxrnetError, match=r"classes\.north: leaves out every image; map a label to a class"):
         read(north, **dict.fromkeys(NAMES))
+
+
+def test_a_data_set_without_images_is_a_gap_beside_others(read, xrays, north, manifest, bundle):
+    sets, copies = take_out_copies([read(xrays, "own"), read(north, **NAMES)], known := load_known(manifest))
+    assert [each.name for each in sets if each.gap] == ["own"]
+    assert (len(copies), len(sets[1].manifest)) == (38, 9)
+    gap = "no image is left (36 of 36 images are copies of images of the bundle's run)"
+    assert data_facts(sets[0])["evaluated"] == f"nothing: {gap}"
+    assert f"own: not evaluated, for {gap}" in statement(
+        Origin(bundle, "x", None, manifest, None, None, 0), known, sets
+    )
+
+
+def test_internal_images_that_were_seen_are_told(read, north, bundle):
+    each = read(north, **NAMES)
+    said = statement(Origin(bundle, "x", None, None, each.manifest, None, 9), None, [each])
+    assert not any("no fall to state" in text for text in said)
+    assert any(text.startswith("9 of 20 internal test images were seen before") for text in said)
+    said = statement(Origin(bundle, "x", None, None, None, None, 9), None, [each])
+    assert "no unseen test images were left, so there is no fall to state" in said

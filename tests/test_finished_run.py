@@ -11,7 +11,7 @@ import pytest
 from cxrnet.data.manifest import digest, make_manifest, write_manifest
 from cxrnet.errors import CxrnetError
 from cxrnet.evaluation.predictions import make_predictions, write_predictions
-from cxrnet.finished_run import check_same_files, headline, named, read_run
+from cxrnet.finished_run import check_same_files, headline, named, read_run, seen_warnings
 
 URI = "sqlite:////somewhere/mlflow.db"
 
@@ -143,3 +143,14 @@ def test_other_files_of_the_same_name_are_refused(make_run):
     words = "'b' and 'a' are tested on different data: 4 of 4 images have the same image_id and other files"
     with pytest.raises(CxrnetError, match=words):
         check_same_files(runs)
+
+
+def test_images_that_were_seen_before_are_counted(make_run):
+    leaky = make_run("leaky", splits=("train", "val", "test"))  # one hash for all
+    clean = make_run("clean", splits=("test",))
+    runs = {folder.name: read_run(folder, None) for folder in (leaky, clean)}
+    assert [run.seen for run in runs.values()] == [4, 0]
+    (told,) = seen_warnings(runs)
+    assert told.startswith("leaky: 4 of 4 images were seen before: their patient, or a copy,")
+    assert seen_warnings({"a": runs["leaky"], "b": runs["leaky"]})[0].startswith("All runs: 4 of 4")
+    assert seen_warnings({"clean": runs["clean"]}) == []

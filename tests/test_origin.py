@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cxrnet.data.images import load_images
-from cxrnet.data.manifest import digest, write_manifest
+from cxrnet.data.manifest import digest, read_manifest, write_manifest
 from cxrnet.data.sources.folder import folder
 from cxrnet.errors import CxrnetError
 from cxrnet.evaluation.predictions import make_predictions, write_predictions
@@ -50,6 +50,17 @@ def test_a_manifest_of_other_data_is_not_taken_for_the_bundles(run, make_network
     save_bundle(other, run / "bundle")
     origin = find_origin(str(run), "")
     assert (origin.manifest, origin.test) == (None, None)
+
+
+def test_internal_test_images_that_were_seen_are_left_out(run, make_network):
+    manifest = read_manifest(run / "manifest.parquet")
+    names = {split: manifest.loc[manifest["split"] == split, "image_id"].iloc[0] for split in ("train", "test")}
+    manifest["group_id"] = manifest["group_id"].mask(manifest["image_id"].isin(names.values()), "twice")
+    write_manifest(manifest, run / "manifest.parquet")
+    save_bundle(Bundle(make_network(), "stretch", 1.0, {}, digest(manifest), {}, {}), run / "bundle")
+    origin = find_origin(str(run), "")
+    assert (len(origin.test), origin.seen) == (11, 1)
+    assert names["test"] not in set(origin.test["image_id"])
 
 
 @pytest.mark.parametrize("place", ["nowhere", "0123abc"])

@@ -17,7 +17,7 @@ from cxrnet.errors import CxrnetError
 from cxrnet.evaluation.comparison import Comparison, compare
 from cxrnet.evaluation.comparison_writing import write_comparison
 from cxrnet.finding import find_runs
-from cxrnet.finished_run import FinishedRun, check_same_files, named
+from cxrnet.finished_run import FinishedRun, check_same_files, named, seen_warnings
 from cxrnet.tracking.run import track
 from cxrnet.tracking.store import tracking_uri
 from cxrnet.tracking.tracked import TrackedRun
@@ -53,13 +53,14 @@ def compare_runs(config: DictConfig, folder: Path, command: Sequence[str]) -> No
     check_same_files(runs)
     comparison = _compare(runs, plain)
     facts = {name: run.facts for name, run in runs.items()}
+    warnings = seen_warnings(runs)
     # Beside the runs, where they are of one experiment.
     experiment = str(plain["mlflow_experiment"] or tracking["experiment"])
     with track(folder, uri, experiment, outputs, "comparison", command) as tracked:
         with get_console().status("drawing"):
-            files = write_comparison(comparison, facts, folder)
+            files = write_comparison(comparison, facts, folder, warnings)
         _tell(tracked, comparison, runs, plain, list(files.values()))
-    say_comparison(comparison, facts)
+    say_comparison(comparison, facts, warnings)
     _say_places(folder, tracked.run_id)
 
 

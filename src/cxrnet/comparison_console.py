@@ -17,9 +17,12 @@ FIGURE = 16  # columns of the console for "(0.912–0.987)" and the gap beside i
 MOST_TESTS = 30
 
 
-def say_comparison(comparison: Comparison, facts: Facts) -> None:
-    """Show what was found; of many tests, those of the metric by whose value the runs stand."""
-    text, tables = text_of(comparison), printed_tables(comparison, facts)
+def say_comparison(comparison: Comparison, facts: Facts, warnings: Sequence[str] = ()) -> None:
+    """Show what was found; of many tests, those of the metric by whose value the runs stand.
+
+    ``warnings`` are about the runs, as in :func:`cxrnet.evaluation.comparison_writing.write_comparison`.
+    """
+    text, tables = text_of(comparison, warnings), printed_tables(comparison, facts)
     console.heading(text.title)
     console.say("result", text.verdict)
     for warning in text.warnings:

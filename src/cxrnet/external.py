@@ -18,9 +18,15 @@ from cxrnet.data.manifest import digest, write_manifest
 from cxrnet.data.overlap import load_known
 from cxrnet.errors import CxrnetError
 from cxrnet.evaluation.analysis import evaluator
-from cxrnet.evaluation.generalisation import generalisation_table, printed_generalisation, same_classes, verdicts
-from cxrnet.evaluation.generalisation_writing import write_generalisation
-from cxrnet.evaluation.metrics import Evaluation
+from cxrnet.evaluation.generalisation import (
+    generalisation_table,
+    printed_generalisation,
+    same_classes,
+    shared_classes,
+    verdicts,
+)
+from cxrnet.evaluation.generalisation_writing import external_section, write_generalisation
+from cxrnet.evaluation.model_card import with_external, write_card
 from cxrnet.evaluation.predictions import make_predictions
 from cxrnet.external_options import configured_sets
 from cxrnet.external_sets import ExternalSet, read_set, take_out_copies
@@ -29,7 +35,7 @@ from cxrnet.inference import predict_images
 from cxrnet.models.bundle import Bundle, device_of
 from cxrnet.origin import Origin, find_origin
 from cxrnet.provenance import package_versions
-from cxrnet.results import check_settings, figures_of, write_results
+from cxrnet.results import Results, check_settings, figures_of, write_results
 from cxrnet.tracking.record import RECORD
 from cxrnet.tracking.run import track
 from cxrnet.tracking.store import tracking_uri
@@ -81,16 +87,43 @@ def _evaluate(
 ) -> None:
     say_origin(origin)
     sets, warnings = _read(origin, configs, config, folder)
-    internal, external = {}, {}
+    internal, external, over, results = {}, {}, {}, {}
     evaluated = evaluator(config["evaluation"])
-    for each in sets:
+    for each in (one for one in sets if not one.gap):
         predictions = _predict(origin.bundle, each, config)
-        external[each.name] = _results(each, predictions, origin.bundle, config, folder / each.name, run)
-        if origin.test is not None and len(own := same_classes(origin.test, predictions)):
-            internal[each.name] = evaluated(own)
-    table = generalisation_table(internal, external)
-    title = f"{origin.bundle.network.config.backbone} on {', '.join(external)}"
-    environment = {
+        results[each.name] = _results(each, predictions, origin.bundle, config, folder / each.name, run)
+        external[each.name] = results[each.name].metrics["test"]
+        own = None if origin.test is None else same_classes(origin.test, predictions)
+        own = own if own is not None and len(own) else None
+        over[each.name] = shared_classes(own, predictions)
+        if len(over[each.name]) < len(origin.bundle.classes):
+            external[each.name] = evaluated(predictions, over=over[each.name])
+        if own is not None:
+            internal[each.name] = evaluated(own, over=over[each.name])
+    table = generalisation_table(internal, external, over, {each.name: each.gap for each in sets if each.gap})
+    title = f"{origin.bundle.network.config.backbone} on {', '.join(each.name for each in sets)}"
+    files = write_generalisation(
+        table,
+        config["evaluation"]["level"],
+        folder,
+        title=title,
+        warnings=warnings,
+        data_sets={each.name: data_facts(each) for each in sets},
+        analyses={name: each.analyses["test"] for name, each in results.items()},
+        command=shlex.join(command),
+        environment=_environment(origin, run, config),
+    )
+    if origin.card is not None:
+        section = external_section(table, config["evaluation"]["level"], warnings)
+        files += write_card(with_external(origin.card, section), folder)
+    for file in (*files, folder / "copies.csv"):
+        run.log_artifact(file)
+    _say_fall(table, config["evaluation"]["level"], warnings, folder)
+
+
+def _environment(origin: Origin, run: TrackedRun, config: Config) -> dict[str, str]:
+    """What it was made with."""
+    return {
         "bundle": origin.place,
         "bundle's MLflow run": origin.run_id or "not known",
         "bundle's data digest": origin.bundle.manifest_digest,
@@ -99,19 +132,6 @@ def _evaluate(
         "seed": str(config["evaluation"]["seed"]),
         **package_versions(),
     }
-    files = write_generalisation(
-        table,
-        config["evaluation"]["level"],
-        folder,
-        title=title,
-        warnings=warnings,
-        data_sets={each.name: data_facts(each) for each in sets},
-        command=shlex.join(command),
-        environment=environment,
-    )
-    for file in (*files, folder / "copies.csv"):
-        run.log_artifact(file)
-    _say_fall(table, config["evaluation"]["level"], warnings, folder)
 
 
 def _read(
@@ -140,7 +160,7 @@ def _predict(bundle: Bundle, each: ExternalSet, config: Config) -> pd.DataFrame:
 
 def _results(
     each: ExternalSet, predictions: pd.DataFrame, bundle: Bundle, config: Config, folder: Path, run: TrackedRun
-) -> Evaluation:
+) -> Results:
     """Write what there is to say of one data set, and tell MLflow."""
     folder.mkdir()
     write_manifest(each.manifest, folder / "manifest.parquet")
@@ -153,7 +173,7 @@ def _results(
     run.set_tags({f"cxrnet.data.digest.{each.name}": named})
     run.log_metrics({f"{each.name}_{name}": value for name, value in figures_of(metrics).items()}, 0)
     run.log_artifact(folder)
-    return metrics
+    return results
 
 
 def say_origin(origin: Origin) -> None:
@@ -166,7 +186,7 @@ def say_origin(origin: Origin) -> None:
             "made with", f"{len(origin.manifest)} images of {', '.join(sorted(set(origin.manifest['source'])))}"
         )
     if origin.test is not None:
-        console.say("tested on", f"{len(origin.test)} of them")
+        console.say("tested on", f"{len(origin.test)} of them that were not seen before")
 
 
 def _say_fall(table: pd.DataFrame, level: float, warnings: Sequence[str], folder: Path) -> None:
@@ -186,4 +206,6 @@ def _say_fall(table: pd.DataFrame, level: float, warnings: Sequence[str], folder
     shown_folder = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
     console.heading("Where things are")
     console.say("page", str(shown_folder / "generalisation.html"))
+    if (folder / "MODEL_CARD.md").exists():
+        console.say("model card", str(shown_folder / "MODEL_CARD.md"))
     console.say("everything", str(shown_folder))

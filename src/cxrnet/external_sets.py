@@ -36,6 +36,7 @@ class ExternalSet:
         published: the split of the data set was dropped.
         copies: images that were taken out, by the split of the bundle's run that they are copies of; ``None`` where
             the images of the run aren't known.
+        gap: why it can't be evaluated, empty if it can.
         shared: images that have copies in another external data set, by its name.
     """
 
@@ -49,6 +50,7 @@ class ExternalSet:
     unreadable: int
     published: bool
     copies: dict[str, int] | None = None
+    gap: str = ""
     shared: dict[str, int] = field(default_factory=dict)
 
     def where(self, kept: pd.Series) -> "ExternalSet":
@@ -107,7 +109,7 @@ def take_out_copies(sets: Sequence[ExternalSet], known: KnownImages | None) -> t
         The data sets, and the copies: ``data, image_id, kind, copy_of, split`` (of the run).
 
     Raises:
-        CxrnetError: no image is left, or of one class only.
+        CxrnetError: of no data set images of two classes are left.
     """
     searched = known is not None
     if known is None:
@@ -121,6 +123,9 @@ def take_out_copies(sets: Sequence[ExternalSet], known: KnownImages | None) -> t
         taken = taken.assign(split=splits.reindex(taken["image_id_a"]).to_numpy(object))
         found.append(taken.assign(data=each.name))
         left.append(_without(each, taken, pairs[(pairs["set_a"] == number) & (pairs["set_b"] == number)]))
+    if all(each.gap for each in left):
+        told = "; ".join(f"{each.name}: {each.gap}" for each in left)
+        raise CxrnetError(f"{told}; give data with other images, of two classes")
     columns = {"data": "data", "image_id_b": "image_id", "kind": "kind", "image_id_a": "copy_of", "split": "split"}
     table = pd.concat(found, ignore_index=True).rename(columns=columns)[list(columns.values())]
     left = left if searched else [replace(each, copies=None) for each in left]
@@ -137,7 +142,7 @@ def _without(each: ExternalSet, taken: pd.DataFrame, within: pd.DataFrame) -> Ex
     if len(labels) < 2:
         what = f"of the class {labels[0]} alone" if labels else "no image"
         taken_out = f"{len(first)} of {len(each.manifest)} images are copies of images of the bundle's run"
-        raise CxrnetError(f"{each.name}: {what} is left ({taken_out}); give data with other images, of two classes")
+        return replace(rest, copies=copies, gap=f"{what} is left ({taken_out})")
     ids = rest.manifest["image_id"]
     inside = within[within["image_id_a"].isin(ids) & within["image_id_b"].isin(ids)]
     return replace(rest, manifest=copy_groups(inside, rest.manifest), copies=copies)

@@ -27,8 +27,15 @@ def statement(origin: Origin, known: KnownImages | None, sets: Sequence[External
             f"{known.lost} of {len(known.manifest)} images that the bundle was made with can't be read any more: of "
             "these only copies with the same bytes are found"
         )
+    if origin.seen:
+        tested = origin.seen + (0 if origin.test is None else len(origin.test))
+        sentences.append(
+            f"{origin.seen} of {tested} internal test images were seen before (their patient, or a copy, is in train "
+            "or val); the internal figures are without them"
+        )
     if origin.test is None:
-        sentences.append("no internal test result lies beside the bundle, so there is no fall to state")
+        missing = "unseen test images were left" if origin.seen else "internal test result lies beside the bundle"
+        sentences.append(f"no {missing}, so there is no fall to state")
     return sentences + [sentence for each in sets for sentence in _about(origin, each)]
 
 
@@ -43,8 +50,13 @@ def _about(origin: Origin, each: ExternalSet) -> list[str]:
         sentences.append(f"{each.name}: {same} images are of patients of whom the bundle's run has other images")
     for other, count in each.shared.items():
         sentences.append(f"{each.name}: {count} images are in {other} too; the two results are not independent")
+    if each.gap:
+        return [*sentences, f"{each.name}: not evaluated, for {each.gap}"]
     if lacking := [name for name in origin.bundle.classes if name not in set(each.manifest["label"])]:
-        sentences.append(f"{each.name}: no image is labelled {', '.join(lacking)}; figures that need one are n/a")
+        sentences.append(
+            f"{each.name}: no image is labelled {', '.join(lacking)}; figures that need one are n/a, and means are "
+            "over the other classes alone"
+        )
     if each.unreadable:
         sentences.append(f"{each.name}: {each.unreadable} images could not be read and were left out (on_error=skip)")
     if (each.manifest["source"] == "phantom").any():
@@ -72,6 +84,8 @@ def data_facts(each: ExternalSet) -> dict[str, str]:
     if each.unreadable:
         facts["unreadable"] = str(each.unreadable)
     facts["copies"] = _copies(each.copies)
+    if each.gap:
+        return facts | {"evaluated": f"nothing: {each.gap}"}
     counts = each.manifest["label"].value_counts().sort_index()
     facts["evaluated"] = f"{len(each.manifest)} images: {', '.join(f'{k} {n}' for k, n in counts.items())}"
     patients = each.manifest["patient_id"].nunique()

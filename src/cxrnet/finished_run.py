@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from cxrnet.configuration import flat, read_config
+from cxrnet.data.leaks import SEEN_BEFORE, seen_before
 from cxrnet.data.manifest import digest, read_manifest
 from cxrnet.errors import CxrnetError
 from cxrnet.evaluation.predictions import read_predictions
@@ -37,6 +38,8 @@ class FinishedRun:
         overrides: that it was started with, but for :data:`WHERE`; ``None`` where they are not known.
         hashes: SHA-256 of the image files by ``image_id``, as far as they are known.
         run_id: in the MLflow at hand.
+        seen: images of the table that were seen before, as far as the manifest tells: their patient, or a copy, is in
+            train or, of test images, in train or val.
     """
 
     name: str
@@ -46,6 +49,7 @@ class FinishedRun:
     overrides: list[str] | None
     hashes: "pd.Series[str]"
     run_id: str | None
+    seen: int
 
 
 def read_run(place: Path, uri: str | None) -> FinishedRun:
@@ -73,6 +77,7 @@ def read_run(place: Path, uri: str | None) -> FinishedRun:
         overrides=_overrides(folder) if own else None,
         hashes=_hashes(manifest, table),
         run_id=_run_id(folder, uri) if own and uri else None,
+        seen=0 if manifest is None else _seen(manifest, table),
     )
 
 
@@ -123,6 +128,21 @@ def check_same_files(runs: Mapping[str, FinishedRun]) -> None:
                 f"runs: '{name}' and '{first}' are tested on different data: {len(different)} of {len(shared)} images "
                 f"have the same image_id and other files (as '{different[0]}'); compare runs on the same data"
             )
+
+
+def seen_warnings(runs: Mapping[str, FinishedRun]) -> list[str]:
+    """Say of which runs how many images were seen before; those of which it is the same share a sentence."""
+    found: dict[str, list[str]] = {}
+    for name, run in runs.items():
+        if run.seen:
+            told = f"{run.seen} of {len(run.table)} images were seen before: their patient, or a copy, is in an earlier"
+            found.setdefault(f"{told} split. The figures are flattered.", []).append(name)
+    return [f"{', '.join(names) if len(names) < len(runs) else 'All runs'}: {text}" for text, names in found.items()]
+
+
+def _seen(manifest: pd.DataFrame, table: pd.DataFrame) -> int:
+    seen = {name for split in set(table["split"].dropna()) & set(SEEN_BEFORE) for name in seen_before(manifest, split)}
+    return int(table["image_id"].isin(seen).sum())
 
 
 def _hashes(manifest: pd.DataFrame | None, table: pd.DataFrame) -> "pd.Series[str]":

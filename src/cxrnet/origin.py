@@ -7,8 +7,10 @@ from tempfile import TemporaryDirectory
 
 import pandas as pd
 
+from cxrnet.data.leaks import seen_before
 from cxrnet.data.manifest import digest, read_manifest
 from cxrnet.errors import CxrnetError
+from cxrnet.evaluation.model_card import Card, read_card
 from cxrnet.evaluation.predictions import read_predictions
 from cxrnet.models.bundle import Bundle, load_bundle
 from cxrnet.tracking.fetch import fetch_run
@@ -26,7 +28,9 @@ class Origin:
         place: what the user called it.
         run_id: of the run in MLflow; ``None`` where it isn't known.
         manifest: of the run's images, with their splits; ``None`` where none that fits the bundle lies beside it.
-        test: the run's own predictions of its test images; ``None`` where there are none.
+        test: the run's own predictions of its test images that weren't seen before; ``None`` where there are none.
+        card: of the model; ``None`` where there is none.
+        seen: test images that were seen before: their patient, or a copy, is in train or val.
     """
 
     bundle: Bundle
@@ -34,6 +38,8 @@ class Origin:
     run_id: str | None
     manifest: pd.DataFrame | None
     test: pd.DataFrame | None
+    card: Card | None
+    seen: int
 
 
 def find_origin(place: str, uri: str) -> Origin:
@@ -61,9 +67,12 @@ def _open(folder: Path, run: Path, place: str, run_id: str | None = None) -> Ori
     bundle = load_bundle(folder)
     manifest = _own_manifest(bundle, run / "manifest.parquet")
     if manifest is None:
-        return Origin(bundle, place, run_id, None, None)
-    test = read_predictions(run / "predictions.parquet").query("split == 'test'").reset_index(drop=True)
-    return Origin(bundle, place, run_id or read_record(run).get("run_id"), manifest, test if len(test) else None)
+        return Origin(bundle, place, run_id, None, None, None, 0)
+    test = read_predictions(run / "predictions.parquet").query("split == 'test'")
+    seen = test["image_id"].isin(seen_before(manifest, "test"))
+    unseen = test[~seen].reset_index(drop=True)
+    run_id = run_id or read_record(run).get("run_id")
+    return Origin(bundle, place, run_id, manifest, unseen if len(unseen) else None, read_card(run), int(seen.sum()))
 
 
 def _own_manifest(bundle: Bundle, file: Path) -> pd.DataFrame | None:

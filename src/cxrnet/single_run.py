@@ -21,7 +21,7 @@ from cxrnet.configuration import Config
 from cxrnet.data.datamodule import XrayDataModule
 from cxrnet.data.leaks import seen_before
 from cxrnet.data.manifest import digest
-from cxrnet.evaluation.model_card import write_model_card
+from cxrnet.evaluation.model_card import make_card, write_card
 from cxrnet.evaluation.report import render_report, thumbnail_verdict
 from cxrnet.models.network import Network, NetworkConfig
 from cxrnet.models.weights import LoadedWeights, load_weights
@@ -110,7 +110,7 @@ def run_once(
         config_yaml=OmegaConf.to_yaml(config),
     )
     render_report(facts, folder / "report.html")
-    write_model_card(facts, folder)
+    write_card(make_card(facts), folder)
     write_run_facts(folder, network, weights, phases, command)
     run.log_metrics(flat_metrics(results), kept.best_epoch)
     run.log_results(folder)

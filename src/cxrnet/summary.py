@@ -41,6 +41,8 @@ def say_model(network: Network, weights: LoadedWeights) -> None:
     """What model, with which weights."""
     parameters = sum(p.numel() for p in network.parameters())
     console.say("network", f"{network.config.backbone}, {parameters:,} parameters")
+    if network.config.output == "sigmoid":
+        console.say("output", f"one sigmoid: the probability of {network.config.classes[-1]}")
     console.say("weights", weights.detail if weights.pretrained else _why_random(weights))
     if weights.unused:
         console.say("not used", ", ".join(weights.unused))

@@ -37,7 +37,9 @@ def comparison(make_table):
 @pytest.fixture(scope="module")
 def files(comparison, tmp_path_factory):
     facts = {run: {"backbone": f"net_{i}", "seed": 7} for i, run in enumerate(comparison.runs)}
-    return write_comparison(comparison, facts, tmp_path_factory.mktemp("comparison") / "new")
+    return write_comparison(
+        comparison, facts, tmp_path_factory.mktemp("comparison") / "new", ["One: 9 images were seen."]
+    )
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +100,7 @@ def test_page_says_what_the_tables_say(comparison, page):
     text = re.sub(r"\s+", " ", html.unescape(re.sub("<[^>]*>", "", page.split("<body>")[1])))
     assert "3 runs on the same 60 images" in text
     assert "Research use only" in text
+    assert "One: 9 images were seen." in text
     assert NASTY in text
     for row in comparison.tests.itertuples():
         assert f"{abs(row.difference):.3f}" in text

@@ -7,12 +7,15 @@ from cxrnet.evaluation.generalisation import (
     generalisation_table,
     printed_generalisation,
     same_classes,
+    shared_classes,
     verdicts,
 )
 from cxrnet.evaluation.intervals import percentile
 from cxrnet.evaluation.metrics import evaluate, evaluate_resampled
 
+CLASSES = ("Viral Pneumonia", "Covid", "Normal")
 RESAMPLES = 400
+OVER = {"b": ["Viral Pneumonia", "Covid"], "c": list(CLASSES)}
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +34,10 @@ def external(make_table):
 def table(internal, external):
     own = same_classes(internal, external)
     return generalisation_table(
-        {"b": evaluate(own, RESAMPLES)}, {"b": evaluate(external, RESAMPLES), "c": evaluate(internal, RESAMPLES)}
+        {"b": evaluate(own, RESAMPLES, over=OVER["b"])},
+        {"b": evaluate(external, RESAMPLES, over=OVER["b"]), "c": evaluate(internal, RESAMPLES)},
+        OVER,
+        {"d": "no image is left"},
     )
 
 
@@ -91,22 +97,21 @@ def test_the_printed_table_begins_with_what_does_not_depend_on_the_mix_of_classe
     printed = printed_generalisation(table, 0.95)
     assert list(printed.rows.columns) == ["Data", "Figure", "Internal", "External", "Change"]
     groups = dict(printed.groups())
-    assert list(groups) == ["b", "c"]
+    assert list(groups) == ["b", "c", "d"]
     figures = [line[0] for line in groups["b"]]
-    assert figures[:2] == ["ROC-AUC, macro", "Accuracy"]
+    assert figures[:2] == ["ROC-AUC, macro of Viral Pneumonia, Covid alone", "Accuracy"]
     assert {"Sensitivity, Covid", "Specificity, Covid", "ROC-AUC, Covid"} <= set(figures)
     assert "F1, Covid" not in figures
     accuracy = row(table, "b", "accuracy")
     assert groups["b"][1][1] == "{internal:.3f}\n({internal_low:.3f}–{internal_high:.3f})".format(**accuracy)
     assert groups["b"][1][3].startswith(f"−{-accuracy['change']:.3f}\n(−")
-    assert groups["b"][0][2] == "n/a"
     assert "b: internal: no image is labelled Normal" in printed.note
     assert "c: no internal result is known" in printed.note
 
 
 def test_of_two_classes_each_has_the_auc_of_the_other(make_table):
     two = make_table(60, classes=("Normal", "Covid"))
-    table = generalisation_table({"a": evaluate(two, 100)}, {"a": evaluate(two, 100)})
+    table = generalisation_table({"a": evaluate(two, 100)}, {"a": evaluate(two, 100)}, {"a": ["Normal", "Covid"]}, {})
     assert "ROC-AUC, Covid" not in set(printed_generalisation(table, 0.95).rows["Figure"])
 
 
@@ -114,7 +119,9 @@ def test_the_verdict_says_whether_a_fall_is_shown(make_table):
     good, same, bad = (make_table(200, seed=seed, strength=strength) for seed, strength in ((0, 3), (1, 3), (2, 0.5)))
     results = {name: evaluate(rows, RESAMPLES) for name, rows in (("good", good), ("same", same), ("bad", bad))}
     own = {"same": results["good"], "bad": results["good"]}
-    same, bad, alone = verdicts(generalisation_table(own, {n: results[n] for n in ("same", "bad", "good")}))
+    same, bad, alone = verdicts(
+        generalisation_table(own, {n: results[n] for n in ("same", "bad", "good")}, dict.fromkeys(results, CLASSES), {})
+    )
     assert "is not shown to be a fall" in same
     assert bad.startswith("bad: ROC-AUC, macro falls by 0.")
     assert "from 0.9" in bad
@@ -122,4 +129,18 @@ def test_the_verdict_says_whether_a_fall_is_shown(make_table):
 
 
 def test_a_figure_that_cannot_be_computed_is_said_so(table):
-    assert verdicts(table)[0].startswith("b: ROC-AUC, macro can't be computed (internal: no image is labelled Normal")
+    assert verdicts(table)[2] == "d: ROC-AUC, macro can't be computed (no image is left)."
+    assert dict(printed_generalisation(table, 0.95).groups())["d"] == [["ROC-AUC, macro", "n/a", "n/a", "n/a"]]
+
+
+def test_means_are_over_the_classes_of_both_sides(table, internal, external):
+    assert shared_classes(internal, external) == shared_classes(None, external) == OVER["b"]
+    for name, part in (("roc_auc_macro", "roc_auc"), ("balanced_accuracy", "sensitivity"), ("macro_f1", "f1")):
+        mean = row(table, "b", name)
+        parts = [row(table, "b", part, label) for label in OVER["b"]]
+        assert mean["over"] == "Viral Pneumonia, Covid"
+        for side in ("internal", "external"):
+            assert mean[side] == pytest.approx(np.mean([each[side] for each in parts]))
+            assert mean[f"{side}_low"] < mean[side] <= mean[f"{side}_high"]
+    assert row(table, "b", "accuracy")["over"] == row(table, "c", "roc_auc_macro")["over"] == ""
+    assert verdicts(table)[0].startswith("b: ROC-AUC, macro of Viral Pneumonia, Covid alone falls by 0.")

@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from cxrnet.evaluation.model_card import NOT_VALIDATED, Section, write_model_card
+from cxrnet.errors import CxrnetError
+from cxrnet.evaluation.model_card import CARD, NOT_VALIDATED, Section, make_card, read_card, with_external, write_card
 from cxrnet.evaluation.wording import figure_text, interval_text, number_text
 
 
@@ -14,7 +15,7 @@ def text_of(page):
 
 @pytest.fixture
 def card(facts, tmp_path):
-    return [file.read_text(encoding="utf-8") for file in write_model_card(facts, tmp_path)]
+    return [file.read_text(encoding="utf-8") for file in write_card(make_card(facts), tmp_path)]
 
 
 def test_both_cards_say_the_same(card, facts):
@@ -42,7 +43,8 @@ def test_tables_of_the_markdown_are_tables(card):
 
 def test_external_results_take_the_place_of_the_warning(facts, tmp_path):
     external = Section("External data", ["AUC 0.71 on 500 images elsewhere."], [["", "AUC"], ["elsewhere", "0.71"]])
-    for file in write_model_card(facts, tmp_path, external):
+    write_card(make_card(facts), tmp_path / "run")
+    for file in write_card(with_external(read_card(tmp_path / "run"), external), tmp_path / "evaluation"):
         text = file.read_text(encoding="utf-8")
         assert "NOT EXTERNALLY VALIDATED" not in text
         assert text.count("AUC 0.71 on 500 images elsewhere.") == 2  # in its section and in the checklist
@@ -50,6 +52,14 @@ def test_external_results_take_the_place_of_the_warning(facts, tmp_path):
 
 def test_what_a_user_wrote_is_text(facts, tmp_path):
     named = dataclasses.replace(facts, title="<b>a|b</b>", environment={"folder": "a|b"})
-    markdown, page = (file.read_text(encoding="utf-8") for file in write_model_card(named, tmp_path))
+    markdown, page, _ = (file.read_text(encoding="utf-8") for file in write_card(make_card(named), tmp_path))
     assert "<b>a|b" not in page
     assert "| folder | a\\|b |" in markdown
+
+
+def test_a_damaged_card_is_said_and_a_missing_one_is_none(tmp_path):
+    assert read_card(tmp_path) is None
+    for text in ("{", "[]", '{"title": "x"}'):
+        (tmp_path / CARD).write_text(text)
+        with pytest.raises(CxrnetError, match=r"model_card\.json' is no model card; delete it to evaluate without one"):
+            read_card(tmp_path)

@@ -109,6 +109,10 @@ def test_test_images_are_never_looked_at(make_table) -> None:
         ({"youden": False}, "is no rule"),
         ({"youden": True, "specificity": 0.9}, "is no rule"),
         ({}, "is no rule"),
+        ("precision >= 0.9", "'precision >= 0.9' is no rule; give one of .* 'specificity >= 0.99'"),
+        ("specificity >= 1.5", "is no rule"),
+        ("specificity >= e-e", "is no rule"),
+        ("specificity > 0.9", "is no rule"),
         (0, "operating_points.Covid: 0 is no threshold"),
         (None, "operating_points.Covid: None is no threshold"),
     ],
@@ -116,6 +120,12 @@ def test_test_images_are_never_looked_at(make_table) -> None:
 def test_what_is_no_rule_is_refused(rule, message) -> None:
     with pytest.raises(CxrnetError, match=message):
         check_policy({"Covid": rule}, CLASSES)
+
+
+def test_a_rule_in_words_is_the_same_rule() -> None:
+    for figure in ("sensitivity", "specificity"):
+        for words in (f"{figure} >= 0.99", f" {figure}>=.99 "):
+            assert check_policy({"Covid": words}, CLASSES) == check_policy({"Covid": {figure: 0.99}}, CLASSES)
 
 
 def test_a_policy_for_unknown_or_all_classes_is_refused() -> None:
@@ -161,3 +171,8 @@ def test_a_rule_that_is_met_and_worthless_is_said() -> None:
     for rule, said in (({"specificity": 1}, "no image of sick is found"), ({"sensitivity": 1}, "every other image is")):
         sentences = threshold_sentences(table, {"sick": rule}, choose_thresholds(table, {"sick": rule}))
         assert said in sentences[-1]
+
+
+def test_a_list_is_no_policy():
+    with pytest.raises(CxrnetError, match=r"operating_points: \['Covid'\] is no mapping; give thresholds by class"):
+        check_policy(["Covid"], ("Covid", "Normal"))

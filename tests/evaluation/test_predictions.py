@@ -3,6 +3,7 @@ import pandas as pd
 import pytest
 
 from cxrnet.errors import CxrnetError
+from cxrnet.evaluation.metrics import evaluate
 from cxrnet.evaluation.predictions import (
     ROW_COLUMNS,
     classes_of,
@@ -10,6 +11,7 @@ from cxrnet.evaluation.predictions import (
     make_predictions,
     probabilities_of,
     read_predictions,
+    softmax,
     write_predictions,
 )
 
@@ -62,8 +64,8 @@ def test_what_a_bootstrap_and_subgroups_need_comes_along_where_the_data_have_it(
 
 def _broken(table, how):
     match how:
-        case "column":
-            return table.drop(columns=["source"])
+        case "image_id" | "label" | "predicted" as column:
+            return table.drop(columns=[column])
         case "logits":
             return table.drop(columns=["logit_Covid"])
         case "classes":
@@ -78,9 +80,11 @@ def _broken(table, how):
             return table.assign(prob_Covid=np.nan)
         case "negative":
             return table.assign(prob_Covid=-0.5, prob_Normal=0.5, **{"prob_Viral Pneumonia": 1.0})
-        case "label":
+        case "empty logit":
+            return table.assign(logit_Covid=table["logit_Covid"].mask(table.index == 2))
+        case "unknown label":
             return table.assign(label="COVID")
-        case "predicted":
+        case "unknown call":
             return table.assign(predicted="COVID")
         case "not called":
             return table.assign(predicted=pd.NA)
@@ -90,16 +94,19 @@ def _broken(table, how):
 @pytest.mark.parametrize(
     ("how", "message"),
     [
-        ("column", "column source missing"),
-        ("logits", "column logit_Covid missing.*write log"),
+        ("image_id", "column image_id missing; add a name for each image"),
+        ("label", "column label missing; add the class of each image, empty where the truth is not known"),
+        ("predicted", "column predicted missing; add the class that each image was called"),
+        ("logits", "column logit_Covid missing; give the logits of all 3 classes, or of none"),
+        ("empty logit", "a logit is empty in 1 of 5 rows"),
         ("classes", "0 prob_<class> columns"),
         ("duplicate", "image_id 'test/0000.png' stands in more than one row"),
         ("no id", "image_id is empty in 1 of 5 rows"),
         ("sum", r"image 'test/0000.png' are not a distribution .*sum 1.01; 5 of 5 rows"),
-        ("nan", "sum nan.*lower the learning rate"),
+        ("nan", r"sum nan; 5 of 5 rows.*nan: a cell is empty\)$"),
         ("negative", "smallest -0.5"),
-        ("label", "label 'COVID' is not one of the classes Viral Pneumonia, Covid, Normal"),
-        ("predicted", "predicted 'COVID' is not one of the classes"),
+        ("unknown label", "label 'COVID' is not one of the classes Viral Pneumonia, Covid, Normal"),
+        ("unknown call", "predicted 'COVID' is not one of the classes"),
         ("not called", "column predicted is empty in 5 of 5 rows"),
     ],
 )
@@ -111,10 +118,23 @@ def test_a_bad_table_is_one_clear_line(make_table, tmp_path, how, message):
     assert str(tmp_path / "p.parquet") in str(caught.value)
 
 
-def test_text_in_a_probability_is_reported_by_image(make_table, tmp_path):
-    make_table(n=5).assign(prob_Covid="high").to_csv(tmp_path / "p.csv", index=False)
-    with pytest.raises(CxrnetError, match="sum nan"):
+@pytest.mark.parametrize("column", ["prob_Covid", "logit_Covid"])
+def test_text_is_no_number(make_table, tmp_path, column):
+    make_table(n=5).assign(**{column: "high"}).to_csv(tmp_path / "p.csv", index=False)
+    with pytest.raises(CxrnetError, match=f"p.csv: column {column} holds 'high' .5 of 5 rows., which is no number"):
         read_predictions(tmp_path / "p.csv")
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".csv"])
+def test_another_program_need_not_know_our_columns(make_table, tmp_path, suffix):
+    table = make_table(n=6)
+    bare = table[["image_id", "label", "predicted", *(name for name in table if name.startswith("prob_"))]].copy()
+    bare.loc[0, ["prob_Viral Pneumonia", "prob_Covid", "prob_Normal"]] = [0.0, 1.0, 0.0]
+    write_predictions(bare, tmp_path / f"p{suffix}")
+    again = read_predictions(tmp_path / f"p{suffix}")
+    np.testing.assert_allclose(softmax(logits_of(again)), probabilities_of(bare), atol=1e-6)
+    assert again[["path", "split", "source", "patient_id"]].isna().all(axis=None)
+    assert evaluate(again)["accuracy"] == evaluate(bare)["accuracy"]
 
 
 def test_a_file_that_is_no_table(tmp_path):

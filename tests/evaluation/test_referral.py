@@ -44,11 +44,12 @@ def test_certainty_is_that_of_the_call(make_table) -> None:
 def test_text_says_how_the_error_falls() -> None:
     half, most = referral_text(risk_coverage(CONFIDENCE, CORRECT), [0.5, 0.3])
     assert half == (
-        "Where a reader takes the 50 % of images whose call is least certain, 0.0 % of the other 2 calls are wrong, "
-        "50.0 % of all 4 without."
+        "Where a reader takes the 50 % of images whose call is least certain, "
+        "0.0 % (0 of 2, 95 % interval 0.0 to 65.8 %) of the other calls are wrong, "
+        "50.0 % (2 of 4, 95 % interval 15.0 to 85.0 %) of all without."
     )
     assert "30 %" in most
-    assert "0.0 % of the other 2 calls" in most
+    assert "0.0 % (0 of 2," in most
     (tied,) = referral_text(risk_coverage(np.full(4, 0.9), CORRECT), [0.1])
     assert tied.endswith("none is left: too many are of equal certainty.")
 
@@ -56,7 +57,7 @@ def test_text_says_how_the_error_falls() -> None:
 def test_a_share_that_is_a_whole_number_of_images_is_taken_exactly() -> None:
     curve = risk_coverage(np.arange(1, 101) / 100, np.ones(100, bool))
     for share, left in ((0.1, 90), (0.3, 70), (0.7, 30), (0.9, 10)):
-        assert f"of the other {left} calls" in referral_text(curve, [share])[0]
+        assert f"(0 of {left}," in referral_text(curve, [share])[0]
 
 
 def test_no_images_and_no_share_are_refused() -> None:

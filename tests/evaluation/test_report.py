@@ -11,8 +11,8 @@ from cxrnet.evaluation.metrics import evaluate
 from cxrnet.evaluation.report import render_report, thumbnail_verdict
 from cxrnet.evaluation.temperature import Temperature
 
-# Two curves of the training, four figures of each split, its reliability, what is acted on, and who goes to a reader.
-SHOWN = 2 + 2 * 4 + 2 + 1 + 1
+# Two curves of the training, four figures of each split, its reliability, a decision curve a class, the referral.
+SHOWN = 2 + 2 * 4 + 2 + 3 + 1
 
 
 @pytest.fixture
@@ -84,7 +84,8 @@ def test_page_answers_what_a_radiologist_asks(page, facts):
     assert places == sorted(places)
     low, high = facts.metrics["test"]["accuracy"]["interval"]
     assert f"{low:.2f} to {high:.2f}" in text
-    assert analysis.triage["Normal"][0] not in text  # only the class with a threshold is acted on
+    # The class with a threshold comes first, but every class is weighed.
+    assert text.find(analysis.triage["Covid"][0]) < text.find(analysis.triage["Normal"][0])
 
 
 def test_page_says_why_there_is_no_threshold_temperature_or_group(facts, tmp_path):
@@ -129,6 +130,16 @@ def test_gaps_are_shown_with_their_reason(facts, make_table, tmp_path):
     assert '<abbr title="no image is labelled Viral Pneumonia">n/a</abbr>' in page
     assert "n/a: no image is labelled Viral Pneumonia." in page
     assert "nan" not in re.sub('base64,[^"]*', "", page)
+
+
+def test_page_says_how_intervals_are_made_and_why_a_figure_has_none(facts, make_table, tmp_path):
+    table = make_table(labels=["Covid", *["Normal", "Viral Pneumonia"] * 10])  # one image of Covid
+    metrics = evaluate(table, resamples=100)
+    render_report(dataclasses.replace(facts, metrics={"test": metrics}), tmp_path / "report.html")
+    page = html.unescape((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert "95 % intervals: bootstrap of patients, within strata of labels; where resamples say nothing, Wils" in page
+    assert re.search(r"No interval: [^<]*PR-AUC of Covid: all images labelled Covid are of one patient", page)
+    assert re.search(r"No interval: [^<]*PR-AUC, macro \(Network\)[^<]*: all images labelled Covid are of one", page)
 
 
 def test_without_test_images_the_page_says_so(facts, tmp_path):

@@ -67,6 +67,7 @@ def test_everything_a_run_promises_is_in_its_folder(trained):
         "risk_coverage.png",
         "MODEL_CARD.md",
         "model_card.html",
+        "model_card.json",
         "confusion_matrix.png",
         "accuracy_curve.png",
         "loss_curve.png",

@@ -81,8 +81,17 @@ def test_the_fall_stands_beside_the_internal_result(evaluated, run):
     assert row["change"] == pytest.approx(row["external"] - row["internal"])
     assert row["change_low"] < row["change"] < row["change_high"]
     (gap,) = table[(table["data"] == "north") & (table["metric"] == "roc_auc_macro")].to_dict("records")
-    assert "external: no image is labelled Viral Pneumonia" in gap["reason"]
+    assert (gap["over"], gap["change"] == gap["change"]) == ("Covid, Normal", True)
     assert "The fall (95% intervals)" in done.stdout
+
+
+def test_the_model_card_says_what_came_of_it(evaluated, run):
+    folder, _ = evaluated
+    assert "NOT EXTERNALLY VALIDATED" in (run / "MODEL_CARD.md").read_text()
+    for name in ("MODEL_CARD.md", "model_card.html"):
+        card = (folder / name).read_text()
+        assert "NOT EXTERNALLY VALIDATED" not in card
+        assert card.count("ROC-AUC, macro of Covid, Normal alone") >= 2  # in its section and in the checklist
 
 
 def test_mlflow_has_it_as_a_run_of_its_own(evaluated, run, workplace):

@@ -70,13 +70,13 @@ def test_another_layout_leaves_nothing(script, address, tmp_path):
     assert not list(root.parent.iterdir())
 
 
-def test_what_an_interrupted_download_left_is_replaced(script, address, tmp_path):
-    root = tmp_path / "covid_chestxray"
-    (tmp_path / "covid_chestxray.partial").mkdir()
-    (tmp_path / "covid_chestxray.partial" / "half").touch()
-    script.download("covid_chestxray", chestxray(script, address), root)
-    assert not (root / "half").exists()
-    assert not (tmp_path / "covid_chestxray.partial").exists()
+def test_a_folder_of_the_user_beside_it_is_left_alone(script, address, tmp_path):
+    theirs = tmp_path / "covid_chestxray.partial" / "notes.txt"
+    theirs.parent.mkdir()
+    theirs.touch()
+    script.download("covid_chestxray", chestxray(script, address), tmp_path / "covid_chestxray")
+    assert {path.name for path in tmp_path.iterdir()} == {"covid_chestxray", "covid_chestxray.partial", "origin"}
+    assert theirs.exists()
 
 
 def test_an_existing_folder_is_left_as_it_is(script, address, tmp_path):

@@ -3,7 +3,7 @@
 What a call is worth, whether a probability can be believed, who is sent to a reader, and for whom the figures hold.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from cxrnet.evaluation.bootstrap import units_of
 from cxrnet.evaluation.calibration import brier_decomposition, reliability_table, top_label
 from cxrnet.evaluation.calibration_figures import reliability_diagram
 from cxrnet.evaluation.decision_curve import decision_curve
@@ -41,6 +42,7 @@ class Analysis:
         referral: what sending images to a reader does, in sentences.
         subgroups: one row a group and class; empty where the table tells of no groups.
         warnings: about the subgroups.
+        unit: what the intervals draw: ``patient``, ``group of copies`` or ``image``.
     """
 
     predictive: dict[str, pd.DataFrame]
@@ -53,9 +55,10 @@ class Analysis:
     referral: list[str]
     subgroups: pd.DataFrame
     warnings: list[str]
+    unit: str
 
 
-def evaluator(settings: Mapping[str, Any]) -> Callable[[pd.DataFrame], Evaluation]:
+def evaluator(settings: Mapping[str, Any]) -> "partial[Evaluation]":
     """Return :func:`cxrnet.evaluation.metrics.evaluate` as the group ``evaluation`` of the configuration has it."""
     return partial(evaluate, resamples=settings["resamples"], seed=settings["seed"], level=settings["level"])
 
@@ -98,6 +101,7 @@ def analyse(
         referral=referral_text(risk, settings["referral"]["shares"]),
         subgroups=subgroups,
         warnings=warnings,
+        unit=units_of(predictions).kind,
     )
 
 

@@ -7,7 +7,7 @@ Artificial Intelligence 6(4), 2024, e240300 (doi:10.1148/ryai.240300); the items
 from dataclasses import dataclass
 
 from cxrnet.evaluation.facts import RunFacts
-from cxrnet.evaluation.wording import HEADLINE, figure_text
+from cxrnet.evaluation.wording import HEADLINE, class_figures, figure_text, interval_gaps, interval_method
 
 OPEN = "OPEN: for a person to write"
 
@@ -69,14 +69,9 @@ class ClaimItem:
     """What the run answers; None where a person must."""
 
 
-def claim_items(facts: RunFacts, external: str | None) -> list[ClaimItem]:
-    """Fill in the checklist.
-
-    Args:
-        facts: of the run.
-        external: the result on external data in a sentence; None where there is none.
-    """
-    answers = {**_of_methods(facts), **_of_results(facts), 33: external or "not done"}
+def claim_items(facts: RunFacts) -> list[ClaimItem]:
+    """Fill in the checklist of a run, whose model has seen no external data yet."""
+    answers = {**_of_methods(facts), **_of_results(facts), 33: "not done"}
     return [ClaimItem(number, wording, answers.get(number) or None) for number, wording in enumerate(ITEMS, start=1)]
 
 
@@ -98,9 +93,16 @@ def _of_methods(facts: RunFacts) -> dict[int, str]:
         27: "none: one network",
         28: "; ".join(HEADLINE.values()) + "; of each class sensitivity, specificity, PPV, NPV, F1, ROC-AUC, PR-AUC; "
         "ECE, Brier score",
-        29: f"{100 * facts.level:g} % intervals: bootstrap of patients (of groups of copies or images where patients "
-        "aren't known), within strata of labels",
+        29: _uncertainty(facts),
     }
+
+
+def _uncertainty(facts: RunFacts) -> str:
+    result = facts.metrics[facts.headline]
+    missing = interval_gaps((HEADLINE[key], result[key]) for key in HEADLINE)  # type: ignore[literal-required]
+    missing += interval_gaps(class_figures(result))
+    method = interval_method(result, facts.level, facts.analyses[facts.headline].unit)
+    return "; no interval: ".join([method, *(["; ".join(missing)] if missing else [])])
 
 
 def _of_results(facts: RunFacts) -> dict[int, str]:

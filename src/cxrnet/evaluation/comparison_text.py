@@ -1,5 +1,6 @@
 """What a comparison says in words, computed from its numbers."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -21,12 +22,12 @@ class Text:
     """What a reader must know before the numbers, a sentence each."""
 
 
-def text_of(comparison: Comparison) -> Text:
-    """Say what a comparison found."""
+def text_of(comparison: Comparison, warnings: Sequence[str] = ()) -> Text:
+    """Say what a comparison found; ``warnings`` about the runs come before those about the numbers."""
     return Text(
         title=f"{len(comparison.runs)} runs on the same {grouped(comparison.n)} images",
         verdict=_verdict(comparison),
-        warnings=_warnings(comparison),
+        warnings=[*warnings, *_warnings(comparison)],
     )
 
 

@@ -1,7 +1,7 @@
 """A comparison as files: CSV, Markdown, LaTeX, figures and one page."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from cxrnet.evaluation.comparison import Comparison
@@ -31,13 +31,16 @@ LATEX = str.maketrans(
 )
 
 
-def write_comparison(comparison: Comparison, facts: Facts, folder: Path) -> dict[str, Path]:
+def write_comparison(
+    comparison: Comparison, facts: Facts, folder: Path, warnings: Sequence[str] = ()
+) -> dict[str, Path]:
     """Write everything a comparison found, each file whole or not at all.
 
     Args:
         comparison: what was found.
         facts: of each run, plain values; may be empty.
         folder: where to write; made where it is missing.
+        warnings: about the runs, which their predictions don't tell, a sentence each.
 
     Returns:
         Name to file: ``page`` (``comparison.html``), ``markdown`` (``comparison.md``), ``latex`` (``comparison.tex``),
@@ -56,7 +59,7 @@ def write_comparison(comparison: Comparison, facts: Facts, folder: Path) -> dict
         for name, rows in numbers.items()
     }
     pictures = save_comparison_figures(comparison, folder)
-    text = text_of(comparison)
+    text = text_of(comparison, warnings)
     shared = {name: fact_text(name, value) for name, value in shared_facts(facts).items()}
     return {
         "page": render_page(

@@ -12,8 +12,9 @@ import pandas as pd
 
 from cxrnet.evaluation.comparison_tables import Table
 from cxrnet.evaluation.intervals import Interval, of_mean
-from cxrnet.evaluation.metrics import Evaluation, Metric, flat
-from cxrnet.evaluation.weighted import Key
+from cxrnet.evaluation.metrics import Evaluation, Metric, flat, gap
+from cxrnet.evaluation.predictions import classes_of
+from cxrnet.evaluation.weighted import MEANS, Key
 from cxrnet.evaluation.wording import HEADLINE, PER_CLASS
 
 LEADING = "roc_auc_macro"
@@ -33,23 +34,44 @@ def same_classes(internal: pd.DataFrame, external: pd.DataFrame) -> pd.DataFrame
     return internal[internal["label"].isin(external["label"].unique())].reset_index(drop=True)
 
 
-def generalisation_table(internal: Mapping[str, Evaluation], external: Mapping[str, Evaluation]) -> pd.DataFrame:
+def shared_classes(internal: pd.DataFrame | None, external: pd.DataFrame) -> list[str]:
+    """Name the classes, in order, of which both have images: those that macro figures can be compared over.
+
+    Args:
+        internal: predictions; ``None`` where there are none.
+        external: predictions.
+    """
+    sides = [external] if internal is None else [internal, external]
+    return [name for name in classes_of(external) if all((side["label"] == name).any() for side in sides)]
+
+
+def generalisation_table(
+    internal: Mapping[str, Evaluation],
+    external: Mapping[str, Evaluation],
+    over: Mapping[str, Sequence[str]],
+    gaps: Mapping[str, str],
+) -> pd.DataFrame:
     """Put the figures on every external data set beside those on the internal test images.
 
     Args:
         internal: by data set, the figures on the internal test images that it is compared with; a data set without any
             is compared with nothing.
         external: by data set.
+        over: by data set, the classes that its macro figures are means over.
+        gaps: by data set that has no result, why; its leading figure alone gets a row.
 
     Returns:
         One row a data set and figure: ``data, class, metric`` (``sensitivity``; ``class`` is empty for what holds for
-        all), then ``<part>, <part>_low, <part>_high`` for the parts ``internal``, ``external`` and ``change``, which is
-        external minus internal, ``internal_n, external_n``, and ``reason``, why something of it is missing.
+        all), ``over``, the classes of a mean that is over some of them alone, else empty, ``<part>, <part>_low,
+        <part>_high`` for the parts ``internal``, ``external`` and ``change``, which is external minus internal,
+        ``internal_n, external_n``, and ``reason``, why something of it is missing.
     """
     rows = []
     for data, evaluation in external.items():
         own = {key: metric for _, key, metric in flat(internal[data])} if data in internal else {}
-        rows += [_row(data, key, own.get(key), metric) for _, key, metric in flat(evaluation)]
+        some = ", ".join(over[data]) if len(over[data]) < len(evaluation["per_class"]) else ""
+        rows += [_row(data, key, some, own.get(key), metric) for _, key, metric in flat(evaluation)]
+    rows += [_row(data, ("", LEADING), "", None, gap(why)) | {"reason": why} for data, why in gaps.items()]
     return pd.DataFrame(rows)
 
 
@@ -63,9 +85,9 @@ def change_interval(internal: Metric, external: Metric) -> Interval | None:
     return low, high
 
 
-def _row(data: str, key: Key, internal: Metric | None, external: Metric) -> dict[str, object]:
+def _row(data: str, key: Key, over: str, internal: Metric | None, external: Metric) -> dict[str, object]:
     label, metric = key
-    row: dict[str, object] = {"data": data, "class": label, "metric": metric}
+    row: dict[str, object] = {"data": data, "class": label, "metric": metric, "over": over if metric in MEANS else ""}
     for part, figure in (("internal", internal), ("external", external)):
         row |= _cells(part, figure["value"] if figure else None, figure.get("interval") if figure else None)
     change, ends = None, None
@@ -97,7 +119,8 @@ def printed_generalisation(table: pd.DataFrame, level: float) -> Table:
         table: from :func:`generalisation_table`.
         level: of its intervals.
     """
-    titles = [_title(str(row["metric"]), row["class"], table["class"].nunique() - 1) for _, row in table.iterrows()]
+    classes = len(set(table["class"]) - {""})
+    titles = [_title(row, classes) for _, row in table.iterrows()]
     shown = table.assign(title=titles).dropna(subset="title")
     place, order = pd.factorize(shown["data"])[0], list(_PRINTED)
     rank = [order.index(metric) if metric in order else len(order) for metric in shown["metric"]]
@@ -109,7 +132,8 @@ def printed_generalisation(table: pd.DataFrame, level: float) -> Table:
     reasons = dict.fromkeys(f"{row['data']}: {row['reason']}" for _, row in shown.iterrows() if row["reason"])
     note = (
         f"Each figure with its {level:.0%} interval. Internal: the bundle's own test images of the classes that the "
-        "external data have. Change: external minus internal. Accuracy, F1, log loss, Brier score and ECE depend "
+        "external data have, without those whose patient, or a copy, is in train or val. Change: external minus "
+        "internal. Accuracy, F1, log loss, Brier score and ECE depend "
         "on the mix of classes, which the data sets don't share; ROC-AUC, sensitivity, specificity and balanced "
         "accuracy don't."
     )
@@ -120,8 +144,9 @@ def printed_generalisation(table: pd.DataFrame, level: float) -> Table:
 
 def verdicts(table: pd.DataFrame) -> list[str]:
     """What becomes of the leading figure on each data set, a sentence each."""
-    title = HEADLINE[LEADING]
-    return [_verdict(str(row["data"]), title, row) for _, row in table[table["metric"] == LEADING].iterrows()]
+    return [
+        _verdict(str(row["data"]), str(_title(row, 0)), row) for _, row in table[table["metric"] == LEADING].iterrows()
+    ]
 
 
 def _verdict(data: str, title: str, row: pd.Series) -> str:
@@ -136,10 +161,12 @@ def _verdict(data: str, title: str, row: pd.Series) -> str:
     return f"{data}: {title} goes {between}; the change of {_inline(row, 'change')} is not shown to be a fall."
 
 
-def _title(metric: str, label: str, classes: int) -> str | None:
+def _title(row: pd.Series, classes: int) -> str | None:
     """Name of a figure that is printed; of two classes each has the AUC of the other."""
+    metric, label = str(row["metric"]), row["class"]
     if not label:
-        return _PRINTED.get(metric)
+        over = f" of {row['over']} alone" if row["over"] else ""
+        return f"{_PRINTED[metric]}{over}" if metric in _PRINTED else None
     if metric not in _PRINTED_PER_CLASS or (metric == "roc_auc" and classes == 2):
         return None
     return f"{PER_CLASS[metric]}, {label}"

@@ -64,7 +64,13 @@ def gap(reason: str) -> Metric:
     return {"value": None, "n": 0, "reason": reason}
 
 
-def evaluate(predictions: pd.DataFrame, resamples: int = 0, seed: int = 0, level: float = LEVEL) -> Evaluation:
+def evaluate(
+    predictions: pd.DataFrame,
+    resamples: int = 0,
+    seed: int = 0,
+    level: float = LEVEL,
+    over: Sequence[str] | None = None,
+) -> Evaluation:
     """Compute every figure of one split, with intervals.
 
     An interval holds for other patients in the same mix of classes: the split of a data set says nothing of how many
@@ -75,22 +81,28 @@ def evaluate(predictions: pd.DataFrame, resamples: int = 0, seed: int = 0, level
         resamples: of the bootstrap; 0 for no intervals.
         seed: of the bootstrap; the same one gives the same intervals.
         level: of the intervals.
+        over: classes that macro figures are means over; ``None`` for all.
 
     Returns:
         Plain Python values, ready for JSON. AUCs are one-vs-rest; ``pr_auc`` is the average precision. Macro
-        figures are means over all classes, and have no value when one class has none.
+        figures have no value when one of their classes has none.
 
     Raises:
         CxrnetError: there are no rows, labels are missing, or ``resamples`` or ``level`` won't do.
     """
     if resamples:
-        return evaluate_resampled(predictions, units_of(predictions), resamples, seed, level)[0]
-    rows = rows_of(predictions)
+        return evaluate_resampled(predictions, units_of(predictions), resamples, seed, level, over)[0]
+    rows = rows_of(predictions, over)
     return _nested(_metrics(rows, _figures_of(rows)))
 
 
 def evaluate_resampled(
-    predictions: pd.DataFrame, units: Units, resamples: int, seed: int, level: float = LEVEL
+    predictions: pd.DataFrame,
+    units: Units,
+    resamples: int,
+    seed: int,
+    level: float = LEVEL,
+    over: Sequence[str] | None = None,
 ) -> tuple[Evaluation, Figures]:
     """Compute every figure of one split, and every figure of each resample.
 
@@ -103,6 +115,7 @@ def evaluate_resampled(
         resamples: as there, more than 0.
         seed: as there.
         level: as there.
+        over: as there.
 
     Returns:
         The figures with intervals, and by class and name what they are in each resample, ``(resamples,)``, NaN where
@@ -110,7 +123,7 @@ def evaluate_resampled(
     """
     if not 0 < level < 1:
         raise CxrnetError(f"level: {level} is no share of intervals; give a number between 0 and 1, as 0.95")
-    rows = rows_of(predictions)
+    rows = rows_of(predictions, over)
     values, drawn = (
         _figures_of(rows),
         bootstrap(units, lambda weights: weighted_figures(rows, weights), resamples, seed),
@@ -121,10 +134,10 @@ def evaluate_resampled(
     return _nested(metrics), drawn
 
 
-def rows_of(predictions: pd.DataFrame) -> Rows:
+def rows_of(predictions: pd.DataFrame, over: Sequence[str] | None = None) -> Rows:
     """Prepare a table for :func:`cxrnet.evaluation.weighted.weighted_figures`; raises as :func:`evaluate`."""
     codes, called = label_codes(predictions), _codes(predictions, "predicted")
-    return make_rows(classes_of(predictions), codes, called, probabilities_of(predictions))
+    return make_rows(classes_of(predictions), codes, called, probabilities_of(predictions), over)
 
 
 def flat(evaluation: Evaluation) -> Iterator[tuple[str, Key, Metric]]:
@@ -180,7 +193,7 @@ def _reason(rows: Rows, key: Key, values: Figures) -> str:
     """Why a figure has no value."""
     label, figure = key
     if figure in MEANS:
-        parts = [(label, MEANS[figure]) for label in rows.classes]
+        parts = [(rows.classes[place], MEANS[figure]) for place in rows.over]
         return next(_reason(rows, part, values) for part in parts if np.isnan(values[part][0]))
     if not rows_behind(rows, (label, "sensitivity")).any():
         return f"no image is labelled {label}"

@@ -4,10 +4,12 @@
 for Model Reporting", FAT* 2019.
 """
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from cxrnet.errors import CxrnetError
 from cxrnet.evaluation.claim import OPEN, claim_items
 from cxrnet.evaluation.facts import RunFacts
 from cxrnet.evaluation.metrics import Evaluation, Metric
@@ -17,6 +19,10 @@ from cxrnet.evaluation.subgroups import FIGURES
 from cxrnet.evaluation.wording import HEADLINE, PER_CLASS, SPLIT_NAMES, figure_text, grouped
 
 NOT_VALIDATED = "NOT EXTERNALLY VALIDATED: every figure on this card is of images from the data set of the training."
+EXTERNAL, CLAIM = "External data", "CLAIM 2024 checklist"
+CLAIM_EXTERNAL = "33"
+"""The item of the checklist on external data."""
+CARD = "model_card.json"
 USES = (
     "Meant for research on methods that read chest radiographs: to measure them and to compare them.",
     "Must not be used to diagnose, to triage patients, or to rule a disease out: it is no medical device.",
@@ -40,22 +46,75 @@ class Section:
     rows: Sequence[Sequence[str]] = ()
 
 
-def write_model_card(facts: RunFacts, folder: Path, external: Section | None = None) -> list[Path]:
-    """Write the card as Markdown and as one HTML file; return both.
+@dataclass(frozen=True)
+class Card:
+    """A model card in words, as an evaluation on other data reads it again.
+
+    Attributes:
+        title: of the run.
+        summary: one or two sentences.
+        created: date and time of the run, as a person reads it.
+        sections: in the order of reading.
+    """
+
+    title: str
+    summary: str
+    created: str
+    sections: Sequence[Section]
+
+
+def make_card(facts: RunFacts) -> Card:
+    """Make the card of a run, whose model has seen no external data yet."""
+    return Card(facts.title, facts.summary, facts.created, _sections(facts))
+
+
+def with_external(card: Card, external: Section) -> Card:
+    """Say on a card what came of external data, where it said that there were none.
 
     Args:
-        facts: of the run.
-        folder: where to write.
-        external: the result on external data, its first sentence the gist; None where there is none.
+        card: of the run.
+        external: the result, its first sentence the gist.
     """
-    sections = card_sections(facts, external)
+    return replace(card, sections=[_with_external(section, external) for section in card.sections])
+
+
+def _with_external(section: Section, external: Section) -> Section:
+    if section.title == EXTERNAL:
+        return replace(external, title=EXTERNAL)
+    if section.title != CLAIM:
+        return section
+    return replace(
+        section,
+        rows=[[*row[:2], external.sentences[0]] if row[0] == CLAIM_EXTERNAL else row for row in section.rows],
+    )
+
+
+def write_card(card: Card, folder: Path) -> list[Path]:
+    """Write a card as Markdown, as one HTML file, and as JSON for :func:`read_card`; return all three."""
     return [
-        write_text(folder / "MODEL_CARD.md", markdown_card(facts, sections)),
-        render_page("model_card.html.j2", folder / "model_card.html", facts=facts, sections=sections, open=OPEN),
+        write_text(folder / "MODEL_CARD.md", markdown_card(card)),
+        render_page("model_card.html.j2", folder / "model_card.html", card=card, open=OPEN),
+        write_text(folder / CARD, json.dumps(asdict(card), indent=2, ensure_ascii=False) + "\n"),
     ]
 
 
-def card_sections(facts: RunFacts, external: Section | None) -> list[Section]:
+def read_card(folder: Path) -> Card | None:
+    """Read the card of a run; ``None`` where there is none.
+
+    Raises:
+        CxrnetError: the file is damaged.
+    """
+    file = folder / CARD
+    if not file.is_file():
+        return None
+    try:
+        known = json.loads(file.read_text(encoding="utf-8"))
+        return Card(**{**known, "sections": [Section(**section) for section in known["sections"]]})
+    except (ValueError, TypeError, KeyError) as error:
+        raise CxrnetError(f"bundle: '{file}' is no model card; delete it to evaluate without one") from error
+
+
+def _sections(facts: RunFacts) -> list[Section]:
     """Put the parts of the card together, in the order of reading."""
     headline = SPLIT_NAMES[facts.headline].lower()
     analysis, methods = facts.analyses[facts.headline], facts.methods
@@ -74,18 +133,16 @@ def card_sections(facts: RunFacts, external: Section | None) -> list[Section]:
         Section(f"Each class against the rest, {headline} images", (), _classes(facts.metrics[facts.headline])),
         Section("What a call is worth", [text for name in weighed(facts) for text in analysis.triage[name]]),
         Section("Subgroups", analysis.warnings or _no_groups(facts), _subgroups(facts)),
-        Section("External data", external.sentences, external.rows)
-        if external
-        else Section("External data", [NOT_VALIDATED]),
-        Section("CLAIM 2024 checklist", (), _claim(facts, external)),
+        Section(EXTERNAL, [NOT_VALIDATED]),
+        Section(CLAIM, (), _claim(facts)),
         Section("How to reproduce it", [facts.command], [["", ""], *map(list, facts.environment.items())]),
     ]
 
 
-def markdown_card(facts: RunFacts, sections: Sequence[Section]) -> str:
+def markdown_card(card: Card) -> str:
     """Write the card as Markdown."""
-    parts = [f"# Model card: {facts.title}", f"{facts.summary} {facts.created}."]
-    for section in sections:
+    parts = [f"# Model card: {card.title}", f"{card.summary} {card.created}."]
+    for section in card.sections:
         parts.append(f"## {section.title}")
         if section.sentences:
             parts.append("\n".join(f"- {text}" for text in section.sentences))
@@ -157,6 +214,6 @@ def _figures(row: dict[str, Metric]) -> list[str]:
     return [figure_text(row[name]) for name in FIGURES]
 
 
-def _claim(facts: RunFacts, external: Section | None) -> list[list[str]]:
-    items = claim_items(facts, external.sentences[0] if external else None)
+def _claim(facts: RunFacts) -> list[list[str]]:
+    items = claim_items(facts)
     return [["Item", "Asks for", "Answer"], *([str(item.number), item.wording, item.answer or OPEN] for item in items)]

@@ -5,6 +5,7 @@
       COVID: {sensitivity: 0.95}   the most specific threshold with a sensitivity of 0.95 or more
       COVID: {youden: true}        the largest sensitivity + specificity (Youden 1950); of equals, the most sensitive
       COVID: 0.7                   this threshold
+      COVID: specificity >= 0.99   a rule in words, the same as {specificity: 0.99}
 
 A rule is met to the letter on the validation images or refused, never replaced. A threshold lies halfway between two
 neighbouring probabilities. With several classes the rules are met in their order, as
@@ -12,6 +13,7 @@ neighbouring probabilities. With several classes the rules are met in their orde
 the second.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +29,7 @@ from cxrnet.evaluation.validation import validation_codes
 
 FloatArray = npt.NDArray[np.float64]
 KEY = "operating_points"
+WORDED = re.compile(r"\s*(sensitivity|specificity)\s*>=\s*([0-9.eE+-]+)\s*")
 
 
 @dataclass(frozen=True)
@@ -56,26 +59,38 @@ def check_policy(policy: Mapping[str, Any], classes: Sequence[str]) -> dict[str,
         The same in the same order, read.
 
     Raises:
-        CxrnetError: a class is unknown, a rule or a threshold is none, or every class has one.
+        CxrnetError: it is no mapping, a class is unknown, a rule or a threshold is none, or every class has one.
     """
-    read = {name: _rule(name, given) if isinstance(given, Mapping) else given for name, given in policy.items()}
+    if not isinstance(policy, Mapping):
+        raise CxrnetError(f"{KEY}: {policy} is no mapping; give thresholds by class, as {{covid: 0.7}}")
+    read = {name: _rule(name, given) if isinstance(given, Mapping | str) else given for name, given in policy.items()}
     # Any threshold can stand for a rule here: what is left to check are names and plain thresholds.
     check_operating_points({name: 1.0 if isinstance(rule, Rule) else rule for name, rule in read.items()}, classes)
     return {name: rule if isinstance(rule, Rule) else float(rule) for name, rule in read.items()}
 
 
-def _rule(name: str, given: Mapping[str, Any]) -> Rule:
-    match list(given.items()):
+def _rule(name: str, given: Mapping[str, Any] | str) -> Rule:
+    match list((_worded(given) if isinstance(given, str) else given).items()):
         case [("youden", True)]:
             return Rule("youden", None)
         case [("sensitivity" | "specificity" as figure, int() | float() as least)] if (
             least is not True and 0 < least <= 1
         ):
             return Rule(figure, float(least))
+    said = f"'{given}'" if isinstance(given, str) else str(dict(given))
     raise CxrnetError(
-        f"{KEY}.{name}: {dict(given)} is no rule; give one of {{specificity: 0.99}}, {{sensitivity: 0.95}} (above 0, "
-        "at most 1), {youden: true}, or a threshold"
+        f"{KEY}.{name}: {said} is no rule; give one of {{specificity: 0.99}} or 'specificity >= 0.99', "
+        "{sensitivity: 0.95} or 'sensitivity >= 0.95' (above 0, at most 1), {youden: true}, or a threshold"
     )
+
+
+def _worded(given: str) -> dict[str, float]:
+    """Read ``specificity >= 0.99`` as ``{specificity: 0.99}``; what is no rule as an empty mapping."""
+    match = WORDED.fullmatch(given)
+    try:
+        return {match[1]: float(match[2])} if match else {}
+    except ValueError:
+        return {}
 
 
 def choose_thresholds(validation: pd.DataFrame, policy: Mapping[str, Any]) -> dict[str, float]:

@@ -15,7 +15,9 @@ predicted          string   name of the class that was called (:mod:`cxrnet.eval
 =================  =======  ==============================================================================
 
 Where the data have them, ``group_id`` (images that are copies of each other), ``view``, ``sex`` and ``age`` follow: a
-bootstrap and subgroups need them. The predictions of any other program in this shape are as good as our own.
+bootstrap and subgroups need them. The predictions of any other program in this shape are as good as our own. A file
+needs ``image_id``, ``label``, ``predicted`` and the ``prob_`` columns. The others are added where it lacks them: logits
+as log(prob), the rest empty.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,6 +31,12 @@ from cxrnet.errors import CxrnetError
 from cxrnet.evaluation.operating_points import decide
 
 ROW_COLUMNS = ("image_id", "path", "label", "split", "source", "patient_id")
+# Why a file can't go without a column; the other columns of a row may be empty.
+NEEDED_COLUMNS = {
+    "image_id": "add a name for each image",
+    "label": "add the class of each image, empty where the truth is not known",
+    "predicted": "add the class that each image was called",
+}
 OPTIONAL_COLUMNS = ("group_id", "view", "sex", "age")
 # Passes probabilities that another program rounded to four digits, fails sigmoids and percentages.
 SUM_TOLERANCE = 1e-3
@@ -52,9 +60,15 @@ def make_predictions(
         A checked table of predictions, in the order of ``rows``. The softmax is taken in float64.
 
     Raises:
-        CxrnetError: a column is missing, or the table does not pass :func:`check_predictions`.
+        CxrnetError: a column is missing, logits are NaN, or the table does not pass :func:`check_predictions`.
     """
-    _require(rows, ROW_COLUMNS, "predictions")
+    if missing := [name for name in ROW_COLUMNS if name not in rows.columns]:
+        raise CxrnetError(f"predictions: column {', '.join(missing)} missing; give rows of a manifest")
+    if diverged := int(np.isnan(logits).any(axis=1).sum()):
+        raise CxrnetError(
+            f"predictions: the logits of {diverged} of {len(logits)} images are nan: the training diverged; lower the "
+            "learning rate"
+        )
     table = rows[list(ROW_COLUMNS)].reset_index(drop=True).astype("string")
     probabilities = softmax(logits)
     for index, name in enumerate(classes):
@@ -103,14 +117,18 @@ def check_predictions(predictions: pd.DataFrame, where: str) -> None:
 
     Raises:
         CxrnetError: a column is missing, an ``image_id`` stands twice, the probabilities of an image do not sum
-            to one, or ``label`` or ``predicted`` names a class that has no ``prob_`` column.
+            to one, a logit is empty, or ``label`` or ``predicted`` names a class that has no ``prob_`` column.
     """
     classes = classes_of(predictions)
     if len(classes) < 2:
         raise CxrnetError(f"{where}: {len(classes)} prob_<class> columns; predictions need at least two classes")
-    _require(predictions, (*ROW_COLUMNS, *(f"logit_{name}" for name in classes), "predicted"), where)
+    _require(predictions, classes, where)
     _check_ids(predictions, where)
     _check_probabilities(predictions, where)
+    if empty := int(np.isnan(logits_of(predictions)).any(axis=1).sum()):
+        raise CxrnetError(
+            f"{where}: a logit is empty in {empty} of {len(predictions)} rows; fill it, or leave out all logit_ columns"
+        )
     for column in ("label", "predicted"):
         unknown = sorted(set(predictions[column].dropna()) - set(classes))
         if unknown:
@@ -122,11 +140,16 @@ def check_predictions(predictions: pd.DataFrame, where: str) -> None:
         raise CxrnetError(f"{where}: column predicted is empty in {called} of {len(predictions)} rows; fill it")
 
 
-def _require(table: pd.DataFrame, columns: Sequence[str], where: str) -> None:
-    missing = [name for name in columns if name not in table.columns]
+def _require(table: pd.DataFrame, classes: Sequence[str], where: str) -> None:
+    for name in (*NEEDED_COLUMNS, *ROW_COLUMNS):
+        if name not in table.columns:
+            hint = NEEDED_COLUMNS.get(name, "add it; its cells may be empty")
+            raise CxrnetError(f"{where}: column {name} missing; {hint}")
+    missing = [f"logit_{name}" for name in classes if f"logit_{name}" not in table.columns]
     if missing:
-        hint = "; where a program gives no logits, write log(prob)" if "logit_" in missing[0] else ""
-        raise CxrnetError(f"{where}: column {', '.join(missing)} missing; add it (it may be empty){hint}")
+        raise CxrnetError(
+            f"{where}: column {', '.join(missing)} missing; give the logits of all {len(classes)} classes, or of none"
+        )
 
 
 def _check_ids(predictions: pd.DataFrame, where: str) -> None:
@@ -151,7 +174,7 @@ def _check_probabilities(predictions: pd.DataFrame, where: str) -> None:
         raise CxrnetError(
             f"{where}: the probabilities of image '{predictions['image_id'].iloc[first]}' are not a distribution "
             f"(smallest {probabilities[first].min():.4g}, sum {total[first]:.4g}; {(~good).sum()} of {len(good)} "
-            "rows); they must be >= 0 and sum to one (nan: the training diverged, lower the learning rate)"
+            "rows); they must be >= 0 and sum to one (nan: a cell is empty)"
         )
 
 
@@ -175,11 +198,33 @@ def read_predictions(path: str | Path) -> pd.DataFrame:
         if name in (*ROW_COLUMNS, *OPTIONAL_COLUMNS, "predicted"):
             table[name] = table[name].astype("string")
         elif name.startswith(("prob_", "logit_")):
-            # What is no number becomes NaN, which the check of the sums reports by image.
-            numbers = pd.to_numeric(table[name], errors="coerce")
-            table[name] = numbers.astype(np.float32 if name.startswith("logit_") else np.float64)
+            table[name] = _numbers(table[name], str(path))
+    table = _filled(table)
     check_predictions(table, str(path))
     return table
+
+
+def _numbers(column: pd.Series, where: str) -> pd.Series:
+    """Read a column of logits or probabilities."""
+    numbers = pd.to_numeric(column, errors="coerce")
+    if (text := column[numbers.isna() & column.notna()]).size:
+        raise CxrnetError(
+            f"{where}: column {column.name} holds '{text.iloc[0]}' ({len(text)} of {len(column)} rows), which is no "
+            "number; give numbers"
+        )
+    return numbers.astype(np.float32 if str(column.name).startswith("logit_") else np.float64)
+
+
+def _filled(table: pd.DataFrame) -> pd.DataFrame:
+    """Add the columns that another program need not write."""
+    missing = [name for name in ROW_COLUMNS if name not in table and name not in NEEDED_COLUMNS]
+    empty = {name: pd.array([pd.NA] * len(table), dtype="string") for name in missing}
+    if any(name.startswith("logit_") for name in table.columns):
+        return table.assign(**empty)
+    # The softmax of log(prob) is prob; a probability of 0 has no finite logarithm.
+    least = np.finfo(np.float32).tiny
+    logits = {f"logit_{name}": np.log(table[f"prob_{name}"].clip(lower=least)) for name in classes_of(table)}
+    return table.assign(**empty, **{name: column.astype(np.float32) for name, column in logits.items()})
 
 
 def _read_csv(path: Path) -> pd.DataFrame:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from cxrnet.errors import CxrnetError
+from cxrnet.evaluation.intervals import LEVEL, wilson
 from cxrnet.evaluation.metrics import label_codes
 from cxrnet.evaluation.predictions import classes_of, probabilities_of
 
@@ -83,6 +84,8 @@ def area_under_risk_coverage(confidence: FloatArray, correct: npt.NDArray[np.boo
 def referral_text(curve: pd.DataFrame, shares: Sequence[float]) -> list[str]:
     """Say what referring a share of the images does to the error of the others.
 
+    Intervals are Wilson's, which take every image for one of another patient.
+
     Args:
         curve: from :func:`risk_coverage`.
         shares: of the images that a reader takes, in (0, 1).
@@ -101,9 +104,13 @@ def referral_text(curve: pd.DataFrame, shares: Sequence[float]) -> list[str]:
         if len(kept) == 0:
             sentences.append(f"{text}none is left: too many are of equal certainty.")
             continue
-        row = kept.iloc[-1]
-        sentences.append(
-            f"{text}{100 * row['error']:.1f} % of the other {row['n']:.0f} calls are wrong, "
-            f"{100 * last['error']:.1f} % of all {last['n']:.0f} without."
-        )
+        sentences.append(f"{text}{_wrong(kept.iloc[-1])} of the other calls are wrong, {_wrong(last)} of all without.")
     return sentences
+
+
+def _wrong(row: pd.Series) -> str:
+    """Say an error with its calls and Wilson's interval: ``0.0 % (0 of 46, 95 % interval 0.0 to 7.7 %)``."""
+    count = round(row["error"] * row["n"])
+    low, high = wilson(count, row["n"])
+    bounds = f"{100 * LEVEL:g} % interval {100 * low:.1f} to {100 * high:.1f} %"
+    return f"{100 * row['error']:.1f} % ({count} of {row['n']:.0f}, {bounds})"

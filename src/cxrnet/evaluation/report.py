@@ -3,10 +3,18 @@
 from pathlib import Path
 
 from cxrnet.evaluation.facts import RunFacts
-from cxrnet.evaluation.metrics import Evaluation
+from cxrnet.evaluation.metrics import Evaluation, Metric
 from cxrnet.evaluation.page import data_uri, render_page
 from cxrnet.evaluation.triage import percent
-from cxrnet.evaluation.wording import CALIBRATION, HEADLINE, PER_CLASS, SPLIT_NAMES
+from cxrnet.evaluation.wording import (
+    CALIBRATION,
+    HEADLINE,
+    PER_CLASS,
+    SPLIT_NAMES,
+    class_figures,
+    interval_gaps,
+    interval_method,
+)
 
 FIGURES = {
     "confusion_matrix": "Confusion matrix: number of images, and share of the images of each label.",
@@ -45,6 +53,8 @@ def render_report(facts: RunFacts, path: Path) -> None:
         captions=FIGURES,
         images={name: data_uri(file) for name, file in facts.figures.items()},
         gaps={split: gaps(metrics) for split, metrics in facts.metrics.items()},
+        method=interval_method(facts.metrics[facts.headline], facts.level, facts.analyses[facts.headline].unit),
+        no_interval=without_interval(facts),
         percent=percent,
     )
 
@@ -61,10 +71,32 @@ def columns_of(facts: RunFacts) -> dict[str, Evaluation]:
     return columns
 
 
+def without_interval(facts: RunFacts) -> dict[str, list[str]]:
+    """Which figures of each table have no interval, and why.
+
+    Returns:
+        By table: ``result``, ``calibration``, and the name of a split for that of its classes.
+    """
+    tables: dict[str, list[tuple[str, Metric]]] = {
+        "result": [
+            (f"{name} ({title})", column[key])  # type: ignore[literal-required]
+            for title, column in columns_of(facts).items()
+            for key, name in HEADLINE.items()
+        ],
+        "calibration": [
+            (f"{title} ({SPLIT_NAMES[split].lower()})", metrics[key])  # type: ignore[literal-required]
+            for split, metrics in facts.metrics.items()
+            for key, title in CALIBRATION.items()
+        ],
+    }
+    tables |= {split: class_figures(metrics) for split, metrics in facts.metrics.items()}
+    return {name: interval_gaps(metrics) for name, metrics in tables.items()}
+
+
 def weighed(facts: RunFacts) -> dict[str, int]:
-    """The classes whose calls are weighed, and their places: those with a threshold, or all where none has one."""
+    """The classes, whose calls are weighed one by one, and their places: those with a threshold come first."""
     places = {name: place for place, name in enumerate(facts.classes)}
-    return {name: place for name, place in places.items() if name in facts.points} or places
+    return {name: places[name] for name in sorted(places, key=lambda name: name not in facts.points)}
 
 
 def all_warnings(facts: RunFacts) -> list[str]:

@@ -102,14 +102,15 @@ def _of_figure(sample: Sample, label: str, figure: str) -> Uncertainty:
 
 def _of_mean(sample: Sample, figure: str, known: Mapping[Key, Uncertainty]) -> Uncertainty:
     """Of a mean over classes: as of any figure, but where a class has an interval of another kind, or none."""
-    keys = [(label, MEANS[figure]) for label in sample.rows.classes]
+    over = sample.rows.over
+    keys = [(sample.rows.classes[place], MEANS[figure]) for place in over]
     parts = [known[key] for key in keys]
     if missing := [part["interval_reason"] for part in parts if "interval" not in part]:
         return {"interval_reason": missing[0]}
     if all(part["method"] == "bootstrap" for part in parts):
         return _of_figure(sample, "", figure)
     values = np.array([sample.values[key][0] for key in keys])
-    support = np.bincount(sample.rows.codes, minlength=len(keys))
+    support = np.bincount(sample.rows.codes, minlength=len(sample.rows.classes))[over]
     weights = support / support.sum() if figure == "roc_auc_weighted" else np.full(len(keys), 1 / len(keys))
     # The sensitivities are of different images; all else is computed on the same ones for every class.
     independent = figure == "balanced_accuracy"

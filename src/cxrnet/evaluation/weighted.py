@@ -46,6 +46,7 @@ class Rows:
         ends: where the kinds of terms end: cells of the confusion matrix, log loss, cosine, squared errors of each
             class, and errors of the confidence in each bin of equal width and of equal mass.
         rankings: by class.
+        over: places of the classes that the means over classes are over.
     """
 
     classes: Sequence[str]
@@ -55,10 +56,20 @@ class Rows:
     terms: FloatArray
     ends: Sequence[int]
     rankings: Sequence[Ranking]
+    over: Sequence[int]
 
 
-def make_rows(classes: Sequence[str], codes: IntArray, called: IntArray, probabilities: FloatArray) -> Rows:
-    """Prepare a table: names of the classes, label and predicted class ``(N,)``, probabilities ``(N, K)``."""
+def make_rows(
+    classes: Sequence[str],
+    codes: IntArray,
+    called: IntArray,
+    probabilities: FloatArray,
+    over: Sequence[str] | None = None,
+) -> Rows:
+    """Prepare a table: names of the classes, label and predicted class ``(N,)``, probabilities ``(N, K)``.
+
+    Means over classes are over those named in ``over``; ``None`` for all.
+    """
     k, n = len(classes), len(codes)
     cells = _one_hot(codes * k + called, k * k)
     of_label = probabilities[np.arange(n), codes]
@@ -74,6 +85,7 @@ def make_rows(classes: Sequence[str], codes: IntArray, called: IntArray, probabi
         terms=np.concatenate(kinds, axis=1),
         ends=np.cumsum([kind.shape[1] for kind in kinds])[:-1].tolist(),
         rankings=[rank(codes == index, probabilities[:, index]) for index in range(k)],
+        over=[place for place, name in enumerate(classes) if over is None or name in over],
     )
 
 
@@ -109,12 +121,13 @@ def weighted_figures(rows: Rows, weights: FloatArray) -> Figures:
     whole = np.split(rows.terms.mean(axis=0), rows.ends)
     auc = np.stack([np.stack(areas(ranking, weights)) for ranking in rows.rankings], axis=2)
     per_class = _of_counts(counts) | {"roc_auc": auc[0], "pr_auc": auc[1], "brier": squares / total[:, None]}
+    support = counts.sum(axis=2)[:, rows.over]
     overall = {
         "accuracy": np.trace(counts, axis1=1, axis2=2) / total,
         "log_loss": log_loss[:, 0] / total,
         "cosine_similarity": cosine[:, 0] / total,
-        **{name: per_class[figure].mean(axis=1) for name, figure in MEANS.items()},
-        "roc_auc_weighted": (auc[0] * counts.sum(axis=2)).sum(axis=1) / total,  # in place of the plain mean
+        **{name: per_class[figure][:, rows.over].mean(axis=1) for name, figure in MEANS.items()},
+        "roc_auc_weighted": (auc[0][:, rows.over] * support).sum(axis=1) / support.sum(axis=1),  # not plain
         "brier": squares.sum(axis=1) / total,
         **_calibration_errors("ece", width / total[:, None], whole[-2]),
         **_calibration_errors("ece_equal_mass", mass / total[:, None], whole[-1]),

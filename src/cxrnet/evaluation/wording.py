@@ -1,6 +1,8 @@
 """How figures are called and written, on every page and on the console."""
 
-from cxrnet.evaluation.metrics import Metric
+from collections.abc import Iterable
+
+from cxrnet.evaluation.metrics import Evaluation, Metric
 
 HEADLINE = {
     "accuracy": "Accuracy",
@@ -49,6 +51,40 @@ def figure_text(metric: Metric) -> str:
     """Write a figure with its interval: ``"0.955 (0.88 to 0.99)"``."""
     interval = interval_text(metric)
     return f"{number_text(metric)} ({interval})" if interval else number_text(metric)
+
+
+def class_figures(metrics: Evaluation) -> list[tuple[str, Metric]]:
+    """Title, class in it, and value of the figures of every class."""
+    per_class = metrics["per_class"].items()
+    return [(f"{PER_CLASS[key]} of {name}", figures[key]) for name, figures in per_class for key in PER_CLASS]
+
+
+def interval_method(metrics: Evaluation, level: float, unit: str) -> str:
+    """Say how the intervals of a split are made.
+
+    Args:
+        metrics: of the split.
+        level: of the intervals.
+        unit: what is drawn (:class:`cxrnet.evaluation.bootstrap.Units`).
+    """
+    if "interval" not in metrics["accuracy"]:  # which has one wherever there are any
+        return "No intervals: none were asked for (evaluation.resamples)"
+    units = "groups of copies, as patients aren't known" if unit == "group of copies" else f"{unit}s"
+    return (
+        f"{100 * level:g} % intervals: bootstrap of {units}, within strata of labels; where resamples say nothing, "
+        "Wilson's of a proportion or F1, Newcombe's of a ROC-AUC, and of a mean what follows from those of the "
+        "classes; of an ECE, a bootstrap of its gaps; of PPV and NPV at a prevalence, what follows from sensitivity "
+        "and specificity"
+    )
+
+
+def interval_gaps(metrics: Iterable[tuple[str, Metric]]) -> list[str]:
+    """Say which of the figures, title and value each, have no interval, and why; each reason once."""
+    titles: dict[str, dict[str, None]] = {}
+    for title, metric in metrics:
+        if metric["value"] is not None and "interval_reason" in metric:
+            titles.setdefault(metric["interval_reason"], {})[title] = None
+    return [f"{', '.join(names)}: {reason}" for reason, names in titles.items()]
 
 
 def grouped(number: int) -> str:

@@ -10,11 +10,11 @@ from cxrnet.tracking.record import read_record
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-FILES = ("manifest.parquet", "predictions.parquet")
+FILES = ("manifest.parquet", "predictions.parquet", "model_card.json")
 
 
 def fetch_run(uri: str, run_id: str, scratch: Path) -> Path:
-    """Find the folder of a run, or get its bundle, manifest and predictions from MLflow.
+    """Find the folder of a run, or get its bundle, manifest, predictions and card from MLflow.
 
     Args:
         uri: what :func:`cxrnet.tracking.store.tracking_uri` returned.
@@ -22,8 +22,8 @@ def fetch_run(uri: str, run_id: str, scratch: Path) -> Path:
         scratch: an empty folder, for what has to be fetched.
 
     Returns:
-        The run's own folder where it is on this machine still, else ``scratch``. ``bundle/`` is there; the manifest
-        and the predictions as far as the run has logged them.
+        The run's own folder where it is on this machine still, else ``scratch``. ``bundle/`` is there; the other
+        files as far as the run has logged them.
 
     Raises:
         CxrnetError: the store can't be read or has no such run, or the run has no bundle.
