@@ -110,7 +110,8 @@ def test_training_goes_on_when_the_server_goes_away(tracked, server, caplog, cap
     assert read_record(run.folder)["lost_calls"] > 49
     assert caplog.text.count("has gone away") == 1
     assert "calls did not reach MLflow; all results are in" in caplog.text
-    assert capfd.readouterr() == ("", "")
+    # Our own two lines, where an earlier test has given the log a console; nothing of the libraries.
+    assert all("tracking:" in line for line in "".join(capfd.readouterr()).splitlines())
 
 
 def test_epochs_that_mlflow_has_not_got_are_logged_before_a_run_goes_on(tracked, client):
