@@ -105,8 +105,9 @@ def _of_mean(sample: Sample, figure: str, known: Mapping[Key, Uncertainty]) -> U
     over = sample.rows.over
     keys = [(sample.rows.classes[place], MEANS[figure]) for place in over]
     parts = [known[key] for key in keys]
-    if missing := [part["interval_reason"] for part in parts if "interval" not in part]:
-        return {"interval_reason": missing[0]}
+    if missing := [(key[0], known[key]["interval_reason"]) for key in keys if "interval" not in known[key]]:
+        label, reason = missing[0]
+        return {"interval_reason": f"{label} has none: {reason}"}
     if all(part["method"] == "bootstrap" for part in parts):
         return _of_figure(sample, "", figure)
     values = np.array([sample.values[key][0] for key in keys])
