@@ -34,8 +34,10 @@ def write_run_facts(
         phases: all that were trained.
         command: that makes the run.
     """
+    from cxrnet.models.network import count_parameters  # reading the facts needs no torch
+
     facts = {
-        "parameters": sum(p.numel() for p in network.parameters()),
+        "parameters": count_parameters(network).total,
         "weights": asdict(weights),
         "phases": [asdict(phase) for phase in phases],
         "command": list(command),

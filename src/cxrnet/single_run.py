@@ -97,18 +97,12 @@ def run_once(
         )
     say_bundled(bundled)
     warnings = [f"trained from scratch: {weights.detail}", *warnings] if weights.fallback else list(warnings)
-    facts = report_facts(
-        data,
-        weights,
-        phases,
-        bundled,
-        results,
-        warnings,
-        config,
-        environment=environment(folder, config, digest(data.manifest), run.run_id),
-        command=shlex.join(command),
-        config_yaml=OmegaConf.to_yaml(config),
-    )
+    provenance = {
+        "environment": environment(folder, config, digest(data.manifest), run.run_id),
+        "command": shlex.join(command),
+        "config_yaml": OmegaConf.to_yaml(config),
+    }
+    facts = report_facts(data, weights, phases, bundled, results, warnings, config, **provenance)
     render_report(facts, folder / "report.html")
     write_card(make_card(facts), folder)
     write_run_facts(folder, network, weights, phases, command)

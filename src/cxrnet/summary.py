@@ -16,7 +16,7 @@ from cxrnet.evaluation.metrics import Evaluation
 from cxrnet.evaluation.policies import Rule, check_policy
 from cxrnet.evaluation.wording import HEADLINE, duration, figure_text, number_text
 from cxrnet.methods import methods_of, sources_of
-from cxrnet.models.network import Network
+from cxrnet.models.network import Network, count_parameters
 from cxrnet.models.weights import LoadedWeights
 from cxrnet.provenance import git_revision, package_versions
 from cxrnet.results import Results
@@ -39,8 +39,7 @@ def say_data(data: XrayDataModule, warnings: Sequence[str]) -> None:
 
 def say_model(network: Network, weights: LoadedWeights) -> None:
     """What model, with which weights."""
-    parameters = sum(p.numel() for p in network.parameters())
-    console.say("network", f"{network.config.backbone}, {parameters:,} parameters")
+    console.say("network", f"{network.config.backbone}, {count_parameters(network).total:,} parameters")
     if network.config.output == "sigmoid":
         console.say("output", f"one sigmoid: the probability of {network.config.classes[-1]}")
     console.say("weights", weights.detail if weights.pretrained else _why_random(weights))

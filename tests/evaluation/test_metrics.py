@@ -6,7 +6,7 @@ from sklearn import metrics as reference
 
 from cxrnet.errors import CxrnetError
 from cxrnet.evaluation.bootstrap import units_of
-from cxrnet.evaluation.calibration import expected_calibration_error, top_label
+from cxrnet.evaluation.calibration import error_of_table, reliability_table, top_label
 from cxrnet.evaluation.metrics import counts_of, evaluate, evaluate_resampled
 from cxrnet.evaluation.predictions import probabilities_of
 
@@ -30,8 +30,8 @@ def test_figures_equal_scikit_learn(make_table, classes, seed):
         "roc_auc_weighted": reference.roc_auc_score(one_hot, probabilities, average="weighted"),
         "pr_auc_macro": reference.average_precision_score(one_hot, probabilities, average="macro"),
         "brier": np.square(one_hot - probabilities).sum(axis=1).mean(),
-        "ece": expected_calibration_error(*top_label(probabilities, codes), 15, "equal_width"),
-        "ece_equal_mass": expected_calibration_error(*top_label(probabilities, codes), 15, "equal_mass"),
+        "ece": error_of_table(reliability_table(*top_label(probabilities, codes), 15, "equal_width")),
+        "ece_equal_mass": error_of_table(reliability_table(*top_label(probabilities, codes), 15, "equal_mass")),
     }
     assert {*expected, "per_class"} == set(figures)
     for name, value in expected.items():

@@ -70,37 +70,13 @@ def _edges(confidence: FloatArray, bins: int, kind: Kind) -> FloatArray:
     return shares if kind == "equal_width" else np.quantile(confidence, shares)
 
 
-def expected_calibration_error(confidence: FloatArray, correct: npt.NDArray[np.bool_], bins: int, kind: Kind) -> float:
-    """Mean distance of confidence and accuracy over the bins, weighted by their images (Guo et al. 2017, eq. 5).
-
-    Args:
-        confidence: as for :func:`reliability_table`, as the others.
-        correct: as there.
-        bins: as there.
-        kind: as there.
-
-    Returns:
-        In [0, 1]; it grows with the number of bins, so that only values of equal binning compare.
-    """
-    return error_of_table(reliability_table(confidence, correct, bins, kind))
-
-
 def error_of_table(table: pd.DataFrame) -> float:
-    """Compute the expected calibration error of a table from :func:`reliability_table`."""
-    return float(np.average((table["accuracy"] - table["confidence"]).abs(), weights=table["n"]))
+    """Expected calibration error (Guo et al. 2017, eq. 5) of a table from :func:`reliability_table`.
 
-
-def brier_score(probabilities: FloatArray, codes: npt.NDArray[np.intp]) -> float:
-    """Squared distance of the probabilities to the one-hot label, mean over images (Brier 1950, eq. 2).
-
-    Args:
-        probabilities: (N, K) in [0, 1].
-        codes: labels as places in the classes, (N,).
-
-    Returns:
-        In [0, 2]: with two classes twice the score that is computed from one of them.
+    Mean distance of confidence and accuracy over the bins, weighted by their images, in [0, 1]. It grows with the
+    number of bins, so that only values of equal binning compare.
     """
-    return float(np.mean(np.sum((probabilities - _one_hot(probabilities, codes)) ** 2, axis=1)))
+    return float(np.average((table["accuracy"] - table["confidence"]).abs(), weights=table["n"]))
 
 
 def brier_decomposition(

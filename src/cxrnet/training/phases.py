@@ -23,7 +23,7 @@ from cxrnet.data.datamodule import XrayDataModule
 from cxrnet.errors import CxrnetError
 from cxrnet.models.classifier import Classifier, metric_names
 from cxrnet.models.freezing import describe, set_trainable
-from cxrnet.models.network import Network
+from cxrnet.models.network import Network, count_parameters
 from cxrnet.training.checkpoints import (
     EpochKeeper,
     EpochSeed,
@@ -143,7 +143,7 @@ def _result(
     return PhaseResult(
         name=phase.name,
         trainable=describe(phase.trainable),
-        trained_parameters=sum(p.numel() for p in network.parameters() if p.requires_grad),
+        trained_parameters=count_parameters(network).trainable,
         lr=phase.lr,
         cached=cached,
         first_epoch=rows[0]["epoch"],
