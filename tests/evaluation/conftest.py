@@ -1,6 +1,10 @@
 """Random tables of predictions, and the facts of a made-up run."""
 
+import os
+import shutil
+import subprocess
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -128,3 +132,28 @@ def facts(
         config_yaml="tracking:\n  uri: http://localhost:5000\n",
         figures=figures,
     )
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> Callable[..., str]:
+    """Headless Chromium with every host unreachable; takes arguments, returns what it prints."""
+    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if program is None and os.environ.get("CXRNET_REQUIRE_CHROMIUM") == "1":
+        pytest.fail("no chromium on this machine, and CXRNET_REQUIRE_CHROMIUM=1 forbids to skip")
+    if program is None:
+        pytest.skip("no chromium on this machine: pages are not opened in a browser (CI does)")
+    flags = [
+        "--headless",
+        "--no-sandbox",  # a container's root cannot have the sandbox; the only page opened is our own
+        "--disable-gpu",
+        "--host-resolver-rules=MAP * ~NOTFOUND",
+        "--no-first-run",
+        *(f"--disable-{name}" for name in ("quic", "background-networking", "component-update", "sync")),
+        f"--user-data-dir={tmp_path / 'profile'}",
+    ]
+
+    def run(*arguments: str) -> str:
+        done = subprocess.run([program, *flags, *arguments], capture_output=True, text=True, timeout=120, check=True)
+        return done.stdout
+
+    return run

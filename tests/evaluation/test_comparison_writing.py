@@ -1,8 +1,5 @@
 import html
-import os
 import re
-import shutil
-import subprocess
 
 import pandas as pd
 import pytest
@@ -113,24 +110,6 @@ def test_page_needs_nothing_from_outside(page):
     assert all(source.startswith("data:image/png;base64,") for source in sources)
     assert not re.search(r"url\(|@import|<script|<link|<iframe|<b>\*", page)
     assert "default-src 'none'; img-src data:;" in page
-
-
-@pytest.fixture
-def browser(tmp_path):
-    """Headless Chromium with every host unreachable; takes arguments, returns what it prints."""
-    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if program is None and os.environ.get("CXRNET_REQUIRE_CHROMIUM") == "1":
-        pytest.fail("no chromium on this machine, and CXRNET_REQUIRE_CHROMIUM=1 forbids to skip")
-    if program is None:
-        pytest.skip("no chromium on this machine: the page is not opened in a browser (CI does)")
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--host-resolver-rules=MAP * ~NOTFOUND", "--no-first-run"]
-    flags += [f"--disable-{name}" for name in ("quic", "background-networking", "component-update", "sync")]
-
-    def run(*arguments: str) -> str:
-        command = [program, *flags, f"--user-data-dir={tmp_path / 'profile'}", *arguments]
-        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
-
-    return run
 
 
 def test_phone_does_not_scroll_sideways(page, browser, tmp_path):

@@ -1,9 +1,6 @@
 import dataclasses
 import html
-import os
 import re
-import shutil
-import subprocess
 
 import pytest
 
@@ -19,31 +16,6 @@ SHOWN = 2 + 2 * 4 + 2 + 3 + 1
 def page(facts, tmp_path):
     render_report(facts, tmp_path / "out/report.html")
     return (tmp_path / "out/report.html").read_text(encoding="utf-8")
-
-
-@pytest.fixture
-def browser(tmp_path):
-    """Headless Chromium with every host unreachable; takes arguments, returns what it prints."""
-    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if program is None and os.environ.get("CXRNET_REQUIRE_CHROMIUM") == "1":
-        pytest.fail("no chromium on this machine, and CXRNET_REQUIRE_CHROMIUM=1 forbids to skip")
-    if program is None:
-        pytest.skip("no chromium on this machine: the report is not opened in a browser (CI does)")
-    flags = [
-        "--headless",
-        "--no-sandbox",  # a container's root cannot have the sandbox; the only page opened is our own
-        "--disable-gpu",
-        "--host-resolver-rules=MAP * ~NOTFOUND",
-        "--no-first-run",
-        *(f"--disable-{name}" for name in ("quic", "background-networking", "component-update", "sync")),
-        f"--user-data-dir={tmp_path / 'profile'}",
-    ]
-
-    def run(*arguments: str) -> str:
-        done = subprocess.run([program, *flags, *arguments], capture_output=True, text=True, timeout=120, check=True)
-        return done.stdout
-
-    return run
 
 
 def test_page_says_what_matters(page, facts):
