@@ -29,8 +29,8 @@ from hydra.utils import instantiate
 from PIL import Image
 
 from cxrnet.app import config_folder
-from cxrnet.data.images import load_images
 from cxrnet.data.sheets import contact_sheet
+from cxrnet.data.store import load_images
 from cxrnet.style import save
 from cxrnet.tracking.store import prepare_mlflow, tracking_uri
 

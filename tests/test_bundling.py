@@ -9,7 +9,7 @@ from cxrnet.data.splits import split_manifest
 from cxrnet.errors import CxrnetError
 from cxrnet.evaluation.predictions import probabilities_of
 
-CONFIG = {"trainer": {"accelerator": "cpu"}, "operating_points": None}
+CONFIG = {"trainer": {"accelerator": "cpu"}, "operating_points": None, "refer": None}
 
 
 def test_thresholds_are_chosen_on_validation_images_and_called_by_the_bundle_on_disk(make_network, make_data, tmp_path):
@@ -35,7 +35,7 @@ def test_a_temperature_that_was_fitted_divides_the_logits(make_network, make_dat
     optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
     for _ in range(40):
         optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(network(torch.from_numpy(images).unsqueeze(1)), labels).backward()
+        torch.nn.functional.cross_entropy(network(torch.from_numpy(images[:]).unsqueeze(1)), labels).backward()
         optimizer.step()
     bundled = make_bundle(network.eval(), data, CONFIG, tmp_path / "bundle")
     assert bundled.temperature.reason is None
@@ -43,6 +43,21 @@ def test_a_temperature_that_was_fitted_divides_the_logits(make_network, make_dat
     table = predict_splits(bundled.bundle, data, CONFIG)
     losses = [-np.log(row[f"prob_{row['label']}"]) for row in table.to_dict("records")]
     assert np.mean(losses) == pytest.approx(bundled.temperature.nll_after, rel=1e-4)
+
+
+def test_the_cutoff_for_a_reader_is_chosen_on_validation_images_and_applied_by_the_bundle(
+    make_network, make_data, tmp_path
+):
+    data = make_data()
+    config = {**CONFIG, "operating_points": {"Covid": {"sensitivity": 0.5}}, "refer": 0.25}
+    bundled = make_bundle(make_network().eval(), data, config, tmp_path / "bundle")
+    predictions = predict_splits(bundled.bundle, data, config)
+    assert predictions.loc[predictions["split"] == "val", "referred"].sum() == 2  # of nine
+    called = [row[f"prob_{row['predicted']}"] for row in predictions.to_dict("records")]
+    assert predictions["referred"].tolist() == [probability < bundled.bundle.refer_below for probability in called]
+    assert "referred" not in predict_splits(
+        make_bundle(make_network().eval(), data, CONFIG, tmp_path / "b").bundle, data, CONFIG
+    )
 
 
 def test_what_the_validation_images_cannot_do_is_refused_and_leaves_no_bundle(make_network, make_data, tmp_path):

@@ -9,7 +9,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from cxrnet.app import config_folder
-from cxrnet.comparing import compare_runs
+from cxrnet.comparing import compare_runs, labels_of
 from cxrnet.errors import CxrnetError
 from cxrnet.evaluation.predictions import make_predictions, write_predictions
 from cxrnet.tracking.run import track
@@ -80,11 +80,34 @@ def test_the_runs_of_an_experiment_point_to_the_comparison_that_holds_the_files(
     assert (own.info.run_id, own.info.run_name, own.info.status) == (run_id, "comparison", "FINISHED")
     assert own.data.tags["cxrnet.compares"] == ", ".join(run.info.run_id for run in compared)
     assert own.data.params["resamples"] == "100"
+    assert own.data.params["place.1"] in ("model=first", "model=second")
+    assert own.data.tags["mlflow.note.content"].startswith(f"{own.data.params['place.1']} has the best figure for")
     board = pd.read_csv(folder / "leaderboard.csv")
     assert dict(zip(board["run"], board["parameters"], strict=True)) == {"model=first": 50, "model=second": 60}
     said = capsys.readouterr().out
     assert "model=first: MLflow run " in said
     assert f"run {run_id}" in said
+
+
+def test_figures_and_p_values_are_metrics_of_the_comparison(comparing, client):
+    folder = comparing("mlflow_experiment=two", "tracking.experiment=figures")
+    metrics = client.get_run(json.loads((folder / "run.json").read_text())["run_id"]).data.metrics
+    board = pd.read_csv(folder / "leaderboard.csv").set_index("run")
+    for run, label in (("model=first", "model_first"), ("model=second", "model_second")):
+        for name in ("accuracy", "accuracy_low", "ece", "roc_auc_weighted", "sensitivity_Covid_high"):
+            assert metrics[f"{name}/{label}"] == pytest.approx(board[name][run])
+    (test,) = pd.read_csv(folder / "tests.csv").query("metric == 'accuracy'").to_dict("records")
+    pair = " against ".join(test[side].replace("=", "_") for side in "ab")
+    assert metrics[f"p_accuracy/{pair}"] == pytest.approx(test["p"])
+    assert metrics[f"p_holm_accuracy/{pair}"] == pytest.approx(test["p_holm"])
+    assert {name.split("/")[0] for name in metrics if " against " in name} == {
+        f"{p}_{metric}" for p in ("p", "p_holm") for metric in ("accuracy", "brier")
+    }
+
+
+def test_names_that_mlflow_does_not_take_are_changed_and_stay_apart():
+    assert labels_of(["a=1", "a/../b (here)"]) == {"a=1": "a_1", "a/../b (here)": "a_.._b _here_"}
+    assert list(labels_of(["x" * 100 + "1", "x" * 100 + "2"]).values()) == ["x" * 80 + " 1", "x" * 80 + " 2"]
 
 
 def test_run_ids_and_folders_may_be_mixed(comparing, client, outputs):
@@ -136,6 +159,8 @@ def test_what_cannot_be_compared_leaves_no_run_behind(comparing, client, outputs
         comparing("mlflow_experiment=two", "by=f1")
     with refused(match="metrics: 'accuracy' is no list of figures"):
         comparing("mlflow_experiment=two", "metrics=accuracy", "by=accuracy")
+    with refused(match="also: 'brier' is no list of figures"):
+        comparing("mlflow_experiment=two", "also=brier")
     with refused(match="resamples: the paired tests need the bootstrap"):
         comparing("mlflow_experiment=two", "resamples=0")
     assert len(client.search_runs(["1", "2", "3"])) == before

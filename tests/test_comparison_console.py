@@ -34,10 +34,10 @@ def console(monkeypatch):
 @pytest.mark.usefixtures("console")
 def test_all_figures_and_tests_are_shown_and_no_number_is_torn(capsys):
     comparison = compared("model=mobilenet_v2 lr=0.001", "model=resnet50 [b]lr=0.01[/b]")
-    say_comparison(comparison, {run: {"backbone": run[6:14], "seed": 0} for run in comparison.runs})
+    say_comparison(comparison, {run: {"backbone": run[6:14], "seed": 0} for run in comparison.runs}, {})
     said = capsys.readouterr().out
     board, tests = said.split("\nLeaderboard\n")[1].split("\nDifferences\n")
-    for words in ("ROC-AUC, macro", "Brier", "Backbone", "[b]lr=0.01[/b]", "all runs     seed 0"):
+    for words in ("ROC-AUC, macro", "Brier", "Backbone", "[b]lr=0.01[/b]", "The same for all runs: seed 0."):
         assert words in board
     for _, row in comparison.figures[comparison.figures["metric"].isin(METRICS)].iterrows():
         assert f"({row['low']:.3f}–{row['high']:.3f})" in board
@@ -49,7 +49,7 @@ def test_all_figures_and_tests_are_shown_and_no_number_is_torn(capsys):
 
 @pytest.mark.usefixtures("console")
 def test_of_many_tests_those_of_the_first_figure_are_shown(capsys):
-    say_comparison(compared("one", "two", "three", "four"), {})
+    say_comparison(compared("one", "two", "three", "four"), {}, {})
     tests = capsys.readouterr().out.split("\nDifferences\n")[1]
     assert "all 36 are in tests.csv" in tests
     assert tests.count("against") == 6

@@ -160,6 +160,19 @@ def test_debug_is_small():
         assert all(phase.epochs == 1 for phase in enabled_phases(schedule, pretrained))
 
 
+def test_every_public_source_names_its_known_faults():
+    faults = {
+        option: composed(f"data={option}", "data.root=x")["data"]["known_faults"]
+        for group, option in OPTIONS
+        if group == "data"
+    }
+    for source in ("covid19_image", "covid_chestxray", "covid19_radiography"):
+        assert list(faults[source]) == [source]
+        assert len(faults[source][source]) >= 4
+    assert faults["merged"] == faults["covid_chestxray"] | faults["covid19_radiography"]
+    assert faults["folder"] == faults["manifest"] == {}
+
+
 def test_one_seed_reaches_everything_that_is_drawn():
     config = composed("seed=7")
     assert config["data"]["seed"] == config["data"]["split"]["seed"] == 7

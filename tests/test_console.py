@@ -94,3 +94,12 @@ def test_importing_the_console_changes_nothing():
         warnings.simplefilter("always")
         warnings.warn("still heard", stacklevel=1)
     assert len(caught) == 1
+
+
+def test_a_library_that_is_imported_later_does_not_keep_the_console():
+    library = logging.getLogger("lightning")
+    library.addHandler(logging.StreamHandler())
+    library.propagate = False
+    console.quiet_libraries()
+    assert not library.handlers
+    assert library.propagate

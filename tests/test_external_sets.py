@@ -2,12 +2,12 @@ import shutil
 
 import pytest
 
-from cxrnet.data.images import load_images
 from cxrnet.data.overlap import load_known
 from cxrnet.data.sources.folder import folder
+from cxrnet.data.store import load_images
 from cxrnet.errors import CxrnetError
 from cxrnet.external_sets import read_set, take_out_copies
-from cxrnet.external_statement import data_facts, statement
+from cxrnet.external_statement import data_facts, documented_faults, statement
 from cxrnet.models.bundle import Bundle
 from cxrnet.origin import Origin
 
@@ -23,7 +23,12 @@ def bundle(make_network) -> Bundle:
 def read(bundle):
     def call(root, name="north", on_error="fail", **labels):
         source = {"_target_": "cxrnet.data.sources.folder.folder", "_partial_": True, "root": str(root)}
-        return read_set(name, {"manifest": source, "on_error": on_error}, labels, bundle)
+        return read_set(
+            name,
+            {"manifest": source, "on_error": on_error, "cache": None, "known_faults": {name: ["it is small"]}},
+            labels,
+            bundle,
+        )
 
     return call
 
@@ -56,6 +61,7 @@ def test_a_data_set_is_read_as_the_bundle_wants_it(read, north):
     assert each.manifest["label"].value_counts().to_dict() == {"Normal": 6, "Covid": 5}
     assert set(each.manifest["split"]) == {"test"}
     assert (each.listed, each.left_out, each.published) == (15, {"odd": 4}, False)
+    assert documented_faults(each) == {"known faults": "north: it is small."}
 
 
 def test_a_published_split_counts_for_nothing(read, draw, tmp_path):
@@ -117,16 +123,53 @@ def test_images_in_two_external_sets_are_counted(read, north, draw, tmp_path, bu
     )
 
 
-def test_patients_of_the_run_are_counted(read, north, manifest, bundle):
-    own = manifest.assign(source="hospital", patient_id=manifest["image_id"])
-    each = read(north, **NAMES)
-    each.manifest["source"], each.manifest["patient_id"] = "hospital", "Covid/00.png"
-    sentences = statement(Origin(bundle, "x", None, own, None, None, 0), None, [each])
-    assert "north: 11 images are of patients of whom the bundle's run has other images" in sentences
-    each.manifest["source"] = "another hospital"
-    assert not any(
-        "patients" in text for text in statement(Origin(bundle, "x", None, own, None, None, 0), None, [each])
-    )
+SAME = "images are of patients of whom the bundle's run has other images"
+ALIKE = "images bear a source and a patient number that images of the bundle's run bear too; whether these are the same"
+
+
+@pytest.fixture
+def of_patients(bundle):
+    """What is said of a data set of a source, with these patients by image."""
+
+    def said(each, known, numbers, source="hospital"):
+        each.manifest["source"] = source
+        each.manifest["patient_id"] = each.manifest["image_id"].map(numbers).astype("string")
+        (left,), _ = take_out_copies([each], load_known(known))
+        return statement(Origin(bundle, "x", None, known, None, None, 0), load_known(known), [left])
+
+    return said
+
+
+@pytest.fixture
+def whose(manifest):
+    """The run's images, Covid/00.png of patient 1, and all others of patient 2."""
+    numbers = manifest["image_id"].map(lambda name: "1" if name == "Covid/00.png" else "2").astype("string")
+    return manifest.assign(source="hospital", patient_id=numbers)
+
+
+def test_a_patient_with_an_image_in_both_is_the_same_whatever_the_number(read, north, whose, of_patients):
+    # sick/train.png is a copy of Covid/00.png; here its patient is called x, and has another image.
+    numbers = {"sick/train.png": "x", "sick/00.png": "x", "sick/01.png": "y", "well/00.png": "2"}
+    sentences = of_patients(read(north, **NAMES), whose, numbers, "somewhere")
+    assert [text for text in sentences if SAME in text] == [f"north: 1 {SAME}"]
+    assert not any(ALIKE in text for text in sentences)
+
+
+def test_numbers_mean_the_same_where_images_in_both_bear_the_same(read, north, whose, of_patients):
+    numbers = {"sick/train.png": "1", "well/00.png": "2", "well/01.png": "2", "well/03.png": "3"}
+    sentences = of_patients(read(north, **NAMES), whose, numbers)
+    assert [text for text in sentences if SAME in text] == [f"north: 2 {SAME}"]
+
+
+def test_a_number_alone_is_no_patient(read, draw, tmp_path, whose, of_patients):
+    # As of two sets of phantoms: the same source, the same numbers, no image in both.
+    south = read(draw(tmp_path / "south", images=2, seed=9), "south")
+    sentences = of_patients(south, whose, dict.fromkeys(south.manifest["image_id"], "2"))
+    assert not any(SAME in text for text in sentences)
+    assert sum(text.startswith(f"south: 6 {ALIKE}") for text in sentences) == 1
+    south = read(draw(tmp_path / "east", images=2, seed=9), "east")
+    sentences = of_patients(south, whose, dict.fromkeys(south.manifest["image_id"], "2"), "another hospital")
+    assert not any(SAME in text or ALIKE in text for text in sentences)
 
 
 def test_unreadable_images_are_counted(read, north, bundle):
@@ -144,10 +187,11 @@ def test_the_data_of_the_run_itself_leave_nothing(read, xrays, manifest):
         take_out_copies([read(xrays)], load_known(manifest))
 
 
-def test_one_class_is_not_enough(read, north):
-    each = read(north, **(NAMES | {"well": None}))
-    with pytest.raises(CxrnetError, match=r"north: of the class Covid alone is left \(0 of 5 images"):
-        take_out_copies([each], None)
+def test_one_class_is_enough_and_what_it_lacks_is_said(read, north, bundle):
+    (each,), _ = take_out_copies([read(north, **(NAMES | {"well": None}))], None)
+    assert (each.gap, set(each.manifest["label"])) == ("", {"Covid"})
+    said = statement(Origin(bundle, "x", None, None, None, None, 0), None, [each])
+    assert any(text.startswith("north: no image is labelled Normal, Viral Pneumonia; figures that") for text in said)
 
 
 def test_a_mapping_that_leaves_out_everything(read, north):

@@ -8,10 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxrnet.data.manifest import digest, make_manifest, write_manifest
+from cxrnet.data.manifest import digest, make_manifest, read_manifest, write_manifest
 from cxrnet.errors import CxrnetError
 from cxrnet.evaluation.predictions import make_predictions, write_predictions
-from cxrnet.finished_run import check_same_files, headline, named, read_run, seen_warnings
+from cxrnet.finished_run import check_same_files, headline, named, read_run
+from cxrnet.run_facts import write_facts_of_all
 
 URI = "sqlite:////somewhere/mlflow.db"
 
@@ -47,8 +48,10 @@ def make_run(tmp_path) -> Callable[..., Path]:
             json.dumps({"command": command, "run_id": f"id of {name}", "tracking_uri": URI})
         )
         (folder / "config.yaml").write_text("seed: 3\nmodel:\n  backbone: vgg16\n")
-        (folder / "history.csv").write_text("phase,epoch,val_loss\nhead,1,0.5\nhead,2,0.4\nfinetune,3,0.3\n")
-        phases = [{"trained_parameters": 10, "seconds": 2.5}, {"trained_parameters": 90, "seconds": 4.0}]
+        phases = [
+            {"name": "head", "trained_parameters": 10, "seconds": 2.5},
+            {"name": "finetune", "trained_parameters": 90, "seconds": 4.0},
+        ]
         facts = {"parameters": 100, "weights": {"origin": "imagenet"}, "phases": phases}
         (folder / "run_facts.json").write_text(json.dumps(facts))
         return folder
@@ -58,6 +61,8 @@ def make_run(tmp_path) -> Callable[..., Path]:
 
 def test_a_folder_tells_what_the_run_was(make_run):
     folder = make_run("one", "model=vgg16", "tracking=none", "data.root=/my/xrays", "trainer.devices=1", "seed=3")
+    manifest = make_manifest(rows().assign(sha256=list("abcdefgh")), "made up")  # no image is a copy
+    write_manifest(manifest, folder / "manifest.parquet")
     run = read_run(folder, URI)
     assert (run.name, run.place, run.run_id) == ("one", str(folder), "id of one")
     assert run.overrides == ["model=vgg16", "seed=3"]
@@ -71,7 +76,8 @@ def test_a_folder_tells_what_the_run_was(make_run):
         "weights": "imagenet",
         "seed": 3,
         "split": "test",
-        "manifest digest": digest(make_manifest(rows().assign(sha256="a" * 64), "made up"))[:12],
+        "images seen before": 0,
+        "manifest digest": digest(manifest)[:12],
     }
 
 
@@ -79,7 +85,7 @@ def test_what_is_not_there_is_left_out(tmp_path):
     write_predictions(table(), tmp_path / "bare" / "predictions.parquet")
     run = read_run(tmp_path / "bare", URI)
     assert run.facts == {"split": "test"}
-    assert (run.overrides, run.run_id, len(run.hashes)) == (None, None, 0)
+    assert (run.overrides, run.run_id, len(run.hashes), run.seen) == (None, None, 0, None)
 
 
 def test_the_run_of_another_mlflow_is_not_ours(make_run):
@@ -145,12 +151,66 @@ def test_other_files_of_the_same_name_are_refused(make_run):
         check_same_files(runs)
 
 
-def test_images_that_were_seen_before_are_counted(make_run):
+def test_images_that_were_seen_before_follow_from_the_manifest(make_run):
     leaky = make_run("leaky", splits=("train", "val", "test"))  # one hash for all
     clean = make_run("clean", splits=("test",))
-    runs = {folder.name: read_run(folder, None) for folder in (leaky, clean)}
-    assert [run.seen for run in runs.values()] == [4, 0]
-    (told,) = seen_warnings(runs)
-    assert told.startswith("leaky: 4 of 4 images were seen before: their patient, or a copy,")
-    assert seen_warnings({"a": runs["leaky"], "b": runs["leaky"]})[0].startswith("All runs: 4 of 4")
-    assert seen_warnings({"clean": runs["clean"]}) == []
+    assert read_run(leaky, None).seen == {f"test/{i}" for i in range(4)}
+    assert read_run(leaky, None).facts["images seen before"] == 4
+    assert read_run(clean, None).seen == frozenset()
+
+
+@pytest.fixture
+def make_folds(make_run) -> Callable[..., Path]:
+    """A run over folds: every image is a test image, and the manifest knows of no split."""
+
+    def make(name: str, config: str, seen: int, **settings) -> Path:
+        folder = make_run(name, splits=("test",), **settings)
+        pooled = table(splits=("test",)).assign(fold=1, seen=[place < seen for place in range(4)])
+        write_predictions(pooled, folder / "predictions.parquet")
+        manifest = read_manifest(folder / "manifest.parquet")
+        write_manifest(manifest.assign(split=pd.NA), folder / "manifest.parquet")
+        (folder / "config.yaml").write_text(f"seed: 3\nmodel:\n  backbone: vgg16\n{config}")
+        return folder
+
+    return make
+
+
+def test_over_folds_the_table_says_what_was_seen(make_folds):
+    folds = "folds: 5\nfolds_by: image\nseeds: null\n"
+    leaky, clean = (read_run(make_folds(name, folds, seen), None) for name, seen in (("leaky", 3), ("clean", 0)))
+    assert (leaky.seen, clean.seen) == ({"test/0", "test/1", "test/2"}, frozenset())
+    check_same_files({"leaky": leaky, "clean": clean})
+    other = read_run(make_folds("other", folds, 0, hashes="b"), None)
+    with pytest.raises(CxrnetError, match="'other' and 'clean' are tested on different data: 4 of 4 images"):
+        check_same_files({"clean": clean, "other": other})
+
+
+def test_a_table_that_says_it_in_words_is_not_asked(make_folds, tmp_path):
+    pooled = table(splits=("test",)).assign(seen="yes")
+    write_predictions(pooled, tmp_path / "theirs.csv")
+    assert read_run(tmp_path / "theirs.csv", None).seen is None
+
+
+@pytest.mark.parametrize(
+    ("config", "seed", "folds"),
+    [
+        ("folds: 5\nfolds_by: image\nseeds: null\n", 3, "5, by image"),
+        ("folds: 5\nfolds_by: patient\nseeds: [1]\n", 1, "5, by patient"),
+        ("folds: null\nfolds_by: patient\nseeds: [1]\n", 1, None),
+        ("folds: 5\nfolds_by: patient\nseeds: [4, 0]\n", "4, the first of 4, 0", "5, by patient"),
+        ("fold: 2\nfolds: 5\nfolds_by: patient\nseeds: [4, 3]\n", 3, "2 of 5, by patient"),  # one of the runs
+    ],
+)
+def test_seeds_and_folds_are_told(make_folds, config, seed, folds):
+    facts = read_run(make_folds("run", config, 0), None).facts
+    assert (facts["seed"], facts.get("folds")) == (seed, folds)
+
+
+def test_a_run_over_folds_has_the_facts_of_its_runs(make_run, tmp_path):
+    parts = [make_run(f"all/{name}") for name in ("one", "two")]
+    write_predictions(table(), tmp_path / "all" / "predictions.parquet")
+    write_facts_of_all(tmp_path / "all", parts, ["python", "-m", "cxrnet.train", "+folds=3"])
+    run = read_run(tmp_path / "all", None)
+    assert run.overrides == ["+folds=3"]
+    names = ("phases", "parameters", "trained parameters", "training seconds", "networks", "weights")
+    assert [run.facts[name] for name in names] == ["head, finetune", 100, 90, 13.0, 2, "imagenet"]

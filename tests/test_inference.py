@@ -1,13 +1,12 @@
 import dataclasses
-from functools import partial
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from cxrnet.data.images import load_images
 from cxrnet.data.sources.folder import folder
+from cxrnet.data.store import load_images
 from cxrnet.errors import CxrnetError
 from cxrnet.evaluation.predictions import logits_of, probabilities_of
 from cxrnet.inference import predict_bytes, predict_files, predict_images, predict_manifest
@@ -16,7 +15,13 @@ from cxrnet.models.bundle import Bundle
 CPU = torch.device("cpu")
 CLASSES = ("Viral Pneumonia", "Covid", "Normal")
 
-predict = partial(predict_files, batch_size=5, device=CPU, on_error="fail")
+
+def predict(bundle, path, batch_size=5, on_error="fail") -> pd.DataFrame:
+    return pd.concat(predict_files(bundle, path, batch_size, CPU, on_error), ignore_index=True)
+
+
+def predict_all(bundle, manifest) -> pd.DataFrame:
+    return pd.concat(predict_manifest(bundle, manifest, 8, CPU, "fail"), ignore_index=True)
 
 
 @pytest.fixture
@@ -46,7 +51,7 @@ def test_the_temperature_divides_the_logits(bundle):
 
 def test_a_manifest_is_prepared_as_the_bundle_says(bundle, xrays):
     manifest = folder(xrays)
-    predictions = predict_manifest(bundle, manifest, 8, CPU, "fail")
+    predictions = predict_all(bundle, manifest)
     _, images = load_images(manifest, (40, 32), "pad", "fail")
     np.testing.assert_allclose(logits_of(predictions), predict_images(bundle, images, 8, CPU), atol=1e-6)
     assert predictions["image_id"].tolist() == manifest["image_id"].tolist()
@@ -60,7 +65,7 @@ def test_a_folder_of_images_without_labels(bundle, xrays, tmp_path):
     assert predictions["label"].isna().all()
     assert set(predictions["predicted"]) <= set(CLASSES)
     assert predictions["image_id"].tolist()[0] == "Covid/00.png"
-    expected = predict_manifest(bundle, folder(xrays), 8, CPU, "fail")
+    expected = predict_all(bundle, folder(xrays))
     np.testing.assert_allclose(probabilities_of(predictions), probabilities_of(expected), atol=1e-6)
 
 

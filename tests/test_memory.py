@@ -32,3 +32,40 @@ def compute(how: str) -> str:
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
 def test_freed_memory_is_kept_and_results_stay_as_they_are():
     assert compute("kept") == compute("returned")
+
+
+FREEZING = """
+import contextlib
+import gc
+from cxrnet.memory import quick_imports
+
+for _ in range(2):
+    with quick_imports():
+        assert not gc.isenabled()
+        import torch
+        with contextlib.suppress(ImportError):
+            import triton  # complains in the end of what was not freed
+    assert gc.isenabled()
+frozen = gc.get_freeze_count()
+assert frozen > 100_000, frozen
+
+class Node: pass
+node = Node()
+node.itself = node
+alive = __import__("weakref").ref(node)
+with quick_imports():
+    pass
+del node
+gc.collect()
+assert alive() is None, "frozen garbage is never freed"
+
+gc.disable()
+with quick_imports():
+    pass
+assert not gc.isenabled()
+"""
+
+
+def test_imports_are_not_searched_for_garbage_and_what_comes_later_is():
+    done = subprocess.run([sys.executable, "-c", FREEZING], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

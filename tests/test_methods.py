@@ -2,7 +2,7 @@ from types import SimpleNamespace
 
 import pandas as pd
 
-from cxrnet.methods import methods_of
+from cxrnet.methods import faults_of, methods_of
 from cxrnet.models.weights import LoadedWeights
 
 CONFIG = {
@@ -18,8 +18,8 @@ PHASE = SimpleNamespace(
 )
 
 
-def methods(data):
-    return methods_of(data, LoadedWeights("random", "as asked for"), [PHASE], CONFIG)
+def methods(data, **config):
+    return methods_of(data, LoadedWeights("random", "as asked for"), [PHASE], CONFIG | config)
 
 
 def test_methods_are_read_from_configuration_and_data(make_data):
@@ -32,6 +32,17 @@ def test_methods_are_read_from_configuration_and_data(make_data):
     assert said["characteristics"] == ""
 
 
+def test_the_split_of_a_fold_is_that_of_the_folds(make_data):
+    said = methods(make_data(), fold=2, folds=5, folds_by="patient")["split"]
+    assert said == (
+        "fold 2 of 5 is test, the next one validation, the others training "
+        "(fold_manifest(folds=5, fold=1, by=patient, seed=0))"
+    )
+    loud = methods(make_data(), fold=2, folds=5, folds_by="image")["split"]
+    assert "IMAGES, NOT PATIENTS (folds_by=image)" in loud
+    assert methods(make_data(), fold=None, folds=None)["split"] == "split_manifest(seed=0)"  # of a run over seeds alone
+
+
 def test_characteristics_of_the_patients_are_told_where_the_data_have_them(make_data):
     data = make_data()
     known = data.manifest["split"] == "test"
@@ -39,3 +50,8 @@ def test_characteristics_of_the_patients_are_told_where_the_data_have_them(make_
         sex=pd.array(["F"] * len(known), dtype="string"), age=[str(40) if k else None for k in known]
     )
     assert methods(data)["characteristics"].endswith("test: sex F 9; median age 40 (known of 9)")
+
+
+def test_faults_are_told_with_their_source(make_data):
+    assert faults_of(make_data().known_faults) == []
+    assert faults_of({"a": ["one", "two"], "b": ["three"]}) == ["a: one.", "a: two.", "b: three."]

@@ -3,9 +3,9 @@ import shutil
 import numpy as np
 import pytest
 
-from cxrnet.data.images import load_images
 from cxrnet.data.manifest import digest, read_manifest, write_manifest
 from cxrnet.data.sources.folder import folder
+from cxrnet.data.store import load_images
 from cxrnet.errors import CxrnetError
 from cxrnet.evaluation.predictions import make_predictions, write_predictions
 from cxrnet.models.bundle import Bundle, save_bundle

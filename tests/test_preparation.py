@@ -20,7 +20,7 @@ def composed(*overrides: str) -> DictConfig:
 def test_every_data_set_can_be_prepared_from_the_groups_of_training(option):
     config = composed(f"data={option}", "data.root=somewhere", "seed=7")
     plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    assert set(plain) == {"data", "augment", "seed", "sheet", "outputs"}
+    assert set(plain) == {"data", "augment", "seed", "sheet", "outputs", "cache"}
     assert plain["data"]["seed"] == 7
 
 

@@ -38,8 +38,8 @@ def test_the_triage_network_trains_a_head_of_three_classes_on_values_from_0_to_1
     (phase,) = phases_of(config)
     set_trainable(network, phase.trainable)
     assert count_parameters(network).trainable == 1280 * 3 + 3
-    assert network.mean.unique().tolist() == [0]
-    assert network.std.unique().tolist() == [1]
+    assert network.normalise.mean.unique().tolist() == [0]
+    assert network.normalise.std.unique().tolist() == [1]
     assert config["augment"]["flip"] == 0
 
 

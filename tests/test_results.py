@@ -6,9 +6,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from cxrnet.app import config_folder
-from cxrnet.errors import CxrnetError
 from cxrnet.evaluation.predictions import make_predictions
-from cxrnet.results import check_settings, flat_metrics, write_results
+from cxrnet.results import flat_metrics, write_results
 
 CLASSES = ("Viral Pneumonia", "Covid", "Normal")
 
@@ -113,11 +112,3 @@ def test_there_is_no_second_result_where_nothing_or_everything_was_seen(written,
     results, folder = written(predictions_of("test", "vcnvcnvcn", seed=1), seen=seen)
     assert results.unseen is None
     assert "without_seen" not in json.loads((folder / "metrics.json").read_text())
-
-
-def test_settings_are_tried_before_anything_is_trained():
-    check_settings(settings())
-    with pytest.raises(CxrnetError, match="prevalences: 20 is no prevalence"):
-        check_settings(settings(prevalences=[20]))
-    with pytest.raises(CxrnetError, match="resamples: 3"):
-        check_settings(settings(resamples=3))

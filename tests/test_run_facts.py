@@ -3,7 +3,7 @@
 import json
 
 from cxrnet.models.weights import LoadedWeights
-from cxrnet.run_facts import RUN_FACTS, read_run_facts, write_run_facts
+from cxrnet.run_facts import RUN_FACTS, read_run_facts, write_facts_of_all, write_run_facts
 from cxrnet.training.phases import PhaseResult
 
 
@@ -22,3 +22,19 @@ def test_what_is_written_can_be_read(make_network, tmp_path):
 
 def test_a_run_without_facts_has_none(tmp_path):
     assert read_run_facts(tmp_path) == {}
+
+
+def test_of_several_runs_what_all_share_and_all_phases(make_network, tmp_path):
+    for name, origin, seconds in (("one", "file", 2.0), ("two", "random", 3.0)):
+        (tmp_path / name).mkdir()
+        phase = PhaseResult("head", "head", 387, 0.001, True, 1, 5, 4, 0.25, seconds, kept=True)
+        write_run_facts(tmp_path / name, make_network(), LoadedWeights(origin, "x"), [phase], ["python"])
+    write_facts_of_all(tmp_path, [tmp_path / "one", tmp_path / "two"], ["python", "-m", "x"])
+    facts = read_run_facts(tmp_path)
+    assert facts["parameters"] == read_run_facts(tmp_path / "one")["parameters"]
+    assert "weights" not in facts
+    assert (facts["runs"], facts["command"]) == (["one", "two"], ["python", "-m", "x"])
+    assert [(phase["run"], phase["name"], phase["seconds"]) for phase in facts["phases"]] == [
+        ("one", "head", 2.0),
+        ("two", "head", 3.0),
+    ]

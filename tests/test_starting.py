@@ -6,7 +6,8 @@ from omegaconf import OmegaConf
 
 from cxrnet.configuration import write_config
 from cxrnet.errors import CxrnetError
-from cxrnet.starting import check_config, is_main_process, start
+from cxrnet.processes import is_main_process
+from cxrnet.starting import check_config, start
 from cxrnet.tracking.record import start_of, write_record
 
 CONFIG = {"seed": 0, "trainer": {"devices": 1}, "model": {"output": "softmax"}, "data": {"classes": None}}

@@ -1,5 +1,6 @@
 """What every entry point shares: Hydra around it, and one line instead of a traceback for a user's mistake."""
 
+import os
 import shlex
 import sys
 from collections.abc import Callable
@@ -13,12 +14,15 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from cxrnet.configuration import plain_config
 from cxrnet.errors import CxrnetError
 from cxrnet.memory import keep_freed_memory
+from cxrnet.refusals import REFUSALS, explain
 from cxrnet.tracking.signals import Terminated, was_killed
 
 USER_ERROR = 2  # exit status, as argparse has it
 INTERRUPTED = 130  # exit status of a shell command ended by Ctrl-C
+FULL_ERROR = "HYDRA_FULL_ERROR"
 
 
 def config_folder() -> Path:
@@ -40,40 +44,73 @@ def entry_point(
     """
 
     def decorate(task: Callable[[DictConfig], Any]) -> Callable[[], None]:
-        def guarded(config: DictConfig) -> Any:  # noqa: ANN401 (a sweeper takes whatever a task returns)
-            keep_freed_memory()
-            try:
-                return task(config)
-            except (CxrnetError, InstantiationException, OmegaConfBaseException) as error:
-                line = _one_line(error)
-                print(f"error: {line}", file=sys.stderr)
-                if HydraConfig.get().mode == RunMode.MULTIRUN:
-                    raise CompactHydraException(line) from error
-                raise SystemExit(USER_ERROR) from error
-            except (KeyboardInterrupt, SystemExit) as error:
-                if not was_killed(error):
-                    raise
-                folder = HydraConfig.get().runtime.output_dir
-                going_on = f"; to go on: {shlex.quote(f'resume={folder}')}" if "resume" in config else ""
-                print(f"stopped; what was finished stays in '{folder}'{going_on}", file=sys.stderr)
-                raise SystemExit(error.code if isinstance(error, Terminated) else INTERRUPTED) from None
-
-        composed: Callable[[], None] = hydra.main(
-            version_base="1.3", config_path=str(config_folder()), config_name=config_name
-        )(guarded)
-
         def command() -> None:
-            if arguments is not None:
-                try:
+            asked = os.environ.get(FULL_ERROR) == "1"
+            try:
+                if arguments is not None:
                     sys.argv[1:] = arguments(sys.argv[1:])
-                except CxrnetError as error:
-                    print(f"error: {error}", file=sys.stderr)
-                    raise SystemExit(USER_ERROR) from error
-            composed()
+                os.environ[FULL_ERROR] = "1"  # Hydra then raises what it would print, until the task begins
+                composed = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=config_name)
+                composed(_guarded(task, asked))()
+            except CxrnetError as error:
+                raise _refusal(str(error)) from error
+            except REFUSALS as error:
+                if asked or FULL_ERROR not in os.environ:
+                    raise
+                raise _refusal(explain(error, config_folder(), config_name, sys.argv[1:])) from error
+            finally:
+                if not asked:
+                    os.environ.pop(FULL_ERROR, None)
 
         return command
 
     return decorate
+
+
+def _guarded(task: Callable[[DictConfig], Any], full_error: bool) -> Callable[[DictConfig], Any]:
+    """The task, with what a user's mistake and a signal make of it.
+
+    Args:
+        task: from config to anything.
+        full_error: a defect's traceback is to show Hydra's part of it too.
+    """
+
+    def guarded(config: DictConfig) -> Any:  # noqa: ANN401 (a sweeper takes whatever a task returns)
+        if not full_error:
+            os.environ.pop(FULL_ERROR, None)
+        keep_freed_memory()
+        try:
+            plain_config(config)  # what is missing is told before the imports of the task
+            return task(config)
+        except (CxrnetError, InstantiationException, OmegaConfBaseException) as error:
+            line = _one_line(error)
+            end = _refusal(line)
+            if HydraConfig.get().mode == RunMode.MULTIRUN:
+                _leave_reason(line)
+                raise CompactHydraException(line) from error
+            raise end from error
+        except (KeyboardInterrupt, SystemExit) as error:
+            if not was_killed(error):
+                raise
+            folder = HydraConfig.get().runtime.output_dir
+            going_on = f"; to go on: {shlex.quote(f'resume={folder}')}" if "resume" in config else ""
+            print(f"stopped; what was finished stays in '{folder}'{going_on}", file=sys.stderr)
+            raise SystemExit(error.code if isinstance(error, Terminated) else INTERRUPTED) from None
+
+    return guarded
+
+
+def _leave_reason(line: str) -> None:
+    """Write why a job failed into its folder, for the report of the sweep; a run that had begun has done so."""
+    file = Path(HydraConfig.get().runtime.output_dir) / "error.txt"
+    if not file.exists():
+        file.write_text(f"{line}\n", encoding="utf-8")
+
+
+def _refusal(line: str) -> SystemExit:
+    """Say what the user did wrong; the end of the command for it."""
+    print(f"error: {line}", file=sys.stderr)
+    return SystemExit(USER_ERROR)
 
 
 def _one_line(error: BaseException) -> str:

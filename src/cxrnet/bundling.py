@@ -1,6 +1,7 @@
 """From a trained network to its bundle: what is chosen by looking at labels is chosen on validation images alone.
 
-The temperature is fitted on their logits, and the thresholds are chosen at that temperature.
+The temperature is fitted on their logits, the thresholds are chosen at that temperature, and the cut-off below which a
+call is left to a reader of the calls that they make.
 """
 
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ from cxrnet.data.datamodule import XrayDataModule
 from cxrnet.data.manifest import digest
 from cxrnet.evaluation.policies import choose_thresholds, threshold_sentences
 from cxrnet.evaluation.predictions import make_predictions
+from cxrnet.evaluation.referral import check_share, choose_cutoff
 from cxrnet.evaluation.temperature import Temperature, fit_temperature
 from cxrnet.inference import predict_images
 from cxrnet.models.bundle import Bundle, device_of, load_bundle, save_bundle
@@ -38,10 +40,10 @@ class Bundled:
 
 
 def make_bundle(network: Network, data: XrayDataModule, config: Config, folder: Path) -> Bundled:
-    """Choose temperature and thresholds, write the bundle and open it again: what is evaluated is what lies on disk.
+    """Choose what is chosen, write the bundle and open it again: what is evaluated is what lies on disk.
 
     Raises:
-        CxrnetError: the validation images can't meet the policy of ``operating_points``.
+        CxrnetError: the validation images can't meet the policy of ``operating_points`` or ``refer``.
     """
     plain = Bundle(
         network=network,
@@ -58,7 +60,10 @@ def make_bundle(network: Network, data: XrayDataModule, config: Config, folder: 
     scaled = (logits / temperature.value).astype(np.float32)  # as the bundle will have them
     validation = make_predictions(rows, data.classes, scaled)
     points = choose_thresholds(validation, policy)
-    save_bundle(replace(plain, temperature=temperature.value, operating_points=points), folder)
+    share = check_share(config["refer"])
+    cutoff = None if share is None else choose_cutoff(make_predictions(rows, data.classes, scaled, points), share)
+    bundle = replace(plain, temperature=temperature.value, operating_points=points, refer_below=cutoff)
+    save_bundle(bundle, folder)
     return Bundled(load_bundle(folder), temperature, threshold_sentences(validation, policy, points))
 
 
@@ -68,7 +73,7 @@ def predict_splits(bundle: Bundle, data: XrayDataModule, config: Config) -> pd.D
     for split in ("val", "test"):
         if len(rows := data.rows(split)):
             logits = predict_images(bundle, data.arrays(split)[0], data.batch_size, device_for(config))
-            tables.append(make_predictions(rows, data.classes, logits, bundle.operating_points))
+            tables.append(make_predictions(rows, data.classes, logits, bundle.operating_points, bundle.refer_below))
     return pd.concat(tables, ignore_index=True)
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from cxrnet.app import entry_point
+from cxrnet.memory import quick_imports
 
 
 def _arguments(words: list[str]) -> list[str]:
@@ -17,7 +18,8 @@ def main(config: DictConfig) -> None:
     """Compare runs; the heavy imports wait until the configuration is known to be sound."""
     from hydra.core.hydra_config import HydraConfig
 
-    from cxrnet.comparing import compare_runs
+    with quick_imports():
+        from cxrnet.comparing import compare_runs
 
     hydra = HydraConfig.get()
     command = ["python", "-m", "cxrnet.compare", *hydra.overrides.task]

@@ -3,7 +3,9 @@
 runs -> names -> comparison -> files -> MLflow -> console
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,9 +17,10 @@ from cxrnet.comparison_console import say_comparison
 from cxrnet.configuration import Config, flat, plain_config
 from cxrnet.errors import CxrnetError
 from cxrnet.evaluation.comparison import Comparison, compare
+from cxrnet.evaluation.comparison_text import Seen, text_of
 from cxrnet.evaluation.comparison_writing import write_comparison
 from cxrnet.finding import find_runs
-from cxrnet.finished_run import FinishedRun, check_same_files, named, seen_warnings
+from cxrnet.finished_run import FinishedRun, check_same_files, named
 from cxrnet.tracking.run import track
 from cxrnet.tracking.store import tracking_uri
 from cxrnet.tracking.tracked import TrackedRun
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 PAGE = "comparison.html"
+LONGEST_LABEL = 80  # two of them and a metric stand in a name, for which MLflow has 250 characters
 
 
 def compare_runs(config: DictConfig, folder: Path, command: Sequence[str]) -> None:
@@ -53,14 +57,14 @@ def compare_runs(config: DictConfig, folder: Path, command: Sequence[str]) -> No
     check_same_files(runs)
     comparison = _compare(runs, plain)
     facts = {name: run.facts for name, run in runs.items()}
-    warnings = seen_warnings(runs)
+    seen = {name: run.seen for name, run in runs.items() if run.seen is not None}
     # Beside the runs, where they are of one experiment.
     experiment = str(plain["mlflow_experiment"] or tracking["experiment"])
     with track(folder, uri, experiment, outputs, "comparison", command) as tracked:
         with get_console().status("drawing"):
-            files = write_comparison(comparison, facts, folder, warnings)
-        _tell(tracked, comparison, runs, plain, list(files.values()))
-    say_comparison(comparison, facts, warnings)
+            files = write_comparison(comparison, facts, folder, seen)
+        _tell(tracked, comparison, seen, runs, plain, list(files.values()))
+    say_comparison(comparison, facts, seen)
     _say_places(folder, tracked.run_id)
 
 
@@ -68,6 +72,8 @@ def _check(config: Config) -> None:
     """Refuse what would be noticed late; :func:`compare` refuses the rest."""
     if not isinstance(config["metrics"], list) or not config["metrics"]:
         raise CxrnetError(f"metrics: '{config['metrics']}' is no list of figures; give metrics=[accuracy,brier]")
+    if not isinstance(config["also"], list):
+        raise CxrnetError(f"also: '{config['also']}' is no list of figures; give also=[ece,log_loss], or also=[]")
     if config["resamples"] == 0:  # an evaluation can do without
         raise CxrnetError("resamples: the paired tests need the bootstrap; give a whole number from 100 on")
 
@@ -82,24 +88,65 @@ def _say_runs(runs: Mapping[str, FinishedRun]) -> None:
 def _compare(runs: Mapping[str, FinishedRun], config: Config) -> Comparison:
     tables = {name: run.table for name, run in runs.items()}
     with get_console().status("comparing"):
-        return compare(tables, config["metrics"], config["by"], config["resamples"], config["seed"], config["level"])
+        names = ("metrics", "by", "resamples", "seed", "level", "also")
+        return compare(tables, **{name: config[name] for name in names})
 
 
 def _tell(
     tracked: TrackedRun,
     comparison: Comparison,
+    seen: Seen,
     runs: Mapping[str, FinishedRun],
     config: Config,
     files: Sequence[Path],
 ) -> None:
-    """One MLflow run holds the files, and each run that was compared points to it."""
+    """One MLflow run holds files, figures and p values, and each run that was compared points to it."""
+    text = text_of(comparison, seen)
     ids = [run.run_id for run in runs.values() if run.run_id is not None]
-    tracked.log_params(flat(config))
+    labels = labels_of(comparison.runs)
+    tracked.log_params(flat(config) | {f"place.{rank}": run for rank, run in enumerate(comparison.runs, 1)})
     tracked.set_tags({"cxrnet.compares": ", ".join(ids), "cxrnet.best_run": comparison.runs[0]})
+    # The description that MLflow's page of a run shows.
+    tracked.set_tags({"mlflow.note.content": "\n\n".join([text.verdict, *text.warnings])})
+    for metrics in (*_figures(comparison, labels), *_p_values(comparison, labels)):
+        tracked.log_metrics(metrics, 0)
     for file in files:
         tracked.log_artifact(file)
     for run_id in ids:
         tracked.send(f"tag the run {run_id}", _point_from(run_id))
+
+
+def labels_of(runs: Sequence[str]) -> dict[str, str]:
+    """A name for each run that MLflow takes in the name of a metric; those that would be the same get their place."""
+    short = [re.sub(r"[^\w.\- ]", "_", run)[:LONGEST_LABEL] for run in runs]
+    return {
+        run: label if short.count(label) == 1 else f"{label} {place}"
+        for place, (run, label) in enumerate(zip(runs, short, strict=True), 1)
+    }
+
+
+def _figures(comparison: Comparison, labels: Mapping[str, str]) -> Iterator[dict[str, float]]:
+    """By run, its figures of the leaderboard with the ends of their intervals: ``accuracy/<run>``."""
+    figures = comparison.figures[comparison.figures["metric"].isin(list(comparison.shown))]
+    for run, rows in figures.groupby("run"):
+        named = {
+            f"{metric}{end}/{labels[str(run)]}": value
+            for column, end in (("value", ""), ("low", "_low"), ("high", "_high"))
+            for metric, value in zip(rows["metric"], rows[column], strict=True)
+        }
+        yield {name: value for name, value in named.items() if not isnan(value)}
+
+
+def _p_values(comparison: Comparison, labels: Mapping[str, str]) -> Iterator[dict[str, float]]:
+    """By metric, the p of each pair of runs, also after Holm's correction: ``p_holm_accuracy/<run> against <run>``."""
+    for metric, tests in comparison.tests.groupby("metric"):
+        pairs = [f"{labels[a]} against {labels[b]}" for a, b in zip(tests["a"], tests["b"], strict=True)]
+        named = {
+            f"{column}_{metric}/{pair}": value
+            for column in ("p", "p_holm")
+            for pair, value in zip(pairs, tests[column], strict=True)
+        }
+        yield {name: value for name, value in named.items() if not isnan(value)}
 
 
 def _point_from(compared: str) -> "Callable[[MlflowClient, str], object]":

@@ -10,27 +10,28 @@ from rich.table import Table
 from cxrnet import console
 from cxrnet.evaluation import comparison_tables
 from cxrnet.evaluation.comparison import Comparison
-from cxrnet.evaluation.comparison_tables import Facts, fact_text, printed_tables, shared_facts
-from cxrnet.evaluation.comparison_text import text_of
+from cxrnet.evaluation.comparison_tables import Facts, printed_tables
+from cxrnet.evaluation.comparison_text import Seen, text_of
 
 FIGURE = 16  # columns of the console for "(0.912–0.987)" and the gap beside it
 MOST_TESTS = 30
 
 
-def say_comparison(comparison: Comparison, facts: Facts, warnings: Sequence[str] = ()) -> None:
+def say_comparison(comparison: Comparison, facts: Facts, seen: Seen) -> None:
     """Show what was found; of many tests, those of the metric by whose value the runs stand.
 
-    ``warnings`` are about the runs, as in :func:`cxrnet.evaluation.comparison_writing.write_comparison`.
+    Further figures and those of each class stand in the files. Arguments as for
+    :func:`cxrnet.evaluation.comparison_writing.write_comparison`.
     """
-    text, tables = text_of(comparison, warnings), printed_tables(comparison, facts)
+    text, tables = text_of(comparison, seen), printed_tables(comparison, facts)
     console.heading(text.title)
     console.say("result", text.verdict)
     for warning in text.warnings:
         console.warn(warning)
     console.heading(tables["leaderboard"].title)
     _say_leaderboard(comparison, tables["leaderboard"])
-    if shared := shared_facts(facts):
-        console.say("all runs", "; ".join(f"{name} {fact_text(name, value)}" for name, value in shared.items()))
+    if "further" in tables or "class_figures" in tables:
+        console.say("more", "further figures and those of each class are in leaderboard.csv and on the page")
     console.heading(tables["tests"].title)
     _say_tests(comparison, tables["tests"])
 
@@ -38,10 +39,11 @@ def say_comparison(comparison: Comparison, facts: Facts, warnings: Sequence[str]
 def _say_leaderboard(comparison: Comparison, board: comparison_tables.Table) -> None:
     """As many figures beside the names as there is room for, the others below, and the facts at last."""
     columns, rows = list(board.rows.columns), board.lines()
-    first = len(columns) - len(comparison.metrics)
+    figures = sum(not comparison.shown[metric][0] for metric in comparison.metrics)
+    first = len(columns) - figures
     names = max(len(run) for run in comparison.runs) + 4
-    blocks = ceil(len(comparison.metrics) / max(1, (get_console().width - names) // FIGURE))
-    size = ceil(len(comparison.metrics) / blocks)
+    blocks = max(1, ceil(figures / max(1, (get_console().width - names) // FIGURE)))
+    size = max(1, ceil(figures / blocks))
     for start in range(first, len(columns), size):
         _show(columns, rows, [0, *range(start, min(start + size, len(columns)))], text=1)
     if first > 1:

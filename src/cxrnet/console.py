@@ -48,6 +48,11 @@ def log_to(folder: Path) -> None:
     root.addHandler(console)
     logging.captureWarnings(True)
     warnings.simplefilter("default")
+    quiet_libraries()
+
+
+def quiet_libraries() -> None:
+    """Take the console from libraries, which some of them take for themselves when they are imported."""
     for name in _CHATTY:
         library = logging.getLogger(name)
         library.handlers.clear()

@@ -5,6 +5,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from cxrnet.app import entry_point
+from cxrnet.memory import quick_imports
 
 NAMED = ("sets.", "sets=", "classes.", "classes=")
 
@@ -19,7 +20,8 @@ def main(config: DictConfig) -> None:
     """Evaluate one bundle; the heavy imports wait until the configuration is known to be sound."""
     from hydra.core.hydra_config import HydraConfig
 
-    from cxrnet.external import evaluate_external
+    with quick_imports():
+        from cxrnet.external import evaluate_external
 
     hydra = HydraConfig.get()
     folder, option = Path(hydra.runtime.output_dir), hydra.runtime.choices["data"]

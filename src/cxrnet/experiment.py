@@ -9,33 +9,43 @@ from pathlib import Path
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig
-from rich import get_console
 
 from cxrnet import console
 from cxrnet.configuration import Config, flat, write_config
 from cxrnet.data.datamodule import XrayDataModule
 from cxrnet.evaluation.policies import check_policy
-from cxrnet.repeats import check_repeats, run_repeats
-from cxrnet.results import check_settings
+from cxrnet.evaluation.referral import check_share
+from cxrnet.evaluation.settings import check_settings
+from cxrnet.processes import is_main_process
+from cxrnet.repeated_runs import run_repeats
+from cxrnet.repeats import Repeat
 from cxrnet.single_run import run_once
-from cxrnet.starting import check_config, is_main_process, start
 from cxrnet.stating import state_data
 from cxrnet.summary import say_results
 from cxrnet.tracking.run import track
 from cxrnet.tracking.store import tracking_uri
 from cxrnet.tracking.tracked import TrackedRun
-from cxrnet.training.schedule import check_finetune
 
 
-def run_experiment(config: DictConfig, folder: Path, name: str, command: Sequence[str], in_sweep: bool) -> float:
+def run_experiment(
+    config: DictConfig,
+    plain: Config,
+    repeats: Sequence[Repeat],
+    folder: Path,
+    name: str,
+    command: Sequence[str],
+    resumed: bool,
+) -> float:
     """Train, evaluate and report.
 
     Args:
         config: as composed from ``conf/train.yaml``.
-        folder: of this run; refused if it holds a run already, unless ``resume`` says that it goes on.
+        plain: the same, and whether a run is resumed, from :func:`cxrnet.starting.start`.
+        repeats: from :func:`cxrnet.repeats.check_repeats`.
+        folder: of this run.
         name: of the run in MLflow.
         command: what makes this run from its beginning, for the report and for a resumption.
-        in_sweep: this is one of several jobs.
+        resumed: the folder's run goes on.
 
     Returns:
         The monitored validation metric of the kept weights, for sweepers; over folds and seeds its mean. Never a test
@@ -44,17 +54,14 @@ def run_experiment(config: DictConfig, folder: Path, name: str, command: Sequenc
     Raises:
         CxrnetError: a mistake in the configuration or the data.
     """
-    plain, resumed = start(config, folder, command, in_sweep)
     tracking, outputs = plain["tracking"], Path(plain["outputs"])
     uri = tracking_uri(tracking["uri"], outputs) if tracking["enabled"] else None
     with track(folder, uri, tracking["experiment"], outputs, name, command, resume=resumed) as run:
         run.log_params(flat(plain))
         if is_main_process():
             run.log_artifact(write_config(folder, plain))
-        check_config(plain)
-        check_finetune(config["finetune"], config["schedule"])
         check_settings(plain["evaluation"])
-        repeats = check_repeats(plain)
+        check_share(plain["refer"])
         data = _load_data(plain["data"])
         check_policy(plain["operating_points"] or {}, data.classes)
         if repeats:
@@ -71,8 +78,7 @@ def _load_data(config: Config) -> XrayDataModule:
     console.heading("Data")
     # `root` is there to be overridden in one short place; the source gets it by interpolation.
     data: XrayDataModule = instantiate({name: value for name, value in config.items() if name != "root"})
-    with get_console().status("reading images"):
-        data.setup()
+    data.setup()
     return data
 
 

@@ -14,28 +14,25 @@ from rich.table import Table
 
 from cxrnet import console
 from cxrnet.configuration import Config, flat, plain_config, write_config
-from cxrnet.data.manifest import digest, write_manifest
-from cxrnet.data.overlap import load_known
+from cxrnet.data.overlap import KnownImages, load_known
 from cxrnet.errors import CxrnetError
-from cxrnet.evaluation.analysis import evaluator
 from cxrnet.evaluation.generalisation import (
     generalisation_table,
+    has_intervals,
     printed_generalisation,
-    same_classes,
-    shared_classes,
     verdicts,
 )
-from cxrnet.evaluation.generalisation_writing import external_section, write_generalisation
+from cxrnet.evaluation.generalisation_writing import external_section, printed_baselines, write_generalisation
 from cxrnet.evaluation.model_card import with_external, write_card
-from cxrnet.evaluation.predictions import make_predictions
+from cxrnet.evaluation.settings import check_settings
+from cxrnet.external_baselines import fit_baselines
 from cxrnet.external_options import configured_sets
+from cxrnet.external_results import evaluate_set, thumbnail_warnings
 from cxrnet.external_sets import ExternalSet, read_set, take_out_copies
-from cxrnet.external_statement import data_facts, statement
-from cxrnet.inference import predict_images
-from cxrnet.models.bundle import Bundle, device_of
+from cxrnet.external_statement import data_facts, documented_faults, statement
+from cxrnet.models.bundle import device_of
 from cxrnet.origin import Origin, find_origin
 from cxrnet.provenance import package_versions
-from cxrnet.results import Results, check_settings, figures_of, write_results
 from cxrnet.tracking.record import RECORD
 from cxrnet.tracking.run import track
 from cxrnet.tracking.store import tracking_uri
@@ -86,21 +83,21 @@ def _evaluate(
     origin: Origin, configs: Mapping[str, Config], config: Config, run: TrackedRun, folder: Path, command: Sequence[str]
 ) -> None:
     say_origin(origin)
-    sets, warnings = _read(origin, configs, config, folder)
-    internal, external, over, results = {}, {}, {}, {}
-    evaluated = evaluator(config["evaluation"])
-    for each in (one for one in sets if not one.gap):
-        predictions = _predict(origin.bundle, each, config)
-        results[each.name] = _results(each, predictions, origin.bundle, config, folder / each.name, run)
-        external[each.name] = results[each.name].metrics["test"]
-        own = None if origin.test is None else same_classes(origin.test, predictions)
-        own = own if own is not None and len(own) else None
-        over[each.name] = shared_classes(own, predictions)
-        if len(over[each.name]) < len(origin.bundle.classes):
-            external[each.name] = evaluated(predictions, over=over[each.name])
-        if own is not None:
-            internal[each.name] = evaluated(own, over=over[each.name])
-    table = generalisation_table(internal, external, over, {each.name: each.gap for each in sets if each.gap})
+    sets, known, warnings = _read(origin, configs, config, folder)
+    baselines = fit_baselines(known, origin.bundle.classes)
+    tested = {
+        each.name: evaluate_set(each, origin, baselines, config, folder / each.name, run)
+        for each in sets
+        if not each.gap
+    }
+    warnings += thumbnail_warnings(tested)
+    external = {name: each.external for name, each in tested.items()}
+    table = generalisation_table(
+        {name: each.internal for name, each in tested.items() if each.internal is not None},
+        external,
+        {name: each.over for name, each in tested.items()},
+        {each.name: each.gap for each in sets if each.gap},
+    )
     title = f"{origin.bundle.network.config.backbone} on {', '.join(each.name for each in sets)}"
     files = write_generalisation(
         table,
@@ -108,8 +105,10 @@ def _evaluate(
         folder,
         title=title,
         warnings=warnings,
-        data_sets={each.name: data_facts(each) for each in sets},
-        analyses={name: each.analyses["test"] for name, each in results.items()},
+        data_sets={each.name: data_facts(each) | documented_faults(each) for each in sets},
+        analyses={name: each.results.analyses["test"] for name, each in tested.items()},
+        figures={name: each.results.figures for name, each in tested.items()},
+        baselines=printed_baselines(external, {name: each.baselines for name, each in tested.items()}, baselines.gap),
         command=shlex.join(command),
         environment=_environment(origin, run, config),
     )
@@ -136,12 +135,11 @@ def _environment(origin: Origin, run: TrackedRun, config: Config) -> dict[str, s
 
 def _read(
     origin: Origin, configs: Mapping[str, Config], config: Config, folder: Path
-) -> tuple[list[ExternalSet], list[str]]:
+) -> tuple[list[ExternalSet], KnownImages | None, list[str]]:
     """Read the data sets, take out the copies, and say what was done."""
     labels = config["classes"] or {}
-    with get_console().status("reading images"):
-        sets = [read_set(name, each, labels.get(name) or {}, origin.bundle) for name, each in configs.items()]
-        known = load_known(origin.manifest) if origin.manifest is not None else None
+    sets = [read_set(name, each, labels.get(name) or {}, origin.bundle) for name, each in configs.items()]
+    known = load_known(origin.manifest) if origin.manifest is not None else None
     with get_console().status("looking for copies"):
         sets, copies = take_out_copies(sets, known)
     copies.to_csv(folder / "copies.csv", index=False)
@@ -149,31 +147,7 @@ def _read(
         console.heading(each.name)
         for name, value in data_facts(each).items():
             console.say(name, value)
-    return sets, statement(origin, known, sets)
-
-
-def _predict(bundle: Bundle, each: ExternalSet, config: Config) -> pd.DataFrame:
-    with get_console().status(f"predicting {each.name}"):
-        logits = predict_images(bundle, each.images, config["batch_size"], device_of(config["device"]))
-    return make_predictions(each.manifest, bundle.classes, logits, bundle.operating_points)
-
-
-def _results(
-    each: ExternalSet, predictions: pd.DataFrame, bundle: Bundle, config: Config, folder: Path, run: TrackedRun
-) -> Results:
-    """Write what there is to say of one data set, and tell MLflow."""
-    folder.mkdir()
-    write_manifest(each.manifest, folder / "manifest.parquet")
-    results = write_results(
-        folder, predictions, {}, bundle.classes, config["evaluation"], temperature=bundle.temperature
-    )
-    metrics = results.metrics["test"]
-    named, counts = digest(each.manifest), {str(k): int(n) for k, n in each.manifest["label"].value_counts().items()}
-    run.log_dataset(each.name, named, str(folder / "manifest.parquet"), {"test": counts}, "evaluation")
-    run.set_tags({f"cxrnet.data.digest.{each.name}": named})
-    run.log_metrics({f"{each.name}_{name}": value for name, value in figures_of(metrics).items()}, 0)
-    run.log_artifact(folder)
-    return results
+    return sets, known, statement(origin, known, sets)
 
 
 def say_origin(origin: Origin) -> None:
@@ -191,7 +165,7 @@ def say_origin(origin: Origin) -> None:
 
 def _say_fall(table: pd.DataFrame, level: float, warnings: Sequence[str], folder: Path) -> None:
     printed = printed_generalisation(table, level)
-    console.heading(f"{printed.title} ({level:.0%} intervals)")
+    console.heading(f"{printed.title} ({level:.0%} intervals)" if has_intervals(table) else printed.title)
     for data, rows in printed.groups():
         shown = Table(box=None, pad_edge=False, padding=(0, 1, 0, 1))
         for place, title in enumerate([data, *printed.rows.columns[2:]]):
@@ -206,6 +180,7 @@ def _say_fall(table: pd.DataFrame, level: float, warnings: Sequence[str], folder
     shown_folder = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
     console.heading("Where things are")
     console.say("page", str(shown_folder / "generalisation.html"))
-    if (folder / "MODEL_CARD.md").exists():
-        console.say("model card", str(shown_folder / "MODEL_CARD.md"))
+    card = folder / "MODEL_CARD.md"
+    none = "not written: beside the bundle lies none of its run that these results could be added to"
+    console.say("model card", str(shown_folder / card.name) if card.exists() else none)
     console.say("everything", str(shown_folder))

@@ -12,7 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 from cxrnet.configuration import Config
 from cxrnet.errors import CxrnetError
 
-COUNTED = ("root", "manifest", "on_error")  # of a data option; the rest is of training
+COUNTED = ("root", "manifest", "on_error", "known_faults")  # of a data option; the rest is of training
 
 
 def configured_sets(config: DictConfig, option: str | None, overrides: Sequence[str]) -> dict[str, Config]:

@@ -2,18 +2,21 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 import pandas as pd
 from hydra.utils import instantiate
 
 from cxrnet.configuration import Config
 from cxrnet.data.copies import COPY_SIZE, copy_groups
-from cxrnet.data.decode import UInt8Array
-from cxrnet.data.images import ResizeRule, load_at_sizes
+from cxrnet.data.images import Images
 from cxrnet.data.manifest import SPLITS
 from cxrnet.data.overlap import KnownImages, find_overlap
+from cxrnet.data.reading import AtSize
 from cxrnet.data.relabel import relabel
+from cxrnet.data.store import load_at_sizes
 from cxrnet.errors import CxrnetError
 from cxrnet.models.bundle import Bundle
 
@@ -27,7 +30,7 @@ class ExternalSet:
     Attributes:
         name: as the user calls it.
         manifest: of the images that are left, all ``test``, labelled in the bundle's classes.
-        images: of these, as the bundle wants them, ``(N, H, W) uint8``.
+        images: of these, as the bundle wants them.
         small: of these, at ``COPY_SIZE``.
         listed: images in the data set.
         renamed: class of the bundle by label, where they differ.
@@ -38,12 +41,15 @@ class ExternalSet:
             the images of the run aren't known.
         gap: why it can't be evaluated, empty if it can.
         shared: images that have copies in another external data set, by its name.
+        same_patients: images, of those that are left, of patients of whom the bundle's run has images.
+        same_numbers: other images whose source and patient number images of the run bear too.
+        known_faults: what is documented to be wrong with the data, by source.
     """
 
     name: str
     manifest: pd.DataFrame
-    images: UInt8Array
-    small: UInt8Array
+    images: Images
+    small: Images
     listed: int
     renamed: dict[str, str]
     left_out: dict[str, int]
@@ -52,12 +58,15 @@ class ExternalSet:
     copies: dict[str, int] | None = None
     gap: str = ""
     shared: dict[str, int] = field(default_factory=dict)
+    same_patients: int = 0
+    same_numbers: int = 0
+    known_faults: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def where(self, kept: pd.Series) -> "ExternalSet":
         """The same with a part of its images."""
         rows = kept.to_numpy(bool)
         manifest = self.manifest[rows].reset_index(drop=True)
-        return replace(self, manifest=manifest, images=self.images[rows], small=self.small[rows])
+        return replace(self, manifest=manifest, images=self.images.take(rows), small=self.small.take(rows))
 
 
 def read_set(name: str, config: Config, labels: Mapping[object, str | None], bundle: Bundle) -> ExternalSet:
@@ -79,15 +88,17 @@ def read_set(name: str, config: Config, labels: Mapping[object, str | None], bun
     manifest, left_out = relabel(manifest, bundle.classes, classes, f"classes.{name}")
     if manifest.empty:
         raise CxrnetError(f"classes.{name}: leaves out every image; map a label to a class of the bundle")
-    sizes: list[tuple[tuple[int, int], ResizeRule]] = [
+    sizes: list[AtSize] = [
         (bundle.network.config.size, bundle.resize),
         (COPY_SIZE, "stretch"),
     ]
+    cache = Path(config["cache"]) if config["cache"] else None
     read, (images, small) = _called(
-        name, lambda: load_at_sizes(manifest.assign(split="test"), sizes, config["on_error"])
+        name, lambda: load_at_sizes(manifest.assign(split="test"), sizes, config["on_error"], cache)
     )
     read["split"] = read["split"].astype("string")
-    return ExternalSet(name, read, images, small, listed, renamed, left_out, len(manifest) - len(read), published)
+    unreadable, faults = len(manifest) - len(read), config["known_faults"]
+    return ExternalSet(name, read, images, small, listed, renamed, left_out, unreadable, published, known_faults=faults)
 
 
 def _called(name: str, read: Callable[[], Value]) -> Value:
@@ -109,12 +120,12 @@ def take_out_copies(sets: Sequence[ExternalSet], known: KnownImages | None) -> t
         The data sets, and the copies: ``data, image_id, kind, copy_of, split`` (of the run).
 
     Raises:
-        CxrnetError: of no data set images of two classes are left.
+        CxrnetError: of no data set an image is left.
     """
     searched = known is not None
     if known is None:
         nothing = sets[0].manifest.head(0)
-        known = KnownImages(nothing, nothing, sets[0].small[:0])
+        known = KnownImages(nothing, nothing, sets[0].small.take(np.arange(0)))
     pairs = find_overlap(known, [(each.manifest, each.small) for each in sets])
     splits = known.manifest.set_index("image_id")["split"]
     left, found = [], []
@@ -122,10 +133,11 @@ def take_out_copies(sets: Sequence[ExternalSet], known: KnownImages | None) -> t
         taken = pairs[(pairs["set_a"] == 0) & (pairs["set_b"] == number)]
         taken = taken.assign(split=splits.reindex(taken["image_id_a"]).to_numpy(object))
         found.append(taken.assign(data=each.name))
-        left.append(_without(each, taken, pairs[(pairs["set_a"] == number) & (pairs["set_b"] == number)]))
+        rest = _without(each, taken, pairs[(pairs["set_a"] == number) & (pairs["set_b"] == number)])
+        left.append(_with_patients(rest, each.manifest, known.manifest, taken))
     if all(each.gap for each in left):
         told = "; ".join(f"{each.name}: {each.gap}" for each in left)
-        raise CxrnetError(f"{told}; give data with other images, of two classes")
+        raise CxrnetError(f"{told}; give data with other images")
     columns = {"data": "data", "image_id_b": "image_id", "kind": "kind", "image_id_a": "copy_of", "split": "split"}
     table = pd.concat(found, ignore_index=True).rename(columns=columns)[list(columns.values())]
     left = left if searched else [replace(each, copies=None) for each in left]
@@ -138,14 +150,34 @@ def _without(each: ExternalSet, taken: pd.DataFrame, within: pd.DataFrame) -> Ex
     first = taken.sort_values("split", key=lambda split: split.map(order)).drop_duplicates("image_id_b")
     copies = {split: count for split in SPLITS if (count := int((first["split"] == split).sum()))}
     rest = each.where(~each.manifest["image_id"].isin(first["image_id_b"]))
-    labels = sorted(set(rest.manifest["label"]))
-    if len(labels) < 2:
-        what = f"of the class {labels[0]} alone" if labels else "no image"
+    if rest.manifest.empty:
         taken_out = f"{len(first)} of {len(each.manifest)} images are copies of images of the bundle's run"
-        return replace(rest, copies=copies, gap=f"{what} is left ({taken_out})")
+        return replace(rest, copies=copies, gap=f"no image is left ({taken_out})")
     ids = rest.manifest["image_id"]
     inside = within[within["image_id_a"].isin(ids) & within["image_id_b"].isin(ids)]
     return replace(rest, manifest=copy_groups(inside, rest.manifest), copies=copies)
+
+
+def _with_patients(rest: ExternalSet, whole: pd.DataFrame, known: pd.DataFrame, taken: pd.DataFrame) -> ExternalSet:
+    """Count the images that are left of patients of the bundle's run.
+
+    A number alone is no patient: other data may count theirs from 1 too, under the same name of a source. A patient is
+    the same where one of their images is in both, and where the numbers of a source are known to mean the same, for
+    images that are in both bear the same ones.
+    """
+    keys = ["source", "patient_id"]
+    ours = known.set_index("image_id").loc[taken["image_id_a"], keys].astype(object).fillna("").reset_index(drop=True)
+    theirs = whole.set_index("image_id").loc[taken["image_id_b"], keys].astype(object).fillna("").reset_index(drop=True)
+    theirs, ours = theirs[theirs["patient_id"] != ""], ours[theirs["patient_id"] != ""]
+    agreed = set(theirs.loc[(ours == theirs).all(axis=1), "source"])
+    seen, numbers = (
+        set(map(tuple, theirs.to_numpy())),
+        set(map(tuple, known.dropna(subset=keys)[keys].to_numpy(object))),
+    )
+    left = [tuple(row) for row in rest.manifest.dropna(subset=keys)[keys].to_numpy(object)]
+    same = [row in seen or (row in numbers and row[0] in agreed) for row in left]
+    alike = [row in numbers and not is_same for row, is_same in zip(left, same, strict=True)]
+    return replace(rest, same_patients=sum(same), same_numbers=sum(alike))
 
 
 def _with_shared(each: ExternalSet, sets: Sequence[ExternalSet], pairs: pd.DataFrame, number: int) -> ExternalSet:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from cxrnet.data.manifest import digest
 from cxrnet.data.overlap import KnownImages
 from cxrnet.external_sets import ExternalSet
+from cxrnet.methods import faults_of
 from cxrnet.origin import Origin
 
 
@@ -46,8 +47,16 @@ def _about(origin: Origin, each: ExternalSet) -> list[str]:
             f"{each.name}: {copies} images are copies of images that the bundle was made with or tested on; they were "
             "taken out. Copies that were cut, turned or mirrored escape the search"
         )
-    if origin.manifest is not None and (same := _same_patients(origin, each)):
-        sentences.append(f"{each.name}: {same} images are of patients of whom the bundle's run has other images")
+    if each.same_patients:
+        sentences.append(
+            f"{each.name}: {each.same_patients} images are of patients of whom the bundle's run has other images"
+        )
+    synthetic = (each.manifest["source"] == "phantom").any()  # whose patients are nobody
+    if each.same_numbers and not synthetic:
+        sentences.append(
+            f"{each.name}: {each.same_numbers} images bear a source and a patient number that images of the bundle's "
+            "run bear too; whether these are the same patients is not known"
+        )
     for other, count in each.shared.items():
         sentences.append(f"{each.name}: {count} images are in {other} too; the two results are not independent")
     if each.gap:
@@ -59,18 +68,9 @@ def _about(origin: Origin, each: ExternalSet) -> list[str]:
         )
     if each.unreadable:
         sentences.append(f"{each.name}: {each.unreadable} images could not be read and were left out (on_error=skip)")
-    if (each.manifest["source"] == "phantom").any():
+    if synthetic:
         sentences.append(f"{each.name}: the images are synthetic; the result says nothing about patients")
     return sentences
-
-
-def _same_patients(origin: Origin, each: ExternalSet) -> int:
-    """Images of patients of the bundle's run; a patient's number is known by where it comes from."""
-    keys = ["source", "patient_id"]
-    if origin.manifest is None:
-        return 0
-    ours = origin.manifest.dropna(subset=keys)[keys].drop_duplicates()
-    return len(each.manifest.dropna(subset=keys).merge(ours, on=keys))
 
 
 def data_facts(each: ExternalSet) -> dict[str, str]:
@@ -91,6 +91,11 @@ def data_facts(each: ExternalSet) -> dict[str, str]:
     patients = each.manifest["patient_id"].nunique()
     facts["patients"] = str(patients) if patients else "not known"
     return facts | {"digest": digest(each.manifest)}
+
+
+def documented_faults(each: ExternalSet) -> dict[str, str]:
+    """What is documented to be wrong with a data set; what was found is said by :func:`statement`."""
+    return {"known faults": " ".join(faults_of(each.known_faults)) or "none are documented"}
 
 
 def _copies(copies: dict[str, int] | None) -> str:

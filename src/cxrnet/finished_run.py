@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+from pandas.api.types import is_bool_dtype
 
-from cxrnet.configuration import flat, read_config
+from cxrnet.configuration import Config, flat, read_config
 from cxrnet.data.leaks import SEEN_BEFORE, seen_before
 from cxrnet.data.manifest import digest, read_manifest
 from cxrnet.errors import CxrnetError
@@ -18,11 +19,11 @@ from cxrnet.sweep import job_names
 from cxrnet.tracking.record import read_record
 from cxrnet.tracking.store import printable
 
-PREDICTIONS, MANIFEST, HISTORY = "predictions.parquet", "manifest.parquet", "history.csv"
+PREDICTIONS, MANIFEST = "predictions.parquet", "manifest.parquet"
 WHERE = ("tracking", "trainer", "outputs", "data.root")
 """Overrides that say where a run is made, not what it is."""
 LONGEST_NAME = 50
-FILES = (PREDICTIONS, MANIFEST, HISTORY, RUN_FACTS, "config.yaml")
+FILES = (PREDICTIONS, MANIFEST, RUN_FACTS, "config.yaml")
 """What a run is read from."""
 
 
@@ -38,8 +39,9 @@ class FinishedRun:
         overrides: that it was started with, but for :data:`WHERE`; ``None`` where they are not known.
         hashes: SHA-256 of the image files by ``image_id``, as far as they are known.
         run_id: in the MLflow at hand.
-        seen: images of the table that were seen before, as far as the manifest tells: their patient, or a copy, is in
-            train or, of test images, in train or val.
+        seen: ``image_id`` of the images of the table that were seen before: their patient, or a copy, is in train or,
+            of test images, in train or val, over folds of the fold that they are tested in. ``None`` where neither the
+            table nor a manifest tells.
     """
 
     name: str
@@ -49,7 +51,7 @@ class FinishedRun:
     overrides: list[str] | None
     hashes: "pd.Series[str]"
     run_id: str | None
-    seen: int
+    seen: frozenset[str] | None
 
 
 def read_run(place: Path, uri: str | None) -> FinishedRun:
@@ -69,15 +71,16 @@ def read_run(place: Path, uri: str | None) -> FinishedRun:
     own = file.name == PREDICTIONS
     table = headline(read_predictions(file))
     manifest = read_manifest(folder / MANIFEST) if own and (folder / MANIFEST).is_file() else None
+    seen = _seen(manifest, table)
     return FinishedRun(
         name=folder.resolve().name if own else file.stem,
         place=str(place),
         table=table,
-        facts=_facts(folder if own else None, manifest, table),
+        facts=_facts(folder if own else None, manifest, table, seen),
         overrides=_overrides(folder) if own else None,
         hashes=_hashes(manifest, table),
         run_id=_run_id(folder, uri) if own and uri else None,
-        seen=0 if manifest is None else _seen(manifest, table),
+        seen=seen,
     )
 
 
@@ -130,19 +133,14 @@ def check_same_files(runs: Mapping[str, FinishedRun]) -> None:
             )
 
 
-def seen_warnings(runs: Mapping[str, FinishedRun]) -> list[str]:
-    """Say of which runs how many images were seen before; those of which it is the same share a sentence."""
-    found: dict[str, list[str]] = {}
-    for name, run in runs.items():
-        if run.seen:
-            told = f"{run.seen} of {len(run.table)} images were seen before: their patient, or a copy, is in an earlier"
-            found.setdefault(f"{told} split. The figures are flattered.", []).append(name)
-    return [f"{', '.join(names) if len(names) < len(runs) else 'All runs'}: {text}" for text, names in found.items()]
-
-
-def _seen(manifest: pd.DataFrame, table: pd.DataFrame) -> int:
+def _seen(manifest: pd.DataFrame | None, table: pd.DataFrame) -> frozenset[str] | None:
+    """What the table says itself, as that of several folds does, else what follows from the splits of the manifest."""
+    if "seen" in table and is_bool_dtype(table["seen"]):
+        return frozenset(table["image_id"][table["seen"].fillna(False).astype(bool)])
+    if manifest is None or manifest["split"].isna().all():
+        return None
     seen = {name for split in set(table["split"].dropna()) & set(SEEN_BEFORE) for name in seen_before(manifest, split)}
-    return int(table["image_id"].isin(seen).sum())
+    return frozenset(seen.intersection(table["image_id"]))
 
 
 def _hashes(manifest: pd.DataFrame | None, table: pd.DataFrame) -> "pd.Series[str]":
@@ -164,24 +162,35 @@ def _overrides(folder: Path) -> list[str] | None:
     return [word for word in command[len(COMMAND) :] if not word.lstrip("+~").startswith(WHERE)]
 
 
-def _facts(folder: Path | None, manifest: pd.DataFrame | None, table: pd.DataFrame) -> dict[str, object]:
+def _facts(
+    folder: Path | None, manifest: pd.DataFrame | None, table: pd.DataFrame, seen: frozenset[str] | None
+) -> dict[str, object]:
     """What is known; the names are the columns of the leaderboard."""
     config, facts = (flat(read_config(folder) or {}), read_run_facts(folder)) if folder else ({}, {})
     phases = facts.get("phases", [])
     known = {
         "backbone": config.get("model.backbone"),
-        "phases": _phases(folder) if folder else None,
+        "phases": ", ".join(dict.fromkeys(phase["name"] for phase in phases)) or None,
         "parameters": facts.get("parameters"),
         "trained parameters": max((phase["trained_parameters"] for phase in phases), default=None),
         "training seconds": sum(phase["seconds"] for phase in phases) if phases else None,
+        "networks": len(facts["runs"]) if "runs" in facts else None,
         "weights": facts.get("weights", {}).get("origin"),
-        "seed": config.get("seed"),
+        **_repeated(config),
         "split": ", ".join(table["split"].dropna().unique()) or None,
+        "images seen before": None if seen is None else len(seen),
         "manifest digest": None if manifest is None else digest(manifest)[:12],
     }
     return {name: value for name, value in known.items() if value is not None}
 
 
-def _phases(folder: Path) -> str | None:
-    file = folder / HISTORY
-    return ", ".join(pd.read_csv(file)["phase"].drop_duplicates()) if file.is_file() else None
+def _repeated(config: Config) -> dict[str, object]:
+    """The seeds and the folds: of one of several runs its own, of all of them those that its table is of."""
+    seed, seeds, folds = config.get("seed"), config.get("seeds"), config.get("folds")
+    of_all = "fold" not in config  # the configuration of one of them has it
+    if of_all and seeds:
+        seed = seeds[0] if len(seeds) == 1 else f"{seeds[0]}, the first of {', '.join(map(str, seeds))}"
+    if not folds:
+        return {"seed": seed}
+    part = "" if of_all else f"{config['fold']} of "
+    return {"seed": seed, "folds": f"{part}{folds}, by {config['folds_by']}"}

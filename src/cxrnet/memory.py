@@ -1,7 +1,11 @@
-"""Memory of the process: what is freed is kept for the next batch."""
+"""Memory of the process: what is freed is kept for the next batch, and imports are not searched for garbage."""
 
+import atexit
 import ctypes
+import gc
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 # glibc's malloc.h
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
@@ -23,3 +27,23 @@ def keep_freed_memory() -> bool:
     if mallopt is None:  # another C library, such as musl
         return False
     return bool(mallopt(_MMAP_MAX, 0) and mallopt(_TRIM_THRESHOLD, 2**31 - 1))
+
+
+@contextmanager
+def quick_imports() -> Iterator[None]:
+    """Import heavy libraries without looking for garbage meanwhile, nor ever among what they made.
+
+    Importing torch, Lightning and MLflow makes a million objects that stay. Python's collector goes through them again
+    and again while they become more, which took a fifth of the time (docs/benchmarks.md). They are left to themselves
+    once in a process, when nothing but imports has been done: what is frozen later may be somebody's garbage.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if not gc.get_freeze_count():
+            gc.freeze()
+            atexit.register(gc.unfreeze)  # libraries in C++ look for what was not freed in the end
+        if enabled:
+            gc.enable()

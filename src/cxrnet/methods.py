@@ -11,6 +11,11 @@ from cxrnet.models.weights import LoadedWeights
 from cxrnet.provenance import package_versions
 from cxrnet.training.phases import PhaseResult
 
+IMAGE_FOLDS = (
+    "the folds part IMAGES, NOT PATIENTS (folds_by=image): images of one patient and copies of one image may be in "
+    "training and test, which flatters every figure; it shows what such a leak does and is no result"
+)
+
 
 def methods_of(
     data: XrayDataModule, weights: LoadedWeights, phases: Sequence[PhaseResult], config: Mapping[str, Any]
@@ -23,7 +28,7 @@ def methods_of(
         "preprocessing": f"grey, {data.size[0]} x {data.size[1]} pixels (resize: {data.resize}), normalised as the "
         "weights of the backbone want it",
         "selection": _selection(data),
-        "split": _call(config["data"]["split"]),
+        "split": _split(config),
         "level": _level(data.manifest),
         "characteristics": _characteristics(data.manifest),
         "initial weights": weights.detail if weights.pretrained else "random",
@@ -40,9 +45,30 @@ def sources_of(data: XrayDataModule) -> str:
     return ", ".join(sorted(data.manifest["source"].unique()))
 
 
+def faults_of(known: Mapping[str, Sequence[str]]) -> list[str]:
+    """What is documented to be wrong with data, by source, as sentences.
+
+    >>> faults_of({"north": ["patients are not known"]})
+    ['north: patients are not known.']
+    """
+    return [f"{source}: {text}." for source, faults in known.items() for text in faults]
+
+
 def _selection(data: XrayDataModule) -> str:
     limit = f"at most {data.limit} images of each class in each split" if data.limit else "all images of the manifest"
     return f"{limit}; {data.left_out} could not be read" if data.left_out else limit
+
+
+def _split(config: Mapping[str, Any]) -> str:
+    """How the images were split: as ``data.split`` says, or, of one run of a cross-validation, by its fold."""
+    if config.get("fold") is None:
+        return _call(config["data"]["split"])
+    fold, folds, by = config["fold"], config["folds"], config["folds_by"]
+    text = (
+        f"fold {fold} of {folds} is test, the next one validation, the others training "
+        f"(fold_manifest(folds={folds}, fold={fold - 1}, by={by}, seed={config['seed']}))"
+    )
+    return f"{text}; {IMAGE_FOLDS}" if by == "image" else text
 
 
 def _level(manifest: pd.DataFrame) -> str:

@@ -1,26 +1,36 @@
 """``python -m cxrnet.predict bundle=<folder> input=<file or folder>``: class and confidence of each image."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 from omegaconf import DictConfig
 
 from cxrnet.app import entry_point
+from cxrnet.memory import quick_imports
 
 
 @entry_point("predict")
 def main(config: DictConfig) -> None:
-    """Print, and on request write, what a bundle makes of images: path, class and its probability, tab-separated."""
-    from cxrnet.evaluation.predictions import write_predictions
-    from cxrnet.inference import check_output, predict_files
-    from cxrnet.models.bundle import device_of, load_bundle
+    """Print, and on request write, what a bundle makes of images: path, class and its probability, tab-separated.
+
+    ``referred`` follows where the call is left to a reader.
+    """
+    with quick_imports():
+        from cxrnet.evaluation.prediction_files import growing_file
+        from cxrnet.evaluation.predictions import REFERRED
+        from cxrnet.inference import check_output, predict_files
+        from cxrnet.models.bundle import device_of, load_bundle
 
     check_output(config.output)
     bundle, device = load_bundle(config.bundle), device_of(config.device)
-    predictions = predict_files(bundle, config.input, config.batch_size, device, config.on_error)
-    for _, image in predictions.iterrows():
-        print(image["path"], image["predicted"], f"{image['prob_' + image['predicted']]:.4f}", sep="\t")
-    if config.output is not None:
-        write_predictions(predictions, Path(config.output))
+    with growing_file(Path(config.output)) if config.output is not None else nullcontext() as add:
+        for predictions in predict_files(bundle, config.input, config.batch_size, device, config.on_error):
+            for image in predictions.to_dict("records"):
+                referred = [REFERRED] if image.get(REFERRED) else []
+                probability = f"{image['prob_' + image['predicted']]:.4f}"
+                print(image["path"], image["predicted"], probability, *referred, sep="\t")
+            if add is not None:
+                add(predictions)
 
 
 if __name__ == "__main__":

@@ -109,8 +109,7 @@ def _read(config: Config) -> tuple[XrayDataModule, list[str]]:
     logger, listener = logging.getLogger("cxrnet"), _Listener()
     logger.addHandler(listener)
     try:
-        with get_console().status("reading images"):
-            data.setup()
+        data.setup()
     finally:
         logger.removeHandler(listener)
     return data, listener.notes

@@ -5,6 +5,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from cxrnet.app import entry_point
+from cxrnet.memory import quick_imports
 
 
 @entry_point("prepare")
@@ -12,7 +13,8 @@ def main(config: DictConfig) -> None:
     """Prepare one data set; the heavy imports wait until the configuration is known to be sound."""
     from hydra.core.hydra_config import HydraConfig
 
-    from cxrnet.preparation import prepare
+    with quick_imports():
+        from cxrnet.preparation import prepare
 
     prepare(config, Path(HydraConfig.get().runtime.output_dir))
 

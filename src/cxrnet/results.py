@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from cxrnet.evaluation.analysis import Analysis, analyse, evaluator, save_analysis
 from cxrnet.evaluation.curves import save_curves
 from cxrnet.evaluation.figures import save_figures
 from cxrnet.evaluation.metrics import Evaluation, flat
-from cxrnet.evaluation.predictions import ROW_COLUMNS, make_predictions, write_predictions
+from cxrnet.evaluation.predictions import write_predictions
 from cxrnet.evaluation.text import classification_report_text, roc_auc_text
 from cxrnet.evaluation.wording import HEADLINE
 
@@ -48,7 +47,7 @@ def write_results(
     settings: Mapping[str, Any],
     history: pd.DataFrame | None = None,
     kept_epoch: int = 0,
-    temperature: float = 1.0,
+    temperature: float | None = 1.0,
     seen: Collection[str] = (),
 ) -> Results:
     """Compute every figure of any table of predictions and write all files but the report.
@@ -61,15 +60,16 @@ def write_results(
         predictions: labelled, of the splits ``val`` and ``test``, or of one of them. Other data are a ``test`` split.
         baselines: predictions of each baseline on the headline split; may be empty.
         classes: in the order of the logits.
-        settings: the group ``evaluation`` of the configuration, plain, seed included.
+        settings: the group ``evaluation`` of the configuration, plain, seed included, checked
+            (:func:`cxrnet.evaluation.settings.check_settings`).
         history: one row an epoch; ``None`` where nothing was trained, or several trainings are pooled.
         kept_epoch: the epoch whose weights were kept.
-        temperature: by which the logits of the predictions were divided.
+        temperature: by which the logits of the predictions were divided; ``None`` where not all by the same.
         seen: ``image_id`` of what was seen in training (:func:`cxrnet.data.leaks.seen_before`): the headline figures
             are computed without it too.
 
     Raises:
-        CxrnetError: a label is missing, or a setting won't do (:func:`check_settings`).
+        CxrnetError: a label is missing.
     """
     evaluated = evaluator(settings)
     by_split = {str(name): rows for name, rows in predictions.groupby("split", sort=False)}
@@ -80,7 +80,8 @@ def write_results(
     unseen = evaluated(left) if 0 < len(left) < len(by_split[headline]) else None
     analyses = {name: analyse(rows, metrics[name], settings, temperature) for name, rows in by_split.items()}
     write_predictions(predictions, folder / "predictions.parquet")
-    _write_metrics(folder, metrics, headline, baseline_metrics, unseen)
+    kept = {name: each.band.kept for name, each in analyses.items() if each.band is not None and each.band.kept}
+    _write_metrics(folder, metrics, headline, baseline_metrics, unseen, kept)
     _write_json(folder / "class_indices.json", {name: index for index, name in enumerate(classes)})
     (folder / "classification_report.txt").write_text(_by_split(by_split, classification_report_text), encoding="utf-8")
     (folder / "roc_auc.txt").write_text(_by_split(by_split, roc_auc_text), encoding="utf-8")
@@ -94,26 +95,18 @@ def write_results(
     return Results(headline, metrics, analyses, baseline_metrics, unseen, figures)
 
 
-def check_settings(settings: Mapping[str, Any]) -> None:
-    """See that the settings of the evaluation will do, before anything is trained: they are tried on a made-up table.
-
-    Raises:
-        CxrnetError: they won't.
-    """
-    rows = pd.DataFrame({name: [f"{name} {i}" for i in range(4)] for name in ROW_COLUMNS})
-    table = make_predictions(rows.assign(label=["a", "b"] * 2), ("a", "b"), np.eye(4, 2, dtype=np.float32))
-    analyse(table, evaluator(settings)(table), settings, temperature=1.0)
-
-
 def _write_metrics(
     folder: Path,
     metrics: Mapping[str, Evaluation],
     headline: str,
     baselines: Mapping[str, Evaluation],
     unseen: Evaluation | None,
+    kept: Mapping[str, Evaluation],
 ) -> None:
-    without = {} if unseen is None else {"without_seen": {headline: unseen}}
-    _write_json(folder / "metrics.json", {**metrics, "baselines": {headline: baselines}, **without})
+    others = {} if unseen is None else {"without_seen": {headline: unseen}}
+    if kept:
+        others["without_referred"] = dict(kept)
+    _write_json(folder / "metrics.json", {**metrics, "baselines": {headline: baselines}, **others})
 
 
 def flat_metrics(results: Results) -> dict[str, float]:
@@ -125,7 +118,10 @@ def flat_metrics(results: Results) -> dict[str, float]:
     named = [(_prefix(split), metrics) for split, metrics in results.metrics.items()]
     named += [(f"baseline_{name}", metrics) for name, metrics in results.baselines.items()]
     named += [(f"{_prefix(results.headline)}_without_seen", results.unseen)] if results.unseen else []
+    bands = [(_prefix(split), each.band) for split, each in results.analyses.items() if each.band]
+    named += [(f"{prefix}_without_referred", band.kept) for prefix, band in bands if band.kept]
     values = {f"{prefix}_{name}": value for prefix, metrics in named for name, value in figures_of(metrics).items()}
+    values |= {f"{prefix}_referred": band.referred["value"] or 0.0 for prefix, band in bands}
     for name, (_, figure), metric in flat(results.metrics[results.headline]):
         if figure in HEADLINE and "interval" in metric:
             for end, value in zip(("low", "high"), metric["interval"], strict=True):

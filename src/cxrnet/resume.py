@@ -28,12 +28,13 @@ MAY_CHANGE = (
     "schedule",
     "finetune",
     "operating_points",
+    "refer",
     "evaluation",
     "data.root",  # the digest of the data tells whether they are the same
     "data.manifest.root",
     "data.num_workers",
 )
-MUST_STAY = ("schedule.monitor", "schedule.mode", "schedule.views")
+MUST_STAY = ("schedule.monitor", "schedule.mode", "schedule.views", "schedule.activations_gb")
 
 
 def resumed_arguments(arguments: list[str]) -> list[str]:

@@ -5,7 +5,7 @@ long each phase took, and the command.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,12 +42,30 @@ def write_run_facts(
         "phases": [asdict(phase) for phase in phases],
         "command": list(command),
     }
-    partial = folder / f"{RUN_FACTS}.partial"
-    partial.write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.replace(folder / RUN_FACTS)
+    _write(folder, facts)
+
+
+def write_facts_of_all(folder: Path, runs: Sequence[Path], command: Sequence[str]) -> None:
+    """Write the facts of a run over folds or seeds: what is the same in all of its runs, and all of their phases.
+
+    Args:
+        folder: of the run.
+        runs: the folders of the runs in it, each with its facts.
+        command: that makes all of them.
+    """
+    first, *others = found = [read_run_facts(run) for run in runs]
+    common = {name: first[name] for name in ("parameters", "weights") if all(o[name] == first[name] for o in others)}
+    phases = [{"run": run.name, **phase} for run, each in zip(runs, found, strict=True) for phase in each["phases"]]
+    _write(folder, {**common, "runs": [run.name for run in runs], "phases": phases, "command": list(command)})
 
 
 def read_run_facts(folder: Path) -> dict[str, Any]:
     """The facts of a run; empty where there are none."""
     file = folder / RUN_FACTS
     return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+
+
+def _write(folder: Path, facts: Mapping[str, Any]) -> None:
+    partial = folder / f"{RUN_FACTS}.partial"
+    partial.write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial.replace(folder / RUN_FACTS)

@@ -25,9 +25,9 @@ from cxrnet.evaluation.model_card import make_card, write_card
 from cxrnet.evaluation.report import render_report, thumbnail_verdict
 from cxrnet.models.network import Network, NetworkConfig
 from cxrnet.models.weights import LoadedWeights, load_weights
+from cxrnet.processes import is_main_process
 from cxrnet.results import Results, flat_metrics, write_results
 from cxrnet.run_facts import write_run_facts
-from cxrnet.starting import is_main_process
 from cxrnet.summary import environment, report_facts, say_bundled, say_model, say_phase
 from cxrnet.tracking.model import log_bundle
 from cxrnet.tracking.tracked import TrackedRun
@@ -108,7 +108,7 @@ def run_once(
     write_run_facts(folder, network, weights, phases, command)
     run.log_metrics(flat_metrics(results), kept.best_epoch)
     run.log_results(folder)
-    log_bundle(run, folder / "bundle", data.classes)
+    log_bundle(run, folder / "bundle", data.classes, bundled.bundle.refer_below is not None)
     if verdict := thumbnail_verdict(results.metrics[headline], results.baselines["thumbnail"]):
         warnings.append(verdict)
     return Outcome(kept.best_score, results, warnings)
@@ -155,6 +155,7 @@ def _train(
         log_metrics=run.log_metrics,
         callbacks=lambda phase: [PhaseProgress(phase.name, phase.epochs)],
         trained=trained,
+        compiled=config["compile"],
     )
     for phase in phases:
         say_phase(phase, schedule.monitor)

@@ -4,13 +4,13 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from lightning.fabric.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig
 from rich import get_console
 
 from cxrnet import console
 from cxrnet.configuration import Config, plain_config
 from cxrnet.errors import CxrnetError
+from cxrnet.processes import is_main_process
 from cxrnet.resume import check_resumable
 from cxrnet.tracking.record import RECORD
 
@@ -59,11 +59,6 @@ def check_config(config: Config) -> None:
         raise CxrnetError(
             "data.classes: model.output=sigmoid needs to know the positive class; give [negative, positive]"
         )
-
-
-def is_main_process() -> bool:
-    """Whether this process speaks for the run; the others of a distributed training only train."""
-    return int(getattr(rank_zero_only, "rank", 0)) == 0
 
 
 def _check_folder(folder: Path, config: Config, resumed: bool) -> list[str]:

@@ -6,10 +6,10 @@ from cxrnet.audit.statement import leak_statement
 from cxrnet.configuration import Config
 from cxrnet.data.datamodule import XrayDataModule
 from cxrnet.data.manifest import digest, write_manifest
-from cxrnet.methods import sources_of
+from cxrnet.methods import IMAGE_FOLDS, sources_of
 from cxrnet.models.losses import corrected_twice
+from cxrnet.processes import is_main_process
 from cxrnet.resume import check_same_data
-from cxrnet.starting import is_main_process
 from cxrnet.summary import SPLITS, say_data
 from cxrnet.tracking.tracked import TrackedRun
 
@@ -45,6 +45,8 @@ def state_data(data: XrayDataModule, config: Config, run: TrackedRun, folder: Pa
 def data_warnings(data: XrayDataModule, config: Config) -> list[str]:
     """What a reader must know of the data before the numbers, in sentences."""
     warnings = leak_statement(data.manifest)
+    if config["folds"] and config["folds_by"] == "image":
+        warnings.insert(0, IMAGE_FOLDS)
     if data.left_out:
         warnings.append(f"{data.left_out} images could not be read and were left out (data.on_error=skip)")
     if data.limit is not None:

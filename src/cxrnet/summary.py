@@ -11,11 +11,12 @@ from rich.table import Table
 from cxrnet import console
 from cxrnet.bundling import Bundled
 from cxrnet.data.datamodule import XrayDataModule
-from cxrnet.evaluation.facts import PhaseFacts, PointFacts, RunFacts, SplitFacts
+from cxrnet.evaluation.facts import BandFacts, PhaseFacts, PointFacts, RunFacts, SplitFacts
 from cxrnet.evaluation.metrics import Evaluation
 from cxrnet.evaluation.policies import Rule, check_policy
+from cxrnet.evaluation.spread import moments_of
 from cxrnet.evaluation.wording import HEADLINE, duration, figure_text, number_text
-from cxrnet.methods import methods_of, sources_of
+from cxrnet.methods import faults_of, methods_of, sources_of
 from cxrnet.models.network import Network, count_parameters
 from cxrnet.models.weights import LoadedWeights
 from cxrnet.provenance import git_revision, package_versions
@@ -105,25 +106,34 @@ def say_bundled(bundled: Bundled) -> None:
     console.say("temperature", f"{temperature.value:.3g}" if temperature.reason is None else f"1: {temperature.reason}")
     for text in bundled.sentences:
         console.say("threshold", text)
+    if (cutoff := bundled.bundle.refer_below) is not None:
+        console.say("referral", f"calls of a probability below {cutoff:.4g} are left to a reader")
 
 
-def say_spread(spread: pd.DataFrame) -> None:
+def say_spread(spread: pd.DataFrame, pooled: pd.DataFrame | None) -> None:
     """The headline figures over the runs of a repetition: mean, standard deviation, smallest, largest.
 
     Args:
         spread: one row a run, one column a figure.
+        pooled: one row a seed, ``images`` and figures of all of its folds together; ``None`` where there are not both.
     """
+    console.heading("Over the runs")
+    if pooled is None:
+        console.show(_spread_table(spread, f"test, {len(spread)} runs"))
+        return
+    console.show(_spread_table(pooled, f"{len(pooled)} seeds, n = {pooled['images'].max()}"))
+    console.show(_spread_table(spread, f"{len(spread)} folds, sd in a seed"))
+
+
+def _spread_table(spread: pd.DataFrame, title: str) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 2))
-    table.add_column(f"test, {len(spread)} runs")
+    table.add_column(title)
     for name in ("mean", "sd", "lowest", "highest"):
         table.add_column(name, justify="right")
-    for name in ("accuracy", "balanced_accuracy", "macro_f1", "roc_auc_macro"):
-        if name in spread:
-            values = spread[name]
-            moments = (values.mean(), values.std(), values.min(), values.max())
-            table.add_row(HEADLINE[name], *("n/a" if pd.isna(value) else f"{value:.3f}" for value in moments))
-    console.heading("Over the runs")
-    console.show(table)
+    for name, moments in moments_of(spread).items():
+        values = (moments.mean, moments.sd, moments.lowest, moments.highest)
+        table.add_row(HEADLINE[name], *("n/a" if value is None else f"{value:.3f}" for value in values))
+    return table
 
 
 def report_facts(
@@ -149,7 +159,8 @@ def report_facts(
         summary=f"{backbone}, trained {start} on {len(data.rows('train'))} images of {len(data.classes)} classes. "
         f"Phases: {names}.",
         created=time.strftime("%Y-%m-%d %H:%M"),
-        warnings=[f"{text[0].upper()}{text[1:]}." for text in warnings],
+        warnings=written_out(warnings),
+        known_faults=faults_of(data.known_faults),
         classes=data.classes,
         data={split: _split_facts(data, split) for split in SPLITS if len(data.rows(split))},
         metrics=results.metrics,
@@ -158,6 +169,7 @@ def report_facts(
         unseen=results.unseen,
         points=_points(bundled, config["operating_points"] or {}),
         chosen=bundled.sentences,
+        band=BandFacts(cutoff, config["refer"]) if (cutoff := bundled.bundle.refer_below) is not None else None,
         temperature=bundled.temperature,
         level=config["evaluation"]["level"],
         methods=methods_of(data, weights, phases, config),
@@ -165,6 +177,11 @@ def report_facts(
         figures=results.figures,
         **provenance,
     )
+
+
+def written_out(sentences: Sequence[str]) -> list[str]:
+    """Sentences as a page has them, of those of the console."""
+    return [f"{text[0].upper()}{text[1:]}." for text in sentences]
 
 
 def environment(folder: Path, config: Mapping[str, Any], digest: str, run_id: str | None) -> dict[str, str]:

@@ -2,25 +2,34 @@
 
 from pathlib import Path
 
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from cxrnet.app import entry_point
+from cxrnet.console import quiet_libraries
+from cxrnet.memory import quick_imports
+from cxrnet.repeats import check_repeats
 from cxrnet.resume import COMMAND, resumed_arguments, without_resume
+from cxrnet.starting import check_config, start
+from cxrnet.training.schedule import check_finetune
 
 
 @entry_point("train", resumed_arguments)
 def main(config: DictConfig) -> float:
     """Run one experiment; the heavy imports wait until the configuration is known to be sound."""
-    from hydra.core.hydra_config import HydraConfig
-    from hydra.types import RunMode
-
-    from cxrnet.experiment import run_experiment
-
     hydra = HydraConfig.get()
     command = [*COMMAND, *without_resume(hydra.overrides.task)]
     name = f"{hydra.runtime.choices['model']}_{hydra.runtime.choices['data']}"
-    in_sweep = hydra.mode == RunMode.MULTIRUN
-    return run_experiment(config, Path(hydra.runtime.output_dir), name, command, in_sweep)
+    folder = Path(hydra.runtime.output_dir)
+    plain, resumed = start(config, folder, command, in_sweep=hydra.mode == RunMode.MULTIRUN)
+    check_config(plain)
+    check_finetune(config["finetune"], config["schedule"])
+    repeats = check_repeats(plain)
+    with quick_imports():
+        from cxrnet.experiment import run_experiment
+    quiet_libraries()
+    return run_experiment(config, plain, repeats, folder, name, command, resumed)
 
 
 if __name__ == "__main__":

@@ -4,15 +4,18 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from scipy.fft import dctn
 from scipy.ndimage import gaussian_filter
+from scipy.stats import rankdata
 
-from cxrnet.data.copies import COPY_SIZE, copy_groups, find_copies
-from cxrnet.data.images import load_images, resize
+from cxrnet.data.copies import COPY_SIZE, CORRELATION, HASH_BITS, RANK_CORRELATION, copy_groups, find_copies
+from cxrnet.data.images import resize
 from cxrnet.data.leaks import leaks
 from cxrnet.data.manifest import make_manifest
 from cxrnet.data.sources.covid19_image import covid19_image
 from cxrnet.data.sources.phantom import phantom
 from cxrnet.data.splits import carve_validation
+from cxrnet.data.store import load_images
 
 SIZE = (96, 96)
 
@@ -91,6 +94,64 @@ def test_pairs_across_blocks_are_found():
     pairs = find_copies(images, manifest_of(1100))
     found = pairs[["image_id_a", "image_id_b"]].to_numpy().tolist()
     assert found == [["0003.png", "1099.png"], ["1097.png", "1098.png"]]
+
+
+def all_against_all(images: np.ndarray) -> set[tuple[int, int]]:
+    """The definition of a near copy, in float64 for every pair; images (n, 64, 64)."""
+    halves = images.reshape(-1, 32, 2, 32, 2).mean(axis=(2, 4))
+    low = dctn(halves.astype(np.float32), axes=(1, 2), norm="ortho")[:, :8, :8].reshape(-1, 64)
+    tiny = np.stack([resize(image, (8, 9), "stretch") for image in images]).astype(int)
+    perceptual, difference = low > np.median(low, axis=1, keepdims=True), (np.diff(tiny) > 0).reshape(-1, 64)
+    distance = np.minimum(*((bits[:, None] != bits[None]).sum(axis=2) for bits in (perceptual, difference)))
+    with np.errstate(invalid="ignore"):  # a constant image correlates with none
+        pearson, ranks = np.corrcoef(images.reshape(-1, 4096)), np.corrcoef(rankdata(halves.reshape(-1, 1024), axis=1))
+    near = (distance <= HASH_BITS) & ((pearson >= CORRELATION) | (ranks >= RANK_CORRELATION))
+    return {(int(a), int(b)) for a, b in np.argwhere(np.triu(near, k=1))}
+
+
+def found_in(pairs: pd.DataFrame) -> set[tuple[int, int]]:
+    return {(int(a[:-4]), int(b[:-4])) for a, b in pairs[["image_id_a", "image_id_b"]].to_numpy()}
+
+
+def test_what_is_found_is_what_comparing_all_with_all_finds():
+    rng = np.random.default_rng(1)
+    noisy = pictures(20, COPY_SIZE)[rng.integers(0, 20, 380)] + rng.uniform(0, 25, (380, 1, 1)) * rng.normal(
+        size=(380, *COPY_SIZE)
+    )
+    random = rng.integers(0, 256, (50, *COPY_SIZE))
+    images = np.concatenate([noisy.clip(0, 255), random, np.full((5, *COPY_SIZE), 9)]).astype(np.uint8)
+    expected = all_against_all(images)
+    assert 500 < len(expected) < 6000  # of the 7,000 pairs that show one picture
+    assert found_in(find_copies(images, manifest_of(len(images)))) == expected
+
+
+@pytest.mark.shared
+def test_of_a_real_set_all_pairs_are_found_that_comparing_all_with_all_finds(shared):
+    manifest, images = load_images(covid19_image(shared / "data" / "covid19_image"), COPY_SIZE, "stretch", "fail")
+    pairs = find_copies(images, manifest.assign(image_id=[f"{i:04d}.png" for i in range(len(manifest))], sha256=None))
+    assert found_in(pairs) == all_against_all(images[:])
+
+
+class OnDisk:
+    """Images that can be read by their places only, and not many at a time."""
+
+    def __init__(self, images: np.ndarray) -> None:
+        self.images, self.most = images, 0
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        self.most = max(self.most, len(rows))
+        return self.images[rows]
+
+
+def test_images_are_read_in_blocks():
+    once = pictures(100, (40, 40))
+    images = OnDisk(np.concatenate([once] * 30))
+    pairs = find_copies(images, manifest_of(3000))
+    assert len(pairs) == 100 * 30 * 29 // 2
+    assert images.most <= 2048
 
 
 def test_lengths_must_agree():

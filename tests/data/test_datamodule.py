@@ -1,6 +1,7 @@
 import logging
 from functools import partial
 
+import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
@@ -8,10 +9,10 @@ from PIL import Image
 
 from cxrnet.data.augment import geometric
 from cxrnet.data.datamodule import XrayDataModule
-from cxrnet.data.images import load_images
 from cxrnet.data.manifest import make_manifest
 from cxrnet.data.sources.folder import folder
 from cxrnet.data.splits import split_manifest
+from cxrnet.data.store import load_images
 from cxrnet.errors import CxrnetError
 
 CLASSES = ("Covid", "Normal", "Viral Pneumonia")
@@ -145,21 +146,55 @@ def test_batches_are_raw_images_with_labels(make_data):
     assert first["label"].dtype == torch.int64
 
 
+class Watching(pl.LightningModule):
+    """Keeps the batches that reach a model."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+        self.train_batches, self.val_batches = [], []
+
+    def training_step(self, batch):
+        self.train_batches.append(batch)
+        return self.weight * 0
+
+    def validation_step(self, batch):
+        self.val_batches.append(batch)
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def watch(data, epochs: int = 1) -> Watching:
+    """What a model sees of a data module while it is trained."""
+    watching, quiet = Watching(), {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    options = {**quiet, "enable_model_summary": False, "accelerator": "cpu", "max_epochs": epochs}
+    pl.Trainer(**options, num_sanity_val_steps=0).fit(watching, datamodule=data)
+    return watching
+
+
 def test_augmentation_is_for_training_only(make_data):
-    plain, augmented = make_data(), make_data(augment=AUGMENT)
-    torch.manual_seed(0)
-    for data_batch, plain_batch in zip(augmented.val_dataloader(), plain.val_dataloader(), strict=True):
-        assert torch.equal(data_batch["image"], plain_batch["image"])
-    one, other = batches(augmented)[0], batches(plain)[0]
-    assert torch.equal(one["label"], other["label"])
-    changed = [not torch.equal(a, b) for a, b in zip(one["image"], other["image"], strict=True)]
-    assert all(changed)
+    plain, augmented = watch(make_data()), watch(make_data(augment=AUGMENT))
+    for one, other in zip(augmented.val_batches, plain.val_batches, strict=True):
+        assert torch.equal(one["image"], other["image"])
+    for one, other in zip(augmented.train_batches, plain.train_batches, strict=True):
+        assert torch.equal(one["label"], other["label"])
+        assert not any(torch.equal(a, b) for a, b in zip(one["image"], other["image"], strict=True))
 
 
 def test_images_are_augmented_anew_in_every_epoch(make_data):
-    loader = make_data(augment=AUGMENT, batch_size=18).train_dataloader()
-    sums = [sorted(batch["image"].float().sum(dim=(1, 2, 3)).tolist()) for _ in range(2) for batch in loader]
+    first, second = watch(make_data(augment=AUGMENT, batch_size=18), epochs=2).train_batches
+    sums = [sorted(batch["image"].float().sum(dim=(1, 2, 3)).tolist()) for batch in (first, second)]
     assert sums[0] != sums[1]
+
+
+def test_images_on_disk_are_trained_on_like_those_in_memory(make_data, tmp_path):
+    for _ in range(2):  # made, then found
+        on_disk = make_data(cache=tmp_path, limit=5)
+        assert isinstance(on_disk.images.array, np.memmap)
+        for one, other in zip(batches(on_disk), batches(make_data(limit=5)), strict=True):
+            assert torch.equal(one["image"], other["image"])
+            assert torch.equal(one["label"], other["label"])
 
 
 def test_order_follows_the_seed_and_changes_with_every_epoch(make_data):

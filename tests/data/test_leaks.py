@@ -1,3 +1,4 @@
+import numpy as np
 import pandas as pd
 
 from cxrnet.data.leaks import leaks, seen_before
@@ -42,3 +43,17 @@ def test_leaks_of_a_split_by_patient_are_none():
     found = leaks(split_manifest(manifest, SEVENTY, 0))
     assert list(found) == ["val", "test"]
     assert all(leak.any == 0 and leak.patients_known == leak.images for leak in found.values())
+
+
+def test_counts_are_those_of_looking_at_each_image_and_empty_cells_tie_nothing():
+    rng = np.random.default_rng(0)
+    columns = {name: rng.choice([None, "", *"abcdefghij"], 60) for name in ("patient_id", "sha256", "group_id")}
+    manifest = manifest_of("x" * 60, split=rng.choice([None, *["train"] * 3, "val", *["test"] * 4], 60), **columns)
+    seen = manifest[manifest["split"].isin(["train", "val"])]
+    test = manifest[manifest["split"] == "test"]
+    shared = {name: [bool(cell) and cell in set(seen[name]) for cell in test[name].fillna("")] for name in columns}
+    leak = leaks(manifest)["test"]
+    assert leak.patients_known == (test["patient_id"].fillna("") != "").sum()
+    assert leak.same_patient == sum(shared["patient_id"])
+    assert leak.copies == np.sum(np.any([shared["sha256"], shared["group_id"]], axis=0))
+    assert seen_before(manifest, "test") == test["image_id"][np.any(list(shared.values()), axis=0)].tolist()

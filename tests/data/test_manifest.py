@@ -1,3 +1,4 @@
+import hashlib
 from pathlib import Path
 
 import pandas as pd
@@ -69,6 +70,47 @@ def test_paths_below_the_file_travel_with_it(tmp_path):
     assert read_manifest(there / "m.csv")["path"].tolist() == [str(there / f"{i}.png") for i in (1, 0, 2)]
 
 
+PATHS = [
+    "a/b.png",
+    "/a/b.png",
+    "./a.png",
+    "a//b",
+    "/a//b",
+    "a/./b",
+    "a/",
+    "a/.",
+    "/",
+    "//s/b",
+    "..",
+    "a/../b",
+    ".h/..i/j.",
+]
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_path_is_read_as_pathlib_joins_it(tmp_path, path):
+    rows(path=["x.png", path, "y.png"], mask_path=[None, "", path]).to_csv(tmp_path / "m.csv", index=False)
+    manifest = read_manifest(tmp_path / "m.csv").set_index("image_id")
+    assert manifest.loc[["b", "a", "c"], "path"].tolist() == [str(tmp_path / name) for name in ("x.png", path, "y.png")]
+    assert manifest["mask_path"].isna().tolist() == [True, True, False]
+    assert manifest.loc["c", "mask_path"] == str(tmp_path / path)
+
+
+@pytest.mark.parametrize(
+    ("path", "stored"),
+    [
+        ("{0}/a/b.png", "a/b.png"),
+        ("{0}//a/./b.png", "a/b.png"),
+        ("{0}x/b.png", "{0}x/b.png"),
+        ("/else/b.png", "/else/b.png"),
+        ("a//b.png", "a//b.png"),
+    ],
+)
+def test_a_path_below_the_folder_is_stored_relative(tmp_path, path, stored):
+    write_manifest(make_manifest(rows(path=[path.format(tmp_path)] * 3), "t"), tmp_path / "m.csv")
+    assert pd.read_csv(tmp_path / "m.csv")["path"].tolist() == [stored.format(tmp_path)] * 3
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -109,3 +151,11 @@ def test_digest_tells_data_not_places():
     assert digest(manifest) == digest(same)
     for column, value in {"label": "z", "split": "test", "patient_id": "p", "sha256": "9"}.items():
         assert digest(manifest.assign(**{column: value})) != digest(manifest)
+
+
+def test_the_digest_is_that_of_the_csv_also_of_a_long_table_and_of_cells_with_commas():
+    names = pd.Series([f'{i}, "{i % 7}"' if i % 3 else f"{i}" for i in range(100_003)])
+    manifest = make_manifest(pd.DataFrame({"image_id": names, "path": "p", "label": names, "source": "s"}), "test")
+    columns = ["image_id", "label", "split", "patient_id", "sha256"]
+    text = manifest[columns].to_csv(index=False, lineterminator="\n")
+    assert digest(manifest) == hashlib.sha256(text.encode()).hexdigest()

@@ -6,10 +6,10 @@ import pytest
 from PIL import Image
 
 from cxrnet.data.copies import COPY_SIZE
-from cxrnet.data.images import load_images
 from cxrnet.data.overlap import find_overlap, load_known
 from cxrnet.data.sources.covid19_radiography import covid19_radiography
 from cxrnet.data.sources.folder import folder
+from cxrnet.data.store import load_images
 
 
 @pytest.fixture

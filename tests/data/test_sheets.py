@@ -5,7 +5,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from cxrnet.data.augment import geometric
 from cxrnet.data.decode import read_image
+from cxrnet.data.images import Images
 from cxrnet.data.sheets import augmented_sheet, contact_sheet, samples_sheet
 from cxrnet.style import save
 
@@ -59,9 +61,17 @@ def test_a_small_class_shows_what_it_has(make_data):
 
 
 def test_augmented_views_stand_beside_their_original():
-    images = np.stack([np.full((8, 8), value, np.uint8) for value in (10, 20, 30, 40)])
+    images = Images.all_of(np.stack([np.full((8, 8), value, np.uint8) for value in (10, 20, 30, 40)]))
     manifest = pd.DataFrame({"label": ["a", "b", "b"]}, index=[0, 2, 3])
-    figure = augmented_sheet(images, manifest, ["b", "a"], lambda image: 255 - image, per_class=2, views=2)
+    figure = augmented_sheet(images, manifest, ["b", "a"], lambda batch: 255 - batch, per_class=2, views=2)
     values = [[int(image[0, 0]) for image in row] for row in drawn(figure)]
     assert values == [[30, 225, 225], [40, 215, 215], [10, 245, 245]]
     assert words(figure) == ["b", "b", "a"]
+
+
+def test_every_view_is_augmented_by_itself():
+    images = Images.all_of(np.random.default_rng(0).integers(0, 256, (1, 8, 8), np.uint8))
+    manifest = pd.DataFrame({"label": ["a"]})
+    shift = geometric(flip=0, degrees=0, translate=0.5, shear=0, zoom=0, distortion=0)
+    (row,) = drawn(augmented_sheet(images, manifest, ["a"], shift, per_class=1, views=4))
+    assert len({image.tobytes() for image in row}) == 5

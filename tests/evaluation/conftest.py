@@ -1,6 +1,9 @@
 """Random tables of predictions, and the facts of a made-up run."""
 
+import dataclasses
+import html
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Sequence
@@ -13,10 +16,11 @@ import pytest
 
 from cxrnet.evaluation.analysis import analyse, save_analysis
 from cxrnet.evaluation.curves import save_curves
-from cxrnet.evaluation.facts import PhaseFacts, PointFacts, RunFacts, SplitFacts
+from cxrnet.evaluation.facts import PhaseFacts, PointFacts, RepeatFacts, RepeatsFacts, ResultFacts, RunFacts, SplitFacts
 from cxrnet.evaluation.figures import save_figures
 from cxrnet.evaluation.metrics import evaluate
 from cxrnet.evaluation.predictions import make_predictions
+from cxrnet.evaluation.spread import moments_of
 from cxrnet.evaluation.temperature import Temperature
 
 # Not in the order of the alphabet: a function that sorts class names is found out.
@@ -72,6 +76,7 @@ def settings() -> dict[str, Any]:
         "seed": 0,
         "calibration": {"bins": 10, "kind": "equal_width"},
         "prevalences": [0.05, 0.2],
+        "missed": 0.01,
         "decision_curve": {"thresholds": [0.0, 0.5], "prevalence": 0.05},
         "referral": {"shares": [0.2]},
         "fewest": 20,
@@ -98,6 +103,7 @@ def facts(
         summary="A MobileNetV2 with ImageNet weights, trained on 200 chest radiographs.",
         created="3 March 2026, 10:15",
         warnings=["9 of 66 test images are copies of training images."],
+        known_faults=["covid19_image: at least 22 Covid images have another finding where they come from."],
         classes=CLASSES,
         data={
             split: SplitFacts(images={"Covid": 1200, "Normal": 70, "Viral Pneumonia": 3}, patients=None)
@@ -109,6 +115,7 @@ def facts(
         unseen=evaluate(tables["test"].iloc[9:], resamples=100),
         points={"Covid": PointFacts(0.375, "specificity >= 0.99")},
         chosen=["Covid is called from a probability of 0.375 on."],
+        band=None,
         temperature=Temperature(1.5, 60, 0.6, 0.5, None),
         level=0.95,
         methods={
@@ -132,6 +139,48 @@ def facts(
         config_yaml="tracking:\n  uri: http://localhost:5000\n",
         figures=figures,
     )
+
+
+@pytest.fixture(scope="session")
+def repeats_facts(facts: RunFacts, make_table: Callable[..., pd.DataFrame]) -> RepeatsFacts:
+    """A run of two seeds, made up too."""
+    tables = [make_table(seed=seed, strength=2.0) for seed in (0, 1)]
+    runs = [
+        RepeatFacts(f"seed{seed}", {"train": 40, "val": 20, "test": 60}, evaluate(table), 1.25, {"Covid": 0.4}, None)
+        for seed, table in enumerate(tables)
+    ]
+    shared = {field.name: getattr(facts, field.name) for field in dataclasses.fields(ResultFacts)}
+    figures = {name: file for name, file in facts.figures.items() if not name.endswith(("_val", "_curve"))}
+    spread = pd.DataFrame([{"accuracy": run.metrics["accuracy"]["value"]} for run in runs])
+    only_test = {"metrics": {"test": facts.metrics["test"]}, "analyses": {"test": facts.analyses["test"]}}
+    meaning = "All runs are tested on the same 60 images."
+    return RepeatsFacts(
+        **{**shared, **only_test, "figures": figures},
+        meaning=meaning,
+        runs=runs,
+        moments=moments_of(spread),
+        seeds={},
+    )
+
+
+@pytest.fixture
+def phone(browser: Callable[..., str], tmp_path: Path) -> Callable[[str], str]:
+    """How a page looks in a frame as wide as a phone: ``hidden 0 px, seen 3 of 3``, sideways and of its pictures."""
+
+    def measure(page: str) -> str:
+        # `srcdoc` lets the page around it measure.
+        (tmp_path / "phone.html").write_text(
+            f'<iframe style="width:390px;height:800px;border:0" srcdoc="{html.escape(page)}"></iframe><pre></pre>'
+            "<script>onload = () => { const page = document.querySelector('iframe').contentDocument;"
+            "const seen = [...page.images].filter(image => image.naturalWidth > 0).length;"
+            "document.querySelector('pre').textContent ="
+            "`hidden ${page.documentElement.scrollWidth - page.documentElement.clientWidth} px,"
+            " seen ${seen} of ${page.images.length}` }</script>",
+            encoding="utf-8",
+        )
+        return re.findall("<pre>(hidden .*?)</pre>", browser("--dump-dom", (tmp_path / "phone.html").as_uri()))[0]
+
+    return measure
 
 
 @pytest.fixture

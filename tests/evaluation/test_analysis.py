@@ -21,11 +21,25 @@ def test_the_diagram_shows_the_probabilities_before_and_after_the_temperature(an
     plain, scaled = analysed(table), analysed(table, 2.0)
     assert list(plain.reliability) == ["as trained"]
     assert list(scaled.reliability) == ["as trained", "temperature 2"]
+    # Of several networks, as those of the folds: "as trained" would be wrong.
+    pooled = analysed(make_table(), temperature=None).reliability
+    assert list(pooled) == ["each at its own temperature"]
+    pd.testing.assert_frame_equal(pooled["each at its own temperature"], plain.reliability["as trained"])
     # What the table holds is after the temperature; before it, the network was more certain.
     pd.testing.assert_frame_equal(scaled.reliability["temperature 2"], plain.reliability["as trained"])
     before = scaled.reliability["as trained"]
     assert np.average(before["confidence"], weights=before["n"]) > table.filter(like="prob_").max(axis=1).mean()
     assert error_of_table(before) != error_of_table(plain.reliability["as trained"])
+
+
+def test_one_number_of_bins_serves_the_diagram_and_every_ece(make_table, settings):
+    table = make_table(n=200)
+    few, many = ({**settings, "calibration": {"bins": bins, "kind": "equal_width"}} for bins in (3, 40))
+    for changed in (few, many):
+        metrics = evaluator(changed)(table)
+        (diagram,) = analyse(table, metrics, changed, None).reliability.values()
+        assert metrics["ece"]["value"] == pytest.approx(error_of_table(diagram), abs=1e-12)
+    assert evaluator(few)(table)["ece_equal_mass"]["value"] < evaluator(many)(table)["ece_equal_mass"]["value"]
 
 
 def test_a_class_without_images_has_no_decision_curve_and_says_why_its_calls_are_worth_nothing(

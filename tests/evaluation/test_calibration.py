@@ -7,6 +7,8 @@ from sklearn.metrics import brier_score_loss
 from cxrnet.errors import CxrnetError
 from cxrnet.evaluation.calibration import (
     brier_decomposition,
+    calibration_text,
+    error_by_chance,
     error_of_table,
     reliability_table,
     top_label,
@@ -102,3 +104,27 @@ def test_what_makes_no_table_is_refused(change, message) -> None:
     good = {"confidence": np.array([0.5]), "correct": np.array([True]), "bins": 10, "kind": "equal_width"}
     with pytest.raises(CxrnetError, match=message):
         reliability_table(**{**good, **change})
+
+
+@pytest.mark.parametrize("kind", ["equal_width", "equal_mass"])
+def test_the_ece_by_chance_is_what_calibrated_images_show(kind) -> None:
+    rng = np.random.default_rng(0)
+    confidence = rng.uniform(0.4, 1.0, size=32)
+    shown = [
+        error_of_table(reliability_table(confidence, rng.uniform(size=32) < confidence, 15, kind)) for _ in range(2000)
+    ]
+    expected = error_by_chance(reliability_table(confidence, confidence > 0, 15, kind))
+    assert expected == pytest.approx(np.mean(shown), abs=0.005)
+    assert expected > 0.1  # on so few images perfect calibration doesn't look like it
+
+
+def test_certain_images_leave_nothing_to_chance() -> None:
+    assert error_by_chance(reliability_table(np.ones(20), np.ones(20, bool), 15, "equal_width")) == 0
+
+
+def test_the_text_says_what_of_an_ece_is_chance() -> None:
+    confidence, correct = outcomes(0, n=40)
+    (said,) = calibration_text(confidence, correct, 15)
+    chance = error_by_chance(reliability_table(confidence, correct, 15, "equal_mass"))
+    assert "on 40 images as certain as these about" in said
+    assert f"and {chance:.3f} in 15 bins of equally many images" in said

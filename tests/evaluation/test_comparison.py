@@ -151,6 +151,39 @@ def test_a_figure_that_is_missing_is_not_tested(make_table):
     assert set(rest["reason"]) == {""}
 
 
+def test_a_figure_of_classes_is_tested_in_each_and_corrected_for_all(tables):
+    found = _compare(tables, metrics=["roc_auc_macro", "roc_auc"])
+    aucs = [f"roc_auc_{name}" for name in ("Viral Pneumonia", "Covid", "Normal")]
+    assert found.metrics == ["roc_auc_macro", *aucs]
+    rows = found.tests[found.tests["metric"].isin(aucs)]
+    assert set(rows["test"]) == {"DeLong"}
+    assert len(rows) == 3 * 3
+    assert list(rows["p_holm"]) == list(holm(rows["p"].to_numpy(float)))
+    alone = found.tests[found.tests["metric"] == "roc_auc_macro"]
+    assert list(alone["p_holm"]) == list(holm(alone["p"].to_numpy(float)))
+
+
+def test_of_two_classes_the_one_auc_is_tested_once(make_table):
+    labels = ["Covid", "Normal"] * 30
+    tables = {name: make_table(labels=labels, classes=("Normal", "Covid"), seed=i) for i, name in enumerate("ab")}
+    found = compare(tables, ["roc_auc"], "roc_auc_Covid", 100, 0, 0.95, also=["roc_auc"])
+    assert found.metrics == ["roc_auc_Covid"]
+    assert list(found.shown) == ["roc_auc_Covid", "roc_auc_Normal"]
+
+
+def test_further_figures_are_shown_and_not_tested(tables):
+    found = compare(tables, ["accuracy"], "accuracy", 100, 0, 0.95, also=["ece", "sensitivity", "accuracy"])
+    assert found.metrics == ["accuracy"]
+    classes = ("Viral Pneumonia", "Covid", "Normal")
+    assert found.shown == {
+        "accuracy": ("", "accuracy"),
+        "ece": ("", "ece"),
+        **{f"sensitivity_{name}": (name, "sensitivity") for name in classes},
+    }
+    with pytest.raises(CxrnetError, match="also: 'charm' is no figure"):
+        compare(tables, ["accuracy"], "accuracy", 100, 0, 0.95, also=["charm"])
+
+
 def test_unknown_metrics_are_refused(tables):
     with pytest.raises(
         CxrnetError, match=r"metrics: 'auc' is no figure; the figures are accuracy, .*sensitivity_Covid"

@@ -21,7 +21,7 @@ FACTS = {
 def comparison(make_table):
     labels = [str(label) for label in make_table()["label"]]
     tables = {"b": make_table(labels=labels, strength=0.5), "a": make_table(labels=labels, seed=1, strength=4.0)}
-    return compare(tables, ["macro_f1", "sensitivity_Covid"], "macro_f1", 100, 0, 0.95)
+    return compare(tables, ["macro_f1", "sensitivity_Covid"], "macro_f1", 100, 0, 0.95, also=["ece", "npv"])
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,8 @@ def gaps(make_table):
 def test_leaderboard_is_numbers(comparison):
     table = leaderboard(comparison, FACTS)
     facts = ["backbone", "parameters", "training_seconds", "data"]
-    ends = [f"{name}{end}" for name in ("macro_f1", "sensitivity_Covid") for end in ("", "_low", "_high")]
+    shown = ("macro_f1", "sensitivity_Covid", "ece", *(f"npv_{name}" for name in comparison.classes))
+    ends = [f"{name}{end}" for name in shown for end in ("", "_low", "_high")]
     assert list(table.columns) == ["run", *facts, *ends]
     assert list(table["run"]) == ["a", "b"]
     assert list(table["parameters"]) == [23514179, 14716227]
@@ -56,7 +57,7 @@ def test_reports_are_those_of_scikit_learn(comparison):
 
 def test_printed_leaderboard(comparison):
     table = printed_tables(comparison, FACTS)["leaderboard"]
-    assert list(table.rows.columns) == ["Run", "Backbone", "Parameters", "Training", "F1, macro", "Sensitivity, Covid"]
+    assert list(table.rows.columns) == ["Run", "Backbone", "Parameters", "Training", "F1, macro"]
     row = leaderboard(comparison, FACTS).iloc[0]
     assert table.lines()[0] == [
         "a",
@@ -64,10 +65,38 @@ def test_printed_leaderboard(comparison):
         "23\u202f514\u202f179",
         "3\u00a0min 12\u00a0s",
         f"{row['macro_f1']:.3f}\n({row['macro_f1_low']:.3f}–{row['macro_f1_high']:.3f})",
-        f"{row['sensitivity_Covid']:.3f}\n({row['sensitivity_Covid_low']:.3f}–{row['sensitivity_Covid_high']:.3f})",
     ]
     assert table.lines()[1][3] == "–"
-    assert table.note == "The best first, by F1, macro. 60 images; each figure with its 95% interval."
+    assert table.note == (
+        "The best first, by F1, macro. 60 images; each figure with its 95% interval. The same for all runs: data one."
+    )
+
+
+def test_figures_that_are_not_tested_and_those_of_classes_have_tables_of_their_own(comparison):
+    tables, numbers = printed_tables(comparison, FACTS), leaderboard(comparison, FACTS)
+    assert list(tables["further"].rows.columns) == ["Run", "ECE, bins of equal width"]
+    assert [line[0] for line in tables["further"].lines()] == ["a", "b"]
+    assert tables["further"].note.startswith("Not tested.")
+    classes = tables["class_figures"]
+    assert list(classes.rows.columns) == ["Class", "Run", "Sensitivity", "NPV"]
+    assert [name for name, _ in classes.groups()] == comparison.classes
+    (pneumonia, covid, _) = (rows for _, rows in classes.groups())
+    assert covid[0][1].startswith(f"{numbers['sensitivity_Covid'][0]:.3f}\n(")
+    assert pneumonia[0][1] == ""  # that of Covid alone was asked for
+    assert covid[1][2].startswith(f"{numbers['npv_Covid'][1]:.3f}\n(")
+
+
+def test_tables_without_figures_are_left_out(gaps):
+    assert list(printed_tables(gaps, {})) == ["leaderboard", "tests", "class_reports"]
+
+
+def test_two_tests_of_an_auc_are_explained(make_table):
+    labels = [str(label) for label in make_table()["label"]]
+    tables = {name: make_table(labels=labels, seed=i) for i, name in enumerate("ab")}
+    both = compare(tables, ["roc_auc_macro", "roc_auc"], "roc_auc_macro", 100, 0, 0.95)
+    assert "mean over the classes is left to the bootstrap" in printed_tables(both, {})["tests"].note
+    alone = compare(tables, ["roc_auc_Covid", "accuracy"], "accuracy", 100, 0, 0.95)
+    assert "left to the bootstrap" not in printed_tables(alone, {})["tests"].note
 
 
 def test_printed_tests(comparison):

@@ -28,14 +28,17 @@ def comparison(make_table):
     labels = [str(label) for label in make_table()["label"]]
     names = ["2026-11-22_17-05-40_mobilenet_v2_covid19_image", "strong", NASTY]
     tables = {name: make_table(labels=labels, seed=i, strength=i) for i, name in enumerate(names)}
-    return compare(tables, METRICS, "roc_auc_macro", 100, 0, 0.95)
+    return compare(tables, METRICS, "roc_auc_macro", 100, 0, 0.95, also=["ece", "specificity"])
 
 
 @pytest.fixture(scope="module")
 def files(comparison, tmp_path_factory):
     facts = {run: {"backbone": f"net_{i}", "seed": 7} for i, run in enumerate(comparison.runs)}
     return write_comparison(
-        comparison, facts, tmp_path_factory.mktemp("comparison") / "new", ["One: 9 images were seen."]
+        comparison,
+        facts,
+        tmp_path_factory.mktemp("comparison") / "new",
+        {comparison.runs[1]: {f"{i}" for i in range(9)}},
     )
 
 
@@ -63,8 +66,10 @@ def test_markdown_tables_keep_their_columns(files):
     lines = files["markdown"].read_text(encoding="utf-8").splitlines()
     rows = [line for line in lines if line.startswith("|")]
     widths = [len(re.findall(r"(?<!\\)\|", row)) for row in rows]
-    assert set(widths) == {len(METRICS) + 3, 6, 7}  # the shared fact is no column
-    assert "The same for all runs: seed 7" in lines
+    # Leaderboard (the shared fact is no column), further figures, those of each class, tests, reports.
+    assert list(dict.fromkeys(widths)) == [len(METRICS) + 2, 3, 5, 6]
+    assert widths[-1] == 7
+    assert any(line.endswith("The same for all runs: seed 7.") for line in lines)
     assert r"a\|b_50% & \<b>\*x\*\</b> $#{y}~^" in files["markdown"].read_text(encoding="utf-8")
     assert "![" in lines[-1]
     assert "(roc_overlay.png)" in lines[-1]
@@ -75,11 +80,18 @@ def test_latex_is_escaped(files):
     escaped = r"a$|$b\_50\% \& $<$b$>$*x*$<$/b$>$ \$\#\{y\}\textasciitilde{}\textasciicircum{}\textbackslash{}"
     assert escaped in text
     assert r"each figure with its 95\% interval" in text
-    assert text.count(r"\begin{tabular}") == text.count(r"\bottomrule") == 3
-    assert text.count(r"\midrule") == 1 + len(METRICS) + 3
+    assert text.count(r"\begin{tabular}") == text.count(r"\bottomrule") == 5
+    assert text.count(r"\midrule") == 1 + 1 + 3 + len(METRICS) + 3
     assert text.isascii()
     rows = [line for line in text.splitlines() if line.endswith(r"\\")]
-    assert {len(re.findall(r"(?<!\\)&", row)) for row in rows} == {len(METRICS) + 1, 4, 5}
+    assert {len(re.findall(r"(?<!\\)&", row)) for row in rows} == {len(METRICS), 1, 3, 4, 5}
+
+
+def test_latex_has_the_facts_that_all_runs_share_and_fits_the_page(files):
+    text = files["latex"].read_text(encoding="utf-8")
+    (caption,) = re.findall(r"\\caption\{Leaderboard.*", text)
+    assert caption.endswith("The same for all runs: seed 7.}")
+    assert text.count(r"\resizebox{\ifdim\width>\linewidth") == text.count(r"\end{tabular}}") == 5
 
 
 def test_one_table_alone(comparison):
@@ -97,7 +109,9 @@ def test_page_says_what_the_tables_say(comparison, page):
     text = re.sub(r"\s+", " ", html.unescape(re.sub("<[^>]*>", "", page.split("<body>")[1])))
     assert "3 runs on the same 60 images" in text
     assert "Research use only" in text
-    assert "One: 9 images were seen." in text
+    assert f"{comparison.runs[1]}: 9 of the 60 images were seen before: their patient, or a copy, is" in text
+    assert "Further figures" in text
+    assert "Figures of each class" in text
     assert NASTY in text
     for row in comparison.tests.itertuples():
         assert f"{abs(row.difference):.3f}" in text

@@ -144,3 +144,21 @@ def test_means_are_over_the_classes_of_both_sides(table, internal, external):
             assert mean[f"{side}_low"] < mean[side] <= mean[f"{side}_high"]
     assert row(table, "b", "accuracy")["over"] == row(table, "c", "roc_auc_macro")["over"] == ""
     assert verdicts(table)[0].startswith("b: ROC-AUC, macro of Viral Pneumonia, Covid alone falls by 0.")
+
+
+def test_of_a_single_class_the_sensitivity_is_stated(make_table):
+    internal, external = make_table(60, strength=3.0), make_table(labels=["Covid"] * 30, seed=1)
+    own, over = same_classes(internal, external), shared_classes(internal, external)
+    assert over == ["Covid"]
+    evaluations = [{"a": evaluate(part, RESAMPLES, over=over)} for part in (own, external)]
+    table = generalisation_table(*evaluations, {"a": over}, {})
+    assert row(table, "a", "roc_auc_macro")["reason"].endswith("external: every image is labelled Covid")
+    assert row(table, "a", "sensitivity", "Covid")["external_low"] > 0
+    (said,) = verdicts(table)
+    assert said.startswith("a: Sensitivity, Covid falls by ")
+
+
+def test_intervals_that_were_not_asked_for_are_not_promised(internal, external):
+    own = same_classes(internal, external)
+    plain = generalisation_table({"b": evaluate(own)}, {"b": evaluate(external)}, OVER, {})
+    assert printed_generalisation(plain, 0.95).note.startswith("Without intervals. Internal: ")

@@ -1,17 +1,26 @@
+import html
+import re
+
 import pandas as pd
+import pytest
 
-from cxrnet.evaluation.analysis import analyse
+from cxrnet.evaluation.analysis import analyse, save_analysis
 from cxrnet.evaluation.generalisation import generalisation_table
-from cxrnet.evaluation.generalisation_writing import write_generalisation
+from cxrnet.evaluation.generalisation_writing import printed_baselines, write_generalisation
 from cxrnet.evaluation.metrics import evaluate
+from cxrnet.evaluation.wording import number_text
 
 
-def test_everything_is_in_the_three_files(make_table, settings, tmp_path):
+@pytest.fixture
+def written(make_table, settings, tmp_path):
+    """The three files, and the analysis that they hold."""
     own, other = make_table(60, strength=3.0), make_table(60, seed=1)
     table = generalisation_table(
         {"north": evaluate(own, 100)}, {"north": evaluate(other, 100)}, {"north": [""] * 3}, {}
     )
     other["view"] = pd.array(["PA", "AP"] * 30, dtype="string")
+    analysis = analyse(other, evaluate(other, 100), settings, 1.0)
+    (tmp_path / "north data").mkdir()
     files = write_generalisation(
         table,
         0.95,
@@ -19,15 +28,24 @@ def test_everything_is_in_the_three_files(make_table, settings, tmp_path):
         title="a <model> on north",
         warnings=["north: 3 images are copies", "the images are not known"],
         data_sets={"north": {"copies": "3 taken out (2 of train, 1 of test)"}},
-        analyses={"north": analyse(other, evaluate(other, 100), settings, 1.0)},
+        analyses={"north": analysis},
+        figures={"north": save_analysis(analysis, tmp_path / "north data")},
+        baselines=printed_baselines(
+            {"north": evaluate(other)}, {"north": {"majority": evaluate(own)}}, "no thumbnails, as 3 images are lost"
+        ),
         command="python -m cxrnet.evaluate bundle=<x>",
         environment={"seed": "0"},
     )
+    return files, analysis
+
+
+def test_everything_is_in_the_three_files(written, tmp_path):
+    files, analysis = written
     assert [file.name for file in files] == [f"generalisation.{end}" for end in ("csv", "md", "html")]
-    assert sorted(file.name for file in tmp_path.iterdir()) == sorted(file.name for file in files)
-    written = pd.read_csv(files[0], keep_default_na=False, na_values=[""])
-    assert written["change"].notna().all()
-    assert {"internal_low", "external_high", "change_low", "external_n"} <= set(written)
+    assert sorted(file.name for file in tmp_path.iterdir() if file.is_file()) == sorted(file.name for file in files)
+    table = pd.read_csv(files[0], keep_default_na=False, na_values=[""])
+    assert table["change"].notna().all()
+    assert {"internal_low", "external_high", "change_low", "external_n"} <= set(table)
     markdown, page = (file.read_text(encoding="utf-8") for file in files[1:])
     for text in (markdown, page):
         assert "north: 3 images are copies." in text
@@ -36,6 +54,19 @@ def test_everything_is_in_the_three_files(make_table, settings, tmp_path):
         assert "ROC-AUC, macro falls by" in text
         assert "view PA" in text
         assert "north: view AP: only " in text
+        assert "no thumbnails, as 3 images are lost" in text
+        for sentence in (part for sentences in analysis.triage.values() for part in sentences):
+            assert html.escape(sentence) in text if text == page else sentence in text
+    assert f"| Covid | 20 % | {number_text(analysis.predictive['Covid'].loc[1, 'ppv'])}" in markdown
+    assert "![Net benefit, Covid](north%20data/decision_1.png)" in markdown
+    assert page.count("data:image/png;base64,") == 3
     assert "| north | ROC-AUC, macro | 0.9" in markdown
     assert "a &lt;model&gt; on north" in page
     assert "bundle=&lt;x&gt;" in page
+
+
+def test_the_page_asks_for_nothing_and_fits_a_phone(written, phone):
+    page = written[0][2].read_text(encoding="utf-8")
+    assert not re.search(r"""(?:src|href)=["'](?!data:)|url\(|@import|<script|<link""", page)
+    assert "default-src 'none'" in page
+    assert phone(page) == "hidden 0 px, seen 3 of 3"

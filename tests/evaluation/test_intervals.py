@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
+from scipy.special import expit, logit
 from scipy.stats import binomtest
 
-from cxrnet.evaluation.intervals import newcombe, of_gaps, of_mean, percentile, wilson
+from cxrnet.evaluation.intervals import newcombe, of_gaps, of_mean, on_log_odds, percentile, wilson
 
 
 @pytest.mark.parametrize(("part", "whole"), [(0, 1), (0, 26), (3, 10), (26, 26), (700, 1000)])
@@ -50,6 +51,30 @@ def test_percentiles_lie_further_out_for_few_units():
     # The t quantile of 4 degrees of freedom is 2.776; a sample of 5 has 4/5 of the variance.
     assert few == pytest.approx((-2.776 * np.sqrt(5 / 4), 2.776 * np.sqrt(5 / 4)), abs=0.15)
     assert percentile(drawn, 50, level=0.5)[1] < 0.75
+
+
+def test_on_log_odds_by_hand():
+    drawn = np.random.default_rng(0).normal(0.9, 0.02, 20_000)
+    half = 1.959964 * drawn.std() / (0.9 * 0.1)
+    assert on_log_odds(0.9, drawn, 10**6) == pytest.approx(expit(logit(0.9) + np.array([-half, half])), abs=1e-5)
+    # Of few units the t quantile of 4 degrees of freedom, and 4/5 of the variance.
+    few = 2.776445 * np.sqrt(5 / 4) * drawn.std() / (0.9 * 0.1)
+    assert on_log_odds(0.9, drawn, 5) == pytest.approx(expit(logit(0.9) + np.array([-few, few])), abs=1e-4)
+
+
+def test_on_log_odds_keeps_to_the_range():
+    drawn = np.random.default_rng(0).normal(size=1000)  # as spread out as can be
+    assert on_log_odds(0.99, drawn, 2) == pytest.approx((0, 1))
+    assert on_log_odds(1.5, drawn, 2, top=2.0) == pytest.approx((0, 2))
+    low, high = on_log_odds(0.5, 0.05 * drawn, 10**6, top=np.inf)
+    assert low * high == pytest.approx(0.25)  # on a scale of logarithms
+
+
+def test_on_log_odds_mirrors():
+    drawn = np.random.default_rng(0).beta(20, 2, 1000)
+    low, high = on_log_odds(0.95, drawn, 30)
+    assert on_log_odds(0.05, 1 - drawn, 30) == pytest.approx((1 - high, 1 - low))
+    assert 0.95 - low > high - 0.95
 
 
 def test_interval_of_gaps_holds_the_value_and_reaches_zero_where_chance_does():

@@ -22,6 +22,7 @@ def test_both_cards_say_the_same(card, facts):
     markdown, page = card[0], text_of(card[1])
     for words in (
         *facts.warnings,
+        *facts.known_faults,
         "Must not be used to diagnose",
         NOT_VALIDATED,
         "Covid is called from a probability of 0.375 on (specificity >= 0.99)",
@@ -30,9 +31,38 @@ def test_both_cards_say_the_same(card, facts):
     ):
         assert words in markdown
         assert words in page
-    for metric in (facts.metrics["test"]["accuracy"], facts.unseen["accuracy"]):
+    result = facts.metrics["test"]
+    for metric in (result["accuracy"], facts.unseen["accuracy"], result["ece"], result["brier"]):
         assert figure_text(metric) in markdown
         assert f"{number_text(metric)} {interval_text(metric)}" in page
+
+
+def test_data_without_documented_faults_are_told_from_data_without_faults(facts, tmp_path):
+    unknown = dataclasses.replace(facts, known_faults=[], warnings=["3 images are copies."])
+    sections = {section.title: section for section in make_card(unknown).sections}
+    assert sections["Known faults of the data"].sentences == ["None are documented."]
+    assert "3 images are copies." in sections["Found by the checks of this program"].sentences
+
+
+def test_intervals_that_were_not_asked_for_are_not_promised(facts):
+    plain = dataclasses.replace(
+        facts, metrics={split: without_intervals(each) for split, each in facts.metrics.items()}
+    )
+    result = next(section for section in make_card(plain).sections if section.title.startswith("Result"))
+    assert result.sentences[0] == "Without intervals: none were asked for (evaluation.resamples)."
+
+
+def without_intervals(evaluation):
+    overall = {
+        name: {"value": metric["value"], "n": metric["n"]} for name, metric in evaluation.items() if name != "per_class"
+    }
+    return overall | {"per_class": evaluation["per_class"]}
+
+
+def test_the_page_asks_for_nothing_and_fits_a_phone(card, phone):
+    assert not re.search(r"""(?:src|href)=["'](?!data:)|url\(|@import|<script|<link""", card[1])
+    assert "default-src 'none'" in card[1]
+    assert phone(card[1]) == "hidden 0 px, seen 0 of 0"
 
 
 def test_tables_of_the_markdown_are_tables(card):

@@ -2,8 +2,18 @@ import numpy as np
 import pytest
 
 from cxrnet.errors import CxrnetError
+from cxrnet.evaluation.intervals import wilson
+from cxrnet.evaluation.metrics import evaluate
 from cxrnet.evaluation.predictions import classes_of, logits_of, make_predictions
-from cxrnet.evaluation.referral import area_under_risk_coverage, certainty, referral_text, risk_coverage
+from cxrnet.evaluation.referral import (
+    area_under_risk_coverage,
+    band_of,
+    certainty,
+    check_share,
+    choose_cutoff,
+    referral_text,
+    risk_coverage,
+)
 
 CONFIDENCE = np.array([0.9, 0.6, 0.8, 0.7])
 CORRECT = np.array([True, False, True, False])
@@ -65,3 +75,55 @@ def test_no_images_and_no_share_are_refused() -> None:
         risk_coverage(np.array([]), np.array([], bool))
     with pytest.raises(CxrnetError, match=r"referral.shares: 10 is no share of the images"):
         referral_text(risk_coverage(CONFIDENCE, CORRECT), [10])
+
+
+# --- the cut-off that is chosen on validation
+
+
+@pytest.mark.parametrize(("share", "referred"), [(0.1, 6), (0.11, 6), (0.2, 12), (0.99, 59)])
+def test_the_cutoff_leaves_the_least_certain_share_to_a_reader(make_table, share, referred) -> None:
+    table = make_table(60)
+    confidence, _ = certainty(table)
+    below = confidence < choose_cutoff(table, share)
+    assert below.sum() == referred
+    assert confidence[below].max() < confidence[~below].min()
+
+
+def test_images_of_equal_certainty_stay_together_and_no_more_than_the_share_is_referred(make_table) -> None:
+    table = make_table(10)
+    logits = np.zeros((10, 3), np.float32)
+    logits[:, 0] = [0, 0, 0, 1, 1, 2, 3, 4, 5, 6]
+    tied = make_predictions(table, classes_of(table), logits)
+    confidence, _ = certainty(tied)
+    assert (confidence < choose_cutoff(tied, 0.4)).sum() == 3
+    with pytest.raises(
+        CxrnetError, match=r"^refer: 0\.2 of the 10 validation images is none \(3 are the least certain\)"
+    ):
+        choose_cutoff(tied, 0.2)
+
+
+@pytest.mark.parametrize("share", [0, 1, -0.1, 10, True, "0.1", [0.1]])
+def test_no_share_to_refer(share) -> None:
+    with pytest.raises(
+        CxrnetError, match=r"^refer: .* is no share of the images; give a number between 0 and 1, or null"
+    ):
+        check_share(share)
+
+
+def test_nothing_is_referred_unless_asked_for(make_table) -> None:
+    assert check_share(None) is None
+    assert "referred" not in make_table()
+    assert band_of(make_table(), evaluate) is None
+
+
+def test_the_band_has_the_figures_of_the_calls_that_are_left(make_table) -> None:
+    table = make_table(60)
+    cutoff = choose_cutoff(table, 0.25)
+    marked = make_predictions(table, classes_of(table), logits_of(table), refer_below=cutoff)
+    band = band_of(marked, evaluate)
+    confidence, correct = certainty(table)
+    assert (marked["referred"] == (confidence < cutoff)).all()
+    assert band.referred == {"value": 0.25, "n": 60, "interval": list(wilson(15, 60)), "method": "wilson"}
+    assert band.kept["accuracy"]["n"] == 45
+    assert band.kept["accuracy"]["value"] == pytest.approx(correct[confidence >= cutoff].mean())
+    assert band_of(marked.assign(referred=True), evaluate).kept is None

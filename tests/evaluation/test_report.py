@@ -4,12 +4,20 @@ import re
 
 import pytest
 
+from cxrnet.evaluation.analysis import analyse
+from cxrnet.evaluation.facts import BandFacts
 from cxrnet.evaluation.metrics import evaluate
-from cxrnet.evaluation.report import render_report, thumbnail_verdict
+from cxrnet.evaluation.predictions import classes_of, logits_of, make_predictions
+from cxrnet.evaluation.report import render_repeats, render_report, thumbnail_verdict
 from cxrnet.evaluation.temperature import Temperature
 
 # Two curves of the training, four figures of each split, its reliability, a decision curve a class, the referral.
 SHOWN = 2 + 2 * 4 + 2 + 3 + 1
+
+
+def text_of(page: str) -> str:
+    """What a reader sees."""
+    return re.sub(r"\s+", " ", html.unescape(re.sub("<[^>]*>", " ", page.split("<body>")[1])))
 
 
 @pytest.fixture
@@ -20,7 +28,7 @@ def page(facts, tmp_path):
 
 def test_page_says_what_matters(page, facts):
     test = facts.metrics["test"]
-    text = re.sub(r"\s+", " ", html.unescape(re.sub("<[^>]*>", " ", page.split("<body>")[1])))
+    text = text_of(page)
     n = test["accuracy"]["n"]
     assert f"{round(test['accuracy']['value'] * n)} of {n} test images right" in text
     for sentence in (facts.title, facts.summary, *facts.warnings, facts.command, "Research use only"):
@@ -32,7 +40,7 @@ def test_page_says_what_matters(page, facts):
 
 
 def test_page_answers_what_a_radiologist_asks(page, facts):
-    text = re.sub(r"\s+", " ", html.unescape(re.sub("<[^>]*>", " ", page.split("<body>")[1])))
+    text = text_of(page)
     analysis = facts.analyses["test"]
     asked = [
         "Result",
@@ -114,6 +122,67 @@ def test_page_says_how_intervals_are_made_and_why_a_figure_has_none(facts, make_
     assert re.search(r"No interval: [^<]*PR-AUC, macro \(Network\)[^<]*: all images labelled Covid are of one", page)
 
 
+def test_tables_of_calls_and_groups_say_why_a_figure_or_an_interval_is_missing(facts, make_table, settings, tmp_path):
+    table = make_table(labels=["Covid", *["Normal"] * 20])  # one image of Covid, and none of Viral Pneumonia
+    table["view"] = ["AP", *["PA"] * 20]
+    metrics = evaluate(table, resamples=100)
+    changed = dataclasses.replace(
+        facts, metrics={"test": metrics}, analyses={"test": analyse(table, metrics, settings, 1)}
+    )
+    render_report(changed, tmp_path / "report.html")
+    text = text_of((tmp_path / "report.html").read_text(encoding="utf-8"))
+    calls, groups = text.split("A negative call is right (NPV)")[1].split("For whom it holds")
+    assert "n/a: PPV of Viral Pneumonia, NPV of Viral Pneumonia: no image is labelled Viral Pneumonia." in calls
+    assert re.search(r"n/a: [^.]*Sensitivity of Covid \(view PA\)[^.]*: no image is labelled Covid", groups)
+    without = dataclasses.replace(changed, analyses={"test": analyse(table, metrics, {**settings, "resamples": 0}, 1)})
+    render_report(without, tmp_path / "without.html")
+    assert "No interval" not in text_of((tmp_path / "without.html").read_text(encoding="utf-8")).split("For whom")[1]
+
+
+def test_what_is_left_to_a_reader_stands_with_its_interval(facts, make_table, settings, tmp_path):
+    made = make_table(strength=4.0)
+    table = make_predictions(made, classes_of(made), logits_of(made), refer_below=0.8)
+    analyses = {"test": analyse(table, facts.metrics["test"], settings, 1.5)}
+    one = dataclasses.replace(
+        facts, metrics={"test": facts.metrics["test"]}, analyses=analyses, band=BandFacts(0.8, 0.125)
+    )
+    render_report(one, tmp_path / "report.html")
+    text = text_of((tmp_path / "report.html").read_text(encoding="utf-8"))
+    band = analyses["test"].band
+    count = int(table["referred"].sum())
+    assert 0 < count < 60
+    assert "below 0.8, the cut-off that leaves 12 % of the validation images" in text
+    low, high = band.referred["interval"]
+    assert f"Test 60 {count / 60:.3f} {low:.2f} to {high:.2f} {count}/60 {band.kept['accuracy']['value']:.3f}" in text
+
+
+def test_a_run_over_seeds_has_the_page_of_a_run_with_the_spread_instead_of_the_training(repeats_facts, tmp_path):
+    render_repeats(repeats_facts, tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    text = text_of(page)
+    moments = repeats_facts.moments["accuracy"]
+    asked = [
+        repeats_facts.warnings[0],
+        f"Over the runs {repeats_facts.meaning}",
+        f"Accuracy {moments.mean:.3f} {moments.sd:.3f} {moments.lowest:.3f} {moments.highest:.3f} 2",
+        f"seed0 40 20 60 {repeats_facts.runs[0].metrics['accuracy']['value']:.3f} 1.25",
+        "Result",
+        "Operating points",
+        "seed1 0.4",
+        repeats_facts.analyses["test"].triage["Covid"][0],
+        "divided by its own temperature",
+        "Who is sent to a reader",
+        "For whom it holds",
+        repeats_facts.command,
+    ]
+    places = [text.find(words) for words in asked]
+    assert -1 not in places, asked[places.index(-1)]
+    assert places == sorted(places)
+    assert "Best epoch" not in text
+    assert "Validation images" not in text.split("How to reproduce")[0].split("Result")[1]
+    assert all(source.startswith("data:image/png") for source in re.findall(r'(?:src|href)\s*=\s*"([^"]*)', page))
+
+
 def test_without_test_images_the_page_says_so(facts, tmp_path):
     render_report(dataclasses.replace(facts, metrics={"val": facts.metrics["val"]}), tmp_path / "report.html")
     assert "There are no test images" in (tmp_path / "report.html").read_text(encoding="utf-8")
@@ -130,19 +199,8 @@ def test_losing_to_thumbnails_is_said(facts, make_table, tmp_path):
     assert "it may have learned little more than brightness" in (tmp_path / "r.html").read_text(encoding="utf-8")
 
 
-def test_phone_does_not_scroll_sideways_and_figures_are_seen(page, browser, tmp_path):
-    # The report in a frame as wide as a phone; `srcdoc` lets the page around it measure.
-    (tmp_path / "phone.html").write_text(
-        f'<iframe style="width:390px;height:800px;border:0" srcdoc="{html.escape(page)}"></iframe><pre></pre>'
-        "<script>onload = () => { const page = document.querySelector('iframe').contentDocument;"
-        "const seen = [...page.images].filter(image => image.naturalWidth > 0).length;"
-        "document.querySelector('pre').textContent ="
-        "`hidden ${page.documentElement.scrollWidth - page.documentElement.clientWidth} px,"
-        " seen ${seen} of ${page.images.length}` }</script>",
-        encoding="utf-8",
-    )
-    measured = browser("--dump-dom", (tmp_path / "phone.html").as_uri())
-    assert f"<pre>hidden 0 px, seen {SHOWN} of {SHOWN}</pre>" in measured
+def test_phone_does_not_scroll_sideways_and_figures_are_seen(page, phone):
+    assert phone(page) == f"hidden 0 px, seen {SHOWN} of {SHOWN}"
 
 
 def test_page_prints(page, browser, tmp_path):

@@ -3,7 +3,14 @@ import pytest
 
 from cxrnet.errors import CxrnetError
 from cxrnet.evaluation.intervals import wilson
-from cxrnet.evaluation.triage import break_even_prevalence, cases, predictive_table, predictive_values, triage_text
+from cxrnet.evaluation.triage import (
+    break_even_prevalence,
+    cases,
+    predictive_table,
+    predictive_values,
+    rule_out_prevalence,
+    triage_text,
+)
 
 SENSITIVITY, SPECIFICITY = {"value": 0.8, "n": 50}, {"value": 0.9, "n": 200}
 
@@ -82,7 +89,7 @@ def test_what_is_no_prevalence_is_refused(prevalence) -> None:
 
 
 def test_text_says_what_calls_are_worth() -> None:
-    text = triage_text("Covid", SENSITIVITY, SPECIFICITY, predictive_table(SENSITIVITY, SPECIFICITY, [0.05, 0.5]))
+    text = triage_text("Covid", SENSITIVITY, SPECIFICITY, predictive_table(SENSITIVITY, SPECIFICITY, [0.05, 0.5]), 0.01)
     assert text == [
         "40 of 50 images of Covid were called Covid, and 20 of 200 others (sensitivity 0.800, specificity 0.900).",
         "At a prevalence of 5 % a positive call is right in 30 of 100 cases, so it is more often wrong than right; "
@@ -90,14 +97,23 @@ def test_text_says_what_calls_are_worth() -> None:
         "At a prevalence of 50 % a positive call is right in 89 of 100 cases; after a negative call 18 of 100 are "
         "Covid, before it 50 of 100.",
         "Below a prevalence of 11 % a positive call is wrong more often than right.",
+        "With this sensitivity and specificity more than 1 % of the negative calls are Covid above a prevalence of "
+        "4.3 %: where no more may be missed (evaluation.missed), a negative call rules Covid out only below it.",
     ]
+
+
+@pytest.mark.parametrize("missed", [0.001, 0.01, 0.2])
+def test_at_the_limit_of_a_negative_call_what_is_tolerated_is_missed(missed) -> None:
+    limit = rule_out_prevalence(0.8, 0.9, missed)
+    assert 1 - predictive_values(0.8, 0.9, limit)[1] == pytest.approx(missed, abs=1e-12)
+    assert rule_out_prevalence(0.5, 0.5, missed) == pytest.approx(missed)  # a call that says nothing rules nothing out
 
 
 def test_intervals_stand_in_the_text() -> None:
     sensitivity, specificity = SENSITIVITY | {"interval": [0.7, 0.9]}, SPECIFICITY | {"interval": [0.85, 0.95]}
     table = predictive_table(sensitivity, specificity, [0.2])
     (low, high), (least, most) = table.loc[0, "ppv"]["interval"], table.loc[0, "npv"]["interval"]
-    text = triage_text("Covid", sensitivity, specificity, table)
+    text = triage_text("Covid", sensitivity, specificity, table, 0.01)
     assert f"right in 67 of 100 cases (95 % interval {100 * low:.0f} to {100 * high:.0f});" in text[1]
     assert (
         f"53 of 1000 are Covid (95 % interval {1000 * (1 - most):.0f} to {1000 * (1 - least):.0f}), before" in text[1]
@@ -106,23 +122,26 @@ def test_intervals_stand_in_the_text() -> None:
 
 def test_a_perfect_figure_is_doubted() -> None:
     perfect = {"value": 1.0, "n": 40}, {"value": 1.0, "n": 80}
-    text = triage_text("Covid", *perfect, predictive_table(*perfect, [0.05]))
+    text = triage_text("Covid", *perfect, predictive_table(*perfect, [0.05]), 0.01)
     assert "None of 80 images without Covid was called Covid, which a specificity of 0.954" in text[2]
     assert "below a prevalence of 4.4 %" in text[2]
     assert "None of 40 images of Covid was missed, which a sensitivity of 0.912" in text[3]
+    assert "more than 1 % of the negative calls are Covid above a prevalence of 10 %" in text[3]
     known = tuple(figure | {"interval": [low, 1.0]} for figure, low in zip(perfect, (0.8, 0.9), strict=True))
-    text = triage_text("Covid", *known, predictive_table(*known, [0.05]))
+    text = triage_text("Covid", *known, predictive_table(*known, [0.05]), 0.01)
     assert "a specificity of 0.900" in text[2]
     assert "a sensitivity of 0.800" in text[3]
 
 
 def test_a_call_that_says_nothing_and_one_that_is_unknown() -> None:
     chance = {"value": 0.3, "n": 10}, {"value": 0.7, "n": 10}
-    assert "says nothing, at any prevalence" in triage_text("Covid", *chance, predictive_table(*chance, [0.05]))[1]
+    assert (
+        "says nothing, at any prevalence" in triage_text("Covid", *chance, predictive_table(*chance, [0.05]), 0.01)[1]
+    )
     absent = {"value": None, "n": 0, "reason": "no image is labelled Covid"}
     table = predictive_table(absent, SPECIFICITY, [0.05])
     assert table.loc[0, "ppv"] == absent
-    assert triage_text("Covid", absent, SPECIFICITY, table) == [
+    assert triage_text("Covid", absent, SPECIFICITY, table, 0.01) == [
         "What a call of Covid is worth can't be said: no image is labelled Covid."
     ]
 

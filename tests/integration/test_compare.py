@@ -37,6 +37,80 @@ def test_the_jobs_of_a_sweep_stand_in_one_table(workplace):
     assert board[[*facts, "accuracy", "accuracy_low", "sensitivity_Normal"]].notna().all(axis=None)
 
 
+@pytest.fixture(scope="module")
+def folds(tmp_path_factory) -> Path:
+    """A folder with folds that part patients, and, with two seeds, folds that don't, compared."""
+    folder = tmp_path_factory.mktemp("folds")
+    quick = (*SMALL, "evaluation.resamples=100", "tracking=none")
+    for line in (("folds_by=image", "hydra.run.dir=leaky"), ("+seeds=[0,1]", "hydra.run.dir=clean")):
+        done = cxrnet("train", *quick, "+folds=3", *line, folder=folder)
+        assert done.returncode == 0, done.stderr
+    done = cxrnet(
+        "compare", "runs=[leaky,clean]", "resamples=100", "tracking=none", "hydra.run.dir=compared", folder=folder
+    )
+    assert done.returncode == 0, done.stderr
+    (folder / "said.txt").write_text(" ".join(done.stdout.split()))
+    return folder
+
+
+def test_a_run_over_folds_says_what_it_had_seen_and_is_not_called_better_for_it(folds):
+    said = (folds / "said.txt").read_text()
+    pooled = {name: pd.read_parquet(folds / name / "predictions.parquet") for name in ("leaky", "clean")}
+    seen = {name: int(table["seen"].sum()) for name, table in pooled.items()}
+    assert seen["leaky"] > len(pooled["leaky"]) / 2
+    assert seen["clean"] == 0
+    assert f"folds_by=image: {seen['leaky']} of the {len(pooled['leaky'])} images were seen before" in said
+    assert "The tests show" not in said
+    board = pd.read_csv(folds / "compared" / "leaderboard.csv").set_index("run")
+    leaky, clean = board.loc["folds_by=image"], board.loc["seeds=[0,1]"]
+    assert (leaky["images seen before"], clean["images seen before"]) == (seen["leaky"], 0)
+    assert (leaky["networks"], clean["networks"]) == (3, 6)
+    assert (leaky["folds"], clean["folds"]) == ("3, by image", "3, by patient")
+    assert (leaky["seed"], clean["seed"]) == ("0", "0, the first of 0, 1")
+    facts = ["backbone", "phases", "parameters", "training seconds", "weights", "manifest digest"]
+    assert board[facts].notna().all(axis=None)
+    assert board["manifest digest"].nunique() == 1  # the same images and labels
+
+
+def test_every_figure_stands_in_the_leaderboard_with_its_interval(folds):
+    board = pd.read_csv(folds / "compared" / "leaderboard.csv")
+    of_all = ["accuracy", "balanced_accuracy", "macro_f1", "roc_auc_macro", "roc_auc_weighted", "pr_auc_macro"]
+    of_all += ["brier", "ece", "ece_equal_mass", "log_loss"]
+    of_each = ["sensitivity", "specificity", "precision", "npv", "f1", "roc_auc", "pr_auc"]
+    for name in (*of_all, *(f"{figure}_{label}" for figure in of_each for label in ("Normal", "COVID-19"))):
+        assert {name, f"{name}_low", f"{name}_high"} <= set(board.columns)
+    tests = pd.read_csv(folds / "compared" / "tests.csv")
+    assert set(tests[tests["metric"].str.startswith("roc_auc_")]["test"]) >= {"DeLong"}
+
+
+def test_the_card_of_a_fold_says_how_it_was_split(folds):
+    card = (folds / "leaky" / "seed0_fold2of3" / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert "fold 2 of 3 is test" in card
+    assert "IMAGES, NOT PATIENTS" in card
+    assert "split_manifest" not in card
+    clean = (folds / "clean" / "seed1_fold1of3" / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert "fold_manifest(folds=3, fold=0, by=patient, seed=1)" in clean
+
+
+def test_seeds_and_folds_are_kept_apart(folds):
+    seeds = pd.read_csv(folds / "clean" / "seeds.csv")
+    n = len(pd.read_parquet(folds / "clean" / "manifest.parquet"))
+    assert seeds[["seed", "images"]].to_numpy().tolist() == [[0, n], [1, n]]
+    for seed, file in ((0, "predictions.parquet"), (1, "predictions_seed1.parquet")):
+        table = pd.read_parquet(folds / "clean" / file)
+        assert table["image_id"].nunique() == len(table) == n
+        right = (table["predicted"] == table["label"]).mean()
+        assert seeds.set_index("seed")["accuracy"][seed] == pytest.approx(right)
+    assert len(pd.read_csv(folds / "clean" / "repeats.csv")) == 6
+    page = (folds / "clean" / "report.html").read_text(encoding="utf-8")
+    assert (
+        f"Mean over 2 seeds, the predictions of all folds of a seed together: Accuracy {seeds['accuracy'].mean():.3f}"
+        in page
+    )
+    assert all(f"<tr><th>Over {what}</th>" in page for what in ("seeds", "folds"))
+    assert not (folds / "leaky" / "seeds.csv").exists()
+
+
 def test_experiment_is_that_of_mlflow_and_a_mistake_is_one_line(workplace):
     done = cxrnet("compare", "experiment=three losses", folder=workplace)
     assert done.returncode == 2

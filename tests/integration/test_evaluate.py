@@ -59,6 +59,11 @@ def test_everything_is_in_its_folder(evaluated):
         assert accuracy["n"] == images
         assert accuracy["interval"][0] <= accuracy["value"] <= accuracy["interval"][1]
         assert (folder / data / "confusion_matrix.png").is_file()
+        baselines = json.loads((folder / data / "metrics.json").read_text())["baselines"]["test"]
+        assert baselines["thumbnail"]["accuracy"]["n"] == baselines["majority"]["accuracy"]["n"] == images
+    page = (folder / "generalisation.html").read_text(encoding="utf-8")
+    assert page.count("data:image/png;base64,") == 3 + 2  # decision curves of the classes that each data set has
+    assert "<h2>Trivial baselines</h2>" in page
     assert not list(folder.rglob("*.partial"))
 
 
@@ -91,6 +96,7 @@ def test_the_model_card_says_what_came_of_it(evaluated, run):
     for name in ("MODEL_CARD.md", "model_card.html"):
         card = (folder / name).read_text()
         assert "NOT EXTERNALLY VALIDATED" not in card
+        assert "Known faults of the data" in card
         assert card.count("ROC-AUC, macro of Covid, Normal alone") >= 2  # in its section and in the checklist
 
 
@@ -111,6 +117,16 @@ def test_mlflow_has_it_as_a_run_of_its_own(evaluated, run, workplace):
     assert {"generalisation.html", "generalisation.md", "generalisation.csv", "copies.csv", "north"} <= names
 
 
+def test_a_bundle_alone_has_no_card_to_add_to_and_it_is_said(workplace, run):
+    shutil.copytree(run / "bundle", workplace / "sent by mail" / "bundle")
+    quick = ("tracking=none", "evaluation.resamples=100", "hydra.run.dir=without card")
+    data = ("data=folder", "data.root=south")
+    done = cxrnet("evaluate", "bundle=sent by mail/bundle", *data, *quick, folder=workplace)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "model card   not written: beside the bundle lies none of its run" in done.stdout
+    assert not (workplace / "without card" / "MODEL_CARD.md").exists()
+
+
 def test_a_run_by_its_id_and_a_label_without_a_class(workplace, run):
     run_id = json.loads((run / "run.json").read_text())["run_id"]
     done = cxrnet("evaluate", f"bundle={run_id}", *NORTH[:2], "tracking=none", folder=workplace)
@@ -126,5 +142,5 @@ def test_the_data_of_the_run_itself_are_refused_in_one_line(workplace, run):
     assert done.returncode == 2
     assert done.stderr == (
         "error: folder: no image is left (60 of 60 images are copies of images of the bundle's run); give data with "
-        "other images, of two classes\n"
+        "other images\n"
     )

@@ -1,11 +1,8 @@
 """A cross-validation that is stopped in its second fold and resumed, typed as a user types it."""
 
 import json
-import os
 import signal
-import sqlite3
 import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
@@ -34,22 +31,6 @@ main()
 """
 
 
-def call(folder: Path, *line: str) -> subprocess.CompletedProcess[str]:
-    environment = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
-    return subprocess.run(
-        [sys.executable, *line], cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
-    )
-
-
-def train(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return call(folder, "-m", "cxrnet.train", *arguments)
-
-
-def query(folder: Path, text: str) -> list[tuple]:
-    with sqlite3.connect(folder / "outputs" / "mlflow.db") as database:
-        return database.execute(text).fetchall()
-
-
 def record(folder: Path) -> dict:
     return json.loads((folder / "run.json").read_text())
 
@@ -62,7 +43,7 @@ def workplace(draw, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def resumed(workplace) -> tuple[Path, subprocess.CompletedProcess[str]]:
+def resumed(workplace, call, train) -> tuple[Path, subprocess.CompletedProcess[str]]:
     """The folder of the parent, and what its second command said."""
     folder = workplace / "a run"
     stopped = call(workplace, "-c", STOPPED, *QUICK, "+folds=3", "hydra.run.dir=a run")
@@ -83,7 +64,7 @@ def test_the_pooled_predictions_have_every_image_once_by_the_network_of_its_fold
     assert len(pooled) == 36
     for fold, name in enumerate(RUNS, 1):
         own = pd.read_parquet(folder / name / "predictions.parquet").query("split == 'test'").reset_index(drop=True)
-        ours = pooled[pooled["fold"] == fold].drop(columns="fold").reset_index(drop=True)
+        ours = pooled[pooled["fold"] == fold].drop(columns=["fold", "seen"]).reset_index(drop=True)
         pd.testing.assert_frame_equal(ours, own)
         manifest = pd.read_parquet(folder / name / "manifest.parquet").set_index("image_id")["split"]
         assert set(manifest[own["image_id"]]) == {"test"}
@@ -101,7 +82,7 @@ def test_the_spread_has_a_row_for_each_fold(resumed):
     assert "pools the test predictions of all folds" in " ".join(done.stdout.split())
 
 
-def test_the_runs_are_children_of_one_run_in_mlflow(resumed, workplace):
+def test_the_runs_are_children_of_one_run_in_mlflow(resumed, workplace, query):
     folder, _ = resumed
     parent = record(folder)["run_id"]
     children = query(workplace, "select run_uuid, value from tags where key = 'mlflow.parentRunId'")
@@ -114,6 +95,23 @@ def test_the_runs_are_children_of_one_run_in_mlflow(resumed, workplace):
     assert means == [(pytest.approx(pd.read_csv(folder / "repeats.csv")["accuracy"].mean()),)]
 
 
+def test_the_report_of_all_is_in_the_folder_and_in_mlflow(resumed, workplace):
+    from mlflow import MlflowClient
+
+    folder, done = resumed
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "custom_cnn on my xrays, 3 folds" in page
+    assert all(f'<th scope="row">{name}</th>' in page for name in RUNS)
+    assert "The result below is that of all 36 predictions together" in page
+    assert "report       a run/report.html" in done.stdout
+    client = MlflowClient(f"sqlite:///{workplace}/outputs/mlflow.db")
+    logged = {file.path for file in client.list_artifacts(record(folder)["run_id"])}
+    needed = {"report.html", "repeats.csv", "predictions.parquet", "manifest.parquet", "run_facts.json"}
+    assert needed <= logged
+    # The networks are in the runs of the folds.
+    assert not (folder / "bundle").exists()
+
+
 def test_a_finished_fold_was_not_trained_again(resumed):
     folder, done = resumed
     assert [len(record(folder / name).get("resumptions", [])) for name in RUNS] == [0, 1, 0]
@@ -123,7 +121,7 @@ def test_a_finished_fold_was_not_trained_again(resumed):
     assert list(folder.rglob("*.partial")) == []
 
 
-def test_a_finished_fold_that_gets_more_epochs_goes_on(resumed, workplace):
+def test_a_finished_fold_that_gets_more_epochs_goes_on(resumed, workplace, train):
     folder, _ = resumed
     before = (folder / RUNS[0] / "history.csv").read_text()
     done = train(workplace, "resume=a run", "schedule.max_epochs=2", "tracking=none")
@@ -132,7 +130,7 @@ def test_a_finished_fold_that_gets_more_epochs_goes_on(resumed, workplace):
     assert (folder / RUNS[0] / "history.csv").read_text().startswith(before)
 
 
-def test_a_users_mistake_is_one_line(workplace):
+def test_a_users_mistake_is_one_line(workplace, train):
     # The other ones are in tests/test_repeats.py.
     done = train(workplace, *QUICK, "folds=2", "seeds=[0,1]", "hydra.run.dir=mistake", "tracking=none")
     message = "folds: 2; give a whole number from 3 on (one part is test, one val, the rest train)"

@@ -1,12 +1,8 @@
 """A run that is stopped and resumed, typed as a user types it."""
 
 import json
-import os
 import shlex
 import signal
-import sqlite3
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
@@ -38,26 +34,6 @@ main()
 """
 
 
-def call(folder: Path, *line: str) -> subprocess.CompletedProcess[str]:
-    environment = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
-    return subprocess.run(
-        [sys.executable, *line], cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
-    )
-
-
-def train(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return call(folder, "-m", "cxrnet.train", *arguments)
-
-
-def stop(folder: Path, phase: str, epoch: int, number: signal.Signals, *arguments: str):
-    return call(folder, "-c", STOPPED, phase, str(epoch), str(int(number)), *arguments)
-
-
-def query(folder: Path, text: str) -> list[tuple]:
-    with sqlite3.connect(folder / "outputs" / "mlflow.db") as database:
-        return database.execute(text).fetchall()
-
-
 @pytest.fixture(scope="module")
 def workplace(draw, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("work place")
@@ -68,7 +44,7 @@ def workplace(draw, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def whole(workplace) -> Path:
+def whole(workplace, train) -> Path:
     """A run that was not stopped."""
     done = train(workplace, *QUICK, "hydra.run.dir=whole", "tracking=none")
     assert done.returncode == 0, done.stderr
@@ -76,9 +52,10 @@ def whole(workplace) -> Path:
 
 
 @pytest.fixture(scope="module")
-def resumed(workplace):
+def resumed(workplace, call, train, query):
     """The same run, ended by SIGTERM in its second phase, and resumed: the folder and what the two commands said."""
-    stopped = stop(workplace, "finetune", 1, signal.SIGTERM, *QUICK, "hydra.run.dir=a run")
+    where = ("finetune", "1", str(int(signal.SIGTERM)))
+    stopped = call(workplace, "-c", STOPPED, *where, *QUICK, "hydra.run.dir=a run")
     assert stopped.returncode == 128 + signal.SIGTERM, stopped.stderr
     assert json.loads((workplace / "a run" / "run.json").read_text())["status"] == "KILLED"
     assert query(workplace, "select status from runs") == [("KILLED",)]
@@ -96,7 +73,7 @@ def test_it_ends_like_a_run_that_was_not_stopped(resumed, whole):
     assert list(run.rglob("*.partial")) == []
 
 
-def test_it_is_one_run_in_mlflow_with_every_epoch_once(resumed, workplace):
+def test_it_is_one_run_in_mlflow_with_every_epoch_once(resumed, workplace, query):
     run, *_ = resumed
     record = json.loads((run / "run.json").read_text())
     assert query(workplace, "select run_uuid, status from runs") == [(record["run_id"], "FINISHED")]
@@ -141,7 +118,7 @@ def test_it_says_where_it_goes_on(resumed):
         (("-m", "resume=whole"), "resume: one run goes on at a time; leave -m out"),
     ],
 )
-def test_a_users_mistake_is_one_line_and_leaves_no_trace(whole, workplace, arguments, message):
+def test_a_users_mistake_is_one_line_and_leaves_no_trace(whole, workplace, arguments, message, train):
     before = sorted(path.relative_to(workplace) for path in workplace.rglob("*"))
     done = train(workplace, *arguments)
     assert (done.returncode, done.stdout) == (2, "")
@@ -151,7 +128,7 @@ def test_a_users_mistake_is_one_line_and_leaves_no_trace(whole, workplace, argum
     assert json.loads((whole / "run.json").read_text())["status"] == "FINISHED"
 
 
-def test_other_images_are_refused(draw, tmp_path, whole, workplace):
+def test_other_images_are_refused(draw, tmp_path, whole, workplace, train):
     draw(tmp_path / "others", seed=1)
     done = train(workplace, "resume=whole", f"data.root={tmp_path / 'others'}", "schedule.max_epochs=4")
     assert done.returncode == 2

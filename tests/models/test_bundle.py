@@ -52,6 +52,12 @@ def test_everything_comes_back(bundle, folder):
     assert not any(p.requires_grad for p in again.network.parameters())
 
 
+def test_a_cutoff_for_a_reader_comes_back_where_there_is_one(bundle, folder):
+    assert "refer_below" not in json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
+    save_bundle(dataclasses.replace(bundle, refer_below=0.625), folder)
+    assert load_bundle(folder).refer_below == 0.625
+
+
 @pytest.mark.parametrize("backbone", ["custom_cnn", "mobilenet_v2"])
 def test_a_fresh_process_gives_the_same_logits(make_network, tmp_path, backbone):
     network = make_network(backbone=backbone, size=(64, 48), std=(0.3, 0.2, 0.1), pool="max")

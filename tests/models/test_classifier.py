@@ -1,3 +1,4 @@
+import math
 from functools import partial
 
 import lightning.pytorch as pl
@@ -9,6 +10,7 @@ from sklearn.metrics.pairwise import cosine_similarity
 from torch import nn
 
 from cxrnet.models.classifier import Classifier, metric_names
+from cxrnet.models.cutting import cut
 from cxrnet.models.freezing import set_trainable
 
 CLASSES = ("Covid", "Normal", "Viral Pneumonia")
@@ -32,7 +34,7 @@ def test_the_metrics_of_validation_are_those_of_the_whole_split(make_network, ma
     (logged,) = trainer().validate(classifier, data, verbose=False)
     images, labels = data.arrays("val")
     with torch.inference_mode():
-        probabilities = network.eval()(torch.from_numpy(images).unsqueeze(1)).softmax(dim=1)
+        probabilities = network.eval()(torch.from_numpy(images[:]).unsqueeze(1)).softmax(dim=1)
     predicted = probabilities.argmax(dim=1)
     assert logged["val_accuracy"] == pytest.approx((predicted == labels).float().mean().item())
     auc = roc_auc_score(labels, probabilities.double().numpy(), multi_class="ovr", average="macro")
@@ -101,7 +103,7 @@ def test_the_validation_loss_does_not_depend_on_the_batches(make_network, make_d
     (logged,) = trainer().validate(Classifier(network, loss, SGD), data, verbose=False)
     images, labels = data.arrays("val")
     with torch.inference_mode():
-        expected = loss(network.eval()(torch.from_numpy(images).unsqueeze(1)), labels)
+        expected = loss(network.eval()(torch.from_numpy(images[:]).unsqueeze(1)), labels)
     assert logged["val_loss"] == pytest.approx(expected.item(), rel=1e-5)
 
 
@@ -124,13 +126,32 @@ def test_callbacks_see_the_training_metrics_of_this_epoch(make_network, make_dat
     trainer(callbacks=[seen]).fit(Classifier(network, nn.CrossEntropyLoss(), frozen), data)
     images, labels = data.arrays("train")
     with torch.inference_mode():  # batch norm with the statistics of the batch, which is the whole split
-        logits = network.train()(torch.from_numpy(images).unsqueeze(1))
+        logits = network.train()(torch.from_numpy(images[:]).unsqueeze(1))
     assert len(seen.metrics) == 1
     assert seen.metrics[0]["train_loss"] == pytest.approx(nn.functional.cross_entropy(logits, labels).item(), rel=1e-4)
     assert seen.metrics[0]["train_accuracy"] == pytest.approx((logits.argmax(dim=1) == labels).float().mean().item())
     auc = roc_auc_score(labels, logits.softmax(dim=1).double().numpy(), multi_class="ovr")
     assert seen.metrics[0]["train_auc"] == pytest.approx(auc, abs=1e-5)
     assert set(metric_names(CLASSES)) == set(seen.metrics[0])
+
+
+def test_a_loss_that_is_no_number_is_shown_as_none(make_network, make_data):
+    diverges, seen = partial(torch.optim.SGD, lr=1e30), Collector()
+    trainer(callbacks=[seen], max_epochs=2).fit(
+        Classifier(make_network(), nn.CrossEntropyLoss(), diverges), make_data()
+    )
+    assert math.isnan(seen.metrics[1]["train_loss"])
+
+
+def test_features_of_a_cut_network_go_on_from_there(make_network):
+    network = make_network()
+    set_trainable(network, {"from": "block2"})
+    parts = cut(network.eval())
+    classifier = Classifier(network, nn.CrossEntropyLoss(), SGD, rest=parts.rest)
+    images = torch.randint(0, 256, (4, 1, 32, 32), dtype=torch.uint8)
+    with torch.inference_mode():
+        torch.testing.assert_close(classifier({"features": parts.front(images)}), classifier({"image": images}))
+    assert {name.partition(".")[0] for name in classifier.state_dict() if "block1" in name} == {"network"}
 
 
 def test_features_take_the_place_of_images(make_network):

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from cxrnet.errors import CxrnetError
-from cxrnet.models.freezing import describe, set_trainable
+from cxrnet.models.freezing import describe, frozen_names, set_trainable
 
 
 def trainable_names(network) -> set[str]:
@@ -218,3 +218,16 @@ def test_in_words():
         "last 100 layers",
         "last 0.3 of the layers",
     ]
+
+
+def test_names_of_what_training_leaves_as_it_is(make_network):
+    network = make_network()
+    everything = {name for name in network.state_dict() if name.startswith("backbone")}
+    for trainable, left in (
+        ("all", set()),
+        ("head", everything),
+        ({"from": "block3"}, {name for name in everything if "block3" not in name}),
+        ({"last": 3}, everything - {f"backbone.block3.1.{name}" for name in network.backbone.block3[1].state_dict()}),
+    ):
+        set_trainable(network, trainable)
+        assert frozen_names(network) == left

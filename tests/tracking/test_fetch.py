@@ -1,4 +1,5 @@
 import shutil
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -9,22 +10,29 @@ from cxrnet.models.bundle import Bundle, load_bundle, save_bundle
 from cxrnet.models.network import Network, NetworkConfig
 from cxrnet.tracking.fetch import fetch_run
 from cxrnet.tracking.model import log_bundle
+from cxrnet.tracking.run import track
+from cxrnet.tracking.tracked import TrackedRun
 
 HALF = (0.5,) * 3
+
+
+def _make(run: TrackedRun, folder: Path) -> None:
+    """Log a bundle and a table."""
+    torch.manual_seed(0)
+    config = NetworkConfig(
+        "custom_cnn", ("a", "b"), (64, 64), HALF, HALF, "average", None, (), "relu", False, 0.0, 0.0, "softmax"
+    )
+    save_bundle(Bundle(Network(config).eval(), "pad", 1.0, {}, "0" * 64, {}, {}), folder / "bundle")
+    pd.DataFrame({"a": [1]}).to_parquet(folder / "manifest.parquet")
+    run.log_results(folder)
+    log_bundle(run, folder / "bundle", ("a", "b"))
 
 
 @pytest.fixture
 def finished(tracked, tmp_path) -> str:
     """A run with a bundle and a table."""
-    torch.manual_seed(0)
-    config = NetworkConfig(
-        "custom_cnn", ("a", "b"), (64, 64), HALF, HALF, "average", None, (), "relu", False, 0.0, 0.0, "softmax"
-    )
     with tracked() as run:
-        save_bundle(Bundle(Network(config).eval(), "pad", 1.0, {}, "0" * 64, {}, {}), tmp_path / "run" / "bundle")
-        pd.DataFrame({"a": [1]}).to_parquet(tmp_path / "run" / "manifest.parquet")
-        run.log_results(tmp_path / "run")
-        log_bundle(run, tmp_path / "run" / "bundle", ("a", "b"))
+        _make(run, tmp_path / "run")
     return run.run_id
 
 
@@ -41,6 +49,24 @@ def test_a_run_that_is_gone_comes_from_mlflow(finished, uri, tmp_path):
     assert load_bundle(folder / "bundle").resize == "pad"
     assert len(pd.read_parquet(folder / "manifest.parquet")) == 1
     assert not (folder / "predictions.parquet").exists()
+
+
+@pytest.fixture
+def on_a_server(server, tmp_path) -> str:
+    """The same run, logged to a server over HTTP."""
+    with track(tmp_path / "run", server.uri, "runs", tmp_path) as run:
+        _make(run, tmp_path / "run")
+    return run.run_id
+
+
+def test_a_run_that_is_gone_comes_from_a_server(on_a_server, server, tmp_path):
+    wrote = (tmp_path / "run" / "bundle" / "model.safetensors").read_bytes()
+    shutil.rmtree(tmp_path / "run")
+    (tmp_path / "scratch").mkdir()
+    folder = fetch_run(server.uri, on_a_server, tmp_path / "scratch")
+    assert load_bundle(folder / "bundle").classes == ("a", "b")
+    assert (folder / "bundle" / "model.safetensors").read_bytes() == wrote
+    assert pd.read_parquet(folder / "manifest.parquet")["a"].tolist() == [1]
 
 
 def test_a_run_without_a_bundle_and_a_run_that_is_none(tracked, uri, tmp_path):

@@ -1,5 +1,6 @@
 """A bundle through MLflow and back."""
 
+import dataclasses
 import io
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from PIL import Image
 from cxrnet.inference import predict_bytes
 from cxrnet.models.bundle import Bundle, save_bundle
 from cxrnet.models.network import Network, NetworkConfig
-from cxrnet.tracking.model import log_bundle
+from cxrnet.tracking.model import BundleModel, log_bundle, signature
 from cxrnet.tracking.run import track
 
 CLASSES = ("Covid", "Lung Opacity", "Normal")
@@ -72,3 +73,14 @@ def test_mlflow_loads_the_bundle_by_model_and_by_run(bundle, uri, outputs, clien
     kept = {file.name for file in place.rglob("*")}
     assert {"MLmodel", "model.safetensors", "bundle.json"} <= kept
     assert not [name for name in kept if name.endswith(("pkl", "pickle"))]
+
+
+def test_calls_that_are_left_to_a_reader_are_marked(bundle, tmp_path):
+    files = [png(seed) for seed in range(3)]
+    highest = predict_bytes(bundle, files, ["a", "b", "c"]).max(axis=1)
+    cutoff = float(np.sort(highest)[:2].mean())
+    save_bundle(dataclasses.replace(bundle, refer_below=cutoff), tmp_path / "bundle")
+    answer = BundleModel(tmp_path / "bundle").predict(pd.DataFrame({"image": files}))
+    assert answer["referred"].tolist() == (highest < cutoff).tolist()
+    assert answer["referred"].sum() == 1
+    assert signature(CLASSES, refers=True).outputs.input_names() == list(answer.columns)

@@ -42,3 +42,16 @@ def test_a_folder_without_a_record_can_be_taken_too(tmp_path):
 def test_the_record_is_plain_json(tmp_path):
     write_record(tmp_path, start_of(["python"]))
     assert json.loads((tmp_path / "run.json").read_text())["command"] == ["python"]
+
+
+def test_where_a_folder_cannot_be_locked_the_user_is_warned(tmp_path, monkeypatch, caplog):
+    def refuse(*_arguments: object, **_settings: object) -> None:
+        raise NotImplementedError("this file system has no locks")
+
+    monkeypatch.setattr("cxrnet.tracking.record.FileLock.acquire", refuse)
+    with alone_in(tmp_path):
+        pass
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert str(tmp_path) in record.message
+    assert "don't resume it while it still runs" in record.message

@@ -11,7 +11,8 @@ from torch import nn
 from cxrnet.data.augment import geometric
 from cxrnet.errors import CxrnetError
 from cxrnet.training import checkpoints
-from cxrnet.training.checkpoints import checkpoint, read_progress, trained_so_far
+from cxrnet.training.checkpoints import read_progress, trained_so_far
+from cxrnet.training.files import checkpoint
 from cxrnet.training.phases import run_phases
 from cxrnet.training.schedule import Phase, Schedule
 
@@ -48,7 +49,7 @@ def train(make_network, make_data, tmp_path):
         place="run", phases=(HEAD, TUNE), cut=None, monitor="val_loss", mode="min", views=2, resume=False, **changes
     ):
         network, folder, told = make_network(dropout=0.5), tmp_path / place, []
-        schedule = Schedule(phases, HEAD, monitor, mode, views)
+        schedule = Schedule(phases, HEAD, monitor, mode, views, changes.pop("activations_gb", 0))
         results, history = run_phases(
             network, make_data(augment=AUGMENT), phases, schedule, nn.CrossEntropyLoss(), torch.optim.Adam,
             CPU, folder, changes.pop("seed", 0), log_metrics=lambda metrics, epoch: told.append(epoch),
@@ -87,6 +88,7 @@ def assert_same(run, other):
 CUTS = [
     ("head", "on_train_batch_start", 0, []),  # before the first epoch has ended
     ("head", "on_validation_start", 2, [1, 2]),
+    ("head", "on_train_end", 3, [1, 2, 3]),  # all is trained, but the best weights lack the frozen ones
     ("finetune", "on_train_batch_start", 0, [1, 2, 3]),
     ("finetune", "on_train_batch_end", 2, [1, 2, 3, 4, 5]),
     ("finetune", "on_train_epoch_end", 2, [1, 2, 3, 4, 5]),  # before the epoch was saved
@@ -112,6 +114,15 @@ def test_it_may_be_interrupted_again_and_again(train):
         with pytest.raises(PowerCutError):
             train(cut=(phase, PowerCut("on_train_batch_start", epoch)), resume=resume, views=0)
     assert_same(train(resume=True, views=0), whole)
+
+
+def test_a_partly_frozen_phase_goes_on_from_its_table(train):
+    # More epochs than views, and room for the table.
+    whole = train("whole", activations_gb=1)
+    assert [result.cached for result in whole[0]] == [True, True]
+    with pytest.raises(PowerCutError):
+        train(cut=("finetune", PowerCut("on_train_batch_start", 2)), activations_gb=1)
+    assert_same(train(resume=True, activations_gb=1), whole)
 
 
 def test_early_stopping_goes_on_counting(train):

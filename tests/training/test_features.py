@@ -1,77 +1,32 @@
-from functools import partial
+import dataclasses
 
 import numpy as np
 import pytest
 import torch
-from torchvision.transforms import v2
 
 from cxrnet.data.augment import geometric
+from cxrnet.models.cutting import cut
 from cxrnet.models.freezing import set_trainable
-from cxrnet.training.features import FeatureDataModule, FeatureDataset, compute_features
+from cxrnet.training.features import FeatureDataModule, FeatureDataset, FrontDataModule, make_feed
+from cxrnet.training.schedule import Phase, Schedule
 
-CPU = torch.device("cpu")
 AUGMENT = geometric(flip=0, degrees=10, translate=0.1, shear=0, zoom=0.1, distortion=0)
+HEAD = Phase("head", "head", epochs=3, lr=1e-2)
+PART = Phase("part", {"from": "block3"}, epochs=3, lr=1e-2)
 
 
-def images_of(n: int = 5) -> np.ndarray:
-    return np.random.default_rng(0).integers(0, 256, (n, 32, 32), np.uint8)
+def feature_data(network, data, views: int = 1, trainable="head") -> FeatureDataModule:
+    set_trainable(network, trainable)
+    features = FeatureDataModule(data, cut(network), views, 0)
+    features.setup()
+    return features
 
 
-def test_features_are_those_of_the_frozen_network(make_network):
-    network, images = make_network(), images_of()
-    table = compute_features(network, images, None, 1, 0, 2, CPU)
-    assert table.shape == (1, 5, 128)
-    assert table.dtype == torch.float32
-    with torch.inference_mode():
-        expected = network.eval().features(torch.from_numpy(images).unsqueeze(1))
-    torch.testing.assert_close(table[0], expected, atol=1e-6, rtol=1e-5)
-
-
-def test_every_view_is_augmented_anew_and_by_its_seed(make_network):
-    network, images = make_network(), images_of()
-    table = compute_features(network, images, AUGMENT, 3, 7, 2, CPU)
-    assert table.shape == (3, 5, 128)
-    for one, other in ((0, 1), (1, 2)):
-        assert not torch.allclose(table[one], table[other])
-    assert torch.equal(table, compute_features(network, images, AUGMENT, 3, 7, 2, CPU))
-    assert not torch.allclose(table, compute_features(network, images, AUGMENT, 3, 8, 2, CPU))
-
-
-def test_every_image_is_augmented_by_itself(make_network):
-    same = np.repeat(images_of(1), 4, axis=0)
-    table = compute_features(make_network(), same, AUGMENT, 1, 0, 4, CPU)
-    assert not torch.allclose(table[0, 0], table[0, 1])
-
-
-def test_the_batch_size_does_not_change_the_views(make_network):
-    network, images = make_network(), images_of()
-    one, five = (compute_features(network, images, AUGMENT, 2, 0, size, CPU) for size in (1, 5))
-    torch.testing.assert_close(one, five, atol=1e-5, rtol=1e-5)
-
-
-def test_the_random_state_of_the_caller_is_left_alone(make_network):
-    network, images = make_network(), images_of()
-    torch.manual_seed(3)
-    expected = torch.rand(4)
-    torch.manual_seed(3)
-    compute_features(network, images, AUGMENT, 2, 0, 2, CPU)
-    assert torch.equal(torch.rand(4), expected)
-
-
-@pytest.mark.parametrize("training", [True, False])
-def test_the_network_keeps_its_mode_and_its_statistics(make_network, training):
-    network = make_network(dropout=0.5).train(training)
-    set_trainable(network, "head")
-    modes = {name: module.training for name, module in network.named_modules()}
-    before = {name: value.clone() for name, value in network.state_dict().items()}
-    compute_features(network, images_of(), AUGMENT, 2, 0, 2, CPU)
-    assert {name: module.training for name, module in network.named_modules()} == modes
-    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+# --- a table
 
 
 def test_a_batch_draws_a_view_for_each_image():
-    table = torch.arange(4 * 50).reshape(4, 50, 1).float()
-    dataset = FeatureDataset(table, torch.arange(50))
+    dataset = FeatureDataset(np.arange(4 * 50, dtype=np.float32).reshape(4, 50, 1), torch.arange(50))
     torch.manual_seed(0)
     batch = dataset.__getitems__(list(range(49, -1, -1)))
     assert batch["label"].tolist() == list(range(49, -1, -1))
@@ -80,30 +35,44 @@ def test_a_batch_draws_a_view_for_each_image():
     assert len(dataset) == 50
 
 
+def test_maps_are_channels_first_in_the_layout_of_the_network():
+    table = np.random.default_rng(0).random((2, 5, 3, 4, 6), np.float32)
+    features = FeatureDataset(table[:1], torch.arange(5)).__getitems__([4, 0])["features"]
+    assert features.shape == (2, 6, 3, 4)
+    assert features.is_contiguous(memory_format=torch.channels_last)
+    assert np.array_equal(features[0, 2], table[0, 4, :, :, 2])
+
+
 def test_one_view_draws_no_random_number():
-    dataset = FeatureDataset(torch.zeros(1, 5, 2), torch.arange(5))
+    dataset = FeatureDataset(np.zeros((1, 5, 2), np.float32), torch.arange(5))
     state = torch.get_rng_state()
     dataset.__getitems__([1, 2])
     assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_views_are_for_training_and_for_augmentation_alone(make_network, make_data):
-    augmented = FeatureDataModule(make_data(augment=AUGMENT), make_network(), 4, 0)
-    augmented.setup()
-    assert len(augmented.tables["train"].features) == 4
-    assert len(augmented.tables["val"].features) == 1
-    plain = FeatureDataModule(make_data(), make_network(), 4, 0)
-    plain.setup()
-    assert len(plain.tables["train"].features) == 1
+    augmented = feature_data(make_network(), make_data(augment=AUGMENT), views=4)
+    assert len(augmented.tables["train"].table) == 4
+    assert len(augmented.tables["val"].table) == 1
+    assert len(feature_data(make_network(), make_data(), views=4).tables["train"].table) == 1
+
+
+@pytest.mark.parametrize("trainable", ["head", {"from": "block2"}])
+def test_the_size_of_the_tables_is_known_before_they_are_made(make_network, make_data, trainable):
+    data, network = make_data(augment=AUGMENT), make_network()
+    set_trainable(network, trainable)
+    features = FeatureDataModule(data, cut(network), 3, 0)
+    expected = features.n_bytes
+    features.setup()
+    assert sum(dataset.table.nbytes for dataset in features.tables.values()) == expected
 
 
 def test_batches_hold_the_labels_of_their_features(make_network, make_data):
     data, network = make_data(), make_network()
-    features = FeatureDataModule(data, network, 1, 0)
-    features.setup()
+    features = feature_data(network, data)
     images, labels = data.arrays("train")
     with torch.inference_mode():
-        expected = network.eval().features(torch.from_numpy(images).unsqueeze(1))
+        expected = network.eval().features(torch.from_numpy(images[:]).unsqueeze(1))
     seen = 0
     for batch in features.train_dataloader():
         for vector, label in zip(batch["features"], batch["label"], strict=True):
@@ -115,15 +84,56 @@ def test_batches_hold_the_labels_of_their_features(make_network, make_data):
 
 
 def test_setup_does_its_work_once(make_network, make_data):
-    features = FeatureDataModule(make_data(), make_network(), 1, 0)
-    features.setup()
+    features = feature_data(make_network(), make_data())
     tables = dict(features.tables)
     features.setup("fit")
     assert all(features.tables[name] is table for name, table in tables.items())
 
 
-def test_any_augmentation_of_torchvision_will_do(make_network, make_data):
-    noisy = partial(v2.RandomHorizontalFlip, p=0.5)()
-    features = FeatureDataModule(make_data(augment=noisy), make_network(), 2, 0)
-    features.setup()
-    assert features.tables["train"].features.shape == (2, 18, 128)
+@pytest.mark.parametrize("training", [True, False])
+def test_the_network_keeps_its_mode_and_its_statistics(make_network, make_data, training):
+    network = make_network(dropout=0.5).train(training)
+    set_trainable(network, "head")
+    modes = {name: module.training for name, module in network.named_modules()}
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    feature_data(network, make_data(augment=AUGMENT), views=2)
+    assert {name: module.training for name, module in network.named_modules()} == modes
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+def test_tables_lie_in_the_cache_of_the_data(make_network, make_data, tmp_path):
+    for batch_size in (4, 8):  # of no effect
+        feature_data(make_network(), make_data(cache=tmp_path, augment=AUGMENT, batch_size=batch_size), views=2)
+    assert len(list(tmp_path.glob("features/*/table.npy"))) == 2  # train and val
+
+
+# --- what a phase trains on
+
+
+@pytest.mark.parametrize(
+    ("phase", "changes", "kind", "cached"),
+    [
+        (HEAD, {}, FeatureDataModule, True),
+        (dataclasses.replace(HEAD, epochs=1), {}, FeatureDataModule, True),
+        (HEAD, {"views": 0}, None, False),
+        (PART, {}, FeatureDataModule, True),
+        (PART, {"views": 0}, None, False),
+        (PART, {"activations_gb": 0}, FrontDataModule, False),
+        (PART, {"activations_gb": 45 * 64 * 8 * 8 * 4 / 1e9}, FeatureDataModule, True),  # 2 x 18 + 9 maps
+        (PART, {"activations_gb": (45 * 64 * 8 * 8 * 4 - 1) / 1e9}, FrontDataModule, False),
+        (dataclasses.replace(PART, epochs=2), {}, FrontDataModule, False),  # no more epochs than views
+        (Phase("all", "all", epochs=3, lr=1e-2), {}, None, False),
+    ],
+)
+def test_what_a_phase_trains_on(make_network, make_data, phase, changes, kind, cached):
+    network, data = make_network(), make_data(augment=AUGMENT)
+    set_trainable(network, phase.trainable)
+    settings = {"scratch": HEAD, "monitor": "val_loss", "mode": "min", "views": 2, "activations_gb": 1, **changes}
+    feed = make_feed(network, data, phase, Schedule((phase,), **settings), 0)
+    assert feed.cached is cached
+    if kind is None:
+        assert feed.data is data
+        assert feed.rest is None
+    else:
+        assert type(feed.data) is kind
+        assert feed.rest is not None

@@ -1,4 +1,5 @@
 import dataclasses
+import math
 
 import pytest
 from omegaconf import OmegaConf
@@ -12,7 +13,7 @@ ALL = Phase("all", "all", 1, 1e-4)
 
 
 def schedule(*phases: Phase, **changes) -> Schedule:
-    settings = {"scratch": SCRATCH, "monitor": "val_loss", "mode": "min", "views": 1}
+    settings = {"scratch": SCRATCH, "monitor": "val_loss", "mode": "min", "views": 1, "activations_gb": 0}
     return Schedule(phases, **{**settings, **changes})
 
 
@@ -39,6 +40,9 @@ def test_a_phase_that_cannot_be_trained(changes, message):
             "schedule.scratch: there is none; give the phase that trains random weights instead of 'he",
         ),
         ({"views": -1}, "schedule.views: -1"),
+        ({"activations_gb": -1}, "schedule.activations_gb: -1; give gigabytes, or 0 to store none"),
+        ({"activations_gb": "2 GB"}, "schedule.activations_gb: 2 GB"),
+        ({"activations_gb": math.nan}, "schedule.activations_gb: nan"),
         ({"max_epochs": 0}, "schedule.max_epochs: 0"),
     ],
 )

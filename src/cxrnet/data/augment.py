@@ -1,8 +1,24 @@
-"""Augmentations of training images: torchvision v2 transforms of one grey image (1, H, W) uint8."""
+"""Augmentations of training images, a whole batch at a time, on the device where the batch lies.
 
-from torchvision.transforms import InterpolationMode, v2
+An augmentation is any callable from a batch ``(B, 1, H, W) uint8`` to a batch of the same shape, type and device that
+draws its random numbers, other ones for each image, from torch's default generator of the CPU: then the seed repeats
+an epoch on every device. A transform of torchvision draws once a call, so it has to be called image by image:
+``lambda images: torch.stack([transform(image) for image in images])``.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from cxrnet.errors import CxrnetError
+
+Augmentation = Callable[[Tensor], Tensor]
+
+_PIXELS_OF_THREAD = 2**18  # sampled at once on the CPU: what lies between the steps stays in its cache
+_PIXELS_OF_DEVICE = 2**25  # elsewhere, where few large steps are fast; takes some 600 MB
 
 
 def none() -> None:
@@ -11,8 +27,14 @@ def none() -> None:
 
 def geometric(
     flip: float, degrees: float, translate: float, shear: float, zoom: float, distortion: float
-) -> v2.Transform:
-    """Flip, affine map and perspective, each drawn anew for every image; what comes from outside it is black.
+) -> "Geometric":
+    """Flip, affine map and perspective in this order, drawn anew for every image.
+
+    The three make one map, and an image is sampled once: it isn't blurred again with every step, and what one step
+    pushes over the edge and the next brings back isn't lost. What comes from outside the image is black.
+
+    Anatomy stays: grey values are moved, not changed, and neighbours stay neighbours, so a finding keeps its looks
+    and its place in the chest. Only a flip changes its side, and a large shift or zoom can push it out of the image.
 
     Args:
         flip: probability of a left-right flip, 0 to 1.
@@ -20,7 +42,8 @@ def geometric(
         translate: shift drawn from -translate..translate, as a share of width and height, 0 to 1.
         shear: along the rows, drawn from -shear..shear degrees, 0 to 89.
         zoom: scale drawn from 1-zoom..1+zoom, 0 to 0.99.
-        distortion: each corner is drawn inwards by up to that share of half the side, 0 to 1.
+        distortion: each corner is drawn inwards by up to that share of half the side, 0 to 1. Up to 2/3 the result
+            is a convex quadrangle; above, an image may be folded over.
 
     Raises:
         CxrnetError: a number is out of its range.
@@ -36,15 +59,147 @@ def geometric(
     for name, (value, most) in given.items():
         if not isinstance(value, int | float) or not 0 <= value <= most:
             raise CxrnetError(f"augment.{name}: {value} is out of range; give a number from 0 to {most}")
-    affine = v2.RandomAffine(
-        degrees=degrees,
-        translate=(translate, translate),
-        scale=(1 - zoom, 1 + zoom),
-        shear=shear or None,  # 0 would draw a random number
-        interpolation=InterpolationMode.BILINEAR,
-        fill=0,
-    )
-    # What is off is left out: it would take time and draw random numbers.
-    flips = [v2.RandomHorizontalFlip(flip)] if flip else []
-    distortions = [v2.RandomPerspective(distortion, p=1.0, fill=0)] if distortion else []
-    return v2.Compose([*flips, affine, *distortions])
+    return Geometric(flip, degrees, translate, shear, zoom, distortion)
+
+
+@dataclass(frozen=True)
+class Geometric:
+    """The augmentation of :func:`geometric`, which checks and explains the numbers."""
+
+    flip: float
+    degrees: float
+    translate: float
+    shear: float
+    zoom: float
+    distortion: float
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Augment a batch.
+
+        Args:
+            images: ``(B, 1, H, W) uint8``.
+
+        Returns:
+            The same shape, type and device; ``images`` itself where everything is off.
+        """
+        if not any((self.flip, self.degrees, self.translate, self.shear, self.zoom, self.distortion)):
+            return images
+        return warp(images, self.draw(len(images), images.shape[-1] / images.shape[-2]))
+
+    def draw(self, number: int, aspect: float) -> Tensor:
+        """Draw the maps of some images for :func:`warp`: homographies where ``distortion`` is on, else affine maps.
+
+        Args:
+            number: of images, B.
+            aspect: width of an image over its height.
+        """
+        # All numbers in one draw, also of what is off, so that switching one thing off leaves the others as they were.
+        drawn = torch.rand(number, 14)
+        flipped = drawn[:, 0] < self.flip
+        angle, shear, zoom, across, down = (2 * drawn[:, 1:6] - 1).unbind(1)
+        maps = affine_maps(
+            flipped,
+            torch.deg2rad(self.degrees * angle),
+            torch.deg2rad(self.shear * shear),
+            1 + self.zoom * zoom,
+            2 * self.translate * across,
+            2 * self.translate * down,
+            aspect,
+        )
+        if not self.distortion:
+            return maps
+        return compose(maps, perspective_maps(self.distortion * drawn[:, 6:].reshape(number, 4, 2)))
+
+
+def affine_maps(
+    flipped: Tensor, angle: Tensor, shear: Tensor, scale: Tensor, across: Tensor, down: Tensor, aspect: float
+) -> Tensor:
+    """Where the points of an image come from that was flipped, sheared, rotated, scaled and shifted, in this order.
+
+    The inverse of torchvision's affine map about the centre (``transforms.v2.functional.affine``).
+
+    Args:
+        flipped: ``(B,)`` bool, left to right.
+        angle: ``(B,)`` radians, clockwise.
+        shear: ``(B,)`` radians, along the rows.
+        scale: ``(B,)``, above 0.
+        across: ``(B,)``, shift in half widths.
+        down: ``(B,)``, shift in half heights.
+        aspect: width over height.
+
+    Returns:
+        ``(B, 2, 3) float32``, from a point ``(x, y, 1)`` of the result to its source, both -1 to 1 from edge to edge.
+    """
+    side = 1 - 2 * flipped.float()
+    cos, sin, lean = torch.cos(angle) / scale, torch.sin(angle) / scale, torch.tan(shear)
+    xx, xy = side * (cos - lean * sin), side * (sin + lean * cos) / aspect
+    yx, yy = -sin * aspect, cos
+    rows = [[xx, xy, -xx * across - xy * down], [yx, yy, -yx * across - yy * down]]
+    return torch.stack([torch.stack(row, dim=1) for row in rows], dim=1)
+
+
+def perspective_maps(inwards: Tensor) -> Tensor:
+    """Where the points of an image come from whose corners were drawn inwards, the rest of it following in perspective.
+
+    Args:
+        inwards: ``(B, 4, 2)``, how far each corner moves in x and in y, in half widths and half heights; the corners
+            go round from the upper left over the upper right.
+
+    Returns:
+        ``(B, 3, 3) float32``, homogeneous, from a point ``(x, y, 1)`` of the result to its source, both -1 to 1 from
+        edge to edge.
+    """
+    corners = torch.tensor([[-1.0, -1.0], [1.0, -1.0], [1.0, 1.0], [-1.0, 1.0]])
+    ends = F.pad(corners * (1 - inwards), (0, 1), value=1.0)
+    # The corners c of the square have c0 - c1 + c2 - c3 = 0. A linear map can take each to a multiple of its end only
+    # if the same holds for these multiples; by Cramer's rule they are the determinants of the three other ends.
+    others = ends[:, [[1, 2, 3], [0, 2, 3], [0, 1, 3], [0, 1, 2]]]
+    p0, p1, p2, p3 = (torch.linalg.det(others)[..., None] * ends).unbind(1)
+    x, y, one = p1 - p0, p3 - p0, p0 + p2  # images of (2, 0, 0), (0, 2, 0), (0, 0, 2): the map from corners to ends
+    # Its inverse, but for a factor that doesn't matter.
+    return torch.stack([torch.linalg.cross(y, one), torch.linalg.cross(one, x), torch.linalg.cross(x, y)], dim=1)
+
+
+def compose(affine: Tensor, perspective: Tensor) -> Tensor:
+    """One map for images that are first mapped by :func:`affine_maps`, then by :func:`perspective_maps`.
+
+    Returns:
+        ``(B, 3, 3) float32``, homogeneous.
+    """
+    upper = (affine[:, :, :, None] * perspective[:, None]).sum(dim=2)  # `@` would lose digits under autocast
+    return torch.cat([upper, perspective[:, 2:]], dim=1)
+
+
+def warp(images: Tensor, maps: Tensor) -> Tensor:
+    """Sample each image once, bilinearly, along its map; outside an image it is black.
+
+    Args:
+        images: ``(B, 1, H, W) uint8``, on any device.
+        maps: ``(B, 2, 3)`` affine or ``(B, 3, 3)`` homogeneous, on the CPU; of :func:`affine_maps`,
+            :func:`perspective_maps` or :func:`compose`.
+
+    Returns:
+        The same shape, type and device.
+    """
+    # Nothing of this makes the CPU wait for the device.
+    maps = maps.to(images.device, non_blocking=True)
+    limit = _PIXELS_OF_THREAD * torch.get_num_threads() if images.device.type == "cpu" else _PIXELS_OF_DEVICE
+    step = max(1, limit // images.shape[1:].numel())
+    chunks = zip(torch.split(images, step), torch.split(maps, step), strict=True)
+    return torch.cat([_sample(some, places) for some, places in chunks])
+
+
+def _sample(images: Tensor, maps: Tensor) -> Tensor:
+    height, width = images.shape[-2:]
+    down = maps[:, :, 1:2] * _centres(height, images.device) + maps[:, :, 2:]
+    across = maps[:, :, 0:1] * _centres(width, images.device)
+    places = down[:, :, :, None] + across[:, :, None, :]
+    if maps.shape[1] == 3:
+        places = places[:, :2].div_(places[:, 2:])
+    grey = F.grid_sample(images.float(), places.permute(0, 2, 3, 1), "bilinear", "zeros", align_corners=False)
+    return grey.round_().to(torch.uint8)
+
+
+def _centres(number: int, device: torch.device) -> Tensor:
+    """The centres of a row of pixels that reaches from -1 to 1."""
+    return (2 * torch.arange(number, dtype=torch.float32, device=device) + 1) / number - 1

@@ -26,16 +26,17 @@ def class_distribution(manifest: pd.DataFrame, classes: Sequence[str]) -> pd.Dat
         ``class``, ``split``, ``images``, ``patients`` (Int64, missing where no patient of the class is known): one
         row a class and split, for the splits that have images; then the same with the class ``all``.
     """
-    splits = [split for split in SPLITS if (manifest["split"] == split).any()]
+    table = manifest[["label", "split", "patient_id"]]
+    splits = [split for split in SPLITS if (table["split"] == split).any()]
     rows = []
-    parts = [(name, manifest[manifest["label"] == name]) for name in classes]
-    for name, of_class in [*parts, ("all", manifest)]:
+    parts = [(name, table[table["label"] == name]) for name in classes]
+    for name, of_class in [*parts, ("all", table)]:
         known = of_class["patient_id"].notna().any()
         for split in splits:
             part = of_class[of_class["split"] == split]
             rows.append((name, split, len(part), part["patient_id"].nunique() if known else pd.NA))
-    table = pd.DataFrame(rows, columns=["class", "split", "images", "patients"])
-    return table.astype({"class": "string", "split": "string", "patients": "Int64"})
+    counts = pd.DataFrame(rows, columns=["class", "split", "images", "patients"])
+    return counts.astype({"class": "string", "split": "string", "patients": "Int64"})
 
 
 def image_sizes(manifest: pd.DataFrame) -> pd.DataFrame:

@@ -14,30 +14,50 @@ copies that were cut by more than a few per cent, turned or mirrored escape.
 """
 
 from collections.abc import Iterator
+from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
-from scipy.fft import dctn
-from scipy.stats import rankdata
 
 from cxrnet.data.decode import UInt8Array
+from cxrnet.data.fingerprints import (
+    FloatArray,
+    HashArray,
+    IntArray,
+    grey_ranks,
+    grey_values,
+    hash_distance,
+    hashes,
+    pairs_that_may_reach,
+    project,
+)
 from cxrnet.data.images import resize
 from cxrnet.linking import components, link
-
-FloatArray = npt.NDArray[np.float32]
-IntArray = npt.NDArray[np.int64]
 
 COPY_SIZE = (64, 64)  # at which images are compared
 HASH_BITS = 4
 CORRELATION = 0.98
 RANK_CORRELATION = 0.985
 
-_BLOCK = 1024  # images that are compared with all others at a time
+_BLOCK = 1024  # images that are read at a time
+
+_Pairs = tuple[IntArray, IntArray]
 
 
-def find_copies(images: UInt8Array, manifest: pd.DataFrame) -> pd.DataFrame:
+class Rows(Protocol):
+    """Images that are read by their places: an array, or :class:`cxrnet.data.images.Images`."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+
+    def __getitem__(self, rows: IntArray, /) -> UInt8Array:
+        """Images ``(n, H, W)``."""
+
+
+def find_copies(images: Rows, manifest: pd.DataFrame) -> pd.DataFrame:
     """Find exact and near copies among the images of a manifest.
+
+    Only a fingerprint of each image stays in memory; images are read block by block, those of a likely pair again.
 
     Args:
         images: in the order of the manifest's rows, ``(N, H, W) uint8``; best at ``COPY_SIZE``, straight from the file.
@@ -54,9 +74,12 @@ def find_copies(images: UInt8Array, manifest: pd.DataFrame) -> pd.DataFrame:
     if len(images) != len(manifest):
         raise ValueError(f"{len(images)} images for {len(manifest)} rows of the manifest")
     files = link(manifest, ("sha256",))
-    small = np.stack([resize(image, COPY_SIZE, "stretch") for image in images])
-    parts = [(a, b, files[a] == files[b], correlation, bits) for a, b, correlation, bits in _alike(small, files)]
-    a, b, exact, correlation, bits = (np.concatenate(column) for column in zip(*parts, strict=True))
+    hash_of, values, ranks = _fingerprints(images)
+    a, b = _candidates(files, hash_of, values, ranks)
+    bits, exact = hash_distance(hash_of[a], hash_of[b]), files[a] == files[b]
+    correlation, rank_correlation = _correlations(images, a, b)
+    alike = (bits <= HASH_BITS) & ((correlation >= CORRELATION) | (rank_correlation >= RANK_CORRELATION))
+    a, b, exact, correlation, bits = (column[exact | alike] for column in (a, b, exact, correlation, bits))
     ids = manifest["image_id"].to_numpy(object)
     swap = ids[a] > ids[b]
     a, b = np.where(swap, b, a), np.where(swap, a, b)
@@ -95,50 +118,50 @@ def copy_groups(pairs: pd.DataFrame, manifest: pd.DataFrame) -> pd.DataFrame:
     return manifest.assign(group_id=ids.transform("min").where(named).astype("string"))
 
 
-def _alike(small: UInt8Array, files: IntArray) -> Iterator[tuple[IntArray, IntArray, FloatArray, IntArray]]:
-    """Pairs of rows that are copies, with their correlation and hash distance, block by block.
-
-    Args:
-        small: ``(N, 64, 64) uint8``.
-        files: equal numbers for equal files, ``(N,)``.
-    """
-    n = len(small)
-    thumbnails = small.reshape(n, 32, 2, 32, 2).mean(axis=(2, 4), dtype=np.float32)
-    perceptual, difference = _perceptual_hash(thumbnails), _difference_hash(small)
-    values = _standardise(small.reshape(n, -1))
-    ranks = _standardise(rankdata(thumbnails.reshape(n, -1), axis=1))
-    for start in range(0, n, _BLOCK):
-        rows = slice(start, start + _BLOCK)
-        agreement = np.maximum(perceptual[rows] @ perceptual[start:].T, difference[rows] @ difference[start:].T)
-        bits = (64 - agreement) / 2
-        correlation = values[rows] @ values[start:].T
-        rank_correlation = ranks[rows] @ ranks[start:].T
-        same_picture = (correlation >= CORRELATION) | (rank_correlation >= RANK_CORRELATION)
-        copies = (bits <= HASH_BITS) & same_picture | (files[rows, None] == files[None, start:])
-        a, b = np.nonzero(np.triu(copies, k=1))
-        yield a + start, b + start, correlation[a, b], bits[a, b].astype(np.int64)
+def _fingerprints(images: Rows) -> tuple[HashArray, FloatArray, FloatArray]:
+    """Hashes ``(N, 2)``, projected grey values and ranks ``(N, 49)`` of all images."""
+    parts = []
+    for start in range(0, len(images), _BLOCK):
+        small = _small(images[np.arange(start, min(start + _BLOCK, len(images)))])
+        parts.append((hashes(small), project(grey_values(small)), project(grey_ranks(small))))
+    hash_of, values, ranks = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return hash_of, values, ranks
 
 
-def _perceptual_hash(thumbnails: FloatArray) -> FloatArray:
-    """Signs (-1, 1) of the 8 x 8 lowest frequencies against their median: 64 bits as ``(N, 64)``."""
-    low = dctn(thumbnails, axes=(1, 2), norm="ortho")[:, :8, :8].reshape(len(thumbnails), 64)
-    return _signs(low > np.median(low, axis=1, keepdims=True))
+def _candidates(files: IntArray, hash_of: HashArray, values: FloatArray, ranks: FloatArray) -> _Pairs:
+    """Pairs of rows that are one file, or that the fingerprints let pass: ``a < b``, sorted, each once."""
+    n = len(files)
+    found = [a * n + b for a, b in _same_files(files)]
+    for limit, projected in ((CORRELATION, values), (RANK_CORRELATION, ranks)):
+        for a, b in pairs_that_may_reach(limit, projected):
+            near = hash_distance(hash_of[a], hash_of[b]) <= HASH_BITS
+            found.append(np.minimum(a, b)[near] * n + np.maximum(a, b)[near])
+    return np.divmod(np.unique(np.concatenate(found)), n)
 
 
-def _difference_hash(small: UInt8Array) -> FloatArray:
-    """Signs (-1, 1) of the differences between neighbours in a row, 8 rows of 9: 64 bits as ``(N, 64)``."""
-    tiny = np.stack([resize(image, (8, 9), "stretch") for image in small])
-    return _signs(tiny[:, :, 1:] > tiny[:, :, :-1]).reshape(len(small), 64)
+def _same_files(files: IntArray) -> Iterator[_Pairs]:
+    order = np.argsort(files, kind="stable")
+    ordered = files[order]
+    for step in range(1, np.bincount(files).max()):
+        here = np.flatnonzero(ordered[step:] == ordered[:-step])
+        yield order[here], order[here + step]
 
 
-def _signs(bits: npt.NDArray[np.bool_]) -> FloatArray:
-    return np.where(bits, np.float32(1), np.float32(-1))
+def _correlations(images: Rows, a: IntArray, b: IntArray) -> tuple[FloatArray, FloatArray]:
+    """Correlation of the grey values and of the ranks of each pair, ``(P,)`` each."""
+    correlation, rank_correlation = np.empty(len(a), np.float32), np.empty(len(a), np.float32)
+    # Pairs of images that hang together come after each other, so that an image is read few times.
+    order = np.argsort(components(len(images), a, b)[a], kind="stable")
+    for start in range(0, len(order), _BLOCK):
+        pairs = order[start : start + _BLOCK]
+        rows, places = np.unique(np.stack([a[pairs], b[pairs]]), return_inverse=True)
+        first, second = places.reshape(2, -1)
+        small = _small(images[rows])
+        for result, vectors in ((correlation, grey_values(small)), (rank_correlation, grey_ranks(small))):
+            result[pairs] = np.vecdot(vectors[first], vectors[second])
+    return correlation, rank_correlation
 
 
-def _standardise(values: npt.NDArray[np.generic]) -> FloatArray:
-    """Rows of mean 0 and length 1, so that a product of two is their correlation; constant rows become 0."""
-    rows = values.astype(np.float32)
-    rows -= rows.mean(axis=1, keepdims=True)
-    length = np.linalg.norm(rows, axis=1, keepdims=True)
-    rows /= np.where(length > 0, length, 1)
-    return rows
+def _small(images: UInt8Array) -> UInt8Array:
+    """At the size at which images are compared, ``(n, 64, 64)``."""
+    return np.stack([resize(image, COPY_SIZE, "stretch") for image in images])

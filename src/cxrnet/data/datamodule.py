@@ -1,13 +1,14 @@
 """From a manifest to batches: decode once, split, augment.
 
-All images are decoded and resized once, when :meth:`XrayDataModule.setup` first runs, into one (N, H, W) uint8 array
-(50 kB an image at 224 pixels). An epoch then reads memory, not files.
+All images are decoded and resized once, when :meth:`XrayDataModule.setup` first runs on them
+(:mod:`cxrnet.data.store`). An epoch then reads memory, not files. Batches are augmented as a whole, on the device that
+trains.
 """
 
 import copy
 import logging
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Self, get_args
 
 import lightning.pytorch as pl
@@ -16,11 +17,13 @@ import pandas as pd
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from torchvision.transforms import v2
 
+from cxrnet.data.augment import Augmentation
 from cxrnet.data.copies import COPY_SIZE, copy_groups, find_copies
-from cxrnet.data.images import OnError, ResizeRule, load_at_sizes
+from cxrnet.data.images import Images, ResizeRule
 from cxrnet.data.loaders import Batch, Draw, eval_loader, train_loader
+from cxrnet.data.reading import AtSize, OnError
+from cxrnet.data.store import load_at_sizes
 from cxrnet.errors import CxrnetError
 
 logger = logging.getLogger("cxrnet")
@@ -30,25 +33,20 @@ class XrayDataset(Dataset[Batch]):
     """Images of one split.
 
     Args:
-        images: (N, H, W) uint8.
+        images: N of them.
         labels: (N,) int64.
-        augment: applied to each image (1, H, W) uint8 by itself; ``None`` leaves it as it is.
     """
 
-    def __init__(self, images: np.ndarray, labels: Tensor, augment: v2.Transform | None) -> None:
+    def __init__(self, images: Images, labels: Tensor) -> None:
         self.images = images
         self.labels = labels
-        self.augment = augment
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitems__(self, indices: list[int]) -> Batch:
         """A whole batch: ``image`` (B, 1, H, W) uint8, ``label`` (B,) int64."""
-        images = torch.from_numpy(self.images[indices]).unsqueeze(1)
-        if self.augment is not None:
-            images = torch.stack([self.augment(image) for image in images])
-        return {"image": images, "label": self.labels[indices]}
+        return {"image": torch.from_numpy(self.images[indices]).unsqueeze(1), "label": self.labels[indices]}
 
 
 class XrayDataModule(pl.LightningDataModule):
@@ -59,7 +57,8 @@ class XrayDataModule(pl.LightningDataModule):
         split: a function from manifest to manifest that fills ``split``.
         size: height and width in pixels.
         resize: ``stretch``, ``pad`` or ``crop``.
-        augment: applied to training images only; ``None`` for none.
+        augment: applied to batches of training images, (B, 1, H, W) uint8, see :mod:`cxrnet.data.augment`; ``None`` for
+            none.
         batch_size: images a batch (per process).
         sampler: how training images are drawn, see :class:`cxrnet.data.loaders.EpochSampler`.
         num_workers: processes that prepare batches; 0 prepares them in the training process.
@@ -67,10 +66,12 @@ class XrayDataModule(pl.LightningDataModule):
         seed: of the order of the training images.
         classes: names in the order of the logits; ``None`` takes the manifest's labels in alphabetical order.
         limit: keep at most that many images of each class in each split (for trying things out).
+        cache: folder of the decoded images, shared by all runs; ``None`` keeps them in memory.
+        known_faults: what is known to be wrong with the data, by source, in sentences.
 
     Attributes:
         manifest: after :meth:`setup`, the rows that are used, with split, size and hash filled in.
-        images: after :meth:`setup`, (N, H, W) uint8, in the order of the manifest.
+        images: after :meth:`setup`, in the order of the manifest.
         classes: after :meth:`setup`, the class names in the order of the logits.
         left_out: after :meth:`setup`, images that could not be read.
         copies: after :meth:`setup`, the pairs of copies among the images, found before the split (``find_copies``).
@@ -82,7 +83,7 @@ class XrayDataModule(pl.LightningDataModule):
         split: Callable[[pd.DataFrame], pd.DataFrame],
         size: Sequence[int],
         resize: ResizeRule,
-        augment: v2.Transform | None,
+        augment: Augmentation | None,
         batch_size: int,
         sampler: Draw,
         num_workers: int,
@@ -90,6 +91,8 @@ class XrayDataModule(pl.LightningDataModule):
         seed: int,
         classes: Sequence[str] | None = None,
         limit: int | None = None,
+        cache: str | Path | None = None,
+        known_faults: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         super().__init__()
         _check(size, batch_size, sampler, num_workers, limit)
@@ -104,6 +107,8 @@ class XrayDataModule(pl.LightningDataModule):
         self.on_error = on_error
         self.seed = seed
         self.limit = limit
+        self.cache = Path(cache) if cache is not None else None
+        self.known_faults = dict(known_faults or {})
         self._classes = tuple(classes) if classes is not None else None
         self._ready = False
 
@@ -119,9 +124,10 @@ class XrayDataModule(pl.LightningDataModule):
         manifest = self._manifest() if callable(self._manifest) else self._manifest
         listed = len(manifest)
         manifest = manifest.reset_index(drop=True)  # the index is the place of an image, also in a part of a manifest
+        _class_order(manifest, self._classes)  # what won't do is refused before anything is decoded
         # Copies are told from small versions of the files themselves: a split must not depend on the model's size.
-        sizes: list[tuple[tuple[int, int], ResizeRule]] = [(self.size, self.resize), (COPY_SIZE, "stretch")]
-        manifest, (images, small) = load_at_sizes(manifest, sizes, self.on_error)
+        sizes: list[AtSize] = [(self.size, self.resize), (COPY_SIZE, "stretch")]
+        manifest, (images, small) = load_at_sizes(manifest, sizes, self.on_error, self.cache)
         self.left_out = listed - len(manifest)
         # Copies get a group, so that no split drawn here parts them, patients known or not.
         self.copies = find_copies(small, manifest)
@@ -129,7 +135,7 @@ class XrayDataModule(pl.LightningDataModule):
         manifest = self._split(self._unsplit)
         if self.limit is not None:
             kept = manifest.groupby(["split", "label"], dropna=False).cumcount() < self.limit
-            manifest, images = manifest[kept].reset_index(drop=True), images[kept.to_numpy()]
+            manifest, images = manifest[kept].reset_index(drop=True), images.take(kept.to_numpy())
             self._unsplit = self._unsplit[kept].reset_index(drop=True)
         self.manifest, self.images = manifest, images
         self.classes = _class_order(manifest, self._classes)
@@ -153,8 +159,9 @@ class XrayDataModule(pl.LightningDataModule):
         return other
 
     def _check_splits(self) -> None:
-        if 0 in self.counts("train"):
-            empty = self.classes[self.counts("train").index(0)]
+        counts = self.counts("train")
+        if 0 in counts:
+            empty = self.classes[counts.index(0)]
             raise CxrnetError(f"data: class '{empty}' has no training image; change data.split or data.classes")
         if not len(self.rows("val")):
             raise CxrnetError("data: no validation images; give data.split a validation part")
@@ -165,23 +172,29 @@ class XrayDataModule(pl.LightningDataModule):
 
     def counts(self, split: str) -> list[int]:
         """Images of each class in a split, in class order."""
-        counts = Counter(self.rows(split)["label"])
-        return [counts[name] for name in self.classes]
+        counts = self.manifest["label"][self.manifest["split"] == split].value_counts()
+        return [int(counts.get(name, 0)) for name in self.classes]
 
-    def arrays(self, split: str) -> tuple[np.ndarray, Tensor]:
-        """Images (N, H, W) uint8 and labels (N,) int64 of one split."""
-        rows = self.rows(split)
-        labels = [self.classes.index(label) for label in rows["label"]]
-        return self.images[rows.index.to_numpy()], torch.tensor(labels, dtype=torch.int64)
+    def arrays(self, split: str) -> tuple[Images, Tensor]:
+        """Images and labels (N,) int64 of one split."""
+        chosen = self.manifest["label"][self.manifest["split"] == split]
+        labels = pd.Categorical(chosen.astype(object), categories=list(self.classes)).codes
+        return self.images.take(chosen.index.to_numpy()), torch.from_numpy(labels.astype(np.int64))
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Augmented batches in the sampler's order; in distributed training each process gets its share."""
-        dataset = XrayDataset(*self.arrays("train"), self.augment)
+        """Batches in the sampler's order; in distributed training each process gets its share."""
+        dataset = XrayDataset(*self.arrays("train"))
         return train_loader(dataset, self.sampler, self.batch_size, self.seed, self.num_workers, self.trainer)
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        """Validation images in order, not augmented."""
-        return eval_loader(XrayDataset(*self.arrays("val"), None), self.batch_size)
+        """Validation images in order."""
+        return eval_loader(XrayDataset(*self.arrays("val")), self.batch_size, self.num_workers, self.trainer)
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Augment a batch, on the device that it was sent to, while training."""
+        if self.augment is None or self.trainer is None or not self.trainer.training:
+            return batch
+        return {**batch, "image": self.augment(batch["image"])}
 
 
 def _check(size: Sequence[int], batch_size: int, sampler: Draw, num_workers: int, limit: int | None) -> None:
@@ -203,9 +216,9 @@ def _is_whole(number: object, least: int) -> bool:
 
 
 def _class_order(manifest: pd.DataFrame, classes: tuple[str, ...] | None) -> tuple[str, ...]:
-    labels = set(manifest["label"])
+    labels = set(manifest["label"].unique())
     if len(labels) < 2:
-        raise CxrnetError(f"data: only one class ('{min(labels)}'); a classifier needs at least two")
+        raise CxrnetError(f"data: only one class ('{min(labels)}'); a classifier needs at least two, see data.root")
     if classes is None:
         return tuple(sorted(labels))
     if len(set(classes)) != len(classes) or set(classes) != labels:

@@ -1,37 +1,65 @@
-"""Images: from the files of a manifest to one array of grey images at the size of the model.
+"""Images as arrays: grey, 8 bits, at the size of the model, wherever they lie.
 
 The same functions serve training and prediction, so a network never sees an image that was prepared in
 another way than those it learned from.
 """
 
-import hashlib
-import logging
-import os
-import warnings
-from collections import Counter
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Literal, get_args
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, Self, get_args
 
 import numpy as np
-import pandas as pd
+import numpy.typing as npt
 from PIL import Image
 
-from cxrnet.data.decode import ImageError, UInt8Array, read_image
+from cxrnet.data.decode import UInt8Array
 from cxrnet.errors import CxrnetError
 
 ResizeRule = Literal["stretch", "pad", "crop"]
-OnError = Literal["fail", "skip"]
-
-_FIRST = 10  # so many bad files are named; the total is always given
-
-_Facts = tuple[int, int, str]  # width, height, sha256
-
-logger = logging.getLogger("cxrnet")
+Size = tuple[int, int]  # height and width in pixels
 
 
-def resize(image: UInt8Array, size: tuple[int, int], rule: ResizeRule) -> UInt8Array:
+@dataclass(frozen=True)
+class Images:
+    """Rows of an array of images, which may be far larger than the memory.
+
+    ``images[rows]`` reads these rows and no others, as of an array; nothing is read before.
+
+    Attributes:
+        array: ``(M, H, W) uint8``, in memory or mapped from a file.
+        rows: of the array, in the order of these images, ``(N,) int64``.
+    """
+
+    array: UInt8Array
+    rows: npt.NDArray[np.int64]
+
+    @classmethod
+    def all_of(cls, array: UInt8Array) -> Self:
+        """Every image of an array."""
+        return cls(array, np.arange(len(array)))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """N, H, W."""
+        return (len(self.rows), *self.array.shape[1:])
+
+    def __getitem__(self, index: slice | list[int] | npt.NDArray[np.int64]) -> UInt8Array:
+        """Images ``(n, H, W) uint8``, in memory."""
+        return self.array[self.rows[index]]
+
+    def __iter__(self) -> Iterator[UInt8Array]:
+        """Images ``(H, W) uint8``, one after the other."""
+        return (self.array[row] for row in self.rows)
+
+    def take(self, chosen: npt.NDArray[np.generic]) -> Self:
+        """The images at some places, or those that a mask ``(N,)`` is true of; nothing is read."""
+        return type(self)(self.array, self.rows[chosen])
+
+
+def resize(image: UInt8Array, size: Size, rule: ResizeRule) -> UInt8Array:
     """Bring an image to a given size.
 
     The filter is Pillow's bilinear, whose support grows with the reduction (antialiased). Unlike Lanczos it
@@ -49,7 +77,7 @@ def resize(image: UInt8Array, size: tuple[int, int], rule: ResizeRule) -> UInt8A
     Raises:
         CxrnetError: unknown rule, or a size below one pixel.
     """
-    _check_resize(size, rule)
+    check_resize(size, rule)
     height, width = size
     if image.shape == size:
         return image
@@ -65,67 +93,19 @@ def resize(image: UInt8Array, size: tuple[int, int], rule: ResizeRule) -> UInt8A
     return np.array(source.resize((width, height), Image.Resampling.BILINEAR, box=box))
 
 
-def load_images(
-    manifest: pd.DataFrame, size: tuple[int, int], resize_rule: ResizeRule, on_error: OnError
-) -> tuple[pd.DataFrame, UInt8Array]:
-    """Read every image of a manifest at one size; see :func:`load_at_sizes`."""
-    manifest, (images,) = load_at_sizes(manifest, [(size, resize_rule)], on_error)
-    return manifest, images
-
-
-def load_at_sizes(
-    manifest: pd.DataFrame, sizes: Sequence[tuple[tuple[int, int], ResizeRule]], on_error: OnError
-) -> tuple[pd.DataFrame, list[UInt8Array]]:
-    """Read every image of a manifest, on all processors, decode it once and resize it to each of several sizes.
-
-    Args:
-        manifest: a manifest; ``path`` is read.
-        sizes: pairs of ``(H, W)`` in pixels and a rule of :func:`resize`.
-        on_error: ``fail`` raises when any file gives no image, ``skip`` leaves those rows out and warns.
-
-    Returns:
-        The manifest with ``width``, ``height`` (of the image upright) and ``sha256`` filled, and for each size the
-        images in the order of its rows, ``(N, H, W) uint8``.
+def check_resize(size: Size, rule: str) -> None:
+    """Refuse what :func:`resize` can't do.
 
     Raises:
-        CxrnetError: files that give no image (the total by kind and the first ten), no image left, or an
-            unknown ``on_error`` or ``resize_rule``.
+        CxrnetError: unknown rule, or a size below one pixel.
     """
-    if on_error not in get_args(OnError):
-        raise CxrnetError(f"data.on_error: '{on_error}' is not known; use {' or '.join(get_args(OnError))}")
-    for size, rule in sizes:
-        _check_resize(size, rule)
-    images = [np.empty((len(manifest), *size), np.uint8) for size, _ in sizes]
-
-    def load(row: int, path: str) -> _Facts | ImageError:
-        try:
-            data = _read_bytes(path)
-            image = read_image(data, path)
-        except ImageError as error:
-            return error
-        for array, (size, rule) in zip(images, sizes, strict=True):
-            array[row] = resize(image, size, rule)
-        return image.shape[1], image.shape[0], hashlib.sha256(data).hexdigest()
-
-    facts = _in_threads(load, manifest["path"])
-    if bad := [fact for fact in facts if isinstance(fact, ImageError)]:
-        _report(bad, len(facts), on_error)
-        keep = np.array([not isinstance(fact, ImageError) for fact in facts])
-        manifest, images = manifest[keep].reset_index(drop=True), [array[keep] for array in images]
-    widths, heights, digests = zip(*(fact for fact in facts if not isinstance(fact, ImageError)), strict=True)
-    return manifest.assign(
-        width=pd.array(widths, "Int64"), height=pd.array(heights, "Int64"), sha256=pd.array(digests, "string")
-    ), images
+    if rule not in get_args(ResizeRule):
+        raise CxrnetError(f"data.resize: '{rule}' is not known; use {', '.join(get_args(ResizeRule))}")
+    if len(size) != 2 or min(size) < 1:
+        raise CxrnetError(f"data.size: {tuple(size)} is not a size; give height and width in pixels")
 
 
-def _in_threads(load: Callable[[int, str], _Facts | ImageError], paths: pd.Series) -> list[_Facts | ImageError]:
-    # The filter is set here, once, and not in the threads: the list of filters belongs to the whole process.
-    with warnings.catch_warnings(), ThreadPoolExecutor(_processors()) as pool:
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        return list(pool.map(load, range(len(paths)), paths))
-
-
-def _pad(source: Image.Image, size: tuple[int, int]) -> UInt8Array:
+def _pad(source: Image.Image, size: Size) -> UInt8Array:
     height, width = size
     scale = min(height / source.height, width / source.width)
     inner_h, inner_w = max(1, round(source.height * scale)), max(1, round(source.width * scale))
@@ -135,37 +115,3 @@ def _pad(source: Image.Image, size: tuple[int, int]) -> UInt8Array:
         source.resize((inner_w, inner_h), Image.Resampling.BILINEAR)
     )
     return canvas
-
-
-def _check_resize(size: tuple[int, int], rule: str) -> None:
-    if rule not in get_args(ResizeRule):
-        raise CxrnetError(f"data.resize: '{rule}' is not known; use {', '.join(get_args(ResizeRule))}")
-    if len(size) != 2 or min(size) < 1:
-        raise CxrnetError(f"data.size: {tuple(size)} is not a size; give height and width in pixels")
-
-
-def _read_bytes(path: str) -> bytes:
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise ImageError("missing", path, f"cannot be read ({reason}); put the file there") from error
-
-
-def _processors() -> int:
-    if hasattr(os, "sched_getaffinity"):  # knows the limit of a container; Linux only
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _report(bad: list[ImageError], total: int, on_error: str) -> None:
-    counts = Counter(error.kind for error in bad)
-    kinds = ", ".join(f"{counts[kind]} {kind}" for kind in sorted(counts))
-    names = ", ".join(f"'{error.name}' ({error.kind})" for error in bad[:_FIRST])
-    more = f" and {len(bad) - _FIRST} more" if len(bad) > _FIRST else ""
-    found = f"{len(bad)} of {total} files give no image ({kinds}): {names}{more}"
-    if len(bad) == total:
-        raise CxrnetError(f"{found}; not one image is left: check the paths")
-    if on_error == "fail":
-        raise CxrnetError(f"{found}; mend or remove them, or set data.on_error=skip to leave them out")
-    logger.warning("left out: %s", found)

@@ -11,6 +11,9 @@ from cxrnet.linking import known_cells
 # What each split must share nothing with. Val chooses the weights that are tested, so test must share nothing with it.
 SEEN_BEFORE = {"val": ("train",), "test": ("train", "val")}
 
+_IntArray = npt.NDArray[np.int64]
+_BoolArray = npt.NDArray[np.bool_]
+
 
 @dataclass(frozen=True)
 class Leak:
@@ -33,32 +36,46 @@ class Leak:
 
 def leaks(manifest: pd.DataFrame) -> dict[str, Leak]:
     """Count what of ``val`` and ``test`` was seen before; one entry for each of the two that has images."""
+    patient, file, group = (_codes(manifest[column]) for column in ("patient_id", "sha256", "group_id"))
     found = {}
-    for name, before in SEEN_BEFORE.items():
-        part = manifest[manifest["split"] == name]
-        if len(part) == 0:
+    for name in SEEN_BEFORE:
+        part, before = _part_and_before(manifest, name)
+        if not part.any():
             continue
-        seen = manifest[manifest["split"].isin(before)]
-        patient = _shared(part, seen, "patient_id")
-        copy = _shared(part, seen, "sha256") | _shared(part, seen, "group_id")
+        same_patient = _shared(patient, part, before)
+        copies = _shared(file, part, before) | _shared(group, part, before)
         found[name] = Leak(
-            images=len(part),
-            patients_known=int(known_cells(part["patient_id"]).sum()),
-            same_patient=int(patient.sum()),
-            copies=int(copy.sum()),
-            any=int(np.sum(patient | copy)),
+            images=int(part.sum()),
+            patients_known=int((patient[part] >= 0).sum()),
+            same_patient=int(same_patient.sum()),
+            copies=int(copies.sum()),
+            any=int((same_patient | copies).sum()),
         )
     return found
 
 
 def seen_before(manifest: pd.DataFrame, split: str) -> list[str]:
     """``image_id`` of the images of ``val`` or ``test`` whose patient, or a copy of which, was seen before."""
-    part = manifest[manifest["split"] == split]
-    seen = manifest[manifest["split"].isin(SEEN_BEFORE[split])]
-    shared = [_shared(part, seen, column) for column in ("patient_id", "sha256", "group_id")]
-    return [str(name) for name in part["image_id"][np.any(shared, axis=0)]]
+    part, before = _part_and_before(manifest, split)
+    columns = ("patient_id", "sha256", "group_id")
+    shared = [_shared(_codes(manifest[column]), part, before) for column in columns]
+    return [str(name) for name in manifest["image_id"][part][np.any(shared, axis=0)]]
 
 
-def _shared(part: pd.DataFrame, seen: pd.DataFrame, column: str) -> npt.NDArray[np.bool_]:
-    known: npt.NDArray[np.bool_] = known_cells(part[column]) & part[column].isin(seen[column]).to_numpy(bool)
-    return known
+def _part_and_before(manifest: pd.DataFrame, split: str) -> tuple[_BoolArray, _BoolArray]:
+    """Which rows (N,) are in a split, and which in those that it must share nothing with."""
+    part, before = (manifest["split"].isin(names).to_numpy(bool) for names in ([split], SEEN_BEFORE[split]))
+    return part, before
+
+
+def _codes(column: pd.Series) -> _IntArray:
+    """Equal numbers for equal cells, (N,); -1 where a cell holds nothing."""
+    return np.where(known_cells(column), pd.factorize(column)[0], -1)
+
+
+def _shared(codes: _IntArray, part: _BoolArray, before: _BoolArray) -> _BoolArray:
+    """Which rows of ``part`` hold what a row of ``before`` holds too."""
+    seen = np.zeros(codes.max(initial=-1) + 2, bool)  # the last place is that of -1
+    seen[codes[before]] = True
+    seen[-1] = False
+    return seen[codes[part]]

@@ -1,11 +1,9 @@
 """The order in which training images come, and the loaders of both data modules.
 
-The order is a function of seed and epoch alone, and so is what workers draw: a resumed run sees what the run would
-have seen.
+The order is a function of seed and epoch alone: a resumed run sees what the run would have seen.
 """
 
 from collections.abc import Iterator
-from functools import partial
 from typing import Any, Literal, Protocol
 
 import lightning.pytorch as pl
@@ -93,10 +91,9 @@ def train_loader(
         dataset,  # type: ignore[arg-type]  # a whole batch is one item; torch knows no type for that
         batch_size,
         sampler=sampler,
-        # New ones in every epoch: workers that stay keep a random state that a resumed run doesn't have.
         num_workers=num_workers,
-        worker_init_fn=partial(_seed_worker, sampler),
         collate_fn=_as_is,
+        pin_memory=_on_gpu(trainer),
         # The loader draws a number whenever it starts; from its own generator, so that the process draws what it would
         # have drawn without.
         generator=torch.Generator().manual_seed(seed),
@@ -105,15 +102,20 @@ def train_loader(
     )
 
 
-def eval_loader(dataset: Labelled, batch_size: int) -> DataLoader[Batch]:
+def eval_loader(dataset: Labelled, batch_size: int, num_workers: int, trainer: pl.Trainer | None) -> DataLoader[Batch]:
     """A loader in order. Each process of a distributed run sees every image: padded shares would falsify metrics."""
-    return DataLoader(dataset, batch_size, num_workers=0, collate_fn=_as_is)  # type: ignore[arg-type]
+    return DataLoader(
+        dataset,  # type: ignore[arg-type]
+        batch_size,
+        num_workers=num_workers,
+        collate_fn=_as_is,
+        pin_memory=_on_gpu(trainer),
+    )
 
 
-def _seed_worker(sampler: EpochSampler, worker: int) -> None:
-    """Seed torch, numpy and Python in a worker that begins an epoch."""
-    (mixed,) = np.random.SeedSequence((sampler.seed, sampler.epoch, sampler.rank, worker)).generate_state(1)
-    pl.seed_everything(int(mixed), verbose=False)
+def _on_gpu(trainer: pl.Trainer | None) -> bool:
+    """Whether batches are sent to a GPU, which takes them in the background from pinned memory."""
+    return trainer is not None and trainer.strategy.root_device.type == "cuda"
 
 
 def _as_is(batch: Any) -> Any:  # noqa: ANN401 (the data set has made a batch already)

@@ -23,8 +23,11 @@ Further columns (``sex``, ``age``, ...) are kept as they are.
 """
 
 import hashlib
+import os
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from cxrnet.errors import CxrnetError
@@ -47,6 +50,9 @@ COLUMNS = (*STRING_COLUMNS[:8], *INTEGER_COLUMNS, *STRING_COLUMNS[8:])
 REQUIRED = ("image_id", "path", "label", "source")
 PATH_COLUMNS = ("path", "mask_path")
 
+_ODD_PATH = r"//|(?:^|/)\.?$|(?:^|/)\./"  # what pathlib writes in another way: "a//b", "", ".", "a/", "./a"
+_ROWS = 100_000  # of a manifest that are text in memory at a time
+
 
 def make_manifest(rows: pd.DataFrame, where: str) -> pd.DataFrame:
     """Bring a table into the manifest's shape and check it.
@@ -67,25 +73,39 @@ def make_manifest(rows: pd.DataFrame, where: str) -> pd.DataFrame:
         raise CxrnetError(f"{where}: no images found; a manifest needs at least one row")
     if missing := [name for name in REQUIRED if name not in rows.columns]:
         raise CxrnetError(f"{where}: column {', '.join(missing)} missing; a manifest needs {', '.join(REQUIRED)}")
-    table = rows.copy()
-    for name in STRING_COLUMNS:
-        table[name] = table[name].astype("string") if name in table else pd.array([pd.NA] * len(table), "string")
-    for name in INTEGER_COLUMNS:
-        table[name] = _integers(table[name], where) if name in table else pd.array([pd.NA] * len(table), "Int64")
-    for name in REQUIRED:
-        if empty := int(table[name].isna().sum() + (table[name] == "").sum()):
-            raise CxrnetError(f"{where}: column {name} is empty in {empty} of {len(table)} rows; fill or drop them")
-    duplicated = table["image_id"][table["image_id"].duplicated()]
-    if len(duplicated):
+    given = {name: rows[name].reset_index(drop=True) for name in rows.columns}
+    del rows  # a million rows are hundreds of megabytes, which the caller may have let go of
+    columns = _columns(given, where)
+    ids = columns["image_id"]
+    order = ids.argsort().to_numpy()
+    ordered = ids.array[order]
+    if (ordered[1:] == ordered[:-1]).any():
+        duplicated = ids[ids.duplicated()]
         raise CxrnetError(
             f"{where}: image_id '{duplicated.iloc[0]}' stands in more than one row "
             f"({duplicated.nunique()} ids in all); image_id must be unique"
         )
-    unknown = set(table["split"].dropna()) - set(SPLITS)
+    unknown = set(columns["split"].dropna().unique()) - set(SPLITS)
     if unknown:
         raise CxrnetError(f"{where}: split '{min(unknown)}' is not known; use train, val, test or leave the cell empty")
-    extra = [name for name in table.columns if name not in COLUMNS]
-    return table[[*COLUMNS, *extra]].sort_values("image_id", ignore_index=True)
+    if not np.array_equal(order, np.arange(len(order))):  # a file that was written here is in order
+        for name in columns:
+            columns[name] = columns[name].take(order).reset_index(drop=True)
+    return pd.DataFrame(columns)
+
+
+def _columns(given: dict[str, pd.Series], where: str) -> dict[str, pd.Series]:
+    """The columns of a manifest in order, in their types; ``given`` is emptied."""
+    rows = len(given["image_id"])
+    nothing = pd.Series(pd.NA, range(rows), dtype="string")
+    columns = {}
+    for name in COLUMNS:
+        column = given.pop(name, nothing).rename(name)
+        columns[name] = _integers(column, where) if name in INTEGER_COLUMNS else column.astype("string")
+    for name in REQUIRED:
+        if empty := int((columns[name].fillna("") == "").sum()):
+            raise CxrnetError(f"{where}: column {name} is empty in {empty} of {rows} rows; fill or drop them")
+    return columns | given
 
 
 def _integers(column: pd.Series, where: str) -> pd.Series:
@@ -104,20 +124,44 @@ def read_manifest(path: str | Path) -> pd.DataFrame:
     path = Path(path)
     if not path.is_file():
         raise CxrnetError(f"manifest: '{path}' is not a file; write one with cxrnet.data.manifest.write_manifest")
+    manifest = make_manifest(_read_table(path), str(path))
+    root = path.resolve().parent
+    for name in PATH_COLUMNS:
+        manifest[name] = _absolute(manifest[name], root)
+    return manifest
+
+
+def _read_table(path: Path) -> pd.DataFrame:
     try:
-        table = (
-            pd.read_csv(path, dtype=str, keep_default_na=False, na_values=[""])
-            if path.suffix == ".csv"
-            else pd.read_parquet(path)
-        )
+        if path.suffix == ".csv":
+            return pd.read_csv(path, dtype=str, keep_default_na=False, na_values=[""])
+        return pd.read_parquet(path)
     except (ValueError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise CxrnetError(f"manifest: '{path}' cannot be read as a table ({reason}); use .csv or .parquet") from error
-    manifest = make_manifest(table, str(path))
-    root = path.resolve().parent
-    for name in PATH_COLUMNS:
-        manifest[name] = manifest[name].map(lambda p: str(root / p), na_action="ignore").astype("string")
-    return manifest
+
+
+def _absolute(paths: pd.Series, root: Path) -> pd.Series:
+    joined, absolute = f"{root}/".replace("//", "/") + paths, paths.str.startswith("/", na=False)
+    if absolute.any():
+        joined = joined.mask(absolute, paths)
+    return _mend_odd(joined, paths, lambda path: str(root / path))
+
+
+def _relative(paths: pd.Series, root: Path) -> pd.Series:
+    def relative(path: str) -> str:
+        return Path(path).relative_to(root).as_posix() if Path(path).is_relative_to(root) else path
+
+    return _mend_odd(paths.str.removeprefix(f"{root}/".replace("//", "/")), paths, relative)
+
+
+def _mend_odd(done: pd.Series, paths: pd.Series, one: Callable[[str], str]) -> pd.Series:
+    """Do ``one`` by one what can't be done to a column of text: odd paths, and all with drives and backslashes."""
+    odd = (paths.str.contains(_ODD_PATH, na=False) if os.sep == "/" else paths.notna()).to_numpy(bool)
+    if odd.any():
+        done = done.copy()
+        done.iloc[np.flatnonzero(odd)] = [one(path) for path in paths[odd]]
+    return done
 
 
 def write_manifest(manifest: pd.DataFrame, path: str | Path) -> None:
@@ -125,12 +169,7 @@ def write_manifest(manifest: pd.DataFrame, path: str | Path) -> None:
     path = Path(path)
     root = path.resolve().parent
 
-    def relative(name: str) -> str:
-        return Path(name).relative_to(root).as_posix() if Path(name).is_relative_to(root) else name
-
-    table = manifest.copy()
-    for name in PATH_COLUMNS:
-        table[name] = table[name].map(relative, na_action="ignore").astype("string")
+    table = manifest.assign(**{name: _relative(manifest[name].astype("string"), root) for name in PATH_COLUMNS})
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     if path.suffix == ".csv":
@@ -146,5 +185,9 @@ def digest(manifest: pd.DataFrame) -> str:
     Neither the folder nor the order of the rows counts, so the digest is the same on every machine.
     """
     columns = ["image_id", "label", "split", "patient_id", "sha256"]
-    rows = manifest.sort_values("image_id")[columns].to_csv(index=False, lineterminator="\n")
-    return hashlib.sha256(rows.encode()).hexdigest()
+    rows = manifest[columns].sort_values("image_id")
+    content = hashlib.sha256()
+    for start in range(0, len(rows), _ROWS):
+        text = rows.iloc[start : start + _ROWS].to_csv(index=False, header=start == 0, lineterminator="\n")
+        content.update(text.encode())
+    return content.hexdigest()

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from cxrnet.data.copies import COPY_SIZE, find_copies
 from cxrnet.data.decode import UInt8Array
-from cxrnet.data.images import load_images
+from cxrnet.data.images import Images
+from cxrnet.data.store import load_images
 
 
 @dataclass(frozen=True)
@@ -22,12 +24,12 @@ class KnownImages:
     Attributes:
         manifest: all of them.
         readable: its rows whose file is there.
-        images: of these, at ``COPY_SIZE``, ``(N, H, W) uint8``. Of the others only the same file can be told.
+        images: of these, at ``COPY_SIZE``. Of the others only the same file can be told.
     """
 
     manifest: pd.DataFrame
     readable: pd.DataFrame
-    images: UInt8Array
+    images: Images
 
     @property
     def lost(self) -> int:
@@ -44,16 +46,16 @@ def load_known(manifest: pd.DataFrame) -> KnownImages:
     there = manifest["path"].map(lambda path: Path(path).is_file()).to_numpy(bool)
     readable = manifest[there].reset_index(drop=True)
     if readable.empty:
-        return KnownImages(manifest, readable, np.empty((0, *COPY_SIZE), np.uint8))
+        return KnownImages(manifest, readable, Images.all_of(np.empty((0, *COPY_SIZE), np.uint8)))
     return KnownImages(manifest, *load_images(readable, COPY_SIZE, "stretch", "skip"))
 
 
-def find_overlap(known: KnownImages, sets: Sequence[tuple[pd.DataFrame, UInt8Array]]) -> pd.DataFrame:
+def find_overlap(known: KnownImages, sets: Sequence[tuple[pd.DataFrame, Images]]) -> pd.DataFrame:
     """Find the copies that data sets share with known images, with each other, and within themselves.
 
     Args:
         known: set 0.
-        sets: manifest and images ``(N, 64, 64) uint8`` of each further one, set 1, 2, ...
+        sets: manifest and images at ``COPY_SIZE`` of each further one, set 1, 2, ...
 
     Returns:
         One row a pair: ``set_a, image_id_a, set_b, image_id_b, kind`` (``exact`` or ``near``), ``set_a <= set_b``.
@@ -64,12 +66,30 @@ def find_overlap(known: KnownImages, sets: Sequence[tuple[pd.DataFrame, UInt8Arr
     place = np.repeat(np.arange(len(parts)), [len(manifest) for manifest, _ in parts])
     # Ids are unique in a set only; numbers are in all of them, and as text of one length they keep their order.
     numbered = rows.assign(image_id=[f"{row:09}" for row in range(len(rows))])
-    pairs = find_copies(np.concatenate([images for _, images in parts]), numbered)
+    pairs = find_copies(_Chain([images for _, images in parts]), numbered)
     a, b = (pairs[f"image_id_{side}"].astype(int).to_numpy() for side in "ab")
     found = _pairs(place[a], rows["image_id"].to_numpy(object)[a], place[b], rows["image_id"].to_numpy(object)[b])
     found["kind"] = pairs["kind"].to_numpy(object)
     gone = [_same_files(known, manifest, number) for number, (manifest, _) in enumerate(sets, start=1)]
     return pd.concat([found[found["set_b"] > 0], *gone], ignore_index=True)
+
+
+@dataclass(frozen=True)
+class _Chain:
+    """Images of several sets at ``COPY_SIZE``, one set after the other; they stay where they are."""
+
+    parts: Sequence[Images]
+
+    def __len__(self) -> int:
+        return sum(len(images) for images in self.parts)
+
+    def __getitem__(self, rows: npt.NDArray[np.int64], /) -> UInt8Array:
+        chosen, start = np.empty((len(rows), *COPY_SIZE), np.uint8), 0
+        for images in self.parts:
+            here = (rows >= start) & (rows < start + len(images))
+            chosen[here] = images[rows[here] - start]
+            start += len(images)
+        return chosen
 
 
 def _same_files(known: KnownImages, manifest: pd.DataFrame, number: int) -> pd.DataFrame:

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
-from torchvision.transforms import v2
 
+from cxrnet.data.augment import Augmentation
 from cxrnet.data.decode import UInt8Array, read_image
-from cxrnet.data.images import resize
+from cxrnet.data.images import Images, resize
 from cxrnet.style import DPI, FULL, styled
 
 SIDE = 1.5  # of the cell of one image, inches
@@ -31,30 +31,29 @@ def samples_sheet(manifest: pd.DataFrame, classes: Sequence[str], per_class: int
 
 
 def augmented_sheet(
-    images: UInt8Array,
+    images: Images,
     manifest: pd.DataFrame,
     classes: Sequence[str],
-    augment: v2.Transform,
+    augment: Augmentation,
     per_class: int,
     views: int,
 ) -> Figure:
     """Draw images as the network sees them, and beside each what augmentation makes of it, one row an image.
 
     Args:
-        images: ``(N, H, W) uint8``; the index of the manifest says which belongs to a row.
+        images: the index of the manifest says which belongs to a row.
         manifest: rows of the images to choose from.
         classes: in the order of the rows.
-        augment: of one image ``(1, H, W) uint8``; draws from torch's random state.
+        augment: of a batch; it draws from torch's random state.
         per_class: images of each class.
         views: of each image.
     """
-    rows, names = [], []
-    for name in classes:
-        for place in _spread(manifest, name, per_class).index:
-            image = torch.from_numpy(images[place]).unsqueeze(0)
-            rows.append([images[place], *(augment(image)[0].numpy() for _ in range(views))])
-            names.append(name)
-    return contact_sheet(rows, names, ["original", *["augmented"] * views])
+    chosen = pd.concat([_spread(manifest, name, per_class) for name in classes])
+    originals = images[chosen.index.to_numpy()]
+    batch = torch.from_numpy(originals).unsqueeze(1).repeat_interleave(views, dim=0)
+    augmented = augment(batch).numpy().reshape(len(chosen), views, *originals.shape[1:])
+    rows = [[original, *its] for original, its in zip(originals, augmented, strict=True)]
+    return contact_sheet(rows, chosen["label"].tolist(), ["original", *["augmented"] * views])
 
 
 @styled

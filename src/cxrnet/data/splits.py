@@ -106,7 +106,7 @@ def complete_split(manifest: pd.DataFrame, fractions: Mapping[str, float], seed:
     Raises:
         CxrnetError: only some of the images have a split, or the split has no train, or see :func:`split_manifest`.
     """
-    published = set(manifest["split"].dropna())
+    published = set(manifest["split"].dropna().unique())
     if not published:
         return split_manifest(manifest, fractions, seed)
     if empty := int(manifest["split"].isna().sum()):

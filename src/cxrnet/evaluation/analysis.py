@@ -13,13 +13,20 @@ import numpy as np
 import pandas as pd
 
 from cxrnet.evaluation.bootstrap import units_of
-from cxrnet.evaluation.calibration import brier_decomposition, reliability_table, top_label
+from cxrnet.evaluation.calibration import brier_decomposition, calibration_text, reliability_table, top_label
 from cxrnet.evaluation.calibration_figures import reliability_diagram
 from cxrnet.evaluation.decision_curve import decision_curve
 from cxrnet.evaluation.decision_figures import decision_figure, risk_coverage_figure
 from cxrnet.evaluation.metrics import Evaluation, evaluate, label_codes
 from cxrnet.evaluation.predictions import classes_of, logits_of, probabilities_of, softmax
-from cxrnet.evaluation.referral import area_under_risk_coverage, certainty, referral_text, risk_coverage
+from cxrnet.evaluation.referral import (
+    Band,
+    area_under_risk_coverage,
+    band_of,
+    certainty,
+    referral_text,
+    risk_coverage,
+)
 from cxrnet.evaluation.subgroups import FIGURES, evaluate_subgroups
 from cxrnet.evaluation.triage import predictive_table, triage_text
 from cxrnet.style import save
@@ -36,10 +43,12 @@ class Analysis:
         triage: by class, the same in sentences.
         decisions: by class, the decision curve; a class that is the label of no image, or of all, has none.
         reliability: by name, as the legend calls it, the reliability table; before and after the temperature.
+        calibration: what an ECE says on as many images, in sentences.
         brier: the decomposition of the Brier score, one row a class and ``all``.
         risk: the risk-coverage curve.
         area: under it.
         referral: what sending images to a reader does, in sentences.
+        band: the calls that are not left to a reader; ``None`` where the model has no cut-off for that.
         subgroups: one row a group and class; empty where the table tells of no groups.
         warnings: about the subgroups.
         unit: what the intervals draw: ``patient``, ``group of copies`` or ``image``.
@@ -49,10 +58,12 @@ class Analysis:
     triage: dict[str, list[str]]
     decisions: dict[str, pd.DataFrame]
     reliability: dict[str, pd.DataFrame]
+    calibration: list[str]
     brier: pd.DataFrame
     risk: pd.DataFrame
     area: float
     referral: list[str]
+    band: Band | None
     subgroups: pd.DataFrame
     warnings: list[str]
     unit: str
@@ -60,11 +71,17 @@ class Analysis:
 
 def evaluator(settings: Mapping[str, Any]) -> "partial[Evaluation]":
     """Return :func:`cxrnet.evaluation.metrics.evaluate` as the group ``evaluation`` of the configuration has it."""
-    return partial(evaluate, resamples=settings["resamples"], seed=settings["seed"], level=settings["level"])
+    return partial(
+        evaluate,
+        resamples=settings["resamples"],
+        seed=settings["seed"],
+        level=settings["level"],
+        bins=settings["calibration"]["bins"],
+    )
 
 
 def analyse(
-    predictions: pd.DataFrame, metrics: Evaluation, settings: Mapping[str, Any], temperature: float
+    predictions: pd.DataFrame, metrics: Evaluation, settings: Mapping[str, Any], temperature: float | None
 ) -> Analysis:
     """Work out what follows from the predictions of one split.
 
@@ -72,7 +89,7 @@ def analyse(
         predictions: the rows of one split, every label known.
         metrics: of these rows.
         settings: the group ``evaluation`` of the configuration, plain.
-        temperature: by which the logits were divided.
+        temperature: by which the logits were divided; ``None`` where not all by the same.
 
     Raises:
         CxrnetError: a setting won't do.
@@ -88,17 +105,23 @@ def analyse(
     return Analysis(
         predictive=predictive,
         triage={
-            name: triage_text(name, figures["sensitivity"], figures["specificity"], predictive[name])
+            name: triage_text(
+                name, figures["sensitivity"], figures["specificity"], predictive[name], settings["missed"]
+            )
             for name, figures in per_class.items()
         },
         decisions=_decisions(predictions, settings["decision_curve"]),
         reliability=_reliability(predictions, settings["calibration"], temperature),
+        calibration=calibration_text(
+            *top_label(probabilities_of(predictions), label_codes(predictions)), settings["calibration"]["bins"]
+        ),
         brier=brier_decomposition(
             probabilities_of(predictions), label_codes(predictions), classes_of(predictions), **settings["calibration"]
         ),
         risk=risk,
         area=area_under_risk_coverage(confidence, correct),
         referral=referral_text(risk, settings["referral"]["shares"]),
+        band=band_of(predictions, evaluator(settings)),
         subgroups=subgroups,
         warnings=warnings,
         unit=units_of(predictions).kind,
@@ -117,11 +140,16 @@ def _decisions(predictions: pd.DataFrame, settings: Mapping[str, Any]) -> dict[s
     return curves
 
 
-def _reliability(predictions: pd.DataFrame, settings: Mapping[str, Any], temperature: float) -> dict[str, pd.DataFrame]:
+def _reliability(
+    predictions: pd.DataFrame, settings: Mapping[str, Any], temperature: float | None
+) -> dict[str, pd.DataFrame]:
     """Of the probabilities as they are, after those of the logits as the network gave them, where they differ."""
     codes = label_codes(predictions)
-    tables = {"as trained": softmax(logits_of(predictions) * np.float32(temperature))}
-    if temperature != 1:
+    if temperature is None:
+        tables = {"each at its own temperature": probabilities_of(predictions)}
+    else:
+        tables = {"as trained": softmax(logits_of(predictions) * np.float32(temperature))}
+    if temperature not in (None, 1):
         tables[f"temperature {temperature:.3g}"] = probabilities_of(predictions)
     return {name: reliability_table(*top_label(table, codes), **settings) for name, table in tables.items()}
 

@@ -9,6 +9,7 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from scipy.stats import binom
 
 from cxrnet.errors import CxrnetError
 
@@ -77,6 +78,38 @@ def error_of_table(table: pd.DataFrame) -> float:
     number of bins, so that only values of equal binning compare.
     """
     return float(np.average((table["accuracy"] - table["confidence"]).abs(), weights=table["n"]))
+
+
+def error_by_chance(table: pd.DataFrame) -> float:
+    """The ECE that as many images show, on average, where every confidence is exactly right.
+
+    In a bin the calls that come true are then about binomial, and their mean distance from what is expected is de
+    Moivre's (Diaconis and Zabell 1991, doi:10.1214/ss/1177011699). It is not small where bins hold few images: an ECE
+    is biased upwards, and most where the calibration is perfect (Roelofs et al. 2022, arXiv:2012.08668).
+
+    Args:
+        table: from :func:`reliability_table`; its accuracy plays no part.
+    """
+    n, confidence = table["n"].to_numpy(), table["confidence"].to_numpy().clip(0, 1)
+    above = np.floor(n * confidence) + 1
+    distances = 2 * above * (1 - confidence) * binom.pmf(above, n, confidence)
+    return float(distances.sum() / n.sum())
+
+
+def calibration_text(confidence: FloatArray, correct: npt.NDArray[np.bool_], bins: int) -> list[str]:
+    """Say what of an ECE is chance.
+
+    Args:
+        confidence: as for :func:`reliability_table`, as are the others.
+        correct: as there.
+        bins: as there.
+    """
+    width, mass = (error_by_chance(reliability_table(confidence, correct, bins, kind)) for kind in get_args(Kind))
+    return [
+        f"Probabilities that are exactly right would show an ECE too, by chance: on {len(confidence)} images as "
+        f"certain as these about {width:.3f} in {bins} bins of equal width, and {mass:.3f} in {bins} bins of equally "
+        "many images. An ECE counts against the network only as far as it is larger."
+    ]
 
 
 def brier_decomposition(

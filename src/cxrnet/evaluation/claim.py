@@ -1,61 +1,70 @@
 """The CLAIM 2024 checklist: what a run can answer is filled in, the rest is left to a person.
 
 A. S. Tejani et al., "Checklist for Artificial Intelligence in Medical Imaging (CLAIM): 2024 Update", Radiology:
-Artificial Intelligence 6(4), 2024, e240300 (doi:10.1148/ryai.240300); the items in our own words.
+Artificial Intelligence 6(4), 2024, e240300 (doi:10.1148/ryai.240300). Numbers and order are those of the checklist, the
+items are in our own words.
 """
 
 from dataclasses import dataclass
 
 from cxrnet.evaluation.facts import RunFacts
-from cxrnet.evaluation.wording import HEADLINE, class_figures, figure_text, interval_gaps, interval_method
+from cxrnet.evaluation.wording import (
+    HEADLINE,
+    PER_CLASS,
+    RESULT,
+    class_figures,
+    figure_text,
+    interval_gaps,
+    interval_method,
+)
 
 OPEN = "OPEN: for a person to write"
 
 ITEMS = (
-    "Title: says that it is a study of AI, and of which kind",
+    "Title or abstract: says that it is a study of AI methods, and of which kind",
     "Abstract: design, methods, results, conclusions",
-    "Background, and the intended use and role of the AI",
-    "Aims and hypotheses",
+    "Scientific or clinical background, with the intended use and role of the AI",
+    "Aims, objectives and hypotheses",
     "Prospective or retrospective",
     "Goal of the study",
     "Sources of the data",
-    "Who and what was included and excluded",
+    "Criteria of inclusion and exclusion",
     "Preprocessing",
     "Selection of parts of the data",
     "De-identification",
-    "Missing data",
-    "How the images were acquired",
+    "How missing data were handled",
+    "Protocol of the image acquisition",
     "Reference standard: how it was obtained",
     "Reference standard: why this one",
-    "Reference standard: who annotated",
+    "Reference standard: where the annotations come from",
     "Annotation of the test set",
-    "Agreement between and within annotators",
+    "Variability between and within annotators",
     "How data were assigned to partitions",
     "At which level the partitions are disjoint",
     "Intended sample size",
     "The model in detail",
-    "Software",
+    "Software libraries, frameworks and packages",
     "Initial weights",
     "Training",
     "How the final model was chosen",
     "Ensembles",
-    "Metrics",
-    "Uncertainty and significance",
+    "Metrics of performance",
+    "Statistical measures of uncertainty and significance",
     "Robustness or sensitivity analysis",
-    "Explainability",
+    "Methods of explanation or interpretation",
     "Evaluation on internal data",
     "Testing on external data",
     "Registration of a clinical trial",
-    "Numbers included and excluded",
-    "Demographic and clinical characteristics of each partition",
-    "Performance with its uncertainty",
-    "Diagnostic performance and its precision",
-    "Analysis of failures",
-    "Limitations",
-    "Implications for practice",
-    "Study protocol or further technical details",
-    "Availability of software, model and data",
-    "Funding and its role",
+    "Numbers of patients or examinations included and excluded",
+    "Demographic and clinical characteristics of the cases in each partition",
+    "Performance and its statistical uncertainty",
+    "Estimates of diagnostic performance and their precision",
+    "Analysis of the wrong results",
+    "Limitations of the study",
+    "Implications for practice, with the intended use or clinical role",
+    "Where the study protocol or further technical details are",
+    "Availability of software, trained model and data",
+    "Funding and other support, and the role of the funders",
 )
 
 
@@ -79,8 +88,10 @@ def _of_methods(facts: RunFacts) -> dict[int, str]:
     methods = facts.methods
     rules = [f"{name} from {point.threshold:.4g} on ({point.chosen})" for name, point in facts.points.items()]
     calls = f"thresholds chosen on validation: {', '.join(rules)}" if rules else "the largest probability is called"
+    if facts.band is not None:
+        calls += f"; a call of a probability below {facts.band.cutoff:.4g} is left to a reader"
     return {
-        7: methods["sources"],
+        7: f"{methods['sources']}; known faults: {' '.join(facts.known_faults) or 'none are documented'}",
         9: methods["preprocessing"],
         10: methods["selection"],
         19: methods["split"],
@@ -91,8 +102,7 @@ def _of_methods(facts: RunFacts) -> dict[int, str]:
         25: methods["training"],
         26: methods["final model"],
         27: "none: one network",
-        28: "; ".join(HEADLINE.values()) + "; of each class sensitivity, specificity, PPV, NPV, F1, ROC-AUC, PR-AUC; "
-        "ECE, Brier score",
+        28: f"{'; '.join(RESULT.values())}; of each class {', '.join(PER_CLASS.values())}",
         29: _uncertainty(facts),
     }
 
@@ -113,9 +123,10 @@ def _of_results(facts: RunFacts) -> dict[int, str]:
         f"{name}: sensitivity {figure_text(figures['sensitivity'])}, specificity {figure_text(figures['specificity'])}"
         for name, figures in result["per_class"].items()
     ]
+    included = f"images: {', '.join(images)}; patients: {', '.join(patients) or 'not known'}"
     return {
         32: f"{facts.headline} images of the same data set",
-        35: f"images: {', '.join(images)}; patients: {', '.join(patients) or 'not known'}",
+        35: f"{included}; {facts.methods['selection']}",
         36: facts.methods["characteristics"],
         37: f"accuracy {figure_text(result['accuracy'])}; balanced accuracy "
         f"{figure_text(result['balanced_accuracy'])}; ROC-AUC, macro {figure_text(result['roc_auc_macro'])}",

@@ -33,6 +33,8 @@ class Comparison:
             ``high`` where it has no interval; ``reason`` says why.
         tests: one row a pair of runs and metric: ``metric, a, b, difference, low, high, p, p_holm, test, n, reason``;
             ``difference`` is that of a minus that of b, ``n`` the images.
+        shown: class and figure of each metric of the leaderboard, those that are tested first; the class of what holds
+            for all classes is empty.
         by: the metric by whose value the runs stand, the best first.
         units: the images that belong together, which the bootstrap draws as a whole.
         resamples: of the bootstrap.
@@ -42,6 +44,7 @@ class Comparison:
     tables: Mapping[str, pd.DataFrame]
     figures: pd.DataFrame
     tests: pd.DataFrame
+    shown: Mapping[str, Key]
     by: str
     units: Units
     resamples: int
@@ -84,24 +87,36 @@ class Evaluated:
 
 
 def compare(
-    tables: Mapping[str, pd.DataFrame], metrics: Sequence[str], by: str, resamples: int, seed: int, level: float
+    tables: Mapping[str, pd.DataFrame],
+    metrics: Sequence[str],
+    by: str,
+    resamples: int,
+    seed: int,
+    level: float,
+    also: Sequence[str] = (),
 ) -> Comparison:
     """Compare runs on the images that they are all tested on.
 
     Args:
         tables: predictions by name of the run, every label known.
-        metrics: the figures to test, by the names that :class:`Comparison` uses.
+        metrics: the figures to test, by the names that :class:`Comparison` uses. A figure of a class without its
+            class, as ``roc_auc``, is that of every class.
         by: the one of them that says which run is the best.
         resamples: of the bootstrap, the same ones for all runs.
         seed: of the bootstrap.
         level: of the intervals, as 0.95.
+        also: further figures of the leaderboard, which are not tested; named as ``metrics`` are.
 
     Raises:
         CxrnetError: the runs can't be compared (:func:`cxrnet.evaluation.alignment.align`), labels are missing, or a
             metric, ``resamples`` or ``level`` won't do.
     """
     tables = align(tables)
-    keys = _keys(metrics, by, evaluate(next(iter(tables.values()))))
+    evaluation = evaluate(next(iter(tables.values())))
+    families = {name: _keys("metrics", name, evaluation) for name in metrics}
+    if by not in [metric for keys in families.values() for metric in keys]:
+        raise CxrnetError(f"by: '{by}' is none of the metrics {', '.join(metrics)}; choose one of them")
+    shown = [*families.values(), *(_keys("also", name, evaluation) for name in also)]
     units = units_of(_tied(tables))
     runs = {
         name: Evaluated(table, rows_of(table), *evaluate_resampled(table, units, resamples, seed, level))
@@ -109,11 +124,12 @@ def compare(
     }
     figures = _figures({name: run.evaluation for name, run in runs.items()})
     order = _best_first(figures[figures["metric"] == by])
-    tests = [_tests(name, key, {run: runs[run] for run in order}, units, level) for name, key in keys.items()]
+    tests = [_tests(keys, {run: runs[run] for run in order}, units, level) for keys in families.values()]
     return Comparison(
         tables={run: tables[run] for run in order},
         figures=figures.set_index("run").loc[order].reset_index(),
-        tests=pd.concat(tests, ignore_index=True),
+        tests=pd.concat(tests, ignore_index=True).drop_duplicates(["metric", "a", "b"], ignore_index=True),
+        shown={metric: key for keys in shown for metric, key in keys.items()},
         by=by,
         units=units,
         resamples=resamples,
@@ -121,14 +137,20 @@ def compare(
     )
 
 
-def _keys(metrics: Sequence[str], by: str, evaluation: Evaluation) -> dict[str, Key]:
-    """Class and figure of each metric to test."""
-    known = {name: key for name, key, _ in flat(evaluation)}
-    if unknown := [name for name in metrics if name not in known]:
-        raise CxrnetError(f"metrics: '{unknown[0]}' is no figure; the figures are {', '.join(known)}")
-    if by not in metrics:
-        raise CxrnetError(f"by: '{by}' is none of the metrics {', '.join(metrics)}; choose one of them")
-    return {name: known[name] for name in metrics}
+def _keys(where: str, name: str, evaluation: Evaluation) -> dict[str, Key]:
+    """Class and figure of a metric, or of each class of a figure of classes.
+
+    Two classes have the same AUC, which is tested once.
+    """
+    known = {metric: key for metric, key, _ in flat(evaluation)}
+    if name in known:
+        return {name: known[name]}
+    classes = list(evaluation["per_class"])
+    if name not in evaluation["per_class"][classes[0]]:
+        of_each = f"and of each class {', '.join(evaluation['per_class'][classes[0]])}"
+        raise CxrnetError(f"{where}: '{name}' is no figure; the figures are {', '.join(known)}, {of_each}")
+    shown = classes[-1:] if (where, name, len(classes)) == ("metrics", "roc_auc", 2) else classes
+    return {f"{name}_{label}": (label, name) for label in shown}
 
 
 def _tied(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
@@ -160,12 +182,13 @@ def _best_first(figures: pd.DataFrame) -> list[str]:
     return list(figures.sort_values("value", ascending=ascending, kind="stable")["run"])
 
 
-def _tests(metric: str, key: Key, runs: Mapping[str, Evaluated], units: Units, level: float) -> pd.DataFrame:
-    """One row a pair of runs, tested in one metric, corrected for the number of pairs."""
+def _tests(keys: Mapping[str, Key], runs: Mapping[str, Evaluated], units: Units, level: float) -> pd.DataFrame:
+    """One row a metric and pair of runs, corrected for the number of pairs and, of a figure of classes, of classes."""
     rows = []
-    for (a, first), (b, second) in combinations(runs.items(), 2):
-        difference, test = _test(key, first, second, units, level)
-        rows.append({"metric": metric, "a": a, "b": b, "difference": difference} | test._asdict())
+    for metric, key in keys.items():
+        for (a, first), (b, second) in combinations(runs.items(), 2):
+            difference, test = _test(key, first, second, units, level)
+            rows.append({"metric": metric, "a": a, "b": b, "difference": difference} | test._asdict())
     table = pd.DataFrame(rows).assign(n=len(units.of_row))
     table["p_holm"] = holm(table["p"].to_numpy(float))
     return table[["metric", "a", "b", "difference", "low", "high", "p", "p_holm", "test", "n", "reason"]]

@@ -1,13 +1,13 @@
 """The tables of a comparison, as numbers and as a paper prints them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from cxrnet.evaluation.comparison import Comparison
-from cxrnet.evaluation.wording import HEADLINE, PER_CLASS, duration, grouped
+from cxrnet.evaluation.wording import PER_CLASS, RESULT, duration, grouped
 
 Facts = Mapping[str, Mapping[str, object]]
 """By run, what is known of it: ``{"run 1": {"backbone": "resnet50", "training seconds": 48.2}}``."""
@@ -46,17 +46,23 @@ class Table:
 
 
 def printed_tables(comparison: Comparison, facts: Facts) -> dict[str, Table]:
-    """Return the ``leaderboard``, the ``tests`` and the ``class_reports`` of a comparison as they are printed.
+    """Return the tables of a comparison as they are printed, those without rows left out.
+
+    ``leaderboard`` (with the figures that are tested), ``further`` (with the others), ``class_figures`` (the figures of
+    each class), ``tests`` and ``class_reports``.
 
     Args:
         comparison: what was found.
-        facts: of each run; those that all runs share are left out (:func:`shared_facts`).
+        facts: of each run; those that all runs share are in the note of the leaderboard (:func:`shared_facts`).
     """
-    return {
+    tables = {
         "leaderboard": _printed_leaderboard(comparison, facts),
+        "further": _printed_further(comparison),
+        "class_figures": _printed_classes(comparison),
         "tests": _printed_tests(comparison),
         "class_reports": _printed_reports(comparison),
     }
+    return {name: table for name, table in tables.items() if len(table.rows)}
 
 
 def leaderboard(comparison: Comparison, facts: Facts) -> pd.DataFrame:
@@ -67,9 +73,9 @@ def leaderboard(comparison: Comparison, facts: Facts) -> pd.DataFrame:
     figures = comparison.figures.set_index(["run", "metric"])
     rows = []
     for run in comparison.runs:
-        numbers = figures.loc[[(run, metric) for metric in comparison.metrics], ["value", "low", "high"]]
+        numbers = figures.loc[[(run, metric) for metric in comparison.shown], ["value", "low", "high"]]
         rows.append([run, *(facts.get(run, {}).get(name) for name in _names(facts)), *numbers.to_numpy().ravel()])
-    ends = [f"{metric}{end}" for metric in comparison.metrics for end in ("", "_low", "_high")]
+    ends = [f"{metric}{end}" for metric in comparison.shown for end in ("", "_low", "_high")]
     return pd.DataFrame(rows, columns=["run", *_names(facts), *ends])
 
 
@@ -112,9 +118,9 @@ def title_of(metric: str, comparison: Comparison) -> str:
     """Name a metric as a reader knows it: ``"ROC-AUC, macro"``, ``"Sensitivity, Covid"``."""
     for name in comparison.classes:
         key = metric.removesuffix(f"_{name}")
-        if key != metric and metric not in HEADLINE:
+        if key != metric and metric not in RESULT:
             return f"{PER_CLASS.get(key, _words(key))}, {name}"
-    return HEADLINE.get(metric, _words(metric))
+    return RESULT.get(metric, _words(metric))
 
 
 def _words(name: str) -> str:
@@ -135,25 +141,68 @@ def fact_text(name: str, value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
+def _fact_title(name: str) -> str:
+    return name.removesuffix("seconds").strip(" _")
+
+
 def _printed_leaderboard(comparison: Comparison, facts: Facts) -> Table:
-    names = [name for name in _names(facts) if name not in shared_facts(facts)]
-    figures = comparison.figures.set_index(["run", "metric"])
-    rows = [
-        [
-            run,
-            *(fact_text(name, facts.get(run, {}).get(name)) for name in names),
-            *(_with_interval(figures.loc[(run, metric)], "value") for metric in comparison.metrics),
-        ]
-        for run in comparison.runs
+    shared = shared_facts(facts)
+    names = [name for name in _names(facts) if name not in shared]
+    metrics = [metric for metric in comparison.metrics if not comparison.shown[metric][0]]
+    known = [[fact_text(name, facts.get(run, {}).get(name)) for name in names] for run in comparison.runs]
+    rows = [[*row[:1], *texts, *row[1:]] for row, texts in zip(_figures(comparison, metrics), known, strict=True)]
+    columns = [
+        "Run",
+        *(_words(_fact_title(name)) for name in names),
+        *(title_of(metric, comparison) for metric in metrics),
     ]
-    titles = [title_of(metric, comparison) for metric in comparison.metrics]
-    columns = ["Run", *(_words(name.removesuffix("seconds").strip(" _")) for name in names), *titles]
-    gaps = comparison.figures[comparison.figures["metric"].isin(comparison.metrics)]
+    same = "; ".join(f"{_fact_title(name)} {fact_text(name, value)}" for name, value in shared.items())
     note = (
         f"The best first, by {title_of(comparison.by, comparison)}. {grouped(comparison.n)} images; "
-        f"each figure with its {comparison.level:.0%} interval."
+        f"each figure with its {comparison.level:.0%} interval.{_gaps(comparison, metrics)}"
+        f"{f' The same for all runs: {same}.' if same else ''}"
     )
-    return Table("Leaderboard", pd.DataFrame(rows, columns=columns), 1, False, note + _reasons(gaps))
+    return Table("Leaderboard", pd.DataFrame(rows, columns=columns), 1, False, note)
+
+
+def _printed_further(comparison: Comparison) -> Table:
+    """The figures that are of no class and not tested."""
+    metrics = [name for name, (label, _) in comparison.shown.items() if not label and name not in comparison.metrics]
+    columns = ["Run", *(title_of(metric, comparison) for metric in metrics)]
+    rows = pd.DataFrame(_figures(comparison, metrics) if metrics else [], columns=columns)
+    note = f"Not tested. Each figure with its {comparison.level:.0%} interval.{_gaps(comparison, metrics)}"
+    return Table("Further figures", rows, 1, False, note)
+
+
+def _printed_classes(comparison: Comparison) -> Table:
+    """The figures of each class, the runs below each other; empty cells where one isn't in the leaderboard."""
+    metrics = {key: metric for metric, key in comparison.shown.items() if key[0]}
+    figures = list(dict.fromkeys(figure for _, figure in metrics))
+    rows = [
+        [label, *row]
+        for label in comparison.classes
+        if any(name == label for name, _ in metrics)
+        for row in _figures(comparison, [metrics.get((label, figure)) for figure in figures])
+    ]
+    columns = ["Class", "Run", *(PER_CLASS.get(figure, _words(figure)) for figure in figures)]
+    note = (
+        f"Each class against the rest, each figure with its {comparison.level:.0%} interval."
+        f"{_gaps(comparison, metrics.values())}"
+    )
+    return Table("Figures of each class", pd.DataFrame(rows, columns=columns), 2, True, note)
+
+
+def _figures(comparison: Comparison, metrics: Sequence[str | None]) -> list[list[str]]:
+    """A row a run: its name, and figures with their intervals; an empty cell where ``None`` stands for one."""
+    figures = comparison.figures.set_index(["run", "metric"])
+    return [
+        [run, *("" if name is None else _with_interval(figures.loc[(run, name)], "value") for name in metrics)]
+        for run in comparison.runs
+    ]
+
+
+def _gaps(comparison: Comparison, metrics: Iterable[str]) -> str:
+    return _reasons(comparison.figures[comparison.figures["metric"].isin(list(metrics))])
 
 
 def _printed_tests(comparison: Comparison) -> Table:
@@ -171,11 +220,23 @@ def _printed_tests(comparison: Comparison) -> Table:
     pairs = "1 pair" if comparison.pairs == 1 else f"{comparison.pairs} pairs"
     note = (
         f"Paired tests on the same {grouped(comparison.n)} images; each difference is the first run minus the other, "
-        f"with its {comparison.level:.0%} interval. Holm: corrected for {pairs} of runs in each figure, not for the "
-        "number of figures; the intervals are not corrected."
+        f"with its {comparison.level:.0%} interval. Holm: corrected for {pairs} of runs in each figure, of a figure of "
+        "each class for the classes too, but not for the number of figures; the intervals are not corrected."
+        f"{_auc_tests(comparison)}"
     )
     frame = pd.DataFrame(rows, columns=["Figure: test", "Runs", "Difference", "p", "p, Holm"])
     return Table("Differences", frame, 2, True, note + _reasons(comparison.tests))
+
+
+def _auc_tests(comparison: Comparison) -> str:
+    """Why an AUC has two tests, where it has."""
+    aucs = comparison.tests[comparison.tests["metric"].str.startswith("roc_auc")]
+    if not {"DeLong", "paired bootstrap"} <= set(aucs["test"]):
+        return ""
+    return (
+        " DeLong's test is of one curve each: it compares the ROC-AUC of each class against the rest, and the mean "
+        "over the classes is left to the bootstrap."
+    )
 
 
 def _printed_reports(comparison: Comparison) -> Table:

@@ -1,7 +1,7 @@
 """A comparison as files: CSV, Markdown, LaTeX, figures and one page."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from cxrnet.evaluation.comparison import Comparison
@@ -10,12 +10,10 @@ from cxrnet.evaluation.comparison_tables import (
     Facts,
     Table,
     class_reports,
-    fact_text,
     leaderboard,
     printed_tables,
-    shared_facts,
 )
-from cxrnet.evaluation.comparison_text import Text, text_of
+from cxrnet.evaluation.comparison_text import Seen, Text, text_of
 from cxrnet.evaluation.page import data_uri, render_page, write_text
 
 CAPTIONS = {
@@ -30,17 +28,18 @@ LATEX = str.maketrans(
     | {"<": "$<$", ">": "$>$", "|": "$|$", "−": "$-$", "–": "--", "\u202f": r"\,", "\u00a0": "~", "\n": " "}
 )
 
+# As wide as it is, but no wider than the page.
+FITTING = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
 
-def write_comparison(
-    comparison: Comparison, facts: Facts, folder: Path, warnings: Sequence[str] = ()
-) -> dict[str, Path]:
+
+def write_comparison(comparison: Comparison, facts: Facts, folder: Path, seen: Seen) -> dict[str, Path]:
     """Write everything a comparison found, each file whole or not at all.
 
     Args:
         comparison: what was found.
         facts: of each run, plain values; may be empty.
         folder: where to write; made where it is missing.
-        warnings: about the runs, which their predictions don't tell, a sentence each.
+        seen: images that the runs had seen before.
 
     Returns:
         Name to file: ``page`` (``comparison.html``), ``markdown`` (``comparison.md``), ``latex`` (``comparison.tex``),
@@ -59,34 +58,28 @@ def write_comparison(
         for name, rows in numbers.items()
     }
     pictures = save_comparison_figures(comparison, folder)
-    text = text_of(comparison, warnings)
-    shared = {name: fact_text(name, value) for name, value in shared_facts(facts).items()}
+    text = text_of(comparison, seen)
     return {
         "page": render_page(
             "comparison.html.j2",
             folder / "comparison.html",
             text=text,
-            shared=shared,
             tables=tables,
             images={name: data_uri(file) for name, file in pictures.items()},
             captions=CAPTIONS,
         ),
-        "markdown": write_text(folder / "comparison.md", markdown_page(text, shared, tables, pictures)),
+        "markdown": write_text(folder / "comparison.md", markdown_page(text, tables, pictures)),
         "latex": write_text(folder / "comparison.tex", latex_tables(tables)),
         **files,
         **pictures,
     }
 
 
-def markdown_page(
-    text: Text, shared: Mapping[str, str], tables: Mapping[str, Table], pictures: Mapping[str, Path]
-) -> str:
+def markdown_page(text: Text, tables: Mapping[str, Table], pictures: Mapping[str, Path]) -> str:
     """Write a comparison as one page of Markdown; the figures stand beside it as files."""
     parts = [f"# {text.title}", _plain(text.verdict), "\n".join(f"- {_plain(line)}" for line in text.warnings)]
-    for name, table in tables.items():
+    for table in tables.values():
         parts += [f"## {table.title}", markdown(table).rstrip(), _plain(table.note)]
-        if name == "leaderboard" and shared:
-            parts.append("The same for all runs: " + _plain("; ".join(f"{n} {value}" for n, value in shared.items())))
     parts += [f"![{CAPTIONS[name]}]({file.name})" for name, file in pictures.items()]
     return "\n\n".join(parts) + "\n"
 
@@ -105,9 +98,9 @@ def _plain(cell: str) -> str:
 
 
 def latex_tables(tables: Mapping[str, Table]) -> str:
-    """Write tables as LaTeX, one ``table`` each, in the style of booktabs."""
+    """Write tables as LaTeX, one ``table`` each, in the style of booktabs; one that is too wide is made smaller."""
     blocks = [latex(table, f"tab:{name.replace('_', '-')}") for name, table in tables.items()]
-    return "\n".join(["% Needs \\usepackage{booktabs}.", *blocks])
+    return "\n".join(["% Needs \\usepackage{booktabs} and \\usepackage{graphicx}.", *blocks])
 
 
 def latex(table: Table, label: str) -> str:
@@ -118,9 +111,10 @@ def latex(table: Table, label: str) -> str:
 
     columns = "l" * table.text + "r" * (len(table.rows.columns) - table.text)
     lines = [r"\begin{table}[htbp]", r"\centering", rf"\caption{{{f'{table.title}. {table.note}'.translate(LATEX)}}}"]
-    lines += [rf"\label{{{label}}}", rf"\begin{{tabular}}{{{columns}}}", r"\toprule", line(table.rows.columns)]
+    lines += [rf"\label{{{label}}}", FITTING, rf"\begin{{tabular}}{{{columns}}}", r"\toprule"]
+    lines.append(line(table.rows.columns))
     for place, row in enumerate(table.lines()):
         if place == 0 or (table.grouped and row[0]):
             lines.append(r"\midrule")
         lines.append(line(row))
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}}", r"\end{table}", ""])

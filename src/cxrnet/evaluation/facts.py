@@ -6,6 +6,7 @@ from pathlib import Path
 
 from cxrnet.evaluation.analysis import Analysis
 from cxrnet.evaluation.metrics import Evaluation
+from cxrnet.evaluation.spread import Moments
 from cxrnet.evaluation.temperature import Temperature
 
 
@@ -51,8 +52,18 @@ class PointFacts:
 
 
 @dataclass(frozen=True)
-class RunFacts:
-    """Everything the report says. Plain values only."""
+class BandFacts:
+    """Which calls are left to a reader."""
+
+    cutoff: float
+    """Calls of a lower probability are."""
+    share: float
+    """Of the validation images, that was asked for."""
+
+
+@dataclass(frozen=True)
+class ResultFacts:
+    """What every report says of a table of predictions. Plain values only."""
 
     title: str
     """``"MobileNetV2 on covid19_image"``."""
@@ -62,9 +73,9 @@ class RunFacts:
     """Date and time, as a person reads it."""
     warnings: Sequence[str]
     """What a reader must know before the numbers, a sentence each."""
+    known_faults: Sequence[str]
+    """What is documented to be wrong with the data, a sentence each."""
     classes: Sequence[str]
-    data: Mapping[str, SplitFacts]
-    """By split, in the order of reading: ``train``, ``val``, ``test``."""
     metrics: Mapping[str, Evaluation]
     """By split; ``test`` makes the headline, or ``val`` where there is no test split."""
     analyses: Mapping[str, Analysis]
@@ -73,18 +84,8 @@ class RunFacts:
     """``majority`` and ``thumbnail`` on the split of the headline."""
     unseen: Evaluation | None
     """The headline without the images that were seen before; None where there are none."""
-    points: Mapping[str, PointFacts]
-    """By class; those without one are called where no threshold is reached."""
-    chosen: Sequence[str]
-    """What the thresholds that a rule chose do on the validation images, in sentences."""
-    temperature: Temperature
     level: float
     """Of the intervals."""
-    methods: Mapping[str, str]
-    """What the methods section of a paper asks for: ``sources``, ``preprocessing``, ``selection``, ``split``, ``level``
-    (at which the splits are disjoint), ``initial weights``, ``training``, ``final model``, ``software``; and
-    ``characteristics`` (of the patients in each split), empty where nothing is known of them."""
-    phases: Sequence[PhaseFacts]
     environment: Mapping[str, str]
     """What it takes to reproduce the run: git revision, seed, versions, digest, run id, folder."""
     command: str
@@ -96,3 +97,54 @@ class RunFacts:
     def headline(self) -> str:
         """The split that the result is stated on."""
         return "test" if "test" in self.metrics else "val"
+
+
+@dataclass(frozen=True)
+class RunFacts(ResultFacts):
+    """Everything the report and the model card say of one run."""
+
+    data: Mapping[str, SplitFacts]
+    """By split, in the order of reading: ``train``, ``val``, ``test``."""
+    points: Mapping[str, PointFacts]
+    """By class; those without one are called where no threshold is reached."""
+    chosen: Sequence[str]
+    """What the thresholds that a rule chose do on the validation images, in sentences."""
+    band: BandFacts | None
+    """None where every call stands."""
+    temperature: Temperature
+    methods: Mapping[str, str]
+    """What the methods section of a paper asks for: ``sources``, ``preprocessing``, ``selection``, ``split``, ``level``
+    (at which the splits are disjoint), ``initial weights``, ``training``, ``final model``, ``software``; and
+    ``characteristics`` (of the patients in each split), empty where nothing is known of them."""
+    phases: Sequence[PhaseFacts]
+
+
+@dataclass(frozen=True)
+class RepeatFacts:
+    """One run of a repetition."""
+
+    name: str
+    """Of the run's folder, below that of all: ``"seed0_fold1of3"``."""
+    images: Mapping[str, int]
+    """By split."""
+    metrics: Evaluation
+    """Of its own test images, without intervals."""
+    temperature: float
+    points: Mapping[str, float]
+    """Threshold by class."""
+    cutoff: float | None
+    """Calls of a lower probability are left to a reader."""
+
+
+@dataclass(frozen=True)
+class RepeatsFacts(ResultFacts):
+    """Everything the report says of the same run over folds or seeds."""
+
+    meaning: str
+    """Of which predictions the result is, and of what the spread."""
+    runs: Sequence[RepeatFacts]
+    moments: Mapping[str, Moments]
+    """By figure, over the runs; of several seeds with folds, over the folds."""
+    seeds: Mapping[str, Moments]
+    """By figure, over the seeds, each with the predictions of all of its folds together; empty where there are not
+    both."""

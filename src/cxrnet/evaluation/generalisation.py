@@ -130,8 +130,9 @@ def printed_generalisation(table: pd.DataFrame, level: float) -> Table:
         for _, row in shown.iterrows()
     ]
     reasons = dict.fromkeys(f"{row['data']}: {row['reason']}" for _, row in shown.iterrows() if row["reason"])
+    stated = f"Each figure with its {level:.0%} interval" if has_intervals(table) else "Without intervals"
     note = (
-        f"Each figure with its {level:.0%} interval. Internal: the bundle's own test images of the classes that the "
+        f"{stated}. Internal: the bundle's own test images of the classes that the "
         "external data have, without those whose patient, or a copy, is in train or val. Change: external minus "
         "internal. Accuracy, F1, log loss, Brier score and ECE depend "
         "on the mix of classes, which the data sets don't share; ROC-AUC, sensitivity, specificity and balanced "
@@ -142,11 +143,22 @@ def printed_generalisation(table: pd.DataFrame, level: float) -> Table:
     return Table("The fall", pd.DataFrame(rows, columns=columns), 2, True, note + missing)
 
 
+def has_intervals(table: pd.DataFrame) -> bool:
+    """Whether any figure has one: none has where none were asked for."""
+    return bool(table["external_low"].notna().any())
+
+
 def verdicts(table: pd.DataFrame) -> list[str]:
-    """What becomes of the leading figure on each data set, a sentence each."""
-    return [
-        _verdict(str(row["data"]), str(_title(row, 0)), row) for _, row in table[table["metric"] == LEADING].iterrows()
-    ]
+    """What becomes of the leading figure on each data set, a sentence each; of a single class, of its sensitivity."""
+    leading = [_leading(rows) for _, rows in table.groupby("data", sort=False)]
+    return [_verdict(str(row["data"]), str(_title(row, 0)), row) for row in leading]
+
+
+def _leading(rows: pd.DataFrame) -> pd.Series:
+    """The row of one data set that its verdict is of."""
+    (leading,) = (row for _, row in rows[rows["metric"] == LEADING].iterrows())
+    known = rows[(rows["metric"] == "sensitivity") & rows["external"].notna()]
+    return known.iloc[0] if np.isnan(leading["external"]) and len(known) == 1 else leading
 
 
 def _verdict(data: str, title: str, row: pd.Series) -> str:

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
 import pandas as pd
 
@@ -9,10 +11,15 @@ from cxrnet.evaluation.analysis import Analysis
 from cxrnet.evaluation.comparison_tables import Table
 from cxrnet.evaluation.comparison_writing import markdown
 from cxrnet.evaluation.generalisation import printed_generalisation, verdicts
+from cxrnet.evaluation.metrics import Evaluation, Metric
 from cxrnet.evaluation.model_card import EXTERNAL, Section
-from cxrnet.evaluation.page import render_page, write_text
+from cxrnet.evaluation.page import data_uri, render_page, write_text
+from cxrnet.evaluation.report import FIGURES as CAPTIONS
 from cxrnet.evaluation.subgroups import FIGURES
-from cxrnet.evaluation.wording import PER_CLASS, figure_text, grouped
+from cxrnet.evaluation.triage import percent
+from cxrnet.evaluation.wording import BASELINES, HEADLINE, PER_CLASS, figure_text, grouped, value_gaps
+
+DECISION = CAPTIONS["decision"]
 
 
 def write_generalisation(
@@ -24,6 +31,8 @@ def write_generalisation(
     warnings: Sequence[str],
     data_sets: Mapping[str, Mapping[str, str]],
     analyses: Mapping[str, Analysis],
+    figures: Mapping[str, Mapping[str, Path]],
+    baselines: Table,
     command: str,
     environment: Mapping[str, str],
 ) -> list[Path]:
@@ -36,19 +45,18 @@ def write_generalisation(
         title: of the page.
         warnings: what a reader must know before the numbers.
         data_sets: by name, what was done to it.
-        analyses: by name, what is known of its subgroups; a data set without a result has none.
+        analyses: by name, what its figures mean; a data set without a result has none.
+        figures: by name, its figures (:func:`cxrnet.evaluation.analysis.save_analysis`), below ``folder``.
+        baselines: from :func:`printed_baselines`.
         command: that makes the page again.
         environment: what it was made with.
     """
-    tables = [printed_generalisation(table, level), *printed_subgroups(analyses)]
+    tables = [printed_generalisation(table, level), baselines, printed_worth(analyses), *printed_subgroups(analyses)]
+    curves = _decision_curves(analyses, figures)
     # What is said of one data set begins with its name, which keeps its spelling.
     sentences = [f"{text}." if text.split(":")[0] in data_sets else _sentence(text) for text in warnings]
-    facts = [
-        f"- {name}: " + "; ".join(f"{key}: {value}" for key, value in of.items()) for name, of in data_sets.items()
-    ]
-    parts = [f"# {title}", *verdicts(table), "\n".join(f"- {text}" for text in sentences)]
-    parts += [part for each in tables for part in (f"## {each.title}", markdown(each).rstrip(), each.note)]
-    parts += ["## Data", "\n".join(facts), f"`{command}`"]
+    parts = [f"# {title}", *verdicts(table), _listed(sentences), *_tables(tables)]
+    parts += [*_worth_in_words(analyses), *_pictures(curves, folder), *_data(data_sets), f"`{command}`"]
     return [
         write_text(folder / "generalisation.csv", table.to_csv(index=False, lineterminator="\n")),
         write_text(folder / "generalisation.md", "\n\n".join(part for part in parts if part) + "\n"),
@@ -59,6 +67,9 @@ def write_generalisation(
             verdicts=verdicts(table),
             warnings=sentences,
             tables=tables,
+            worth={name: analysis.triage for name, analysis in analyses.items()},
+            curves={data: {name: data_uri(file) for name, file in of.items()} for data, of in curves.items()},
+            caption=DECISION,
             data_sets=data_sets,
             command=command,
             environment=environment,
@@ -66,11 +77,116 @@ def write_generalisation(
     ]
 
 
+def _tables(tables: Sequence[Table]) -> list[str]:
+    return [part for each in tables for part in (f"## {each.title}", markdown(each).rstrip(), each.note)]
+
+
+def _data(data_sets: Mapping[str, Mapping[str, str]]) -> list[str]:
+    facts = (f"{name}: {'; '.join(f'{key}: {value}' for key, value in of.items())}" for name, of in data_sets.items())
+    return ["## Data", _listed(list(facts))]
+
+
+def _worth_in_words(analyses: Mapping[str, Analysis]) -> list[str]:
+    """What a call is worth, in paragraphs of Markdown."""
+    parts = []
+    for data, analysis in analyses.items():
+        parts += [f"## What a call is worth on {data}"]
+        parts += [part for sentences in analysis.triage.values() for part in (sentences[0], _listed(sentences[1:]))]
+    return parts
+
+
+def _pictures(curves: Mapping[str, Mapping[str, Path]], folder: Path) -> list[str]:
+    """The decision curves, in paragraphs of Markdown that lies in ``folder``."""
+    parts = []
+    for data, of in curves.items():
+        places = {name: quote(file.relative_to(folder).as_posix()) for name, file in of.items()}
+        parts += [f"## Decision curves, {data}", DECISION]
+        parts += ["\n".join(f"![Net benefit, {name}]({place})" for name, place in places.items())]
+    return parts
+
+
+def _decision_curves(
+    analyses: Mapping[str, Analysis], figures: Mapping[str, Mapping[str, Path]]
+) -> dict[str, dict[str, Path]]:
+    """By data set and class, the picture of the decision curve; without those that have none."""
+    return {
+        data: {
+            name: figures[data][f"decision_{place}"]
+            for place, name in enumerate(analysis.predictive)
+            if name in analysis.decisions
+        }
+        for data, analysis in analyses.items()
+        if analysis.decisions
+    }
+
+
+def printed_baselines(
+    networks: Mapping[str, Evaluation], baselines: Mapping[str, Mapping[str, Evaluation]], gap: str
+) -> Table:
+    """The trivial baselines beside the network, as they are printed.
+
+    Args:
+        networks: by data set, the figures of the network.
+        baselines: by data set, those of ``majority`` and ``thumbnail``, as far as there are any.
+        gap: why some are missing; empty where none is.
+    """
+    rows = [
+        [data, title, *(_stacked(of[key]) if of else "n/a" for of in (network, *map(baselines[data].get, BASELINES)))]  # type: ignore[literal-required]
+        for data, network in networks.items()
+        for key, title in HEADLINE.items()
+    ]
+    note = (
+        "Both were trained on the training images of the bundle's run. Means over classes are over those that the data "
+        "have, as above."
+    )
+    gaps = [
+        f"{data}: {text}"
+        for data, network in networks.items()
+        for text in value_gaps((title, network[key]) for key, title in HEADLINE.items())  # type: ignore[literal-required]
+    ]
+    gaps += [gap] if gap else []
+    note += f" n/a: {'; '.join(gaps)}." if gaps else ""
+    columns = ["Data", "Figure", "Network", *BASELINES.values()]
+    return Table("Trivial baselines", pd.DataFrame(rows, columns=columns), 2, True, note)
+
+
+def printed_worth(analyses: Mapping[str, Analysis]) -> Table:
+    """What a call is worth at the stated prevalences, as it is printed, of the classes of which it can be said."""
+    rows = [
+        [data, name, percent(row["prevalence"]), _stacked(row["ppv"]), _stacked(row["npv"])]
+        for data, analysis in analyses.items()
+        for name, row in _known(analysis)
+    ]
+    columns = ["Data", "Class", "Prevalence", "A positive call is right (PPV)", "A negative call is right (NPV)"]
+    gaps = [f"{data}: {text}" for data, analysis in analyses.items() for text in _unknown(analysis)]
+    note = f"n/a: {'; '.join(gaps)}." if gaps else ""
+    return Table("What a call is worth", pd.DataFrame(rows, columns=columns), 2, True, note)
+
+
+def _known(analysis: Analysis) -> list[tuple[str, dict[str, Any]]]:
+    """Class and row of the predictive values, of the classes that have any."""
+    rows = [(name, row) for name, table in analysis.predictive.items() for row in table.to_dict("records")]
+    return [(name, row) for name, row in rows if not ("reason" in row["ppv"] and "reason" in row["npv"])]
+
+
+def _unknown(analysis: Analysis) -> list[str]:
+    """Which predictive values of a data set are missing, and why."""
+    values = [
+        (f"{figure.upper()} of {name}", row[figure]) for name, row in _known(analysis) for figure in ("ppv", "npv")
+    ]
+    return value_gaps(dict(values).items())
+
+
+def _stacked(metric: Metric) -> str:
+    """A figure, and its interval on a second line."""
+    return figure_text(metric).replace(" (", "\n(")
+
+
 def printed_subgroups(analyses: Mapping[str, Analysis]) -> list[Table]:
     """The figures in each subgroup as they are printed, with the warnings as their note; no table without groups."""
     rows = [
         [data, f"{row['attribute']} {row['group']}", row["class"], grouped(row["n"]), grouped(row["positives"])]
-        + [figure_text(row[name]).replace(" (", "\n(") for name in FIGURES]
+        + [_stacked(row[name]) for name in FIGURES]
         for data, analysis in analyses.items()
         for row in analysis.subgroups.to_dict("records")
     ]
@@ -87,6 +203,10 @@ def external_section(table: pd.DataFrame, level: float, warnings: Sequence[str])
     rows = [[cell.replace("\n", " ") for cell in row] for row in printed.rows.to_numpy().tolist()]
     sentences = [" ".join(verdicts(table)), *(f"{text}." for text in warnings), printed.note]
     return Section(EXTERNAL, sentences, [list(printed.rows.columns), *rows])
+
+
+def _listed(sentences: Sequence[str]) -> str:
+    return "\n".join(f"- {text}" for text in sentences)
 
 
 def _sentence(text: str) -> str:

@@ -29,6 +29,28 @@ def percentile(drawn: FloatArray, units: int, level: float = LEVEL) -> Interval:
     return float(low), float(high)
 
 
+def on_log_odds(value: float, drawn: FloatArray, units: float, top: float = 1.0, level: float = LEVEL) -> Interval:
+    """Interval of a figure between 0 and ``top`` from its standard error, taken on the scale of its log odds.
+
+    Near an end of its range a figure errs further away from that end than towards it, and a resample can't be better
+    than perfect: of small test sets, 85 to 93 of 100 percentile intervals hold a ROC-AUC of 0.96 to 0.99. On log odds
+    the error is nearly symmetric (Pepe 2003, The Statistical Evaluation of Medical Tests, chapter 5; Qin & Hotilovac
+    2008, Statistical Methods in Medical Research 17:207): 93 to 98. The standard error is that of the resamples, times
+    what resamples of few units lack of the spread of a sample (Hesterberg 2015, doi:10.1080/00031305.2015.1089789), the
+    multiple of it that of the t distribution.
+
+    Args:
+        value: of the table, above 0 and below ``top``.
+        drawn: in each resample, ``(R,)``.
+        units: how many independent units the figure is computed on, from 2 on.
+        top: the largest value that the figure can have. Infinity for none, which makes it the scale of logarithms.
+        level: as for :func:`percentile`.
+    """
+    share, error = value / top, drawn.std(ddof=1) * np.sqrt(units / (units - 1))
+    shrink = np.exp(-t.ppf((1 + level) / 2, units - 1) * error / (value * (1 - share)))
+    return float(value * shrink / (1 - share + share * shrink)), float(value / (share + (1 - share) * shrink))
+
+
 def wilson(part: float, whole: float, level: float = LEVEL) -> Interval:
     """Wilson's interval of a proportion, which has a width at 0 and at 1 too.
 

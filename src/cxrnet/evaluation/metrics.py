@@ -1,8 +1,8 @@
 """The numbers of one split: accuracy, AUC, sensitivity, ..., each with the images behind it and its interval.
 
-Every figure is an object, ``{"value": 0.95, "n": 66, "interval": [0.87, 0.98], "method": "bootstrap"}``. One that
-cannot be computed says why, ``{"value": None, "n": 0, "reason": "no image is labelled Covid"}``: never 0 or NaN in
-silence. One without an interval says why in ``interval_reason``.
+Every figure is an object, ``{"value": 0.95, "n": 66, "interval": [0.87, 0.98], "method": "bootstrap on log odds"}``.
+One that cannot be computed says why, ``{"value": None, "n": 0, "reason": "no image is labelled Covid"}``: never 0 or
+NaN in silence. One without an interval says why in ``interval_reason``.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,7 +18,7 @@ from cxrnet.evaluation.bootstrap import Units, bootstrap, units_of
 from cxrnet.evaluation.intervals import LEVEL
 from cxrnet.evaluation.predictions import classes_of, probabilities_of
 from cxrnet.evaluation.uncertainty import Sample, Uncertainty, uncertainties
-from cxrnet.evaluation.weighted import MEANS, Figures, Key, Rows, make_rows, rows_behind, weighted_figures
+from cxrnet.evaluation.weighted import ECE_BINS, MEANS, Figures, Key, Rows, make_rows, rows_behind, weighted_figures
 
 
 class Metric(Uncertainty):
@@ -48,9 +48,9 @@ class Evaluation(TypedDict):
     brier: Metric
     """Squared distance of the probabilities to the one-hot label, mean over images, in 0..2."""
     ece: Metric
-    """Expected calibration error of the called probability, 15 bins of equal width."""
+    """Expected calibration error of the called probability, in bins of equal width."""
     ece_equal_mass: Metric
-    """The same of 15 bins of equally many images."""
+    """The same in bins of equally many images."""
     per_class: dict[str, dict[str, Metric]]
 
 
@@ -70,6 +70,7 @@ def evaluate(
     seed: int = 0,
     level: float = LEVEL,
     over: Sequence[str] | None = None,
+    bins: int = ECE_BINS,
 ) -> Evaluation:
     """Compute every figure of one split, with intervals.
 
@@ -82,6 +83,7 @@ def evaluate(
         seed: of the bootstrap; the same one gives the same intervals.
         level: of the intervals.
         over: classes that macro figures are means over; ``None`` for all.
+        bins: of each ECE, at the most: those without images count for nothing.
 
     Returns:
         Plain Python values, ready for JSON. AUCs are one-vs-rest; ``pr_auc`` is the average precision. Macro
@@ -91,8 +93,8 @@ def evaluate(
         CxrnetError: there are no rows, labels are missing, or ``resamples`` or ``level`` won't do.
     """
     if resamples:
-        return evaluate_resampled(predictions, units_of(predictions), resamples, seed, level, over)[0]
-    rows = rows_of(predictions, over)
+        return evaluate_resampled(predictions, units_of(predictions), resamples, seed, level, over, bins)[0]
+    rows = rows_of(predictions, over, bins)
     return _nested(_metrics(rows, _figures_of(rows)))
 
 
@@ -103,6 +105,7 @@ def evaluate_resampled(
     seed: int,
     level: float = LEVEL,
     over: Sequence[str] | None = None,
+    bins: int = ECE_BINS,
 ) -> tuple[Evaluation, Figures]:
     """Compute every figure of one split, and every figure of each resample.
 
@@ -116,6 +119,7 @@ def evaluate_resampled(
         seed: as there.
         level: as there.
         over: as there.
+        bins: as there.
 
     Returns:
         The figures with intervals, and by class and name what they are in each resample, ``(resamples,)``, NaN where
@@ -123,7 +127,7 @@ def evaluate_resampled(
     """
     if not 0 < level < 1:
         raise CxrnetError(f"level: {level} is no share of intervals; give a number between 0 and 1, as 0.95")
-    rows = rows_of(predictions, over)
+    rows = rows_of(predictions, over, bins)
     values, drawn = (
         _figures_of(rows),
         bootstrap(units, lambda weights: weighted_figures(rows, weights), resamples, seed),
@@ -134,10 +138,10 @@ def evaluate_resampled(
     return _nested(metrics), drawn
 
 
-def rows_of(predictions: pd.DataFrame, over: Sequence[str] | None = None) -> Rows:
+def rows_of(predictions: pd.DataFrame, over: Sequence[str] | None = None, bins: int = ECE_BINS) -> Rows:
     """Prepare a table for :func:`cxrnet.evaluation.weighted.weighted_figures`; raises as :func:`evaluate`."""
     codes, called = label_codes(predictions), _codes(predictions, "predicted")
-    return make_rows(classes_of(predictions), codes, called, probabilities_of(predictions), over)
+    return make_rows(classes_of(predictions), codes, called, probabilities_of(predictions), over, bins)
 
 
 def flat(evaluation: Evaluation) -> Iterator[tuple[str, Key, Metric]]:

@@ -16,9 +16,14 @@ from cxrnet.evaluation.metrics import Evaluation, Metric
 from cxrnet.evaluation.page import render_page, write_text
 from cxrnet.evaluation.report import all_warnings, columns_of, data_rows, weighed
 from cxrnet.evaluation.subgroups import FIGURES
-from cxrnet.evaluation.wording import HEADLINE, PER_CLASS, SPLIT_NAMES, figure_text, grouped
+from cxrnet.evaluation.triage import percent
+from cxrnet.evaluation.wording import PER_CLASS, RESULT, SPLIT_NAMES, figure_text, grouped, has_intervals
 
-NOT_VALIDATED = "NOT EXTERNALLY VALIDATED: every figure on this card is of images from the data set of the training."
+NOT_VALIDATED = (
+    "NOT EXTERNALLY VALIDATED as of this run: every figure on this card is of images from the data set of the "
+    "training. `python -m cxrnet.evaluate bundle=<this run> data=<other data>` writes a card with the external results "
+    "into a folder of its own below evaluations/; this one stays as it is."
+)
 EXTERNAL, CLAIM = "External data", "CLAIM 2024 checklist"
 CLAIM_EXTERNAL = "33"
 """The item of the checklist on external data."""
@@ -120,14 +125,15 @@ def _sections(facts: RunFacts) -> list[Section]:
     analysis, methods = facts.analyses[facts.headline], facts.methods
     return [
         Section("Intended use", [*USES, f"Who would use it, where and for what. {OPEN}."]),
-        Section("Known faults", all_warnings(facts) or ["None was found by the checks of this program."]),
+        Section("Known faults of the data", facts.known_faults or ["None are documented."]),
+        Section("Found by the checks of this program", all_warnings(facts) or ["Nothing."]),
         Section(
             "Data", [f"Sources: {methods['sources']}.", f"Split: {methods['split']}; {methods['level']}."], _data(facts)
         ),
         Section("Model", _model(facts)),
         Section(
             f"Result, {headline} images",
-            [f"With each figure its {100 * facts.level:g} % interval, of other patients in the same mix of classes."],
+            [_intervals(facts), *analysis.calibration],
             _result(facts),
         ),
         Section(f"Each class against the rest, {headline} images", (), _classes(facts.metrics[facts.headline])),
@@ -171,14 +177,37 @@ def _model(facts: RunFacts) -> list[str]:
         f"Images: {facts.methods['preprocessing']}.",
         f"Temperature of the probabilities: {temperature.value:.3g} ({scaled}).",
         *(points or ["The class of the largest probability is called; no threshold was asked for."]),
+        *_referral(facts),
     ]
+
+
+def _referral(facts: RunFacts) -> list[str]:
+    band, test = facts.band, facts.analyses[facts.headline].band
+    if band is None or test is None:
+        return []
+    left = (
+        "; none is left"
+        if test.kept is None
+        else f"; the accuracy of the others is {figure_text(test.kept['accuracy'])}"
+    )
+    return [
+        f"A call is left to a reader where its probability is below {band.cutoff:.4g}, the cut-off that leaves "
+        f"{percent(band.share)} of the validation images to one. Of the {SPLIT_NAMES[facts.headline].lower()} images "
+        f"it leaves a share of {figure_text(test.referred)}{left}."
+    ]
+
+
+def _intervals(facts: RunFacts) -> str:
+    if not has_intervals(facts.metrics[facts.headline]):
+        return "Without intervals: none were asked for (evaluation.resamples)."
+    return f"With each figure its {100 * facts.level:g} % interval, of other patients in the same mix of classes."
 
 
 def _result(facts: RunFacts) -> list[list[str]]:
     columns = columns_of(facts)
     rows = [
         [title, *(figure_text(column[key]) for column in columns.values())]  # type: ignore[literal-required]
-        for key, title in HEADLINE.items()
+        for key, title in RESULT.items()
     ]
     images = ["Images", *(grouped(column["accuracy"]["n"]) for column in columns.values())]
     return [["", *columns], *rows, images]

@@ -53,3 +53,17 @@ def decide(
         index = list(classes).index(name)
         called = np.where(probabilities[:, index] >= threshold, index, called)
     return np.asarray(called, dtype=np.intp)
+
+
+def refer(probabilities: npt.NDArray[np.float64], called: npt.NDArray[np.intp], below: float) -> npt.NDArray[np.bool_]:
+    """Say which calls are left to a reader (:func:`cxrnet.evaluation.referral.choose_cutoff`).
+
+    Args:
+        probabilities: (N, K) in 0..1.
+        called: what :func:`decide` returned, (N,).
+        below: calls of a lower probability are.
+
+    Returns:
+        (N,).
+    """
+    return np.asarray(probabilities[np.arange(len(called)), called] < below)

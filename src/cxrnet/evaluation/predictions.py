@@ -12,12 +12,14 @@ patient_id         string   missing where unknown
 logit_<class>      float32  one column a class
 prob_<class>       float64  softmax of the logits; the order of these columns is the order of the classes
 predicted          string   name of the class that was called (:mod:`cxrnet.evaluation.operating_points`)
+referred           bool     the call is left to a reader; only where the model has a cut-off for that
 =================  =======  ==============================================================================
 
 Where the data have them, ``group_id`` (images that are copies of each other), ``view``, ``sex`` and ``age`` follow: a
-bootstrap and subgroups need them. The predictions of any other program in this shape are as good as our own. A file
-needs ``image_id``, ``label``, ``predicted`` and the ``prob_`` columns. The others are added where it lacks them: logits
-as log(prob), the rest empty.
+bootstrap and subgroups need them. In the pooled predictions of a cross-validation ``fold`` and ``seen`` (bool: a copy,
+or another image of the patient, was in train or val of that fold) stand last. The predictions of any other program in
+this shape are as good as our own. A file needs ``image_id``, ``label``, ``predicted`` and the ``prob_`` columns. The
+others are added where it lacks them: logits as log(prob), the rest empty.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,7 +30,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from cxrnet.errors import CxrnetError
-from cxrnet.evaluation.operating_points import decide
+from cxrnet.evaluation.operating_points import decide, refer
 
 ROW_COLUMNS = ("image_id", "path", "label", "split", "source", "patient_id")
 # Why a file can't go without a column; the other columns of a row may be empty.
@@ -38,6 +40,7 @@ NEEDED_COLUMNS = {
     "predicted": "add the class that each image was called",
 }
 OPTIONAL_COLUMNS = ("group_id", "view", "sex", "age")
+REFERRED = "referred"
 # Passes probabilities that another program rounded to four digits, fails sigmoids and percentages.
 SUM_TOLERANCE = 1e-3
 
@@ -47,6 +50,7 @@ def make_predictions(
     classes: Sequence[str],
     logits: npt.NDArray[np.float32],
     operating_points: Mapping[str, float] | None = None,
+    refer_below: float | None = None,
 ) -> pd.DataFrame:
     """Put the logits of a model beside the images they were computed for.
 
@@ -55,6 +59,7 @@ def make_predictions(
         classes: the names of the K >= 2 classes, in the order of the logits.
         logits: ``(N, K) float32``, row for row with ``rows``.
         operating_points: threshold by class; without any, the largest probability decides.
+        refer_below: calls of a lower probability are left to a reader; ``None`` where every call stands.
 
     Returns:
         A checked table of predictions, in the order of ``rows``. The softmax is taken in float64.
@@ -76,7 +81,9 @@ def make_predictions(
     for index, name in enumerate(classes):
         table[f"prob_{name}"] = probabilities[:, index]
     called = decide(probabilities, classes, operating_points or {})
-    table["predicted"] = pd.array([classes[i] for i in called], dtype="string")
+    table["predicted"] = pd.array(np.array(classes, object)[called], dtype="string")
+    if refer_below is not None:
+        table[REFERRED] = refer(probabilities, called, refer_below)
     for name in OPTIONAL_COLUMNS:
         if name in rows and rows[name].notna().any():
             table[name] = rows[name].astype("string").array
@@ -130,7 +137,7 @@ def check_predictions(predictions: pd.DataFrame, where: str) -> None:
             f"{where}: a logit is empty in {empty} of {len(predictions)} rows; fill it, or leave out all logit_ columns"
         )
     for column in ("label", "predicted"):
-        unknown = sorted(set(predictions[column].dropna()) - set(classes))
+        unknown = sorted(set(predictions[column].dropna().unique()) - set(classes))
         if unknown:
             raise CxrnetError(
                 f"{where}: {column} '{unknown[0]}' is not one of the classes {', '.join(classes)} "

@@ -3,7 +3,8 @@
 Y. Geifman, R. El-Yaniv, "Selective Classification for Deep Neural Networks", NeurIPS 2017.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -11,10 +12,77 @@ import pandas as pd
 
 from cxrnet.errors import CxrnetError
 from cxrnet.evaluation.intervals import LEVEL, wilson
-from cxrnet.evaluation.metrics import label_codes
-from cxrnet.evaluation.predictions import classes_of, probabilities_of
+from cxrnet.evaluation.metrics import Evaluation, Metric, label_codes, measured
+from cxrnet.evaluation.predictions import REFERRED, classes_of, probabilities_of
 
 FloatArray = npt.NDArray[np.float64]
+KEY = "refer"
+
+
+@dataclass(frozen=True)
+class Band:
+    """What the calls that are left to a reader leave.
+
+    Attributes:
+        referred: share of the images, with Wilson's interval.
+        kept: the figures on the other images; ``None`` where there are none.
+    """
+
+    referred: Metric
+    kept: Evaluation | None
+
+
+def check_share(share: object) -> float | None:
+    """Check the share of the images that is to go to a reader; ``None`` where none is.
+
+    Raises:
+        CxrnetError: it is none.
+    """
+    if share is None:
+        return None
+    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share < 1:
+        raise CxrnetError(f"{KEY}: {share} is no share of the images; give a number between 0 and 1, or null")
+    return float(share)
+
+
+def choose_cutoff(validation: pd.DataFrame, share: float) -> float:
+    """Choose the probability below which a call is left to a reader.
+
+    Args:
+        validation: predictions of the split ``val``, called as they will be.
+        share: of these images, the least certain, from :func:`check_share`.
+
+    Returns:
+        Halfway between two neighbouring certainties. No more than the share lies below it; fewer where images of equal
+        certainty stand at the border.
+
+    Raises:
+        CxrnetError: no image lies below it.
+    """
+    levels, sizes = np.unique(certainty(validation)[0], return_counts=True)
+    # The slack is for a share that misses a whole number of images by rounding.
+    referred = np.flatnonzero(sizes.cumsum() <= share * len(validation) + 1e-6)
+    if len(referred) == 0:
+        raise CxrnetError(
+            f"{KEY}: {share:g} of the {len(validation)} validation images is none ({sizes[0]} are the least certain); "
+            "give a larger share or null"
+        )
+    return float(levels[referred[-1] : referred[-1] + 2].mean())
+
+
+def band_of(predictions: pd.DataFrame, evaluate: Callable[[pd.DataFrame], Evaluation]) -> Band | None:
+    """Evaluate the calls that are not left to a reader; ``None`` where the table doesn't say which are.
+
+    Args:
+        predictions: the rows of one split, every label known.
+        evaluate: computes the figures of a part of them.
+    """
+    if REFERRED not in predictions:
+        return None
+    referred = predictions[REFERRED].to_numpy(bool)
+    share = measured(float(referred.mean()), len(referred))
+    share |= {"interval": list(wilson(int(referred.sum()), len(referred))), "method": "wilson"}
+    return Band(share, evaluate(predictions[~referred]) if not referred.all() else None)
 
 
 def certainty(predictions: pd.DataFrame) -> tuple[FloatArray, npt.NDArray[np.bool_]]:

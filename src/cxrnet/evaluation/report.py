@@ -1,12 +1,15 @@
-"""``report.html``: one run on one page, in one file, in the order in which a radiologist asks."""
+"""``report.html``: one run, or one over folds and seeds, on one page, in the order in which a radiologist asks."""
 
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from cxrnet.evaluation.facts import RunFacts
+from cxrnet.evaluation.facts import RepeatsFacts, ResultFacts, RunFacts
 from cxrnet.evaluation.metrics import Evaluation, Metric
 from cxrnet.evaluation.page import data_uri, render_page
+from cxrnet.evaluation.subgroups import FIGURES as SUBGROUP_FIGURES
 from cxrnet.evaluation.triage import percent
 from cxrnet.evaluation.wording import (
+    BASELINES,
     CALIBRATION,
     HEADLINE,
     PER_CLASS,
@@ -14,6 +17,7 @@ from cxrnet.evaluation.wording import (
     class_figures,
     interval_gaps,
     interval_method,
+    value_gaps,
 )
 
 FIGURES = {
@@ -37,47 +41,67 @@ def render_report(facts: RunFacts, path: Path) -> None:
         facts: what to say.
         path: the file to write.
     """
+    _render("report.html.j2", path, facts, figure_tables(facts), worth=weighed(facts), data_rows=data_rows(facts))
+
+
+def render_repeats(facts: RepeatsFacts, path: Path) -> None:
+    """Write the report of a run over folds or seeds, as :func:`render_report` does that of one."""
+    runs = [(f"{HEADLINE[name]} ({run.name})", run.metrics[name]) for run in facts.runs for name in facts.moments]  # type: ignore[literal-required]
+    worth = places_of(facts.classes, facts.runs[0].points)
+    _render("repeats.html.j2", path, facts, figure_tables(facts) | {"runs": runs}, worth=worth)
+
+
+def _render(
+    template: str,
+    path: Path,
+    facts: ResultFacts,
+    tables: Mapping[str, Sequence[tuple[str, Metric]]],
+    **values: object,
+) -> None:
+    """Write a page that says what ``results.html.j2`` does, and below each table what it lacks."""
     render_page(
-        "report.html.j2",
+        template,
         path,
         facts=facts,
         headline=facts.headline,
         columns=columns_of(facts),
         warnings=all_warnings(facts),
-        worth=weighed(facts),
-        data_rows=data_rows(facts),
         split_names=SPLIT_NAMES,
         headline_figures=HEADLINE,
         calibration_figures=CALIBRATION,
         class_figures=PER_CLASS,
         captions=FIGURES,
         images={name: data_uri(file) for name, file in facts.figures.items()},
-        gaps={split: gaps(metrics) for split, metrics in facts.metrics.items()},
+        gaps={name: value_gaps(metrics) for name, metrics in tables.items()}
+        | {split: gaps(metrics) for split, metrics in facts.metrics.items()},
         method=interval_method(facts.metrics[facts.headline], facts.level, facts.analyses[facts.headline].unit),
-        no_interval=without_interval(facts),
+        no_interval={name: interval_gaps(metrics) for name, metrics in tables.items()},
         percent=percent,
+        **values,
     )
 
 
-def columns_of(facts: RunFacts) -> dict[str, Evaluation]:
+def columns_of(facts: ResultFacts) -> dict[str, Evaluation]:
     """The columns of the result table, by title."""
     columns = {"Network": facts.metrics[facts.headline]}
     if facts.unseen is not None:
         columns["Network, images not seen before"] = facts.unseen
-    titles = {"thumbnail": "8 × 8 thumbnails", "majority": "Majority class"}
-    columns |= {title: facts.baselines[name] for name, title in titles.items()}
+    columns |= {title: facts.baselines[name] for name, title in BASELINES.items()}
     if facts.headline == "test" and "val" in facts.metrics:
         columns["Network, validation"] = facts.metrics["val"]
     return columns
 
 
-def without_interval(facts: RunFacts) -> dict[str, list[str]]:
-    """Which figures of each table have no interval, and why.
+def figure_tables(facts: ResultFacts) -> dict[str, list[tuple[str, Metric]]]:
+    """Title and value of the figures of each table, for what is said below it of those that are missing.
 
     Returns:
-        By table: ``result``, ``calibration``, and the name of a split for that of its classes.
+        By table: ``result``, ``calibration``, ``predictive``, ``band``, ``subgroups``, and the name of a split for that
+        of its classes.
     """
-    tables: dict[str, list[tuple[str, Metric]]] = {
+    analysis = facts.analyses[facts.headline]
+    bands = {split: each.band for split, each in facts.analyses.items() if each.band is not None}
+    return {
         "result": [
             (f"{name} ({title})", column[key])  # type: ignore[literal-required]
             for title, column in columns_of(facts).items()
@@ -88,18 +112,39 @@ def without_interval(facts: RunFacts) -> dict[str, list[str]]:
             for split, metrics in facts.metrics.items()
             for key, title in CALIBRATION.items()
         ],
+        "predictive": [
+            (f"{figure.upper()} of {name}", metric)
+            for name, table in analysis.predictive.items()
+            for figure in ("ppv", "npv")
+            for metric in table[figure]
+        ],
+        "band": [
+            (f"{HEADLINE[figure]} of the calls that are left ({SPLIT_NAMES[split].lower()})", band.kept[figure])
+            for split, band in bands.items()
+            for figure in ("accuracy", "balanced_accuracy")
+            if band.kept is not None
+        ],
+        "subgroups": [
+            (f"{PER_CLASS[figure]} of {row['class']} ({row['attribute']} {row['group']})", row[figure])
+            for row in analysis.subgroups.to_dict("records")
+            for figure in SUBGROUP_FIGURES
+        ],
+        **{split: class_figures(metrics) for split, metrics in facts.metrics.items()},
     }
-    tables |= {split: class_figures(metrics) for split, metrics in facts.metrics.items()}
-    return {name: interval_gaps(metrics) for name, metrics in tables.items()}
 
 
 def weighed(facts: RunFacts) -> dict[str, int]:
     """The classes, whose calls are weighed one by one, and their places: those with a threshold come first."""
-    places = {name: place for place, name in enumerate(facts.classes)}
-    return {name: places[name] for name in sorted(places, key=lambda name: name not in facts.points)}
+    return places_of(facts.classes, facts.points)
 
 
-def all_warnings(facts: RunFacts) -> list[str]:
+def places_of(classes: Sequence[str], first: Collection[str]) -> dict[str, int]:
+    """The places of the classes, some of which come first."""
+    places = {name: place for place, name in enumerate(classes)}
+    return {name: places[name] for name in sorted(places, key=lambda name: name not in first)}
+
+
+def all_warnings(facts: ResultFacts) -> list[str]:
     """The caller's warnings, and those that follow from the figures."""
     sentences = list(facts.warnings)
     if facts.headline == "val":

@@ -54,6 +54,19 @@ def break_even_prevalence(sensitivity: float, specificity: float) -> float:
     return (1 - specificity) / (sensitivity + 1 - specificity)
 
 
+def rule_out_prevalence(sensitivity: float, specificity: float, missed: float) -> float:
+    """Return the prevalence at which a negative call is wrong in a tolerated share of cases (NPV 1 - missed).
+
+    Above it more are wrong.
+
+    Args:
+        sensitivity: in [0, 1].
+        specificity: in [0, 1], not 0 together with a sensitivity of 1.
+        missed: the share, in (0, 1).
+    """
+    return missed * specificity / (missed * specificity + (1 - missed) * (1 - sensitivity))
+
+
 def predictive_table(sensitivity: Metric, specificity: Metric, prevalences: Sequence[float]) -> pd.DataFrame:
     """Put the predictive values at several prevalences into a table.
 
@@ -118,7 +131,7 @@ def _interval_of_share(right: FloatArray, wrong: FloatArray) -> list[float]:
     ]
 
 
-def triage_text(name: str, sensitivity: Metric, specificity: Metric, table: pd.DataFrame) -> list[str]:
+def triage_text(name: str, sensitivity: Metric, specificity: Metric, table: pd.DataFrame, missed: float) -> list[str]:
     """Say in plain sentences what a positive and a negative call are worth.
 
     Args:
@@ -126,6 +139,7 @@ def triage_text(name: str, sensitivity: Metric, specificity: Metric, table: pd.D
         sensitivity: of the class.
         specificity: of the class.
         table: from :func:`predictive_table`.
+        missed: share of the negative calls that may be wrong, for the class to be ruled out by one.
 
     Returns:
         Sentences, in order.
@@ -147,7 +161,8 @@ def triage_text(name: str, sensitivity: Metric, specificity: Metric, table: pd.D
         negative = _negative(name, row.prevalence, row.npv["value"], row.npv.get("interval"))
         calls.append(f"At a prevalence of {percent(row.prevalence)} {positive}; {negative}.")
     limit = _limit(name, hit, specificity) if pass_ == 1 else _break_even(hit, pass_)
-    return [first, *calls, limit, *([_unmissed(name, sensitivity)] if hit == 1 else [])]
+    ruled_out = _unmissed(name, sensitivity, pass_, missed) if hit == 1 else _rule_out(name, hit, pass_, missed)
+    return [first, *calls, limit, ruled_out]
 
 
 def _positive(ppv: float, interval: Sequence[float] | None) -> str:
@@ -179,10 +194,23 @@ def _limit(name: str, hit: float, specificity: Metric) -> str:
     )
 
 
-def _unmissed(name: str, sensitivity: Metric) -> str:
+def _rule_out(name: str, hit: float, pass_: float, missed: float) -> str:
+    limit = percent(rule_out_prevalence(hit, pass_, missed))
     return (
-        f"None of {sensitivity['n']} images of {name} was missed, which a sensitivity of {_lower_end(sensitivity):.3f} "
-        f"would also explain (95 % interval): a negative call doesn't rule {name} out."
+        f"With this sensitivity and specificity more than {percent(missed)} of the negative calls are {name} above a "
+        f"prevalence of {limit}: where no more may be missed (evaluation.missed), a negative call rules {name} out "
+        "only below it."
+    )
+
+
+def _unmissed(name: str, sensitivity: Metric, pass_: float, missed: float) -> str:
+    """What no missed case among a few images leaves open."""
+    low = _lower_end(sensitivity)
+    limit = percent(rule_out_prevalence(low, pass_, missed))
+    return (
+        f"None of {sensitivity['n']} images of {name} was missed, which a sensitivity of {low:.3f} would also explain "
+        f"(95 % interval); then more than {percent(missed)} of the negative calls are {name} above a prevalence of "
+        f"{limit}: where no more may be missed (evaluation.missed), a negative call rules {name} out only below it."
     )
 
 

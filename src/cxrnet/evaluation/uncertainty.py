@@ -1,12 +1,15 @@
 """Which interval a figure gets, and why one gets none.
 
-The percentiles of the bootstrap; of an ECE as :func:`cxrnet.evaluation.intervals.of_gaps` has it. Resamples say
-nothing when the images of a class are all of one patient, when all resamples give the same value, as of 26 right of 26,
-and when many give none. A figure then gets the interval that has a closed form:
+That of the bootstrap's standard error on log odds, on logarithms for the log loss, which has no largest value; of an
+ECE as :func:`cxrnet.evaluation.intervals.of_gaps` has it. Resamples say nothing when the images of a class are all of
+one patient, when all resamples give the same value, as of 26 right of 26, and when many give none. A figure then gets
+the interval that has a closed form:
 
 * accuracy, sensitivity, specificity, precision, NPV: Wilson's;
 * F1: Wilson's of tp / (tp + fp + fn), of which it is a function;
 * ROC-AUC: Newcombe's;
+* a PR-AUC of 1: Wilson's, as if it were a proportion of the positives (Boyd, Eng & Page 2013,
+  doi:10.1007/978-3-642-40994-3_29);
 * a mean over classes: what follows from the intervals of the classes;
 * everything else: none, but a reason.
 
@@ -24,13 +27,15 @@ import numpy.typing as npt
 
 from cxrnet.evaluation.bootstrap import Units
 from cxrnet.evaluation.delong import delong
-from cxrnet.evaluation.intervals import Interval, newcombe, of_gaps, of_mean, percentile, wilson
+from cxrnet.evaluation.intervals import Interval, newcombe, of_gaps, of_mean, on_log_odds, wilson
 from cxrnet.evaluation.weighted import MEANS, Figures, Key, Rows, rows_behind
 
 FloatArray = npt.NDArray[np.float64]
 
 PROPORTIONS = ("accuracy", "sensitivity", "specificity", "precision", "npv")
 ECES = ("ece", "ece_equal_mass")
+# Largest value of a figure, where it isn't 1.
+TOPS = {("", "brier"): 2.0, ("", "log_loss"): np.inf}
 # Of the resamples. With fewer the interval would be of other tables than ours: of those in which the class is called.
 LEAST_DEFINED = 0.9
 # Resamples that differ by less differ by rounding.
@@ -43,7 +48,8 @@ class Uncertainty(TypedDict, total=False):
     interval: list[float]
     """Low and high end."""
     method: str
-    """``bootstrap``, ``bootstrap of gaps``, ``wilson``, ``newcombe``, or ``combined`` from those of the classes."""
+    """``bootstrap on log odds``, ``bootstrap on logarithms``, ``bootstrap of gaps``, ``wilson``, ``newcombe``, or
+    ``combined`` from those of the classes."""
     resamples: int
     """How many the interval is from, where the figure can't be computed in all of them."""
     interval_reason: str
@@ -96,7 +102,9 @@ def _of_figure(sample: Sample, label: str, figure: str) -> Uncertainty:
     if figure in ECES:
         moved = sample.drawn[label, f"{figure}_moved"]
         return _stated(of_gaps(value, drawn, moved, sample.level), "bootstrap of gaps")
-    known = _stated(percentile(defined, _least(sample, label, figure), sample.level), "bootstrap")
+    top = TOPS.get((label, figure), 1.0)
+    interval = on_log_odds(value, defined, _least(sample, label, figure), top, sample.level)
+    known = _stated(interval, "bootstrap on logarithms" if np.isinf(top) else "bootstrap on log odds")
     return known if len(defined) == len(drawn) else known | {"resamples": len(defined)}
 
 
@@ -108,7 +116,7 @@ def _of_mean(sample: Sample, figure: str, known: Mapping[Key, Uncertainty]) -> U
     if missing := [(key[0], known[key]["interval_reason"]) for key in keys if "interval" not in known[key]]:
         label, reason = missing[0]
         return {"interval_reason": f"{label} has none: {reason}"}
-    if all(part["method"] == "bootstrap" for part in parts):
+    if all(part["method"] == "bootstrap on log odds" for part in parts):
         return _of_figure(sample, "", figure)
     values = np.array([sample.values[key][0] for key in keys])
     support = np.bincount(sample.rows.codes, minlength=len(sample.rows.classes))[over]
@@ -132,8 +140,14 @@ def _silence(sample: Sample, label: str, figure: str, defined: FloatArray) -> st
     return None
 
 
-def _least(sample: Sample, label: str, figure: str) -> int:
-    """The fewest units that a figure rests on: one that weighs a class against the rest rests on either."""
+def _least(sample: Sample, label: str, figure: str) -> float:
+    """The fewest units that a figure rests on: one that weighs a class against the rest rests on either.
+
+    Of a mean over classes it is the harmonic mean of theirs: variances go with 1 / units, and a mean adds them.
+    """
+    if figure in MEANS:
+        of_classes = [_least(sample, sample.rows.classes[place], MEANS[figure]) for place in sample.rows.over]
+        return len(of_classes) / sum(1 / units for units in of_classes)
     behind = sample.behind(label, figure)
     return min(behind, *sample.sides(label)) if figure in ("precision", "npv", "f1", "roc_auc", "pr_auc") else behind
 
@@ -146,6 +160,9 @@ def _closed_form(sample: Sample, label: str, figure: str, value: float) -> Uncer
     if figure == "f1":
         low, high = wilson(value / (2 - value) * cases, cases, sample.level)
         return _stated((2 * low / (1 + low), 2 * high / (1 + high)), "wilson")
+    if figure == "pr_auc" and value == 1 and _least(sample, label, figure) >= 2:
+        positives = sample.sides(label)[0]
+        return _stated(wilson(positives, positives, sample.level), "wilson")
     # Of one score for all images the AUC is 0.5 by definition.
     if figure == "roc_auc" and (value in (0, 1) or _least(sample, label, figure) < 2):
         return _stated(newcombe(value, *sample.sides(label), sample.level), "newcombe")

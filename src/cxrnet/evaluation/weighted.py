@@ -65,17 +65,18 @@ def make_rows(
     called: IntArray,
     probabilities: FloatArray,
     over: Sequence[str] | None = None,
+    bins: int = ECE_BINS,
 ) -> Rows:
     """Prepare a table: names of the classes, label and predicted class ``(N,)``, probabilities ``(N, K)``.
 
-    Means over classes are over those named in ``over``; ``None`` for all.
+    Means over classes are over those named in ``over``; ``None`` for all. An ECE has ``bins`` bins.
     """
     k, n = len(classes), len(codes)
     cells = _one_hot(codes * k + called, k * k)
     of_label = probabilities[np.arange(n), codes]
     cosine = of_label / np.linalg.norm(probabilities, axis=1)
     squares = (probabilities - _one_hot(codes, k)) ** 2
-    width, mass = (_confidence_errors(probabilities, codes, kind) for kind in ("equal_width", "equal_mass"))
+    width, mass = (_confidence_errors(probabilities, codes, bins, kind) for kind in ("equal_width", "equal_mass"))
     kinds = [cells, _log_loss(of_label / probabilities.sum(axis=1))[:, None], cosine[:, None], squares, width, mass]
     return Rows(
         classes=classes,
@@ -166,12 +167,12 @@ def _log_loss(p: FloatArray) -> FloatArray:
     return np.asarray(-np.log(np.clip(p, smallest, 1 - smallest)))
 
 
-def _confidence_errors(probabilities: FloatArray, codes: IntArray, kind: Kind) -> FloatArray:
+def _confidence_errors(probabilities: FloatArray, codes: IntArray, bins: int, kind: Kind) -> FloatArray:
     """Correct minus confidence of each row in the column of its bin, ``(N, bins)``; the bins are those of all rows."""
     confidence, correct = top_label(probabilities, codes)
-    highs = reliability_table(confidence, correct, ECE_BINS, kind)["high"].to_numpy()
-    bins = np.searchsorted(highs[:-1], confidence)
-    return _one_hot(bins, len(highs)) * (correct - confidence)[:, None]
+    highs = reliability_table(confidence, correct, bins, kind)["high"].to_numpy()
+    places = np.searchsorted(highs[:-1], confidence)
+    return _one_hot(places, len(highs)) * (correct - confidence)[:, None]
 
 
 def _one_hot(places: IntArray, width: int) -> FloatArray:

@@ -19,6 +19,8 @@ CALIBRATION = {
     "brier": "Brier score",
     "log_loss": "Log loss",
 }
+# What a table of the result holds where no other one tells of the calibration.
+RESULT = HEADLINE | {name: title for name, title in CALIBRATION.items() if name not in HEADLINE}
 PER_CLASS = {
     "sensitivity": "Sensitivity",
     "specificity": "Specificity",
@@ -28,6 +30,7 @@ PER_CLASS = {
     "roc_auc": "ROC-AUC",
     "pr_auc": "PR-AUC",
 }
+BASELINES = {"thumbnail": "8 × 8 thumbnails", "majority": "Majority class"}
 SPLIT_NAMES = {"train": "Training", "val": "Validation", "test": "Test"}
 # Narrower intervals are written with three digits, wider ones with two: the third says nothing.
 NARROW = 0.02
@@ -59,6 +62,11 @@ def class_figures(metrics: Evaluation) -> list[tuple[str, Metric]]:
     return [(f"{PER_CLASS[key]} of {name}", figures[key]) for name, figures in per_class for key in PER_CLASS]
 
 
+def has_intervals(metrics: Evaluation) -> bool:
+    """Whether the figures of a split have intervals at all: the accuracy has one wherever there are any."""
+    return "interval" in metrics["accuracy"]
+
+
 def interval_method(metrics: Evaluation, level: float, unit: str) -> str:
     """Say how the intervals of a split are made.
 
@@ -67,23 +75,35 @@ def interval_method(metrics: Evaluation, level: float, unit: str) -> str:
         level: of the intervals.
         unit: what is drawn (:class:`cxrnet.evaluation.bootstrap.Units`).
     """
-    if "interval" not in metrics["accuracy"]:  # which has one wherever there are any
+    if not has_intervals(metrics):
         return "No intervals: none were asked for (evaluation.resamples)"
     units = "groups of copies, as patients aren't known" if unit == "group of copies" else f"{unit}s"
     return (
         f"{100 * level:g} % intervals: bootstrap of {units}, within strata of labels; where resamples say nothing, "
-        "Wilson's of a proportion or F1, Newcombe's of a ROC-AUC, and of a mean what follows from those of the "
-        "classes; of an ECE, a bootstrap of its gaps; of PPV and NPV at a prevalence, what follows from sensitivity "
-        "and specificity"
+        "Wilson's of a proportion, F1 or PR-AUC, Newcombe's of a ROC-AUC, and of a mean what follows from those of the "
+        "classes; elsewhere from its standard error on log odds, of a log loss on logarithms; of an ECE, a bootstrap "
+        "of its gaps; of PPV and NPV at a prevalence, what follows from sensitivity and specificity"
     )
+
+
+def value_gaps(metrics: Iterable[tuple[str, Metric]]) -> list[str]:
+    """Say which of the figures, title and value each, can't be computed, and why; each reason once."""
+    return _by_reason((title, metric["reason"]) for title, metric in metrics if "reason" in metric)
 
 
 def interval_gaps(metrics: Iterable[tuple[str, Metric]]) -> list[str]:
     """Say which of the figures, title and value each, have no interval, and why; each reason once."""
+    return _by_reason(
+        (title, metric["interval_reason"])
+        for title, metric in metrics
+        if metric["value"] is not None and "interval_reason" in metric
+    )
+
+
+def _by_reason(reasons: Iterable[tuple[str, str]]) -> list[str]:
     titles: dict[str, dict[str, None]] = {}
-    for title, metric in metrics:
-        if metric["value"] is not None and "interval_reason" in metric:
-            titles.setdefault(metric["interval_reason"], {})[title] = None
+    for title, reason in reasons:
+        titles.setdefault(reason, {})[title] = None
     return [f"{', '.join(names)}: {reason}" for reason, names in titles.items()]
 
 

@@ -34,6 +34,7 @@ class Bundle:
         manifest_digest: of the data that it was trained on.
         versions: of the packages that trained it.
         training: the resolved configuration of the run.
+        refer_below: calls of a lower probability are left to a reader; ``None`` where every call stands.
     """
 
     network: Network
@@ -43,6 +44,7 @@ class Bundle:
     manifest_digest: str
     versions: dict[str, str]
     training: dict[str, Any]
+    refer_below: float | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -99,8 +101,9 @@ def _from_description(values: dict[str, Any], tensors: dict[str, Tensor]) -> Bun
     network.load_state_dict(tensors)
     if values["output"] != network.config.output:
         raise ValueError(f"its output is {values['output']}, its network's {network.config.output}")
-    others = {name: values[name] for name in Bundle.__dataclass_fields__ if name != "network"}
-    return Bundle(network=network.eval().requires_grad_(False), **others)
+    others = {name: values[name] for name in Bundle.__dataclass_fields__ if name not in ("network", "refer_below")}
+    # bundle.json has it where a policy set it.
+    return Bundle(network=network.eval().requires_grad_(False), **others, refer_below=values.get("refer_below"))
 
 
 def _description(bundle: Bundle) -> dict[str, Any]:
@@ -114,6 +117,7 @@ def _description(bundle: Bundle) -> dict[str, Any]:
         "manifest_digest": bundle.manifest_digest,
         "versions": bundle.versions,
         "training": bundle.training,
+        **({} if bundle.refer_below is None else {"refer_below": bundle.refer_below}),
     }
 
 

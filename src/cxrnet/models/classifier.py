@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torchmetrics import MetricCollection
+from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import (
     MulticlassAccuracy,
     MulticlassAUROC,
@@ -17,6 +17,7 @@ from torchmetrics.classification import (
     MulticlassSpecificity,
 )
 
+from cxrnet.models.freezing import frozen_names
 from cxrnet.models.network import Network
 
 Batch = dict[str, Tensor]
@@ -27,8 +28,8 @@ LRScheduleFactory = Callable[[Optimizer], dict[str, Any]]
 class Classifier(pl.LightningModule):
     """Trains what is trainable in a network.
 
-    A batch holds ``label`` (B,) int64 and either ``image`` (B, 1, H, W) uint8 or ``features`` (B, F) float32, the
-    output of the frozen part computed beforehand.
+    A batch holds ``label`` (B,) int64 and either ``image`` (B, 1, H, W) uint8 or ``features``, the output of the frozen
+    front of the network, computed beforehand.
 
     Logged every epoch is what :func:`metric_names` lists. Both losses include ``Network.penalty``, as
     Keras's do, so that the two curves show the same quantity. ``auc`` is the macro one-vs-rest area,
@@ -39,6 +40,8 @@ class Classifier(pl.LightningModule):
         loss: takes logits (B, K) and labels (B,).
         optimizer: makes an optimizer of parameters; only trainable ones are handed to it.
         lr_schedule: makes Lightning's ``lr_scheduler`` dictionary of an optimizer; ``None`` keeps the rate.
+        rest: makes logits (B, K) of ``features`` with the network's own modules, see :mod:`cxrnet.models.cutting`;
+            ``None`` takes the head, whose features are (B, F).
     """
 
     def __init__(
@@ -47,16 +50,19 @@ class Classifier(pl.LightningModule):
         loss: nn.Module,
         optimizer: OptimizerFactory,
         lr_schedule: LRScheduleFactory | None = None,
+        rest: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         super().__init__()
         self.network = network
         self.loss = loss
         self.optimizer = optimizer
         self.lr_schedule = lr_schedule
+        self.rest = rest
         n_classes = len(network.config.classes)
         overall = MetricCollection(
             {"accuracy": MulticlassAccuracy(n_classes, average="micro"), "auc": MulticlassAUROC(n_classes)}
         )
+        self.train_loss = MeanMetric(nan_strategy="disable")  # which keeps them
         self.train_metrics = overall.clone(prefix="train_")
         self.val_metrics = overall.clone(prefix="val_")
         self.val_metrics.add_metrics(
@@ -65,21 +71,22 @@ class Classifier(pl.LightningModule):
         self.val_sensitivity = MulticlassRecall(n_classes, average="none")
         self.val_specificity = MulticlassSpecificity(n_classes, average="none")
         self._val_outputs: list[tuple[Tensor, Tensor]] = []
+        self.strict_loading = False  # a checkpoint of a phase holds what the phase trains
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits (B, K) of a batch of images or of features."""
         if "features" in batch:
-            return self.network.head(batch["features"])  # type: ignore[no-any-return]
+            rest = self.network.head if self.rest is None else self.rest
+            return rest(batch["features"])
         return self.network(batch["image"])  # type: ignore[no-any-return]
 
     def training_step(self, batch: Batch) -> Tensor:
         """Loss of a batch."""
         logits = self(batch)
         loss: Tensor = self.loss(logits, batch["label"]) + self.network.penalty()
+        # Logged once an epoch: logging in every step took a third of a step on features.
+        self.train_loss.update(loss.detach(), len(logits))
         self.train_metrics.update(_probabilities(logits), batch["label"])
-        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(logits), sync_dist=True)
-        # Lightning computes these at the end of the epoch, before the callbacks' hooks; our own hook runs after them.
-        self.log_dict(self.train_metrics, on_step=False, on_epoch=True, batch_size=len(logits))
         return loss
 
     def validation_step(self, batch: Batch) -> None:
@@ -90,6 +97,14 @@ class Classifier(pl.LightningModule):
         self.val_sensitivity.update(probabilities, labels)
         self.val_specificity.update(probabilities, labels)
         self._val_outputs.append((logits.float(), labels))  # of mixed precision only the steps know
+
+    def on_validation_epoch_start(self) -> None:
+        """Log the loss and the metrics of the training epoch, which ends with a validation."""
+        # A hook at the end of the training epoch would come after those of callbacks.
+        if self.train_loss.update_called:
+            self.log_dict({"train_loss": self.train_loss.compute(), **self.train_metrics.compute()})
+            self.train_loss.reset()
+            self.train_metrics.reset()
 
     def on_validation_epoch_end(self) -> None:
         """Log the loss and the validation metrics of the epoch."""
@@ -106,6 +121,12 @@ class Classifier(pl.LightningModule):
             self.log_dict({f"val_{name}_{c}": v for c, v in zip(classes, metric.compute(), strict=True)})
             metric.reset()
         self.val_metrics.reset()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Leave out what is frozen: with a large backbone, writing it every epoch took longer than training a head."""
+        frozen = {f"network.{name}" for name in frozen_names(self.network)}
+        state = checkpoint["state_dict"]
+        checkpoint["state_dict"] = {name: value for name, value in state.items() if name not in frozen}
 
     def configure_optimizers(self) -> Any:  # noqa: ANN401 (Lightning's own type is a union of ten)
         """An optimizer of the trainable parameters, with its learning-rate schedule if there is one."""

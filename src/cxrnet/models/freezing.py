@@ -41,6 +41,17 @@ def set_trainable(network: Network, trainable: Trainable) -> None:
     network.train(network.training)  # so that what is frozen now is in evaluation mode at once
 
 
+def frozen_names(network: Network) -> set[str]:
+    """Names in the network's state of what training leaves as it is: parameters and batch norms' statistics."""
+    names: set[str] = set()
+    for place, module in network.backbone.named_modules(prefix="backbone"):
+        parameters = dict(module.named_parameters(recurse=False))
+        frozen = {name for name, parameter in parameters.items() if not parameter.requires_grad}
+        statistics = dict(module.named_buffers(recurse=False)) if frozen == parameters.keys() != set() else {}
+        names |= {f"{place}.{name}" for name in (*frozen, *statistics)}
+    return names
+
+
 def describe(trainable: Trainable) -> str:
     """The specification in a few words, for the console and the report."""
     if isinstance(trainable, str):

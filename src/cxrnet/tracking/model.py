@@ -1,7 +1,8 @@
 """A bundle as an MLflow model: no pickle, the loader is this module.
 
 ``mlflow.pyfunc.load_model("runs:/<run id>/bundle")`` gives a model whose ``predict`` takes a table with the column
-``image`` (the bytes of an image file) and returns ``predicted`` and ``prob_<class>...``.
+``image`` (the bytes of an image file) and returns ``predicted`` and ``prob_<class>...``, and ``referred`` where the
+bundle leaves calls to a reader.
 """
 
 from collections.abc import Sequence
@@ -41,10 +42,10 @@ class BundleModel:
             params: of MLflow's interface; there are none.
 
         Returns:
-            N rows with the same index: ``predicted`` (as the bundle's operating points say) and
-            ``prob_<class>...`` in the order of the classes.
+            N rows with the same index: ``predicted`` (as the bundle's operating points say), ``referred`` (left to a
+            reader) where the bundle has a cut-off for that, and ``prob_<class>...`` in the order of the classes.
         """
-        from cxrnet.evaluation.operating_points import decide
+        from cxrnet.evaluation.operating_points import decide, refer
         from cxrnet.inference import predict_bytes
 
         classes = self._bundle.classes
@@ -53,6 +54,8 @@ class BundleModel:
         answer = pd.DataFrame(probabilities, columns=[f"prob_{name}" for name in classes], index=table.index)
         called = decide(probabilities, classes, self._bundle.operating_points)
         answer.insert(0, "predicted", [classes[index] for index in called])
+        if self._bundle.refer_below is not None:
+            answer.insert(1, "referred", refer(probabilities, called, self._bundle.refer_below))
         return answer
 
 
@@ -61,24 +64,24 @@ def _load_pyfunc(data_path: str) -> BundleModel:
     return BundleModel(Path(data_path))
 
 
-def signature(classes: Sequence[str]) -> "ModelSignature":
+def signature(classes: Sequence[str], refers: bool) -> "ModelSignature":
     """Names and types of the columns that go in and come out."""
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema
 
+    calls = [ColSpec("string", "predicted"), *([ColSpec("boolean", "referred")] if refers else [])]
     probabilities = [ColSpec("double", f"prob_{name}") for name in classes]
-    return ModelSignature(
-        inputs=Schema([ColSpec("binary", "image")]), outputs=Schema([ColSpec("string", "predicted"), *probabilities])
-    )
+    return ModelSignature(inputs=Schema([ColSpec("binary", "image")]), outputs=Schema([*calls, *probabilities]))
 
 
-def log_bundle(run: TrackedRun, folder: Path, classes: Sequence[str]) -> None:
+def log_bundle(run: TrackedRun, folder: Path, classes: Sequence[str], refers: bool = False) -> None:
     """Log a bundle as the model ``bundle`` of a run; the tag ``cxrnet.model_uri`` has its address in MLflow.
 
     Args:
         run: the run that made it.
         folder: the bundle; must stay in place until the run ends.
         classes: in the order of the bundle.
+        refers: whether it leaves calls to a reader.
     """
 
     def call(client: "MlflowClient", run_id: str) -> None:
@@ -97,7 +100,7 @@ def log_bundle(run: TrackedRun, folder: Path, classes: Sequence[str]) -> None:
                     run_id=run_id,
                     model_id=logged.model_id,
                     model_uuid=logged.model_id,
-                    signature=signature(classes),  # as an argument below, it brings a warning about an example
+                    signature=signature(classes, refers),  # as an argument below, it brings a warning about an example
                 ),
                 loader_module=__name__,
                 data_path=str(folder),

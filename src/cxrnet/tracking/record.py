@@ -52,7 +52,7 @@ def alone_in(folder: Path) -> Iterator[None]:
     """See to it that no other process runs in the folder.
 
     The operating system gives the lock back when a process dies, however it does. Where the file system has no locks,
-    nothing is seen to.
+    a warning says that the user has to see to it.
 
     Raises:
         CxrnetError: another process does.
@@ -66,7 +66,12 @@ def alone_in(folder: Path) -> Iterator[None]:
         who = f"process {start.get('process')} on {start.get('host')}" if start else "another process"
         raise CxrnetError(f"'{folder}': {who} is at work on this run; wait for its end, or end it") from error
     except (OSError, NotImplementedError) as error:
-        log.info("'%s' can't be locked (%s)", folder, error)
+        log.warning(
+            "'%s' can't be locked (%s): two commands at once would spoil the run, and nothing keeps them apart; don't "
+            "resume it while it still runs",
+            folder,
+            error,
+        )
     try:
         yield
     finally:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cxrnet.errors import CxrnetError
+from cxrnet.processes import is_main_process
 from cxrnet.provenance import git_revision, package_versions
 from cxrnet.tracking.record import alone_in, now, read_record, start_of, write_record
 from cxrnet.tracking.signals import signals_raise, was_killed
@@ -54,9 +55,7 @@ def track(
         CxrnetError: the store cannot be used, or another process is at work in the folder; nothing has been started
             then.
     """
-    from lightning.fabric.utilities.rank_zero import rank_zero_only
-
-    if getattr(rank_zero_only, "rank", 0) != 0:  # the first process speaks for all of a distributed training
+    if not is_main_process():  # the first process speaks for all of a distributed training
         yield TrackedRun(folder)
         return
     with signals_raise(), alone_in(folder):

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from filelock import FileLock, Timeout
 
 from cxrnet.errors import CxrnetError
+from cxrnet.memory import quick_imports
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -64,6 +65,7 @@ def tracking_uri(configured: str | None, outputs: Path) -> str:
     return SQLITE + Path(file).resolve().as_posix()
 
 
+@quick_imports()
 def open_experiment(uri: str, name: str, outputs: Path) -> str:
     """Find or create an experiment, and the store itself; safe when many jobs start at the same moment.
 
@@ -166,12 +168,27 @@ def _make_database(file: Path) -> None:
 
 def _make_tables(file: Path) -> None:
     from mlflow import MlflowClient
+    from sqlalchemy import event
+    from sqlalchemy.engine import Engine
 
     partial = Path(f"{file}.partial")
     partial.unlink(missing_ok=True)
-    client = MlflowClient(SQLITE + partial.as_posix())
-    client._tracking_client.store.engine.dispose()  # Windows moves no open file
+    # MLflow makes the tables by all its migrations since the first one, and SQLite waits for the disk after each of
+    # their hundreds of statements. Nobody else knows the file yet: once at the end is enough.
+    event.listen(Engine, "connect", _do_not_wait)
+    try:
+        client = MlflowClient(SQLITE + partial.as_posix())
+        client._tracking_client.store.engine.dispose()  # Windows moves no open file
+    finally:
+        event.remove(Engine, "connect", _do_not_wait)
+    with partial.open("rb+") as written:
+        os.fsync(written.fileno())
     partial.replace(file)
+
+
+def _do_not_wait(connection: sqlite3.Connection, _record: object) -> None:
+    """Let SQLite leave it to the operating system when what it writes reaches the disk."""
+    connection.execute("PRAGMA synchronous = OFF")
 
 
 def _find_or_create(client: "MlflowClient", name: str, artifacts: str | None) -> str:

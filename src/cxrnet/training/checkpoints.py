@@ -2,6 +2,7 @@
 
 ``checkpoints/<phase>/last.ckpt`` holds all it takes to go on: weights, optimizer, early stopping and, in the same file
 so that they can't disagree, the history of all epochs so far. ``best.ckpt`` is the one of the best epoch of the phase.
+The weights are those that the phase trains. When it is over, ``best.ckpt`` gets the frozen ones too.
 """
 
 import dataclasses
@@ -11,7 +12,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
@@ -20,6 +21,7 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.callbacks import Callback, Checkpoint
 
 from cxrnet.errors import CxrnetError
+from cxrnet.training.files import PLAIN, checkpoint
 from cxrnet.training.history import History, Row, metrics_of
 from cxrnet.training.schedule import Phase, Schedule
 
@@ -169,11 +171,6 @@ def keep_best(folder: Path, history: History, phase: str, schedule: Schedule) ->
         partial.replace(best)
 
 
-def checkpoint(folder: Path, phase: str, name: Literal["best", "last"]) -> Path:
-    """The file of a checkpoint in a run's folder."""
-    return folder / "checkpoints" / phase / f"{name}.ckpt"
-
-
 def read_progress(path: Path) -> Progress:
     """How far a phase had come when a checkpoint was saved.
 
@@ -181,8 +178,7 @@ def read_progress(path: Path) -> Progress:
         CxrnetError: the file can't be read, or was not written by :class:`EpochKeeper`.
     """
     try:
-        # The weights are not read, only mapped.
-        callbacks = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["callbacks"]
+        callbacks = torch.load(path, **PLAIN)["callbacks"]
         return Progress(**callbacks[EpochKeeper.__qualname__])
     except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
         raise CxrnetError(f"resume: '{path}' is no checkpoint of a run; start a new run") from error

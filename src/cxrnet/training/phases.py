@@ -7,16 +7,16 @@ validation: a fine-tuning that made things worse is not what the user gets.
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import lightning.pytorch as pl
-import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, EarlyStopping
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from cxrnet.data.datamodule import XrayDataModule
@@ -30,10 +30,10 @@ from cxrnet.training.checkpoints import (
     LogMetrics,
     Progress,
     check_goes_on,
-    checkpoint,
     keep_best,
 )
-from cxrnet.training.features import FeatureDataModule
+from cxrnet.training.features import make_feed
+from cxrnet.training.files import PlainFiles, checkpoint, complete_best, load_best
 from cxrnet.training.history import History, rank
 from cxrnet.training.lr_schedules import lr_schedule
 from cxrnet.training.schedule import Phase, Schedule
@@ -50,7 +50,7 @@ class PhaseResult:
         trainable: in words.
         trained_parameters: numbers that the optimizer changed.
         lr: learning rate at the start.
-        cached: the head was trained on features.
+        cached: what is frozen was computed once.
         first_epoch: counted over all phases, from 1.
         epochs: that were trained.
         best_epoch: counted over all phases, from 1.
@@ -85,6 +85,7 @@ def run_phases(
     log_metrics: LogMetrics | None = None,
     callbacks: Callable[[Phase], list[Callback]] | None = None,
     trained: Sequence[Progress] = (),
+    compiled: bool = False,
 ) -> tuple[list[PhaseResult], History]:
     """Train a network in place; it ends with the best weights of the best phase.
 
@@ -103,6 +104,7 @@ def run_phases(
         trained: what :func:`cxrnet.training.checkpoints.trained_so_far` found in the folder of a run that is resumed.
             None of it is trained or handed on again; its last phase goes on if it was not finished, or has more
             epochs now.
+        compiled: the steps run on what ``torch.compile`` makes of the network.
 
     Raises:
         CxrnetError: a phase, the monitored metric, the optimizer or the trainer is not usable, or training diverged;
@@ -116,7 +118,7 @@ def run_phases(
     results: list[PhaseResult] = []
     for place, phase in enumerate(phases):
         set_trainable(network, phase.trainable)
-        cached = phase.trainable == "head" and schedule.views > 0
+        feed = make_feed(network, data, phase, schedule, seed)
         before = trained[place] if place < len(trained) else None
         seconds = before.seconds if before else 0.0
         if before is None or (before is trained[-1] and not before.is_over(phase)):
@@ -125,13 +127,17 @@ def run_phases(
             fit = _trainer(
                 trainer, phase, folder, [EpochSeed(seed, place), keeper, *_stopping(phase, schedule), *extra]
             )
-            classifier = _classifier(network, phase, schedule, loss, optimizer)
+            classifier = _classifier(network, phase, schedule, loss, optimizer, feed.rest)
             classifier.train()  # Lightning doesn't: it keeps the mode in which it finds a network
-            feed = FeatureDataModule(data, network, schedule.views, seed) if cached else data
+            if compiled:
+                classifier.compile()
             last = checkpoint(folder, phase.name, "last") if before else None
-            fit.fit(classifier, datamodule=feed, ckpt_path=last, weights_only=True)
+            with _compiler_told():
+                fit.fit(classifier, datamodule=feed.data, ckpt_path=last, weights_only=True)
             seconds = keeper.seconds
-        results.append(_result(network, phase, cached, history, schedule, seconds))
+        results.append(_result(network, phase, feed.cached, history, schedule, seconds))
+        load_best(network, folder, phase.name)
+        complete_best(network, folder, phase.name)
         results = _keep_best(network, results, schedule, folder)
     return results, history
 
@@ -176,7 +182,7 @@ def _check(
 
 def _trainer(make: Callable[..., pl.Trainer], phase: Phase, folder: Path, callbacks: list[Callback]) -> pl.Trainer:
     try:
-        return make(
+        made = make(
             max_epochs=phase.epochs,
             logger=False,  # the history hands the metrics on, with epochs that run on
             callbacks=callbacks,
@@ -189,10 +195,29 @@ def _trainer(make: Callable[..., pl.Trainer], phase: Phase, folder: Path, callba
     except (MisconfigurationException, ImportError, TypeError, ValueError) as error:  # no such device or argument
         reason = str(error).splitlines()[0].rstrip(".!")
         raise CxrnetError(f"trainer: {reason}; use trainer=auto, cpu, gpu or ddp as it fits this machine") from error
+    made.strategy.checkpoint_io = PlainFiles()
+    return made
+
+
+@contextmanager
+def _compiler_told() -> Iterator[None]:
+    """Say in one line what ``torch.compile`` lacks, as a C++ compiler."""
+    try:
+        yield
+    except Exception as error:
+        if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            raise
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise CxrnetError(f"compile: torch.compile failed ({reason}); give compile=false") from error
 
 
 def _classifier(
-    network: Network, phase: Phase, schedule: Schedule, loss: nn.Module, optimizer: OptimizerOfRate
+    network: Network,
+    phase: Phase,
+    schedule: Schedule,
+    loss: nn.Module,
+    optimizer: OptimizerOfRate,
+    rest: Callable[[Tensor], Tensor] | None = None,
 ) -> Classifier:
     make_schedule = None
     if phase.lr_schedule is not None:
@@ -207,7 +232,7 @@ def _classifier(
     def make_optimizer(parameters: Iterable[nn.Parameter]) -> Optimizer:
         return optimizer(parameters, lr=phase.lr)
 
-    return Classifier(network, loss, make_optimizer, make_schedule)
+    return Classifier(network, loss, make_optimizer, make_schedule, rest)
 
 
 def _stopping(phase: Phase, schedule: Schedule) -> list[Callback]:
@@ -224,11 +249,5 @@ def _keep_best(network: Network, results: list[PhaseResult], schedule: Schedule,
     kept = min(results, key=lambda result: rank(result.best_score, schedule.mode))  # the earlier one of two equals
     if math.isnan(kept.best_score):
         raise CxrnetError(f"phase '{kept.name}': {schedule.monitor} is not a number in any epoch; lower its lr")
-    _load(network, checkpoint(folder, kept.name, "best"))
+    load_best(network, folder, kept.name)
     return [dataclasses.replace(result, kept=result is kept) for result in results]
-
-
-def _load(network: Network, checkpoint: Path) -> None:
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
-    prefix = "network."
-    network.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})

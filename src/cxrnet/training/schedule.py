@@ -4,12 +4,14 @@ import dataclasses
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
 
 from cxrnet.errors import CxrnetError
-from cxrnet.models.freezing import Trainable
+
+if TYPE_CHECKING:
+    from cxrnet.models.freezing import Trainable
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class Phase:
     """
 
     name: str
-    trainable: Trainable
+    trainable: "Trainable"
     epochs: int
     lr: float
     patience: int | None = None
@@ -58,8 +60,10 @@ class Schedule:
         mode: ``min`` or ``max`` of the monitored metric.
         scratch: takes the place of the phases that train the head alone when the weights are random; ``None`` where
             no phase does.
-        views: augmented views of each training image while the backbone is frozen; 0 trains the head the long way,
-            on images.
+        views: augmented views of each training image where the output of what is frozen is computed once; 0 trains
+            the long way, on images.
+        activations_gb: a phase that trains a part of the backbone stores what comes out of the frozen part if that
+            takes no more gigabytes and there are more epochs than views; 0 never stores it.
         max_epochs: caps every phase; ``None`` for no cap.
     """
 
@@ -68,13 +72,15 @@ class Schedule:
     monitor: str
     mode: Literal["min", "max"]
     views: int
+    activations_gb: float
     max_epochs: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse what is no schedule.
 
         Raises:
-            CxrnetError: scratch is missing where it is needed, or views or max_epochs are no such numbers.
+            CxrnetError: scratch is missing where it is needed, or views, activations_gb or max_epochs are no such
+                numbers.
         """
         heads = [phase.name for phase in self.phases if phase.trainable == "head"]
         if heads and not isinstance(self.scratch, Phase):
@@ -83,6 +89,8 @@ class Schedule:
             )
         if not isinstance(self.views, int) or self.views < 0:
             raise CxrnetError(f"schedule.views: {self.views}; give a whole number of views, or 0 to train on images")
+        if not isinstance(self.activations_gb, int | float) or not self.activations_gb >= 0:
+            raise CxrnetError(f"schedule.activations_gb: {self.activations_gb}; give gigabytes, or 0 to store none")
         if self.max_epochs is not None and (not isinstance(self.max_epochs, int) or self.max_epochs < 1):
             raise CxrnetError(f"schedule.max_epochs: {self.max_epochs}; give a whole number from 1 on, or null")
 

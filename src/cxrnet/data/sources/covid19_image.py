@@ -26,14 +26,8 @@ Layout
 Licence
     The copy from which the counts are taken states none: read the Kaggle page before passing the images on.
 
-Known faults (counts are lower bounds)
-    * 9 of the 26 Covid test images are also in train, as exact or near copies; four more pairs of copies are
-      inside train. A result on the published test split is therefore flattered.
-    * At least 22 images called Covid have another finding in the collection they come from: SARS 11,
-      Streptococcus 6, ARDS 3, Pneumocystis 1, no finding 1; 21 of them in train, 1 in test.
-    * At least 89 Covid images are also in ``covid_chestxray`` and 23 in ``covid19_radiography``: one must not
-      serve for training and another for testing.
-    * It is easy: a linear classifier on grey thumbnails of 8 x 8 pixels reaches an accuracy of 0.82 to 0.88.
+Known faults
+    In ``conf/data/_covid19_image_faults.yaml``, from where reports and model cards state them.
 """
 
 import logging

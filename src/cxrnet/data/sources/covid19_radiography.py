@@ -29,12 +29,9 @@ Licence
     The copy from which the faults are counted states none, and the images come from collections with licences of
     their own: read the Kaggle page before passing them on.
 
-Known faults (counts are lower bounds)
-    * Class and collection go together: COVID images come from other collections than Normal ones, so a classifier
-      may tell the collection instead of the disease. ``source`` says which collection an image is from.
-    * 265 redundant images in 200 groups of copies (largest group 7), of COVID and Normal alone.
-    * COVID images are also in ``covid_chestxray`` and ``covid19_image``: one must not serve for training and
-      another for testing.
+Known faults
+    In ``conf/data/_covid19_radiography_faults.yaml``, from where reports and model cards state them. ``source`` says
+    which collection an image is from.
 """
 
 import logging

@@ -29,13 +29,11 @@ Licence
     Of each image in the column ``license``: Apache 2.0, CC BY, CC BY-NC-SA, CC BY-NC-ND, or none stated; the
     metadata are CC BY-NC-SA 4.0.
 
-Known faults (counts are lower bounds, state of 22 June 2020)
-    * Five files stand in two rows under two patients (285 and 339, 287 and 340). Such a file is one image here,
-      and all images of the two patients share a ``group_id``, so that no split parts them.
-    * Two more pairs of patients share images under different names (97 and 178, 78 and 201).
-    * 16 patients have more than one finding; 6 have images on both sides of the rule (9 with AP Supine).
-    * Some rows name a file that isn't there, some files have no row, one file is a decoy.
-    * The header ends with a comma, and what stands below the column without a name belongs to the notes.
+Known faults
+    In ``conf/data/_covid_chestxray_faults.yaml``, from where reports and model cards state them. A file that stands in
+    two rows under two patients is one image here, and all images of the two patients share a ``group_id``, so that no
+    split parts them. The header ends with a comma, and what stands below the column without a name belongs to the
+    notes.
 """
 
 import io

@@ -34,8 +34,8 @@ def folder(root: str | Path) -> pd.DataFrame:
             ``root``.
 
     Raises:
-        CxrnetError: no such folder, no class folders, one class only, a class folder without images, class
-            names that differ in case only, or class folders and split folders side by side.
+        CxrnetError: no such folder, no class folders, a class folder without images, class names that differ in
+            case only, or class folders and split folders side by side.
     """
     if not Path(root).is_dir():
         raise CxrnetError(f"data.root: '{root}' is not a folder; give the one that holds the class folders")
@@ -86,8 +86,6 @@ def _image_files(label: Path) -> list[Path]:
 
 
 def _check_classes(labels: set[str], top: Path) -> None:
-    if len(labels) == 1:
-        raise CxrnetError(f"data.root: '{top}' holds one class only ('{min(labels)}'); put two or more there")
     spellings: dict[str, str] = {}
     for label in sorted(labels):
         other = spellings.setdefault(label.casefold().strip(), label)

@@ -1,0 +1,189 @@
+"""cxrnet itself, by the parts that ``python -m cxrnet.train`` and ``predict`` are made of."""
+
+import os
+import shutil
+import sys
+import time
+from contextlib import redirect_stdout
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import lightning.pytorch as pl
+import pandas as pd
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from lightning.pytorch.callbacks import Callback
+
+from cxrnet.app import config_folder
+from cxrnet.benchmarking.contenders.instruments import Stopwatch
+from cxrnet.benchmarking.contenders.memory import peak_memory
+from cxrnet.benchmarking.overrides import override
+from cxrnet.configuration import Config, plain_config
+from cxrnet.data.datamodule import XrayDataModule
+from cxrnet.memory import keep_freed_memory
+from cxrnet.models.backbones import backbone_spec
+from cxrnet.models.network import Network, NetworkConfig
+from cxrnet.models.weights import load_weights
+from cxrnet.training.phases import run_phases
+from cxrnet.training.schedule import enabled_phases
+
+
+def train(overrides: list[str], fresh: bool) -> dict[str, Any]:
+    """From image files to a trained network.
+
+    Args:
+        overrides: of ``conf/train.yaml``, as a user types them.
+        fresh: the cache is emptied before; otherwise the job before this one has filled it.
+    """
+    keep_freed_memory()
+    config = _composed(overrides)
+    if fresh and config["cache"] is not None:
+        shutil.rmtree(config["cache"], ignore_errors=True)
+    begin = time.perf_counter()
+    data = _data(config)
+    ready = time.perf_counter()
+    with TemporaryDirectory() as folder:
+        clock, numbers = _fit(config, data, Path(folder))
+    end = time.perf_counter()
+    return {
+        "seconds": end - begin,
+        "setup_seconds": ready - begin,
+        "first_batch_seconds": clock.first_batch - begin,
+        "images_per_second": clock.watch.rate,
+        "waiting_share": clock.waiting_share,
+        "memory_mb": peak_memory(),
+        **numbers,
+    }
+
+
+def setup(overrides: list[str], fresh: bool) -> dict[str, Any]:
+    """What comes before the first epoch: files are decoded into the store, and split; arguments as in :func:`train`."""
+    config = _composed(overrides)
+    if fresh and config["cache"] is not None:
+        shutil.rmtree(config["cache"], ignore_errors=True)
+    begin = time.perf_counter()
+    data = _data(config)
+    seconds = time.perf_counter() - begin
+    images = len(data.manifest)
+    return {"seconds": seconds, "images_per_second": images / seconds, "images": images, "memory_mb": peak_memory()}
+
+
+def _composed(overrides: list[str]) -> Config:
+    with initialize_config_dir(version_base="1.3", config_dir=str(config_folder())):
+        return plain_config(compose("train", overrides))
+
+
+def _data(config: Config) -> XrayDataModule:
+    data: XrayDataModule = instantiate({name: value for name, value in config["data"].items() if name != "root"})
+    data.setup()
+    return data
+
+
+def _fit(config: Config, data: XrayDataModule, folder: Path) -> tuple["_Clock", dict[str, Any]]:
+    pl.seed_everything(config["seed"], workers=True, verbose=False)
+    model = config["model"]
+    architecture = {name: value for name, value in model.items() if name != "weights"}
+    network = Network(NetworkConfig.from_dict({**architecture, "classes": data.classes, "size": data.size}))
+    weights = load_weights(network.backbone, model["backbone"], str(model["weights"]), data.size)
+    schedule = instantiate(config["schedule"], _convert_="object")
+    clock = _Clock()
+    _, history = run_phases(
+        network,
+        data,
+        enabled_phases(schedule, pretrained=True),  # random weights are as fast
+        schedule,
+        loss=instantiate(config["loss"])(classes=data.classes, counts=data.counts("train")),
+        optimizer=instantiate(config["optimizer"]),
+        trainer=instantiate(config["trainer"]),
+        folder=folder,
+        seed=config["seed"],
+        callbacks=lambda _phase: [clock],
+        compiled=config["compile"],
+    )
+    last = history.rows[-1]
+    return clock, {
+        "val_accuracy": last["val_accuracy"],
+        "val_loss": last["val_loss"],
+        "weights": weights.origin,
+        "images": len(data.rows("train")),
+    }
+
+
+class _Clock(Callback):
+    """Times the epochs of a phase, and what lies between one step's end and the next one's beginning: the data."""
+
+    def __init__(self) -> None:
+        self.watch = Stopwatch(torch.device("cpu"))
+        self.first_batch = 0.0
+        self._waited: list[float] = []
+        self._free = 0.0
+        self._seen = 0
+
+    @property
+    def waiting_share(self) -> float:
+        """The share of the epochs after the first, or of the only one, that was spent waiting for batches.
+
+        An accelerator may be busy meanwhile, so there it is more than what is lost.
+        """
+        first = 1 if len(self._waited) > 1 else 0
+        return sum(self._waited[first:]) / sum(self.watch.seconds[first:])
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.watch.device = pl_module.device
+        self.watch.start()
+        self._waited.append(0.0)
+        self._free, self._seen = time.perf_counter(), 0
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: dict[str, torch.Tensor], batch_idx: int
+    ) -> None:
+        now = time.perf_counter()
+        self.first_batch = self.first_batch or now
+        self._waited[-1] += now - self._free
+        self._seen += len(batch["label"])
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        if trainer.is_last_batch:
+            self.watch.stop(self._seen)
+        self._free = time.perf_counter()
+
+
+def find_weights(backbone: str, weights: str, size: list[int]) -> dict[str, Any]:
+    """Where the weights of a backbone come from."""
+    shape = (size[0], size[1])
+    found = load_weights(backbone_spec(backbone).build(shape), backbone, weights, shape)
+    return {"origin": found.origin, "detail": found.detail}
+
+
+def write_bundle(folder: str, backbone: str, weights: str, size: list[int]) -> dict[str, Any]:
+    """Write a bundle of a network that nobody trained."""
+    from cxrnet.benchmarking.contenders.start import starting_network
+    from cxrnet.models.bundle import Bundle, save_bundle
+    from cxrnet.provenance import package_versions
+
+    network = starting_network(backbone, weights, "all", size, classes=4)
+    save_bundle(Bundle(network, "stretch", 1.0, {}, "none", package_versions(), {}), folder)
+    return {}
+
+
+def predict(bundle: str, images: str, output: str, batch_size: int, device: str) -> dict[str, Any]:
+    """``python -m cxrnet.predict`` on a folder, from its configuration to the last line of its file."""
+    import cxrnet.inference  # noqa: F401 (what a start costs is measured elsewhere)
+    from cxrnet.predict import main
+
+    Path(output).unlink(missing_ok=True)
+    words = {"bundle": bundle, "input": images, "output": output, "batch_size": batch_size, "device": device}
+    sys.argv[1:] = [override(name, value) for name, value in words.items()]
+    begin = time.perf_counter()
+    with Path(os.devnull).open("w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
+        main()
+    seconds = time.perf_counter() - begin
+    predicted = len(pd.read_csv(output))
+    return {
+        "seconds": seconds,
+        "images_per_second": predicted / seconds,
+        "images": predicted,
+        "memory_mb": peak_memory(),
+    }

@@ -1,0 +1,1 @@
+"""What is compared with what, and the targets: one module for each group of ``only``."""

@@ -1,0 +1,54 @@
+"""Prediction of a folder of images, from files to a file, against the forward passes that the machine can do."""
+
+from cxrnet.benchmarking.jobs import Job
+from cxrnet.benchmarking.materials import many_images
+from cxrnet.benchmarking.measuring import Table
+from cxrnet.benchmarking.plan import Group, Plan
+from cxrnet.benchmarking.ratios import Ratio, quotient
+
+OF_CEILING = 0.9
+MEMORY = 1.1  # times that of a tenth of the images
+OWN, TENTH, PLAIN = "cxrnet", "cxrnet, a tenth of the images", "plain loop"
+CEILING = "ceiling, channels last"
+
+
+def predict(plan: Plan) -> Group:
+    """One bundle, a folder and a tenth of it; in fp32, as evaluation is."""
+    settings, shared = plan.config["predict"], plan.shared(plan.backbone)
+    bundle, size = plan.scratch / "bundle", list(plan.size)
+    counts = {OWN: settings["images"], TENTH: max(8, settings["images"] // 10)}
+    roots = {
+        name: many_images(plan.drawn, count, plan.config["file_size"], plan.seed) / "train"
+        for name, count in counts.items()
+    }
+    forward = {**shared, "steps": settings["steps"], "bf16": False}
+    jobs = [
+        Job("ceiling", "ceiling:predict", {**forward, "channels_last": False}),
+        Job(CEILING, "ceiling:predict", {**forward, "channels_last": True}),
+        Job(PLAIN, "plain:predict", {**shared, "root": str(roots[OWN])}),
+        *(
+            Job(
+                name,
+                "own:predict",
+                {
+                    "bundle": str(bundle), "images": str(root), "output": str(plan.scratch / "predictions.csv"),
+                    "batch_size": plan.batch_size, "device": plan.device,
+                },
+            )
+            for name, root in roots.items()
+        ),
+    ]  # fmt: skip
+    write = {"folder": str(bundle), "backbone": plan.backbone, "weights": "none", "size": size}
+    before = [Job("bundle", "own:write_bundle", write)]
+    return Group("Prediction", ("images_per_second", "memory_mb"), jobs, _ratios, before)
+
+
+def _ratios(table: Table) -> list[Ratio]:
+    def times(rival: str, number: str = "images_per_second") -> float | None:
+        return quotient(table.get(OWN, number), table.get(rival, number))
+
+    return [
+        Ratio(f"rate: {OWN} / {CEILING}", times(CEILING), OF_CEILING),
+        Ratio(f"rate: {OWN} / {PLAIN}", times(PLAIN)),
+        Ratio(f"memory: {OWN} / {TENTH}", times(TENTH, "memory_mb"), MEMORY, "at most"),
+    ]

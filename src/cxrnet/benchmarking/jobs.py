@@ -1,0 +1,78 @@
+"""One job of a contender, in a process of its own: fresh memory, fresh pools of threads, nothing warm but the disk."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+Numbers = dict[str, Any]
+"""What a job measured: numbers by name, and facts in words."""
+
+CONTENDERS = "cxrnet.benchmarking.contenders"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A function that is called in a process of its own.
+
+    Attributes:
+        name: unique in its group; shown.
+        function: ``module:function`` below :data:`CONTENDERS`; returns :data:`Numbers`.
+        settings: its arguments, as JSON can hold them.
+        needs: packages without which the contender isn't installed.
+        interpreter: a Python with the contender's packages in place of this one; the module runs there as a script.
+    """
+
+    name: str
+    function: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    needs: tuple[str, ...] = ()
+    interpreter: str | None = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came of a job: one of the three.
+
+    Attributes:
+        numbers: that it measured.
+        missing: why the contender isn't there.
+        failed: the last line of what went wrong.
+    """
+
+    numbers: Numbers | None = None
+    missing: str | None = None
+    failed: str | None = None
+
+
+def run_job(job: Job, log: Path) -> Answer:
+    """Run a job and wait for it.
+
+    Args:
+        job: what to do.
+        log: file to which the process's words are added.
+    """
+    request = {"function": job.function, "settings": dict(job.settings), "needs": list(job.needs)}
+    done = subprocess.run(_command(job), input=json.dumps(request), capture_output=True, text=True, check=False)
+    with log.open("a", encoding="utf-8") as file:
+        file.write(f"== {job.name}\n{json.dumps(request)}\n{done.stderr}{done.stdout}\n")
+    if done.returncode:
+        lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+        reason = lines[-1] if lines else f"exit status {done.returncode}"
+        return Answer(failed=reason.removeprefix("cxrnet.errors.CxrnetError: "))
+    answer = json.loads(done.stdout.splitlines()[-1])  # libraries may have said something before
+    return Answer(numbers=answer.get("numbers"), missing=answer.get("missing"))
+
+
+def _command(job: Job) -> list[str]:
+    if job.interpreter is None:
+        return [sys.executable, "-m", "cxrnet.benchmarking.worker"]
+    module = find_spec(f"{CONTENDERS}.{job.function.partition(':')[0]}")
+    if module is None or module.origin is None:
+        raise ModuleNotFoundError(job.function)
+    # Isolated: the script's folder is no place to import from.
+    return [job.interpreter, "-I", module.origin]

@@ -1,0 +1,83 @@
+"""Repeats in turn, so that what else the machine does hits every contender alike, and the medians of them."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+
+from rich import get_console
+
+from cxrnet.benchmarking.jobs import Answer, Job, Numbers, run_job
+
+
+@dataclass
+class Measured:
+    """All repeats of one job.
+
+    Attributes:
+        job: what was done.
+        repeats: what each repeat measured.
+        missing: why the contender isn't there; it is asked once.
+        failed: what went wrong; it isn't tried again.
+    """
+
+    job: Job
+    repeats: list[Numbers] = field(default_factory=list)
+    missing: str | None = None
+    failed: str | None = None
+
+    def add(self, answer: Answer) -> None:
+        """Take what came of one repeat."""
+        if answer.numbers is not None:
+            self.repeats.append(answer.numbers)
+        self.missing, self.failed = answer.missing, answer.failed
+
+    @property
+    def medians(self) -> Numbers:
+        """The median of every number; a fact in words is that of the first repeat."""
+        first = self.repeats[0] if self.repeats else {}
+        return {
+            name: median(numbers[name] for numbers in self.repeats) if isinstance(value, int | float) else value
+            for name, value in first.items()
+        }
+
+
+@dataclass(frozen=True)
+class Table:
+    """The medians of a group's jobs, by name."""
+
+    rows: dict[str, Numbers]
+
+    def get(self, job: str, number: str) -> float | None:
+        """A median; ``None`` where the job wasn't done."""
+        value = self.rows.get(job, {}).get(number)
+        return None if value is None else float(value)
+
+
+def measure(group: str, jobs: Sequence[Job], repeats: int, log: Path) -> list[Measured]:
+    """Run every job once, then every job a second time, and so on.
+
+    Args:
+        group: shown while it lasts.
+        jobs: in the order in which they run; names are unique.
+        repeats: rounds.
+        log: see :func:`cxrnet.benchmarking.jobs.run_job`.
+    """
+    measured = [Measured(job) for job in jobs]
+    with get_console().status(group) as status:
+        for number, one in _rounds(measured, repeats):
+            status.update(f"{group}, round {number} of {repeats}: {one.job.name}")
+            one.add(run_job(one.job, log))
+    return measured
+
+
+def table_of(measured: Sequence[Measured]) -> Table:
+    """The medians of jobs that were done."""
+    return Table({one.job.name: one.medians for one in measured if one.repeats})
+
+
+def _rounds(measured: Sequence[Measured], repeats: int) -> Iterator[tuple[int, Measured]]:
+    for number in range(1, repeats + 1):
+        for one in measured:
+            if one.missing is None and one.failed is None:
+                yield number, one

@@ -1,0 +1,46 @@
+"""What was measured against what was wanted."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+Sense = Literal["at least", "at most"]
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """One figure that is compared with a target.
+
+    Attributes:
+        name: what stands against what.
+        value: ``None`` where one of the two wasn't measured.
+        target: ``None`` where none was set.
+        sense: on which side of the target it should be.
+        unit: of the value; empty for a ratio.
+    """
+
+    name: str
+    value: float | None
+    target: float | None = None
+    sense: Sense = "at least"
+    unit: str = ""
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the target is reached; ``None`` where there is nothing to tell."""
+        if self.value is None or self.target is None:
+            return None
+        return self.value >= self.target if self.sense == "at least" else self.value <= self.target
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {**asdict(self), "met": self.met}
+
+
+def quotient(a: float | None, b: float | None) -> float | None:
+    """``a / b``; ``None`` where one of them is, or b is 0."""
+    return a / b if a is not None and b else None
+
+
+def difference(a: float | None, b: float | None) -> float | None:
+    """``a - b``; ``None`` where one of them is."""
+    return a - b if a is not None and b is not None else None

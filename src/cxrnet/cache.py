@@ -1,0 +1,80 @@
+"""Results on disk that are made once, by whoever needs them first, and shared by all runs.
+
+A result is a folder whose name says what it was made of; it is there as a whole or not at all. Deleting it, or all of
+the cache, costs the time to make it again and nothing else.
+"""
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from filelock import FileLock, Timeout
+
+from cxrnet.errors import CxrnetError
+
+logger = logging.getLogger("cxrnet")
+
+
+def kept(folder: Path, make: Callable[[Path], None]) -> Path:
+    """Return a result's folder, after making it where it isn't there yet.
+
+    Of several processes that ask at the same time one makes it, the others wait. When that one dies, the next goes on.
+
+    Args:
+        folder: of the result.
+        make: fills the folder that it gets, which may hold what a process that died had made of this result. The folder
+            is renamed when it is filled.
+
+    Raises:
+        CxrnetError: the disk is full, or the place can't be written.
+    """
+    if folder.is_dir():
+        return folder
+    partial = folder.with_name(f"{folder.name}.partial")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with _alone(folder.with_name(f"{folder.name}.lock")):
+            if not folder.is_dir():  # another process has made it while this one waited
+                partial.mkdir(exist_ok=True)
+                make(partial)
+                partial.rename(folder)
+    except (OSError, NotImplementedError) as error:  # NotImplementedError: a file system without locks
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise CxrnetError(
+            f"cache: '{folder}' can't be written ({reason}); free space, give cache=<another folder>, or cache=null"
+        ) from error
+    return folder
+
+
+def new_array(file: Path, shape: Sequence[int], dtype: npt.DTypeLike) -> np.memmap:
+    """Make a ``.npy`` file of zeros, mapped into memory for writing.
+
+    The space on the disk is claimed at once: a process that writes to a page for which there is none is killed without
+    a word.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    array = np.lib.format.open_memmap(file, mode="w+", dtype=dtype, shape=tuple(shape))
+    if hasattr(os, "posix_fallocate"):  # not on macOS and Windows
+        with file.open("r+b") as handle:
+            os.posix_fallocate(handle.fileno(), 0, file.stat().st_size)
+    return array
+
+
+@contextmanager
+def _alone(lock: Path) -> Iterator[None]:
+    waiting = FileLock(lock)
+    try:
+        waiting.acquire(timeout=0)
+    except Timeout:
+        logger.warning("another process is making '%s'; waiting for it", lock.with_suffix(""))
+        waiting.acquire()
+    try:
+        yield
+    finally:
+        waiting.release()

@@ -1,0 +1,115 @@
+"""Reading image files into arrays, on all processors."""
+
+import hashlib
+import logging
+import os
+import warnings
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from cxrnet.data.decode import ImageError, UInt8Array, read_image
+from cxrnet.data.images import ResizeRule, Size, resize
+from cxrnet.errors import CxrnetError
+
+AtSize = tuple[Size, ResizeRule]
+OnError = Literal["fail", "skip"]
+
+# What is noted of a file: whether it gave an image, that image's size in pixels (upright), the SHA-256 of its bytes.
+FACTS = np.dtype([("read", np.bool_), ("width", np.int32), ("height", np.int32), ("sha256", np.uint8, 32)])
+FactsArray = npt.NDArray[np.void]
+
+_FIRST = 10  # so many bad files are named; the total is always given
+
+logger = logging.getLogger("cxrnet")
+
+
+def read_into(
+    arrays: Sequence[UInt8Array], rows: Sequence[int], paths: Sequence[str], sizes: Sequence[AtSize]
+) -> tuple[FactsArray, dict[int, str]]:
+    """Read files, decode each once and resize it to each size.
+
+    Args:
+        arrays: for each size ``(N, H, W) uint8``; written at ``rows``. A file that gives no image leaves its row.
+        rows: places of the files.
+        paths: of all N files.
+        sizes: pairs of ``(H, W)`` in pixels and a rule of :func:`cxrnet.data.images.resize`.
+
+    Returns:
+        What is noted of these files, ``(len(rows),)`` of :data:`FACTS`, and what is wrong with those that give no
+        image, by row: a kind of :class:`cxrnet.data.decode.ImageError`.
+    """
+    facts = np.zeros(len(rows), FACTS)
+
+    def read(place: int) -> str | None:
+        row = rows[place]
+        try:
+            data = _read_bytes(paths[row])
+            image = read_image(data, paths[row])
+        except ImageError as error:
+            return error.kind
+        for array, (size, rule) in zip(arrays, sizes, strict=True):
+            array[row] = resize(image, size, rule)
+        digest = np.frombuffer(hashlib.sha256(data).digest(), np.uint8)
+        facts[place] = (True, image.shape[1], image.shape[0], digest)
+        return None
+
+    # The filter is set here, once, and not in the threads: the list of filters belongs to the whole process.
+    with warnings.catch_warnings(), ThreadPoolExecutor(processors()) as pool:
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        kinds = pool.map(read, range(len(rows)))
+        return facts, {row: kind for row, kind in zip(rows, kinds, strict=True) if kind is not None}
+
+
+def check_on_error(on_error: str) -> None:
+    """Refuse an unknown rule.
+
+    Raises:
+        CxrnetError: it is neither ``fail`` nor ``skip``.
+    """
+    if on_error not in get_args(OnError):
+        raise CxrnetError(f"data.on_error: '{on_error}' is not known; use {' or '.join(get_args(OnError))}")
+
+
+def report_bad(bad: Mapping[int, str], paths: Sequence[str], on_error: OnError) -> None:
+    """Say which files give no image: the total by kind and the first ten.
+
+    Args:
+        bad: kind of :class:`cxrnet.data.decode.ImageError` by row.
+        paths: of all files, by row.
+        on_error: ``skip`` warns.
+
+    Raises:
+        CxrnetError: ``on_error`` is ``fail``, or no file gives an image.
+    """
+    counts = Counter(bad.values())
+    kinds = ", ".join(f"{counts[kind]} {kind}" for kind in sorted(counts))
+    names = ", ".join(f"'{paths[row]}' ({kind})" for row, kind in list(bad.items())[:_FIRST])
+    more = f" and {len(bad) - _FIRST} more" if len(bad) > _FIRST else ""
+    found = f"{len(bad)} of {len(paths)} files give no image ({kinds}): {names}{more}"
+    if len(bad) == len(paths):
+        raise CxrnetError(f"{found}; not one image is left: check the paths")
+    if on_error == "fail":
+        raise CxrnetError(f"{found}; mend or remove them, or set data.on_error=skip to leave them out")
+    logger.warning("left out: %s", found)
+
+
+def processors() -> int:
+    """How many processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # knows the limit of a container; Linux only
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _read_bytes(path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise ImageError("missing", path, f"cannot be read ({reason}); put the file there") from error

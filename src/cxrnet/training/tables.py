@@ -1,0 +1,166 @@
+"""Tables of features: what the frozen front of a network makes of every image of a split.
+
+A table lies in the cache under the name of all that it depends on, so the runs of a sweep over heads, rates or losses
+share one. What has no such name, an augmentation of the user's own, is computed for the run and stays in memory.
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from cxrnet.cache import kept, new_array
+from cxrnet.data.augment import Augmentation, Geometric
+from cxrnet.data.images import Images, ResizeRule, Size
+from cxrnet.progress import bar
+
+Table = npt.NDArray[np.float32]  # (V, N, F) or (V, N, h, w, C): V views of N images, channels last
+
+FORMAT = 1  # of the files, and of how features are computed
+
+_FILE = "table.npy"
+
+logger = logging.getLogger("cxrnet")
+
+
+@dataclass(frozen=True)
+class Views:
+    """The images of a table: those of a split, each as often as there are views.
+
+    Attributes:
+        images: N of them.
+        digests: SHA-256 of their files.
+        resize: how they were brought to their size.
+        augment: makes a view of a batch of images; ``None`` for the images as they are.
+        number: of views, V.
+        seed: of the augmentation.
+    """
+
+    images: Images
+    digests: Sequence[str]
+    resize: ResizeRule
+    augment: Augmentation | None
+    number: int
+    seed: int
+
+
+def features_of(
+    front: nn.Module, views: Views, shape: Sequence[int], device: torch.device, cache: Path | None
+) -> Table:
+    """The table of some images under a front; computed if it isn't in the cache.
+
+    Args:
+        front: of :class:`cxrnet.models.cutting.Cut`; moved to the device.
+        views: of the images.
+        shape: of the features of an image, channels first, as the front gives them.
+        device: where the front runs.
+        cache: folder of the tables; ``None`` keeps them in memory.
+
+    Returns:
+        In memory, or mapped from a file that can only be read.
+
+    Raises:
+        CxrnetError: the cache can't be written.
+    """
+    full = (views.number, len(views.images), *shape[1:], shape[0])
+    if cache is not None and not isinstance(views.augment, Geometric | None):
+        logger.info("features of images that are augmented by a function of one's own stay in memory")
+        cache = None
+    if cache is None:
+        table = np.empty(full, np.float32)
+        _compute(table, front, views, device)
+        return table
+    ingredients = _Ingredients.of(front, views, device)
+    write = partial(_write, ingredients=ingredients, shape=full, front=front, views=views, device=device)
+    folder = kept(cache / "features" / ingredients.digest(), write)
+    stored: Table = np.load(folder / _FILE, mmap_mode="r")
+    return stored
+
+
+@dataclass(frozen=True)
+class _Ingredients:
+    """All that a table depends on; written beside it, for whoever wonders what it is."""
+
+    front: str
+    images: str
+    size: Size
+    resize: ResizeRule
+    augment: str | None
+    views: int
+    seed: int | None
+    device: str
+    torch_version: str
+    format: int
+
+    @classmethod
+    def of(cls, front: nn.Module, views: Views, device: torch.device) -> "_Ingredients":
+        return cls(
+            front=digest(front),
+            images=hashlib.sha256("\n".join(views.digests).encode()).hexdigest(),
+            size=views.images.shape[1:],
+            resize=views.resize,
+            augment=repr(views.augment) if views.augment is not None else None,
+            views=views.number,
+            seed=views.seed if views.augment is not None else None,
+            device=device.type,
+            torch_version=torch.__version__,
+            format=FORMAT,
+        )
+
+    def digest(self) -> str:
+        return hashlib.sha256(self.text().encode()).hexdigest()[:32]
+
+    def text(self) -> str:
+        return json.dumps(asdict(self), indent=2)
+
+
+def digest(module: nn.Module) -> str:
+    """SHA-256 of a module's structure and of all its numbers."""
+    made_of = hashlib.sha256(repr(module).encode())
+    for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
+        made_of.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        made_of.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return made_of.hexdigest()
+
+
+def _write(
+    folder: Path,
+    ingredients: _Ingredients,
+    shape: Sequence[int],
+    front: nn.Module,
+    views: Views,
+    device: torch.device,
+) -> None:
+    (folder / "made_of.json").write_text(ingredients.text(), encoding="utf-8")
+    table = new_array(folder / _FILE, shape, np.float32)
+    _compute(table, front, views, device)
+    table.flush()
+
+
+@torch.no_grad()
+def _compute(table: Table, front: nn.Module, views: Views, device: torch.device) -> None:
+    """Fill a table; the caller's random state is left as it was.
+
+    The batches don't follow the run's, on which the views would then depend.
+    """
+    front.to(device)
+    batch_size = 32 if device.type == "cpu" else 256
+    with (
+        torch.random.fork_rng([device] if device.type == "cuda" else []),
+        bar("computing features", table.shape[0] * table.shape[1]) as advance,
+    ):
+        torch.manual_seed(views.seed)
+        for view in table:
+            for start in range(0, len(views.images), batch_size):
+                batch = torch.from_numpy(views.images[start : start + batch_size]).unsqueeze(1).to(device)
+                features: Tensor = front(batch if views.augment is None else views.augment(batch))
+                view[start : start + len(batch)] = features.movedim(1, -1).float().cpu().numpy()
+                advance(len(batch))

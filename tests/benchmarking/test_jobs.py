@@ -1,0 +1,36 @@
+import json
+import sys
+from importlib.util import find_spec
+
+import pytest
+
+from cxrnet.benchmarking.jobs import Job, run_job
+
+PASS = {"line": ["-c", "pass"], "fails": False}
+
+
+def test_a_job_answers_with_numbers_from_a_process_of_its_own(tmp_path):
+    answer = run_job(Job("python", "commands:run", PASS), tmp_path / "jobs.log")
+    assert answer.numbers["seconds"] > 0
+    assert answer.missing is answer.failed is None
+
+
+def test_a_contender_that_is_not_installed_is_missing_and_has_not_failed(tmp_path):
+    answer = run_job(Job("other", "commands:run", PASS, needs=("no_such_package",)), tmp_path / "jobs.log")
+    assert answer.missing == "no_such_package not installed"
+    assert answer.numbers is answer.failed is None
+
+
+def test_a_job_that_fails_says_why_and_its_words_are_kept(tmp_path):
+    answer = run_job(Job("odd", "commands:run", {**PASS, "fails": True}), tmp_path / "jobs.log")
+    assert answer.failed.startswith("RuntimeError: python -c pass ended with 0")
+    log = (tmp_path / "jobs.log").read_text()
+    assert log.startswith("== odd\n")
+    assert "Traceback" in log
+
+
+@pytest.mark.skipif(find_spec("keras") is not None, reason="Keras is installed here")
+def test_the_keras_recipe_runs_as_a_script_in_the_python_that_is_given(tmp_path):
+    answer = run_job(Job("Keras", "keras_recipe:train", {}, interpreter=sys.executable), tmp_path / "jobs.log")
+    assert answer.missing == "keras not installed; see keras_python"
+    assert json.loads((tmp_path / "jobs.log").read_text().splitlines()[1])["function"] == "keras_recipe:train"

@@ -1,0 +1,37 @@
+import numpy as np
+from PIL import Image
+
+from cxrnet.benchmarking.materials import labelled_images, many_images
+from cxrnet.data.copies import find_copies
+from cxrnet.data.files import image_files
+from cxrnet.data.sources.folder import folder
+from cxrnet.data.store import load_images
+
+
+def test_phantoms_are_laid_out_for_every_program_and_drawn_once(tmp_path):
+    root = labelled_images(tmp_path, None, 24, 64, seed=0)
+    splits = folder(root)["split"].value_counts()
+    assert abs(splits["train"] - 24) <= 4
+    assert splits.sum() == 30
+    before = {file: file.stat().st_mtime_ns for file in image_files(root)}
+    assert labelled_images(tmp_path, None, 24, 64, seed=0) == root
+    assert {file: file.stat().st_mtime_ns for file in image_files(root)} == before
+
+
+def test_own_images_are_split_unless_they_are_published_so(tmp_path, draw):
+    draw(tmp_path / "flat", images=10)
+    splits = folder(labelled_images(tmp_path, str(tmp_path / "flat"), 1, 64, seed=0))["split"].value_counts()
+    assert splits.to_dict() == {"train": 24, "val": 6}
+    draw(tmp_path / "published" / "train", images=5)
+    draw(tmp_path / "published" / "test", images=2)
+    splits = folder(labelled_images(tmp_path, str(tmp_path / "published"), 1, 64, seed=0))["split"].value_counts()
+    assert splits.to_dict() == {"train": 15, "val": 6}
+
+
+def test_mixtures_are_as_many_as_asked_for_and_no_copies(tmp_path):
+    manifest = folder(many_images(tmp_path, 48, 64, seed=0))
+    assert manifest["split"].value_counts().to_dict() == {"train": 48, "val": 12}
+    assert manifest.groupby("split")["label"].nunique().to_dict() == {"train": 4, "val": 4}
+    assert np.asarray(Image.open(manifest["path"][0])).shape == (64, 64)
+    manifest, pictures = load_images(manifest, (64, 64), "stretch", "fail")
+    assert len(find_copies(pictures, manifest)) == 0

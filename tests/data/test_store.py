@@ -1,0 +1,258 @@
+import io
+import json
+import logging
+import os
+import signal
+import struct
+import subprocess
+import sys
+import time
+import tracemalloc
+import warnings
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from cxrnet.data.decode import read_image
+from cxrnet.data.manifest import make_manifest
+from cxrnet.data.store import load_at_sizes, load_images
+from cxrnet.errors import CxrnetError
+
+GREY = np.add.outer(np.arange(40), np.arange(60)).astype(np.uint8) * 2  # (40, 60), 0..196
+
+
+def encode(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def manifest_of(folder: Path, files: dict[str, bytes | None]) -> pd.DataFrame:
+    for name, data in files.items():
+        if data is not None:
+            (folder / name).write_bytes(data)
+    rows = {"image_id": list(files), "path": [str(folder / name) for name in files], "label": "a", "source": "s"}
+    return make_manifest(pd.DataFrame(rows), "test")
+
+
+def png_of_size(width: int, height: int) -> bytes:
+    """A small file that says it is large."""
+    data = encode(Image.new("L", (1, 1)))
+    header = b"IHDR" + struct.pack(">II", width, height) + data[24:29]
+    return data[:12] + header + struct.pack(">I", zlib.crc32(header)) + data[33:]
+
+
+@pytest.fixture(params=["memory", "disk"])
+def cache(request, tmp_path) -> Path | None:
+    return tmp_path / "cache" if request.param == "disk" else None
+
+
+def numbered(folder: Path, count: int) -> pd.DataFrame:
+    """Image i is i + 1 high, 9 wide, and of grey value i."""
+    folder.mkdir(exist_ok=True)
+    files = {f"{i:03d}.png": encode(Image.fromarray(np.full((1 + i, 9), i, np.uint8))) for i in range(count)}
+    return manifest_of(folder, files)
+
+
+def test_load_images_fills_the_manifest_and_keeps_the_order(tmp_path, cache):
+    files = {f"{i:02d}.png": encode(Image.fromarray(np.full((8 + i, 9), i, np.uint8))) for i in range(30)}
+    manifest = manifest_of(tmp_path, files)
+    loaded, images = load_images(manifest, (6, 5), "stretch", "fail", cache)
+    assert images.shape == (30, 6, 5)
+    assert images[:][:, 0, 0].tolist() == list(range(30))
+    assert loaded["height"].tolist() == [8 + i for i in range(30)]
+    assert loaded["width"].eq(9).all()
+    assert loaded["sha256"].str.len().eq(64).all()
+    assert loaded["sha256"].nunique() == 30
+    assert manifest["sha256"].isna().all()
+
+
+def bad_files(folder: Path) -> pd.DataFrame:
+    good = encode(Image.fromarray(GREY))
+    files = {f"good{i}.png": good for i in range(3)}
+    files |= {"empty.png": b"", "text.png": b"hello", "cut.png": good[: len(good) // 2], "gone.png": None}
+    files |= {"bomb.png": png_of_size(10_000, 10_000)} | {f"text{i}.jpg": b"hello" for i in range(7)}
+    return manifest_of(folder, files)
+
+
+def test_fail_names_the_first_ten_files_and_counts_all_by_kind(tmp_path, cache):
+    with pytest.raises(CxrnetError) as caught:
+        load_images(bad_files(tmp_path), (8, 8), "pad", "fail", cache)
+    message = str(caught.value)
+    assert "12 of 15 files give no image" in message
+    assert "(1 empty, 1 missing, 8 not an image, 1 too many pixels, 1 truncated)" in message
+    assert message.count("(not an image)") == 6
+    assert "gone.png' (missing)" in message
+    assert "and 2 more" in message
+    assert "data.on_error=skip" in message
+    assert "\n" not in message
+
+
+def test_skip_leaves_bad_files_out_and_warns_once(tmp_path, cache, caplog):
+    with caplog.at_level(logging.WARNING, "cxrnet"), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        loaded, images = load_images(bad_files(tmp_path), (8, 8), "pad", "skip", cache)
+    assert loaded["image_id"].tolist() == ["good0.png", "good1.png", "good2.png"]
+    assert images.shape == (3, 8, 8)
+    assert loaded.index.tolist() == [0, 1, 2]
+    (record,) = caplog.records
+    assert "12 of 15 files" in record.getMessage()
+
+
+@pytest.mark.parametrize("on_error", ["fail", "skip"])
+def test_no_image_left_is_an_error(tmp_path, cache, on_error):
+    with pytest.raises(CxrnetError, match=r"2 of 2 files give no image .2 missing.*not one image is left"):
+        load_images(manifest_of(tmp_path, {"a.png": None, "b.png": None}), (8, 8), "pad", on_error, cache)
+
+
+def test_unknown_settings(tmp_path):
+    manifest = manifest_of(tmp_path, {"a.png": encode(Image.fromarray(GREY))})
+    with pytest.raises(CxrnetError, match=r"data.on_error: 'ignore' is not known; use fail or skip"):
+        load_images(manifest, (8, 8), "pad", "ignore")
+    with pytest.raises(CxrnetError, match=r"data.resize: 'squash' is not known; use stretch, pad, crop"):
+        load_images(manifest, (8, 8), "squash", "fail")
+    with pytest.raises(CxrnetError, match=r"data.size: \(0, 8\) is not a size"):
+        load_images(manifest, (0, 8), "pad", "fail")
+
+
+def test_each_size_is_made_of_the_file_and_lies_in_the_order_of_the_rows(tmp_path, cache):
+    manifest = numbered(tmp_path / "in", 20).iloc[::-1]
+    loaded, (large, small) = load_at_sizes(manifest, [((6, 5), "stretch"), ((2, 2), "pad")], "fail", cache)
+    assert loaded["image_id"].tolist() == manifest["image_id"].tolist()
+    assert large[:][:, 0, 0].tolist() == list(range(20))[::-1]
+    assert small.shape == (20, 2, 2)
+
+
+def test_images_on_disk_are_those_in_memory_and_not_read_twice(tmp_path):
+    manifest = numbered(tmp_path / "in", 30)
+    _, memory = load_images(manifest, (6, 5), "stretch", "fail")
+    first, _ = load_images(manifest, (6, 5), "stretch", "fail", tmp_path / "cache")
+    hide_content(manifest, "000.png")
+    second, images = load_images(manifest, (6, 5), "stretch", "fail", tmp_path / "cache")
+    assert np.array_equal(images[:], memory[:])
+    assert isinstance(images.array, np.memmap)
+    assert not images.array.flags.writeable
+    pd.testing.assert_frame_equal(first, second)
+
+
+def hide_content(manifest: pd.DataFrame, name: str) -> None:
+    """Spoil a file in such a way that nothing but reading it can tell."""
+    path = Path(manifest.set_index("image_id")["path"][name])
+    before = path.stat()
+    path.write_bytes(b"x" * before.st_size)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def test_other_sizes_rules_and_changed_files_are_read_anew(tmp_path):
+    manifest = numbered(tmp_path / "in", 5)
+    cache = tmp_path / "cache"
+    load_images(manifest, (6, 5), "stretch", "fail", cache)
+    load_images(manifest, (6, 5), "pad", "fail", cache)
+    load_images(manifest, (5, 6), "pad", "fail", cache)
+    Path(manifest["path"][2]).write_bytes(encode(Image.fromarray(np.full((50, 9), 200, np.uint8))))
+    changed, images = load_images(manifest, (6, 5), "stretch", "fail", cache)
+    assert images[[2]].max() == 200
+    assert changed["height"][2] == 50
+    assert len([path for path in (cache / "images").iterdir() if path.is_dir()]) == 4
+
+
+def test_what_failed_is_told_again_and_skipped_without_reading(tmp_path):
+    manifest, cache = bad_files(tmp_path), tmp_path / "cache"
+    for _ in range(2):
+        with pytest.raises(CxrnetError, match="12 of 15 files give no image"):
+            load_images(manifest, (8, 8), "pad", "fail", cache)
+    hide_content(manifest, "good0.png")
+    loaded, images = load_images(manifest, (8, 8), "pad", "skip", cache)
+    assert loaded["image_id"].tolist() == ["good0.png", "good1.png", "good2.png"]
+    assert images[:].std() > 10
+
+
+READ = """
+import sys, pandas as pd
+from cxrnet.data.manifest import read_manifest
+from cxrnet.data.store import load_images
+manifest = read_manifest(sys.argv[1])
+loaded, images = load_images(manifest, (64, 64), "stretch", "fail", __import__("pathlib").Path(sys.argv[2]))
+print(len(images), int(images[:].astype(int).sum()))
+"""
+
+
+def start(tmp_path: Path) -> subprocess.Popen:
+    command = [sys.executable, "-c", READ, str(tmp_path / "manifest.csv"), str(tmp_path / "cache")]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.fixture
+def many(tmp_path) -> int:
+    """A manifest of many images; the sum of all pixels at 64 x 64."""
+    rng = np.random.default_rng(0)
+    (tmp_path / "in").mkdir()
+    data = [encode(Image.fromarray(rng.integers(0, 255, (64, 64), np.uint8))) for _ in range(8)]
+    manifest = manifest_of(tmp_path / "in", {f"{i:05d}.png": data[i % 8] for i in range(4000)})
+    manifest.to_csv(tmp_path / "manifest.csv", index=False)
+    return 500 * sum(int(read_image(each, "").astype(int).sum()) for each in data)
+
+
+def test_a_reader_that_was_killed_is_taken_up_where_it_was(tmp_path, many):
+    reader = start(tmp_path)
+    facts = None
+    while facts is None or not np.load(facts, mmap_mode="r")["read"].any():
+        assert reader.poll() is None, reader.stderr.read()
+        facts = next((tmp_path / "cache" / "images").glob("*.partial/facts.npy"), None)
+        time.sleep(0.002)
+    reader.send_signal(signal.SIGKILL)
+    reader.communicate()
+    read = np.load(facts, mmap_mode="r")["read"].copy()
+    assert 0 < read.sum() < 4000
+    spoiled = f"{int(np.flatnonzero(read)[0]):05d}.png"
+    manifest = pd.read_csv(tmp_path / "manifest.csv")
+    hide_content(manifest, spoiled)  # it would fail if it was read again
+    out, err = start(tmp_path).communicate()
+    assert out.split() == ["4000", str(many)], err
+
+
+def test_two_readers_at_once_make_one_store(tmp_path, many):
+    for reader in [start(tmp_path), start(tmp_path)]:
+        out, err = reader.communicate()
+        assert out.split() == ["4000", str(many)], err
+    (store,) = [path for path in (tmp_path / "cache" / "images").iterdir() if path.is_dir()]
+    assert json.loads((store / "bad.json").read_text()) == {}
+
+
+@pytest.mark.shared
+def test_real_files_of_every_kind(shared):
+    folder = shared / "data" / "covid_chestxray" / "images"
+    kinds = {"P": 3, "RGBA": 82, "png called jpg": 17}
+    seen = dict.fromkeys(kinds, 0)
+    for path in folder.iterdir():
+        with Image.open(path) as image:
+            mode, size, kind = image.mode, image.size, image.format
+        seen["P"] += mode == "P"
+        seen["RGBA"] += mode == "RGBA"
+        called_jpg = path.suffix.lower() in (".jpg", ".jpeg") and kind == "PNG"
+        seen["png called jpg"] += called_jpg
+        if mode in ("P", "RGBA") or called_jpg:
+            read = read_image(path.read_bytes(), path.name)
+            assert read.shape == size[::-1]
+            assert read.std() > 10
+    assert seen == kinds
+
+
+def test_memory_stays_small_whatever_the_number_of_images(tmp_path, many):
+    from cxrnet.data.manifest import read_manifest
+
+    manifest = read_manifest(tmp_path / "manifest.csv").head(1500)
+    tracemalloc.start()
+    try:
+        _, images = load_images(manifest, (160, 160), "stretch", "fail", tmp_path / "cache")
+        for start in range(0, len(images), 32):
+            images.take(np.arange(len(images)) % 2 == 0)[start : start + 32]
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert images.array.nbytes > 38_000_000
+    assert peak < 12_000_000

@@ -1,0 +1,80 @@
+import logging
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from cxrnet.data.manifest import make_manifest
+from cxrnet.data.streaming import stream_images
+from cxrnet.errors import CxrnetError
+
+
+@pytest.fixture
+def manifest(tmp_path) -> pd.DataFrame:
+    """Ten images; image i is of grey value i."""
+    paths = [tmp_path / f"{i}.png" for i in range(10)]
+    for i, path in enumerate(paths):
+        Image.fromarray(np.full((9, 7), i, np.uint8)).save(path)
+    rows = {"image_id": [path.name for path in paths], "path": map(str, paths), "label": "a", "source": "s"}
+    return make_manifest(pd.DataFrame(rows), "test")
+
+
+def spoil(manifest: pd.DataFrame, *rows: int) -> None:
+    for row in rows:
+        Path(manifest["path"][row]).write_bytes(b"no image")
+
+
+@pytest.mark.parametrize(("chunk", "sizes"), [(1, [1] * 10), (4, [4, 4, 2]), (10, [10]), (64, [10])])
+def test_all_images_come_in_order_beside_their_rows(manifest, chunk, sizes):
+    parts = list(stream_images(manifest, (4, 3), "stretch", "fail", chunk))
+    assert [len(images) for _, images in parts] == sizes
+    assert [int(image[0, 0]) for _, images in parts for image in images] == list(range(10))
+    assert pd.concat([rows for rows, _ in parts])["image_id"].tolist() == manifest["image_id"].tolist()
+    assert all(images.shape[1:] == (4, 3) for _, images in parts)
+
+
+def test_no_more_than_one_chunk_is_read_ahead(manifest):
+    parts = stream_images(manifest, (4, 3), "stretch", "fail", 2)
+    next(parts)
+    spoil(manifest, 4, 5, 6, 7, 8, 9)
+    with pytest.raises(CxrnetError, match="6 of 10 files give no image"):
+        list(parts)
+
+
+def test_skip_leaves_out_what_gives_no_image_and_tells_all_in_the_end(manifest, caplog):
+    spoil(manifest, 0, 5, 6, 7)
+    with caplog.at_level(logging.WARNING, "cxrnet"):
+        parts = list(stream_images(manifest, (4, 3), "stretch", "skip", 2))
+    assert [row for rows, _ in parts for row in rows["image_id"]] == [
+        "1.png",
+        "2.png",
+        "3.png",
+        "4.png",
+        "8.png",
+        "9.png",
+    ]
+    assert [int(image[0, 0]) for _, images in parts for image in images] == [1, 2, 3, 4, 8, 9]
+    assert "4 of 10 files give no image (4 not an image)" in caplog.text
+
+
+def test_fail_names_all_of_them_and_hands_out_nothing_after_the_first(manifest):
+    spoil(manifest, 3, 9)
+    parts = stream_images(manifest, (4, 3), "stretch", "fail", 2)
+    rows, _ = next(parts)
+    assert rows["image_id"].tolist() == ["0.png", "1.png"]
+    with pytest.raises(CxrnetError, match=r"2 of 10 files give no image .*3\.png.*9\.png"):
+        next(parts)
+
+
+@pytest.mark.parametrize("on_error", ["fail", "skip"])
+def test_no_image_at_all(manifest, on_error):
+    spoil(manifest, *range(10))
+    with pytest.raises(CxrnetError, match=r"10 of 10 files .* not one image is left"):
+        list(stream_images(manifest, (4, 3), "stretch", on_error, 4))
+
+
+def test_unknown_rule(manifest):
+    with pytest.raises(CxrnetError, match=r"data.on_error: 'ignore' is not known"):
+        list(stream_images(manifest, (4, 3), "stretch", "ignore", 4))

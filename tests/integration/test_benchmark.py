@@ -1,0 +1,60 @@
+"""``python -m cxrnet.benchmark`` as a user types it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SMALL = (
+    "images=24", "size=[32,32]", "file_size=64", "batch_size=8", "repeats=1", "device=cpu", "model.weights=none",
+    "models=[mobilenet_v2]", "frozen.epochs=2", "frozen.views=[2]", "train.steps=2", "predict.images=20",
+    "predict.steps=1", "growth.rows=1000", "growth.images=[16,24]",
+)  # fmt: skip
+
+
+def benchmark(*line: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "cxrnet.benchmark", *SMALL, *line]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=1800, check=False)
+
+
+def written(folder: Path) -> tuple[Path, dict]:
+    (run,) = (path for path in (folder / "outputs" / "benchmarks").iterdir() if path.name != "images")
+    return run, json.loads((run / "benchmark.json").read_text())
+
+
+def test_a_group_leaves_numbers_and_a_figure(tmp_path):
+    done = benchmark("only=growth", folder=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    run, results = written(tmp_path)
+    assert {path.name for path in run.iterdir()} >= {"benchmark.json", "growth.png", "jobs.log"}
+    assert not (run / "scratch").exists()
+    assert results["command"].startswith("python -m cxrnet.benchmark images=24")
+    assert results["machine"]["device"] == "cpu"
+    growth = results["groups"]["growth"]
+    assert growth["jobs"]["set-up of 24 images"]["median"]["images"] == 24
+    assert all(ratio["value"] > 0 for ratio in growth["ratios"])
+    assert f"outputs/benchmarks/{run.name}/benchmark.json" in done.stdout
+
+
+def test_a_mistake_is_one_line(tmp_path):
+    done = benchmark("only=[fast]", folder=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: only: 'fast' is no group; give some of frozen, ")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_all_groups_measure_every_contender_that_is_installed(tmp_path):
+    done = benchmark(folder=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    run, results = written(tmp_path)
+    assert list(results["groups"]) == ["frozen", "train", "data", "predict", "startup", "growth"]
+    for name, group in results["groups"].items():
+        assert (run / f"{name}.png").is_file()
+        for job, outcome in group["jobs"].items():
+            assert outcome["repeats"] or outcome["missing"], job
+            assert outcome["failed"] is None
+        for ratio in group["ratios"]:
+            assert ratio["value"] is not None or "Keras" in ratio["name"]

@@ -1,0 +1,60 @@
+import pytest
+import torch
+
+from cxrnet.models.freezing import frozen_names, set_trainable
+from cxrnet.training.files import PlainFiles, checkpoint, complete_best, load_best
+
+
+@pytest.fixture
+def trained(make_network, tmp_path):
+    """A network and the best checkpoint of its head, which lacks the backbone."""
+    network = make_network()
+    set_trainable(network, "head")
+    with torch.no_grad():
+        network.head[1].weight.fill_(7.0)
+    frozen = frozen_names(network)
+    state = {f"network.{name}": value for name, value in network.state_dict().items() if name not in frozen}
+    file = checkpoint(tmp_path, "head", "best")
+    PlainFiles().save_checkpoint({"state_dict": {**state, "loss.weight": torch.ones(3)}, "epoch": 4}, file)
+    return network, file
+
+
+def test_what_a_checkpoint_lacks_stays_as_it_is(trained, make_network, tmp_path):
+    other = make_network()
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.fill_(0.5)
+    load_best(other, tmp_path, "head")
+    assert (other.head[1].weight == 7.0).all()
+    assert (other.backbone.block1[0].weight == 0.5).all()
+
+
+def test_a_completed_checkpoint_is_the_whole_network(trained, make_network, tmp_path):
+    network, file = trained
+    complete_best(network, tmp_path, "head")
+    content = torch.load(file, weights_only=True)
+    assert content["epoch"] == 4
+    assert set(content["state_dict"]) == {f"network.{name}" for name in network.state_dict()} | {"loss.weight"}
+    other = make_network()
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.fill_(0.5)
+    load_best(other, tmp_path, "head")
+    assert all(torch.equal(value, network.state_dict()[name]) for name, value in other.state_dict().items())
+    assert [path.name for path in file.parent.iterdir()] == ["best.ckpt"]
+
+
+def test_a_whole_checkpoint_is_not_written_again(trained, tmp_path):
+    network, file = trained
+    complete_best(network, tmp_path, "head")
+    before = file.stat().st_mtime_ns, file.stat().st_ino
+    complete_best(network, tmp_path, "head")
+    assert (file.stat().st_mtime_ns, file.stat().st_ino) == before
+
+
+def test_the_best_weights_may_be_moved_after_they_were_loaded(trained, tmp_path):
+    network, file = trained
+    complete_best(network, tmp_path, "head")
+    load_best(network, tmp_path, "head")
+    file.write_bytes(b"")
+    assert (network.head[1].weight == 7.0).all()
