@@ -14,6 +14,7 @@ CONFIG = {
     "model": {"backbone": "vgg16"},
     "schedule": {"monitor": "val_loss", "max_epochs": 3, "phases": [{"name": "head", "epochs": 3}]},
     "trainer": {"devices": 1},
+    "cache": "here",
 }
 
 
@@ -103,7 +104,9 @@ def changed(**groups):
 def test_what_may_change_is_told(tmp_path):
     write_config(tmp_path, CONFIG)
     data = {"root": "there", "manifest": {"root": "there"}, "num_workers": 2}
-    assert check_resumable(tmp_path, changed(trainer={"devices": 2}, data=data, schedule={"max_epochs": 9})) == [
+    config = {**changed(trainer={"devices": 2}, data=data, schedule={"max_epochs": 9}), "cache": "there"}
+    assert check_resumable(tmp_path, config) == [
+        "cache: here -> there",
         "data.manifest.root: here -> there",
         "data.num_workers: 0 -> 2",
         "data.root: here -> there",

@@ -42,8 +42,8 @@ def kept(folder: Path, make: Callable[[Path], None]) -> Path:
                 partial.mkdir(exist_ok=True)
                 make(partial)
                 partial.rename(folder)
-    except (OSError, NotImplementedError) as error:  # NotImplementedError: a file system without locks
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    except OSError as error:
+        reason = error.strerror or str(error) or type(error).__name__
         raise CxrnetError(
             f"cache: '{folder}' can't be written ({reason}); free space, give cache=<another folder>, or cache=null"
         ) from error
@@ -71,6 +71,8 @@ def _alone(lock: Path) -> Iterator[None]:
     waiting = FileLock(lock)
     try:
         waiting.acquire(timeout=0)
+    except NotImplementedError as error:
+        raise OSError("the file system has no locks") from error
     except Timeout:
         logger.warning("another process is making '%s'; waiting for it", lock.with_suffix(""))
         waiting.acquire()

@@ -33,6 +33,8 @@ MAY_CHANGE = (
     "data.root",  # the digest of the data tells whether they are the same
     "data.manifest.root",
     "data.num_workers",
+    "cache",
+    "data.cache",
 )
 MUST_STAY = ("schedule.monitor", "schedule.mode", "schedule.views", "schedule.activations_gb")
 

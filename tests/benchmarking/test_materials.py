@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 from PIL import Image
 
 from cxrnet.benchmarking.materials import labelled_images, many_images
@@ -6,6 +7,7 @@ from cxrnet.data.copies import find_copies
 from cxrnet.data.files import image_files
 from cxrnet.data.sources.folder import folder
 from cxrnet.data.store import load_images
+from cxrnet.errors import CxrnetError
 
 
 def test_phantoms_are_laid_out_for_every_program_and_drawn_once(tmp_path):
@@ -26,6 +28,14 @@ def test_own_images_are_split_unless_they_are_published_so(tmp_path, draw):
     draw(tmp_path / "published" / "test", images=2)
     splits = folder(labelled_images(tmp_path, str(tmp_path / "published"), 1, 64, seed=0))["split"].value_counts()
     assert splits.to_dict() == {"train": 15, "val": 6}
+
+
+def test_one_class_is_refused(tmp_path, draw):
+    draw(tmp_path / "set" / "train", classes=("images",))
+    with pytest.raises(
+        CxrnetError, match=r"data.root: .* holds one class \('images'\); give a folder"
+    ):
+        labelled_images(tmp_path, str(tmp_path / "set"), 1, 64, seed=0)
 
 
 def test_mixtures_are_as_many_as_asked_for_and_no_copies(tmp_path):

@@ -1,3 +1,5 @@
+import pickle
+
 import numpy as np
 import pytest
 
@@ -23,7 +25,15 @@ def test_images_are_taken_by_place_or_by_mask_without_being_read(tmp_path):
     images = Images.all_of(mapped).take(np.array([9, 4, 1]))
     assert images.take(np.array([True, False, True]))[:][:, 0, 0].tolist() == [9, 1]
     assert images.array is mapped
-    assert not isinstance(images[:], np.memmap) or images[:].flags.owndata
+
+
+def test_another_process_maps_the_file_and_gets_no_copy_of_it(tmp_path):
+    np.save(tmp_path / "images.npy", np.zeros((100, 64, 64), np.uint8))
+    images = Images.all_of(np.load(tmp_path / "images.npy", mmap_mode="r")).take(np.array([3, 5]))
+    message = pickle.dumps(images)
+    assert len(message) < 2000
+    assert pickle.loads(message).rows.tolist() == [3, 5]
+    assert pickle.loads(pickle.dumps(Images(TEN, np.array([7]))))[:][0, 0, 0] == 7
 
 
 @pytest.mark.parametrize("rule", ["stretch", "pad", "crop"])

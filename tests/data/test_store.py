@@ -139,6 +139,23 @@ def test_images_on_disk_are_those_in_memory_and_not_read_twice(tmp_path):
     pd.testing.assert_frame_equal(first, second)
 
 
+def test_a_disk_that_fails_for_a_moment_leaves_no_mark(tmp_path, monkeypatch):
+    manifest, cache = numbered(tmp_path / "in", 5), tmp_path / "cache"
+    whole = Path.read_bytes
+
+    def fails_once(path: Path) -> bytes:
+        if path.name == "003.png":
+            raise OSError(5, "Input/output error")
+        return whole(path)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Path, "read_bytes", fails_once)
+        with pytest.raises(CxrnetError, match=r"1 of 5 files give no image .*003.png"):
+            load_images(manifest, (6, 5), "stretch", "skip", cache)
+    loaded, _ = load_images(manifest, (6, 5), "stretch", "skip", cache)
+    assert len(loaded) == 5
+
+
 def hide_content(manifest: pd.DataFrame, name: str) -> None:
     """Spoil a file in such a way that nothing but reading it can tell."""
     path = Path(manifest.set_index("image_id")["path"][name])

@@ -16,6 +16,7 @@ from cxrnet.cache import kept
 from cxrnet.data.sources.folder import folder as class_folders
 from cxrnet.data.sources.phantom import phantom
 from cxrnet.data.splits import complete_split
+from cxrnet.errors import CxrnetError
 
 PHANTOMS = 400  # at most; more images are made of them
 _VALIDATION = 0.2
@@ -31,6 +32,9 @@ def labelled_images(drawn: Path, root: str | None, images: int, side: int, seed:
         images: of the drawn set, for training; a quarter as many are for validation.
         side: of the drawn images, in pixels.
         seed: of what is drawn.
+
+    Raises:
+        CxrnetError: the user's own folder holds fewer than two classes.
     """
     if root is None:
         total = max(8, round(images / (1 - _VALIDATION)))  # the least that phantoms are drawn of
@@ -39,6 +43,10 @@ def labelled_images(drawn: Path, root: str | None, images: int, side: int, seed:
             lambda to: _lay(_phantoms(drawn, total, side, seed), to, seed),
         )
     manifest = class_folders(root)
+    if manifest["label"].nunique() < 2:
+        raise CxrnetError(
+            f"data.root: '{root}' holds one class ('{manifest['label'][0]}'); give a folder of class folders"
+        )
     if not manifest["split"].eq("val").any():
         manifest["split"] = manifest["split"].replace({"test": "val"})
     # Laid anew every time: the folder may hold other images than it did.

@@ -61,6 +61,8 @@ def read_image(data: bytes, name: str) -> UInt8Array:
         try:
             image.load()
             return _grey(ImageOps.exif_transpose(image))
+        except MemoryError:
+            raise
         except Exception as error:  # damaged data makes Pillow's decoders raise all kinds, OverflowError included
             raise _truncated(name) from error
 

@@ -4,7 +4,7 @@ The same functions serve training and prediction, so a network never sees an ima
 another way than those it learned from.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal, Self, get_args
 
@@ -33,6 +33,12 @@ class Images:
     array: UInt8Array
     rows: npt.NDArray[np.int64]
 
+    def __reduce__(self) -> tuple[Callable[..., "Images"], tuple[object, ...]]:
+        """Where the array is mapped from a file, a process that gets these images maps it too, instead of a copy."""
+        if isinstance(self.array, np.memmap):
+            return _mapped, (str(self.array.filename), self.rows)
+        return type(self), (self.array, self.rows)
+
     @classmethod
     def all_of(cls, array: UInt8Array) -> Self:
         """Every image of an array."""
@@ -57,6 +63,10 @@ class Images:
     def take(self, chosen: npt.NDArray[np.generic]) -> Self:
         """The images at some places, or those that a mask ``(N,)`` is true of; nothing is read."""
         return type(self)(self.array, self.rows[chosen])
+
+
+def _mapped(file: str, rows: npt.NDArray[np.int64]) -> Images:
+    return Images(np.load(file, mmap_mode="r"), rows)
 
 
 def resize(image: UInt8Array, size: Size, rule: ResizeRule) -> UInt8Array:

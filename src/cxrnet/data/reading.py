@@ -60,9 +60,9 @@ def read_into(
         facts[place] = (True, image.shape[1], image.shape[0], digest)
         return None
 
-    # The filter is set here, once, and not in the threads: the list of filters belongs to the whole process.
-    with warnings.catch_warnings(), ThreadPoolExecutor(processors()) as pool:
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
+    # Not for these lines alone: the list of filters belongs to the whole process, where other threads are at work.
+    warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
+    with ThreadPoolExecutor(processors()) as pool:
         kinds = pool.map(read, range(len(rows)))
         return facts, {row: kind for row, kind in zip(rows, kinds, strict=True) if kind is not None}
 

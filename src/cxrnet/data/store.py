@@ -124,6 +124,8 @@ def _make(folder: Path, paths: list[str], sizes: Sequence[AtSize]) -> None:
             facts.flush()
             bad |= unread
             advance(len(rows))
+    if lost := {row: kind for row, kind in bad.items() if kind == "missing" and os.access(paths[row], os.R_OK)}:
+        report_bad(lost, paths, "fail")  # the disk or the network failed for a moment: such a store must not stay
     (folder / "bad.json").write_text(json.dumps(bad), encoding="utf-8")
 
 
@@ -145,4 +147,4 @@ def _version(path: str) -> str:
         status = os.stat(path)  # noqa: PTH116 (a third of the time of Path.stat, a million times)
     except OSError:
         return "missing"
-    return f"{status.st_size} {status.st_mtime_ns}"
+    return f"{status.st_size} {status.st_mtime_ns} {os.access(path, os.R_OK)}"

@@ -90,8 +90,9 @@ class Classifier(pl.LightningModule):
         return loss
 
     def validation_step(self, batch: Batch) -> None:
-        """Add a batch to the validation metrics."""
-        logits, labels = self(batch), batch["label"]
+        """Add a batch to the validation metrics, computed in float32 whatever the precision of training."""
+        with torch.autocast(self.device.type, enabled=False):
+            logits, labels = self(batch), batch["label"]
         probabilities = _probabilities(logits)
         self.val_metrics.update(probabilities, labels)
         self.val_sensitivity.update(probabilities, labels)

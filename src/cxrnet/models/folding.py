@@ -6,6 +6,7 @@ which convolution: the copy keeps its own modules, names and ``forward``.
 """
 
 import copy
+import logging
 from collections import Counter
 from typing import TypeVar
 
@@ -13,6 +14,8 @@ from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 M = TypeVar("M", bound=nn.Module)
+
+logger = logging.getLogger("cxrnet")
 
 
 def folded(module: M) -> M:
@@ -43,7 +46,8 @@ def _pairs(module: nn.Module) -> list[tuple[str, str]]:
     shadow = copy.deepcopy(module, shared).eval()
     try:
         graph = _Tracer().trace(shadow)
-    except Exception:  # a forward that is run on stand-ins for tensors may fail in any way
+    except Exception as error:  # a forward that is run on stand-ins for tensors may fail in any way
+        logger.info("batch norms of %s stay as they are: %s", type(module).__name__, str(error).partition("\n")[0])
         return []
     modules = dict(shadow.named_modules())
     calls = Counter(node.target for node in graph.nodes if node.op == "call_module")

@@ -156,8 +156,9 @@ class EpochSeed(Callback):
         self.place = place
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Seed torch, numpy and Python."""
-        (mixed,) = np.random.SeedSequence((self.seed, self.place, trainer.current_epoch)).generate_state(1)
+        """Seed torch, numpy and Python; each process of a distributed training otherwise."""
+        rank = (trainer.global_rank,) if trainer.global_rank else ()
+        (mixed,) = np.random.SeedSequence((self.seed, self.place, trainer.current_epoch, *rank)).generate_state(1)
         pl.seed_everything(int(mixed), workers=True, verbose=False)
 
 

@@ -2,13 +2,14 @@
 
 Features of a frozen backbone are computed once, and the head trains on the table. Where a part of the backbone is
 trained too, the features are maps and their tables large: they are stored if they are small enough, else the images go
-through the front in every epoch, without gradients. Without augmentation all of this gives the result of the long way,
-epoch by epoch. With augmentation a table holds K augmented views of every training image, and each epoch draws one of
-them for each image.
+through the front in every epoch, without gradients. In float32 and without augmentation all of this gives the result of
+the long way, epoch by epoch. With augmentation a table holds K augmented views of every training image, and each epoch
+draws one of them for each image.
 """
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import lightning.pytorch as pl
@@ -161,7 +162,8 @@ class FrontDataModule(pl.LightningDataModule):
         """Augment a batch while training, and put ``features`` in the place of ``image``."""
         batch = self.data.on_after_batch_transfer(batch, dataloader_idx)
         assert self.trainer is not None
-        with self.trainer.precision_plugin.forward_context():
+        training = self.trainer.training  # validation is in float32, as predictions are
+        with self.trainer.precision_plugin.forward_context() if training else nullcontext():
             return {"features": self.front(batch["image"]), "label": batch["label"]}
 
 

@@ -7,10 +7,12 @@ share one. What has no such name, an augmentation of the user's own, is computed
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from types import NoneType
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from cxrnet.cache import kept, new_array
+from cxrnet.data import store
 from cxrnet.data.augment import Augmentation, Geometric
 from cxrnet.data.images import Images, ResizeRule, Size
 from cxrnet.progress import bar
@@ -71,7 +74,7 @@ def features_of(
         CxrnetError: the cache can't be written.
     """
     full = (views.number, len(views.images), *shape[1:], shape[0])
-    if cache is not None and not isinstance(views.augment, Geometric | None):
+    if cache is not None and type(views.augment) not in (Geometric, NoneType):
         logger.info("features of images that are augmented by a function of one's own stay in memory")
         cache = None
     if cache is None:
@@ -98,7 +101,8 @@ class _Ingredients:
     seed: int | None
     device: str
     torch_version: str
-    format: int
+    arithmetic: tuple[str, bool, str]
+    format: tuple[int, int]
 
     @classmethod
     def of(cls, front: nn.Module, views: Views, device: torch.device) -> "_Ingredients":
@@ -112,7 +116,12 @@ class _Ingredients:
             seed=views.seed if views.augment is not None else None,
             device=device.type,
             torch_version=torch.__version__,
-            format=FORMAT,
+            arithmetic=(
+                torch.get_float32_matmul_precision(),
+                torch.backends.cudnn.allow_tf32,
+                os.environ.get("ONEDNN_DEFAULT_FPMATH_MODE", ""),
+            ),
+            format=(FORMAT, store.FORMAT),
         )
 
     def digest(self) -> str:

@@ -90,13 +90,13 @@ def test_data_predict_startup_and_growth(make_plan):
     found = values(GROUPS["data"](make_plan()), rows=rows)
     assert found == {"cxrnet, first set-up / decoder": 0.95, "share of the second epoch spent waiting": 0.02}
     rows = {
-        "ceiling, channels last": {"images_per_second": 100.0},
+        "ceiling, channels last, folded": {"images_per_second": 100.0},
         "cxrnet": {"images_per_second": 95.0, "memory_mb": 900.0},
         "cxrnet, a tenth of the images": {"memory_mb": 750.0},
     }
     found = values(GROUPS["predict"](make_plan()), rows=rows)
     assert found == {
-        "rate: cxrnet / ceiling, channels last": 0.95,
+        "rate: cxrnet / ceiling, channels last, folded": 0.95,
         "memory: cxrnet / cxrnet, a tenth of the images": 1.2,
     }
     rows = {

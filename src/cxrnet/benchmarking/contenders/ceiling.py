@@ -11,6 +11,7 @@ from cxrnet.benchmarking.contenders.instruments import synchronise
 from cxrnet.benchmarking.contenders.memory import peak_memory
 from cxrnet.benchmarking.contenders.start import starting_network
 from cxrnet.memory import keep_freed_memory
+from cxrnet.models.folding import folded
 from cxrnet.models.freezing import Trainable
 
 WARM_UP = 3  # steps: kernels are chosen, memory is fetched
@@ -65,14 +66,22 @@ def train_timm(
 
 
 def predict(
-    backbone: str, size: list[int], batch_size: int, steps: int, bf16: bool, channels_last: bool, device: str
+    backbone: str,
+    size: list[int],
+    batch_size: int,
+    steps: int,
+    bf16: bool,
+    channels_last: bool,
+    fold: bool,
+    device: str,
 ) -> dict[str, Any]:
-    """Forward passes a second, in evaluation mode."""
+    """Forward passes a second, in evaluation mode; with ``fold``, batch norms folded into convolutions."""
     keep_freed_memory()
     network = starting_network(backbone, "none", "all", size, classes=4)
     chosen = torch.device(device)
-    whole = nn.Sequential(network.backbone, network.pool, network.head)
-    images, _ = _place(whole.eval(), size, batch_size, channels_last, chosen)
+    whole: nn.Module = nn.Sequential(network.backbone, network.pool, network.head).eval()
+    whole = folded(whole) if fold else whole
+    images, _ = _place(whole, size, batch_size, channels_last, chosen)
 
     @torch.inference_mode()
     def step() -> None:

@@ -13,6 +13,7 @@ from cxrnet.benchmarking.contenders.memory import peak_memory
 from cxrnet.data.files import image_files
 from cxrnet.data.manifest import make_manifest, read_manifest, write_manifest
 from cxrnet.data.splits import split_manifest
+from cxrnet.memory import keep_freed_memory
 
 FRACTIONS = {"train": 0.7, "val": 0.15, "test": 0.15}
 
@@ -31,6 +32,7 @@ def write_rows(file: str, rows: int, seed: int) -> dict[str, Any]:
 
 def manifest(file: str, seed: int) -> dict[str, Any]:
     """Open a manifest and split it, patients together, classes in proportion."""
+    keep_freed_memory()
     begin = time.perf_counter()
     table = read_manifest(file)
     opened = time.perf_counter()
@@ -45,6 +47,7 @@ def setup(root: str, images: int, size: list[int], batch_size: int, seed: int) -
     """The first set-up of a data module on so many of the images below a folder of class folders."""
     from cxrnet.data.datamodule import XrayDataModule  # brings torch, which the manifest doesn't need
 
+    keep_freed_memory()
     # Files are numbered through the classes: the first ones are of all classes alike.
     chosen = sorted(image_files(Path(root)), key=lambda file: file.name)[:images]
     rows = {"image_id": [file.relative_to(root).as_posix() for file in chosen], "path": [str(file) for file in chosen]}

@@ -60,6 +60,7 @@ def train(overrides: list[str], fresh: bool) -> dict[str, Any]:
 
 def setup(overrides: list[str], fresh: bool) -> dict[str, Any]:
     """What comes before the first epoch: files are decoded into the store, and split; arguments as in :func:`train`."""
+    keep_freed_memory()
     config = _composed(overrides)
     if fresh and config["cache"] is not None:
         shutil.rmtree(config["cache"], ignore_errors=True)
