@@ -81,6 +81,15 @@ def test_a_folder_tells_what_the_run_was(make_run):
     }
 
 
+def test_the_trivial_baselines_of_a_run_stand_beside_it(make_run):
+    folder = make_run("one")
+    of = {name: {"balanced_accuracy": {"value": value}} for name, value in (("thumbnail", 0.8954), ("majority", 0.25))}
+    (folder / "metrics.json").write_text(json.dumps({"baselines": {"test": of}}))
+    facts = read_run(folder, URI).facts
+    assert facts["8 × 8 thumbnails: balanced accuracy"] == "0.895"
+    assert facts["Majority class: balanced accuracy"] == "0.250"
+
+
 def test_what_is_not_there_is_left_out(tmp_path):
     write_predictions(table(), tmp_path / "bare" / "predictions.parquet")
     run = read_run(tmp_path / "bare", URI)

@@ -1,5 +1,6 @@
 """A finished run, as a comparison reads it from the run's folder or from a table of predictions."""
 
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,17 +14,18 @@ from cxrnet.data.leaks import SEEN_BEFORE, seen_before
 from cxrnet.data.manifest import digest, read_manifest
 from cxrnet.errors import CxrnetError
 from cxrnet.evaluation.predictions import read_predictions
+from cxrnet.evaluation.wording import BASELINES
 from cxrnet.resume import COMMAND
 from cxrnet.run_facts import RUN_FACTS, read_run_facts
 from cxrnet.sweep import job_names
 from cxrnet.tracking.record import read_record
 from cxrnet.tracking.store import printable
 
-PREDICTIONS, MANIFEST = "predictions.parquet", "manifest.parquet"
+PREDICTIONS, MANIFEST, METRICS = "predictions.parquet", "manifest.parquet", "metrics.json"
 WHERE = ("tracking", "trainer", "outputs", "data.root")
 """Overrides that say where a run is made, not what it is."""
 LONGEST_NAME = 50
-FILES = (PREDICTIONS, MANIFEST, RUN_FACTS, "config.yaml")
+FILES = (PREDICTIONS, MANIFEST, RUN_FACTS, METRICS, "config.yaml")
 """What a run is read from."""
 
 
@@ -178,10 +180,24 @@ def _facts(
         "weights": facts.get("weights", {}).get("origin"),
         **_repeated(config),
         "split": ", ".join(table["split"].dropna().unique()) or None,
+        **_baselines(folder),
         "images seen before": None if seen is None else len(seen),
         "manifest digest": None if manifest is None else digest(manifest)[:12],
     }
     return {name: value for name, value in known.items() if value is not None}
+
+
+def _baselines(folder: Path | None) -> dict[str, object]:
+    """Balanced accuracy of the trivial baselines of a run, beside which its own is to be read."""
+    if folder is None or not (folder / METRICS).is_file():
+        return {}
+    splits = json.loads((folder / METRICS).read_text(encoding="utf-8")).get("baselines", {})
+    return {
+        f"{title}: balanced accuracy": f"{figures[name]['balanced_accuracy']['value']:.3f}"
+        for figures in splits.values()
+        for name, title in BASELINES.items()
+        if name in figures and "value" in figures[name].get("balanced_accuracy", {})
+    }
 
 
 def _repeated(config: Config) -> dict[str, object]:
