@@ -54,8 +54,10 @@ def growth_figure(result: GroupResult) -> Figure:
     for images, value in points:
         axes.annotate(number_text(value), (images, value), xytext=(0, 6), textcoords="offset points", ha="center")
     axes.set_xscale("log")
-    axes.margins(x=0.1, y=0.25)
-    axes.set_ylim(bottom=0)
+    axes.margins(x=0.1)
+    axes.set_xticks([x for x, _ in points], [f"{x:,}" for x, _ in points])
+    axes.minorticks_off()
+    axes.set_ylim(0, 1.25 * max((y for _, y in points), default=1.0))
     axes.set_xlabel("images")
     axes.set_ylabel(NUMBERS[number])
     axes.set_title("first set-up: reading, copies, split")
