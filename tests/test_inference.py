@@ -9,7 +9,7 @@ from cxrnet.data.sources.folder import folder
 from cxrnet.data.store import load_images
 from cxrnet.errors import CxrnetError
 from cxrnet.evaluation.predictions import logits_of, probabilities_of
-from cxrnet.inference import predict_bytes, predict_files, predict_images, predict_manifest
+from cxrnet.inference import predict_bytes, predict_files, predict_images, predict_manifest, predictor
 from cxrnet.models.bundle import Bundle
 
 CPU = torch.device("cpu")
@@ -84,7 +84,9 @@ def test_an_image_without_an_extension_is_read_when_it_is_named(bundle, xrays, t
 
 def test_bytes_in_memory(bundle, xrays):
     files = [xrays / "Covid" / "00.png", xrays / "Normal" / "05.png"]
-    probabilities = predict_bytes(bundle, [file.read_bytes() for file in files], [file.name for file in files])
+    probabilities = predict_bytes(
+        bundle, predictor(bundle, 32, CPU), [file.read_bytes() for file in files], [file.name for file in files]
+    )
     expected = predict(bundle, xrays).set_index("image_id").loc[["Covid/00.png", "Normal/05.png"]]
     np.testing.assert_allclose(probabilities, probabilities_of(expected), atol=1e-6)
     np.testing.assert_allclose(probabilities.sum(axis=1), 1)
@@ -109,7 +111,7 @@ def test_unreadable_images(bundle, draw, tmp_path):
     assert "Covid/00.png" not in predictions["image_id"].tolist()
     assert len(predictions) == 5
     with pytest.raises(CxrnetError, match=r"00.png' is not an image"):
-        predict_bytes(bundle, [b"broken"], ["00.png"])
+        predict_bytes(bundle, predictor(bundle, 32, CPU), [b"broken"], ["00.png"])
 
 
 def test_the_table_is_a_table_of_predictions(bundle, xrays):

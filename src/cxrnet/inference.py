@@ -117,11 +117,12 @@ def check_output(path: str | None) -> None:
         raise CxrnetError(f"output: the folder of '{path}' doesn't exist; make it first")
 
 
-def predict_bytes(bundle: Bundle, files: Sequence[bytes], names: Sequence[str]) -> np.ndarray:
+def predict_bytes(bundle: Bundle, logits: Logits, files: Sequence[bytes], names: Sequence[str]) -> np.ndarray:
     """Class probabilities of image files held in memory.
 
     Args:
-        bundle: what predicts.
+        bundle: what predicts; it says how images are prepared.
+        logits: of the bundle, from :func:`predictor`.
         files: the bytes of image files.
         names: what to call them in error messages.
 
@@ -134,5 +135,4 @@ def predict_bytes(bundle: Bundle, files: Sequence[bytes], names: Sequence[str]) 
     size = bundle.network.config.size
     pairs = zip(files, names, strict=True)
     images = np.stack([resize(read_image(data, name), size, bundle.resize) for data, name in pairs])
-    logits = predict_images(bundle, Images.all_of(images), batch_size=32, device=torch.device("cpu"))
-    return torch.from_numpy(logits).double().softmax(dim=1).numpy()
+    return torch.from_numpy(logits(Images.all_of(images))).double().softmax(dim=1).numpy()

@@ -15,8 +15,8 @@ def keep_freed_memory() -> bool:
     """Make the C library of Linux keep freed blocks instead of handing them back to the system.
 
     Every batch allocates and frees activations of many megabytes. By default each of them is fetched from the system
-    and returned to it, and the system clears every page anew: on two cores that took as much time as the arithmetic
-    (docs/benchmarks.md). The memory in use grows to what one batch needs at most and stays there.
+    and returned to it, and the system clears every page anew: on two cores that took as much time as the arithmetic.
+    The memory in use stays at the most that was ever needed.
 
     Returns:
         Whether it could be done; elsewhere than on Linux with glibc nothing changes.
@@ -34,7 +34,7 @@ def quick_imports() -> Iterator[None]:
     """Import heavy libraries without looking for garbage meanwhile, nor ever among what they made.
 
     Importing torch, Lightning and MLflow makes a million objects that stay. Python's collector goes through them again
-    and again while they become more, which took a fifth of the time (docs/benchmarks.md). They are left to themselves
+    and again while they become more, which takes a good part of the time. They are left to themselves
     once in a process, when nothing but imports has been done: what is frozen later may be somebody's garbage.
     """
     enabled = gc.isenabled()

@@ -32,9 +32,7 @@ def test_own_images_are_split_unless_they_are_published_so(tmp_path, draw):
 
 def test_one_class_is_refused(tmp_path, draw):
     draw(tmp_path / "set" / "train", classes=("images",))
-    with pytest.raises(
-        CxrnetError, match=r"data.root: .* holds one class \('images'\); give a folder"
-    ):
+    with pytest.raises(CxrnetError, match=r"data.root: .* holds one class \('images'\); give a folder"):
         labelled_images(tmp_path, str(tmp_path / "set"), 1, 64, seed=0)
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cxrnet.inference import predict_bytes
+from cxrnet.inference import predict_bytes, predictor
 from cxrnet.models.bundle import Bundle, save_bundle
 from cxrnet.models.network import Network, NetworkConfig
 from cxrnet.tracking.model import BundleModel, log_bundle, signature
@@ -53,7 +53,7 @@ def test_mlflow_loads_the_bundle_by_model_and_by_run(bundle, uri, outputs, clien
     assert [output.model_id for output in stored.outputs.model_outputs] == [model_id]
 
     files = [png(seed) for seed in range(3)]
-    expected = predict_bytes(bundle, files, ["a", "b", "c"])
+    expected = predict_bytes(bundle, predictor(bundle, 32, torch.device("cpu")), files, ["a", "b", "c"])
     table = pd.DataFrame({"image": files}, index=[7, 8, 9])
     before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(uri)
@@ -77,7 +77,7 @@ def test_mlflow_loads_the_bundle_by_model_and_by_run(bundle, uri, outputs, clien
 
 def test_calls_that_are_left_to_a_reader_are_marked(bundle, tmp_path):
     files = [png(seed) for seed in range(3)]
-    highest = predict_bytes(bundle, files, ["a", "b", "c"]).max(axis=1)
+    highest = predict_bytes(bundle, predictor(bundle, 32, torch.device("cpu")), files, ["a", "b", "c"]).max(axis=1)
     cutoff = float(np.sort(highest)[:2].mean())
     save_bundle(dataclasses.replace(bundle, refer_below=cutoff), tmp_path / "bundle")
     answer = BundleModel(tmp_path / "bundle").predict(pd.DataFrame({"image": files}))

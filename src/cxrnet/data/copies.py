@@ -9,8 +9,7 @@ contrast, so a test image often stands in train too. Two images count as near co
 
 With 10 bits instead of 4, pairs appear that are two radiographs of one patient; with a rank correlation of 0.97,
 pairs of different synthetic patients (up to 0.978, where the true copies in covid19_image have 0.990 and more).
-What is found is a lower bound:
-copies that were cut by more than a few per cent, turned or mirrored escape.
+What is found is a lower bound: copies that were cut by more than a few per cent, turned or mirrored escape.
 """
 
 from collections.abc import Iterator

@@ -30,9 +30,11 @@ class BundleModel:
     """
 
     def __init__(self, folder: Path) -> None:
-        from cxrnet.models.bundle import load_bundle
+        from cxrnet.inference import predictor
+        from cxrnet.models.bundle import device_of, load_bundle
 
         self._bundle = load_bundle(folder)
+        self._logits = predictor(self._bundle, batch_size=32, device=device_of("cpu"))
 
     def predict(self, table: pd.DataFrame) -> pd.DataFrame:
         """Classify images.
@@ -50,7 +52,7 @@ class BundleModel:
 
         classes = self._bundle.classes
         names = [f"row {row}" for row in table.index]
-        probabilities = predict_bytes(self._bundle, [bytes(image) for image in table["image"]], names)
+        probabilities = predict_bytes(self._bundle, self._logits, [bytes(image) for image in table["image"]], names)
         answer = pd.DataFrame(probabilities, columns=[f"prob_{name}" for name in classes], index=table.index)
         called = decide(probabilities, classes, self._bundle.operating_points)
         answer.insert(0, "predicted", [classes[index] for index in called])

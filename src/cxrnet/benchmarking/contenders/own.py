@@ -37,10 +37,7 @@ def train(overrides: list[str], fresh: bool) -> dict[str, Any]:
         overrides: of ``conf/train.yaml``, as a user types them.
         fresh: the cache is emptied before; otherwise the job before this one has filled it.
     """
-    keep_freed_memory()
-    config = _composed(overrides)
-    if fresh and config["cache"] is not None:
-        shutil.rmtree(config["cache"], ignore_errors=True)
+    config = _composed(overrides, fresh)
     begin = time.perf_counter()
     data = _data(config)
     ready = time.perf_counter()
@@ -60,10 +57,7 @@ def train(overrides: list[str], fresh: bool) -> dict[str, Any]:
 
 def setup(overrides: list[str], fresh: bool) -> dict[str, Any]:
     """What comes before the first epoch: files are decoded into the store, and split; arguments as in :func:`train`."""
-    keep_freed_memory()
-    config = _composed(overrides)
-    if fresh and config["cache"] is not None:
-        shutil.rmtree(config["cache"], ignore_errors=True)
+    config = _composed(overrides, fresh)
     begin = time.perf_counter()
     data = _data(config)
     seconds = time.perf_counter() - begin
@@ -71,9 +65,13 @@ def setup(overrides: list[str], fresh: bool) -> dict[str, Any]:
     return {"seconds": seconds, "images_per_second": images / seconds, "images": images, "memory_mb": peak_memory()}
 
 
-def _composed(overrides: list[str]) -> Config:
+def _composed(overrides: list[str], fresh: bool) -> Config:
+    keep_freed_memory()  # as every command does
     with initialize_config_dir(version_base="1.3", config_dir=str(config_folder())):
-        return plain_config(compose("train", overrides))
+        config = plain_config(compose("train", overrides))
+    if fresh and config["cache"] is not None:
+        shutil.rmtree(config["cache"], ignore_errors=True)
+    return config
 
 
 def _data(config: Config) -> XrayDataModule:
