@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cxrnet.cache import kept, new_array
+from cxrnet.cache import kept, new_array, wait_for_disk
 from cxrnet.errors import CxrnetError
 
 
@@ -88,5 +88,5 @@ def test_a_new_array_is_zeros_and_what_is_written_is_in_the_file(tmp_path):
     array = new_array(tmp_path / "a.npy", (3, 2), np.int32)
     assert not array.any()
     array[1] = 7
-    array.flush()
+    wait_for_disk(array)
     assert np.load(tmp_path / "a.npy").tolist() == [[0, 0], [7, 7], [0, 0]]

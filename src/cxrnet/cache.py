@@ -6,6 +6,7 @@ the cache, costs the time to make it again and nothing else.
 
 import logging
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -64,6 +65,19 @@ def new_array(file: Path, shape: Sequence[int], dtype: npt.DTypeLike) -> np.memm
         with file.open("r+b") as handle:
             os.posix_fallocate(handle.fileno(), 0, file.stat().st_size)
     return array
+
+
+def wait_for_disk(array: np.memmap) -> None:
+    """Wait until all that was written into a mapped file is on the disk, while other threads go on.
+
+    Raises:
+        OSError: the disk failed.
+    """
+    if sys.platform == "linux":  # where fsync knows of mapped pages; flush() lets no other thread run meanwhile
+        with Path(str(array.filename)).open("rb") as file:
+            os.fsync(file.fileno())
+    else:
+        array.flush()
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from scipy.fft import dctn
 from scipy.ndimage import gaussian_filter
 from scipy.stats import rankdata
 
+from cxrnet.data import copies
 from cxrnet.data.copies import COPY_SIZE, CORRELATION, HASH_BITS, RANK_CORRELATION, copy_groups, find_copies
 from cxrnet.data.images import resize
 from cxrnet.data.leaks import leaks
@@ -152,6 +153,69 @@ def test_images_are_read_in_blocks():
     pairs = find_copies(images, manifest_of(3000))
     assert len(pairs) == 100 * 30 * 29 // 2
     assert images.most <= 2048
+
+
+class Unread:
+    """Images that nobody may look at."""
+
+    def __len__(self) -> int:
+        return 6
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        pytest.fail("searched again")
+
+
+def six() -> tuple[np.ndarray, pd.DataFrame]:
+    """Images of which 0, 2 and 5 are one file and 3 shows the same in another; 1 and 4 are others."""
+    images = pictures(6, COPY_SIZE)[[0, 1, 0, 0, 4, 0]]
+    images[3] = jpeg(images[3])
+    return images, manifest_of(6, sha256=["x", "y", "x", "z", "v", "x"])
+
+
+def test_what_was_found_is_kept_and_the_files_are_not_searched_again(tmp_path):
+    images, manifest = six()
+    first = find_copies(images, manifest, tmp_path)
+    assert len(first) == 6
+    pd.testing.assert_frame_equal(first, find_copies(images, manifest))
+    pd.testing.assert_frame_equal(first, find_copies(Unread(), manifest, tmp_path))
+
+
+def test_what_was_kept_serves_other_names_labels_and_splits(tmp_path):
+    images, manifest = six()
+    find_copies(images, manifest, tmp_path)
+    splits = pd.array(["train", "val", "test", "val", None, "test"], "string")
+    other = manifest.assign(image_id=list("fedcba"), split=splits, label=list("123456"))
+    again = find_copies(Unread(), other, tmp_path)
+    pd.testing.assert_frame_equal(again, find_copies(images, other))
+    (pair,) = again[(again["image_id_a"] == "a") & (again["image_id_b"] == "d")].itertuples(index=False)
+    assert (pair.kind, pair.split_a, pair.split_b, pair.label_a, pair.label_b) == ("exact", "test", "test", "6", "3")
+
+
+def test_no_pairs_are_kept_too(tmp_path):
+    manifest = manifest_of(6, sha256=list("abcdef"))
+    find_copies(pictures(6, COPY_SIZE), manifest, tmp_path)
+    assert len(find_copies(Unread(), manifest, tmp_path)) == 0
+
+
+@pytest.mark.parametrize("rule", ["FORMAT", "HASH_BITS", "CORRELATION", "RANK_CORRELATION"])
+def test_another_way_to_search_searches_anew(tmp_path, monkeypatch, rule):
+    images, manifest = six()
+    find_copies(images, manifest, tmp_path)
+    monkeypatch.setattr(copies, rule, getattr(copies, rule) * 0.5)
+    with pytest.raises(pytest.fail.Exception, match="searched again"):
+        find_copies(Unread(), manifest, tmp_path)
+
+
+@pytest.mark.parametrize("change", ["another file", "another order", "fewer"])
+def test_other_files_are_searched_anew(tmp_path, change):
+    images, manifest = six()
+    find_copies(images, manifest, tmp_path)
+    order = {"another file": [0, 1, 2, 3, 4, 5], "another order": [1, 0, 2, 3, 4, 5], "fewer": [1, 2, 3, 4]}[change]
+    other, images = manifest.iloc[order].reset_index(drop=True), images[order]
+    if change == "another file":
+        images[0], other.loc[0, "sha256"] = images[1], "w"
+    found = find_copies(images, other, tmp_path)
+    pd.testing.assert_frame_equal(found, find_copies(images, other))
 
 
 def test_lengths_must_agree():

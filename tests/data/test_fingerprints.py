@@ -73,6 +73,11 @@ def test_hash_distance_is_that_of_the_nearer_hash():
     assert hash_distance(a, b).tolist() == [2, 1]
 
 
+def test_hashes_do_not_depend_on_what_else_is_hashed(small):
+    alone = np.concatenate([hashes(image[None]) for image in small[::20]])
+    assert np.array_equal(hashes(small)[::20], alone)
+
+
 def test_a_picture_has_the_hashes_of_the_same_picture_brighter(small):
     dim = small[:50] // 4 * 2
     brighter = (dim + 60).astype(np.uint8)

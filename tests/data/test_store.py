@@ -17,6 +17,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from cxrnet.data import store
 from cxrnet.data.decode import read_image
 from cxrnet.data.manifest import make_manifest
 from cxrnet.data.store import load_at_sizes, load_images
@@ -153,6 +154,22 @@ def test_a_disk_that_fails_for_a_moment_leaves_no_mark(tmp_path, monkeypatch):
         with pytest.raises(CxrnetError, match=r"1 of 5 files give no image .*003.png"):
             load_images(manifest, (6, 5), "stretch", "skip", cache)
     loaded, _ = load_images(manifest, (6, 5), "stretch", "skip", cache)
+    assert len(loaded) == 5
+
+
+def test_what_the_disk_did_not_take_does_not_count_as_read(tmp_path, monkeypatch):
+    manifest, cache = numbered(tmp_path / "in", 5), tmp_path / "cache"
+
+    def fails(array: np.memmap) -> None:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(store, "wait_for_disk", fails)
+        with pytest.raises(CxrnetError, match=r"cache: .* can't be written \(Input/output error\)"):
+            load_images(manifest, (6, 5), "stretch", "fail", cache)
+    (facts,) = (cache / "images").glob("*.partial/facts.npy")
+    assert not np.load(facts)["read"].any()
+    loaded, _ = load_images(manifest, (6, 5), "stretch", "fail", cache)
     assert len(loaded) == 5
 
 

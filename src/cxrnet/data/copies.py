@@ -12,12 +12,19 @@ pairs of different synthetic patients (up to 0.978, where the true copies in cov
 What is found is a lower bound: copies that were cut by more than a few per cent, turned or mirrored escape.
 """
 
+import hashlib
+import json
 from collections.abc import Iterator
-from typing import Protocol
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
+from cxrnet.cache import kept
+from cxrnet.data import store
 from cxrnet.data.decode import UInt8Array
 from cxrnet.data.fingerprints import (
     FloatArray,
@@ -31,6 +38,7 @@ from cxrnet.data.fingerprints import (
     project,
 )
 from cxrnet.data.images import resize
+from cxrnet.data.reading import processors
 from cxrnet.linking import components, link
 
 COPY_SIZE = (64, 64)  # at which images are compared
@@ -38,9 +46,22 @@ HASH_BITS = 4
 CORRELATION = 0.98
 RANK_CORRELATION = 0.985
 
-_BLOCK = 1024  # images that are read at a time
+FORMAT = 1  # of what is kept of a search, and of how copies are told
+
+_BLOCK = 1024  # pairs whose images are read at a time
+_FINGERPRINTS = 256  # images whose fingerprints are made at a time: what fits into a cache
 
 _Pairs = tuple[IntArray, IntArray]
+
+
+class _Copies(NamedTuple):
+    """Pairs of copies by the places of their images, ``(P,)`` each: what depends on the files alone."""
+
+    a: IntArray
+    b: IntArray
+    exact: npt.NDArray[np.bool_]
+    correlation: FloatArray
+    hash_distance: IntArray
 
 
 class Rows(Protocol):
@@ -53,7 +74,7 @@ class Rows(Protocol):
         """Images ``(n, H, W)``."""
 
 
-def find_copies(images: Rows, manifest: pd.DataFrame) -> pd.DataFrame:
+def find_copies(images: Rows, manifest: pd.DataFrame, cache: Path | None = None) -> pd.DataFrame:
     """Find exact and near copies among the images of a manifest.
 
     Only a fingerprint of each image stays in memory; images are read block by block, those of a likely pair again.
@@ -61,6 +82,9 @@ def find_copies(images: Rows, manifest: pd.DataFrame) -> pd.DataFrame:
     Args:
         images: in the order of the manifest's rows, ``(N, H, W) uint8``; best at ``COPY_SIZE``, straight from the file.
         manifest: a manifest; exact copies are told by ``sha256``, where it is known.
+        cache: what is found is kept in this folder, and files of the same content in the same order are not searched
+            again. Every ``sha256`` must be known then, and images be at ``COPY_SIZE``, straight from the file. ``None``
+            keeps nothing.
 
     Returns:
         One row a pair, sorted: ``image_id_a``, ``image_id_b``, ``kind`` (``exact``: the same file, ``near``: the
@@ -72,13 +96,35 @@ def find_copies(images: Rows, manifest: pd.DataFrame) -> pd.DataFrame:
     """
     if len(images) != len(manifest):
         raise ValueError(f"{len(images)} images for {len(manifest)} rows of the manifest")
+    if cache is None:
+        return _table(_search(images, manifest), manifest)
+    folder = kept(
+        cache / "copies" / _key(manifest),
+        lambda partial: np.savez(partial / "copies.npz", **_search(images, manifest)._asdict()),
+    )
+    with np.load(folder / "copies.npz") as columns:
+        return _table(_Copies(**columns), manifest)
+
+
+def _key(manifest: pd.DataFrame) -> str:
+    """What a search depends on, as SHA-256 (hex, 32 digits): the content of the files."""
+    rules = json.dumps([FORMAT, store.FORMAT, COPY_SIZE, HASH_BITS, CORRELATION, RANK_CORRELATION])
+    return hashlib.sha256("\n".join([rules, *manifest["sha256"]]).encode()).hexdigest()[:32]
+
+
+def _search(images: Rows, manifest: pd.DataFrame) -> _Copies:
     files = link(manifest, ("sha256",))
     hash_of, values, ranks = _fingerprints(images)
     a, b = _candidates(files, hash_of, values, ranks)
     bits, exact = hash_distance(hash_of[a], hash_of[b]), files[a] == files[b]
     correlation, rank_correlation = _correlations(images, a, b)
     alike = (bits <= HASH_BITS) & ((correlation >= CORRELATION) | (rank_correlation >= RANK_CORRELATION))
-    a, b, exact, correlation, bits = (column[exact | alike] for column in (a, b, exact, correlation, bits))
+    return _Copies(*(column[exact | alike] for column in (a, b, exact, correlation, bits)))
+
+
+def _table(found: _Copies, manifest: pd.DataFrame) -> pd.DataFrame:
+    """What :func:`find_copies` returns."""
+    a, b = found.a, found.b
     ids = manifest["image_id"].to_numpy(object)
     swap = ids[a] > ids[b]
     a, b = np.where(swap, b, a), np.where(swap, a, b)
@@ -86,9 +132,9 @@ def find_copies(images: Rows, manifest: pd.DataFrame) -> pd.DataFrame:
         {
             "image_id_a": pd.array(ids[a], "string"),
             "image_id_b": pd.array(ids[b], "string"),
-            "kind": pd.array(np.where(exact, "exact", "near"), "string"),
-            "correlation": correlation,
-            "hash_distance": bits,
+            "kind": pd.array(np.where(found.exact, "exact", "near"), "string"),
+            "correlation": found.correlation,
+            "hash_distance": found.hash_distance,
             "split_a": manifest["split"].array[a],
             "split_b": manifest["split"].array[b],
             "label_a": manifest["label"].array[a],
@@ -112,17 +158,24 @@ def copy_groups(pairs: pd.DataFrame, manifest: pd.DataFrame) -> pd.DataFrame:
     row = pd.Series(np.arange(len(manifest)), index=manifest["image_id"])
     a, b = row[pairs["image_id_a"]].to_numpy(), row[pairs["image_id_b"]].to_numpy()
     groups = components(len(manifest), numbers[a], numbers[b])[numbers]
-    ids = manifest["image_id"].groupby(groups)
-    named = (ids.transform("size") > 1) | manifest["group_id"].notna()
-    return manifest.assign(group_id=ids.transform("min").where(named).astype("string"))
+    named = (np.bincount(groups)[groups] > 1) | manifest["group_id"].notna().to_numpy(bool)
+    ids, first = manifest["image_id"].to_numpy(object), np.empty(len(manifest), object)
+    backwards = np.argsort(ids)[::-1]
+    first[groups[backwards]] = ids[backwards]  # what is written last stays: the first of each group
+    group_id = pd.array(first[groups], "string")
+    group_id[~named] = pd.NA
+    return manifest.assign(group_id=group_id)
 
 
 def _fingerprints(images: Rows) -> tuple[HashArray, FloatArray, FloatArray]:
     """Hashes ``(N, 2)``, projected grey values and ranks ``(N, 49)`` of all images."""
-    parts = []
-    for start in range(0, len(images), _BLOCK):
-        small = _small(images[np.arange(start, min(start + _BLOCK, len(images)))])
-        parts.append((hashes(small), project(grey_values(small)), project(grey_ranks(small))))
+
+    def of_block(start: int) -> tuple[HashArray, FloatArray, FloatArray]:
+        small = _small(images[np.arange(start, min(start + _FINGERPRINTS, len(images)))])
+        return hashes(small), project(grey_values(small)), project(grey_ranks(small))
+
+    with ThreadPoolExecutor(processors()) as pool:
+        parts = pool.map(of_block, range(0, len(images), _FINGERPRINTS))
     hash_of, values, ranks = (np.concatenate(column) for column in zip(*parts, strict=True))
     return hash_of, values, ranks
 
@@ -163,4 +216,6 @@ def _correlations(images: Rows, a: IntArray, b: IntArray) -> tuple[FloatArray, F
 
 def _small(images: UInt8Array) -> UInt8Array:
     """At the size at which images are compared, ``(n, 64, 64)``."""
+    if images.shape[1:] == COPY_SIZE:
+        return images
     return np.stack([resize(image, COPY_SIZE, "stretch") for image in images])

@@ -4,7 +4,7 @@ from io import BytesIO
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from cxrnet.errors import CxrnetError
 
@@ -36,6 +36,11 @@ class ImageError(CxrnetError):
 
 
 def read_image(data: bytes, name: str) -> UInt8Array:
+    """Decode an image file to one grey channel, ``(H, W) uint8``; see :func:`read_picture`."""
+    return np.array(read_picture(data, name))
+
+
+def read_picture(data: bytes, name: str) -> Image.Image:
     """Decode an image file to one grey channel.
 
     The format is told by the content, not by the file's extension: PNG, JPEG, WEBP, BMP, TIFF and GIF (first
@@ -48,7 +53,7 @@ def read_image(data: bytes, name: str) -> UInt8Array:
         name: what to call the file in error messages.
 
     Returns:
-        Grey values, ``(H, W) uint8``, upright.
+        An upright picture of mode ``L``.
 
     Raises:
         ImageError: the file is empty, not an image, cut off, or has more than ``MAX_PIXELS`` pixels.
@@ -60,7 +65,7 @@ def read_image(data: bytes, name: str) -> UInt8Array:
             raise _too_many_pixels(name)
         try:
             image.load()
-            return _grey(ImageOps.exif_transpose(image))
+            return _grey(_upright(image))
         except MemoryError:
             raise
         except Exception as error:  # damaged data makes Pillow's decoders raise all kinds, OverflowError included
@@ -93,15 +98,22 @@ def _too_many_pixels(name: str) -> ImageError:
     return ImageError("too many pixels", name, f"has over {limit} pixels; make it smaller or remove it")
 
 
-def _grey(image: Image.Image) -> UInt8Array:
+def _upright(image: Image.Image) -> Image.Image:
+    # Pillow's own function copies what stands upright already.
+    if image.getexif().get(ExifTags.Base.Orientation, 1) == 1:
+        return image
+    return ImageOps.exif_transpose(image)
+
+
+def _grey(image: Image.Image) -> Image.Image:
     if image.mode in _DEEP_MODES:
-        return _to_8_bit(np.asarray(image))
+        return Image.fromarray(_to_8_bit(np.asarray(image)))
     if image.has_transparency_data:
         over = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", over.size, (0, 0, 0, 255)), over).convert("RGB")
     if image.mode not in ("L", "1", "RGB"):
         image = image.convert("RGB")
-    return np.array(image.convert("L"))
+    return image if image.mode == "L" else image.convert("L")
 
 
 def _to_8_bit(values: npt.NDArray[np.generic]) -> UInt8Array:

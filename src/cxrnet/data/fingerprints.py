@@ -13,10 +13,10 @@ from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
-from scipy.fft import dct, dctn
+from PIL import Image
+from scipy.fft import dct
 
 from cxrnet.data.decode import UInt8Array
-from cxrnet.data.images import resize
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
@@ -39,7 +39,7 @@ def grey_ranks(small: UInt8Array) -> FloatArray:
     values = 4 * 255 + 1
     flat = sums + np.arange(len(small))[:, None] * values
     counts = np.bincount(flat.ravel(), minlength=len(small) * values).reshape(len(small), values)
-    ranks = counts.cumsum(axis=1) - (counts - 1) / 2
+    ranks = (counts.cumsum(axis=1) - (counts - 1) / 2).astype(np.float32)
     return _standardise(ranks.ravel()[flat])
 
 
@@ -93,23 +93,29 @@ def pairs_that_may_reach(limit: float, projected: FloatArray) -> Iterator[tuple[
             yield order[first[once]], order[second[once]]
 
 
-def _sums_of_four(small: UInt8Array) -> IntArray:
-    sums: IntArray = small.reshape(len(small), 32, 2, 32, 2).sum(axis=(2, 4), dtype=np.int64)
+def _sums_of_four(small: UInt8Array) -> npt.NDArray[np.uint16]:
+    rows = small[:, ::2].astype(np.uint16) + small[:, 1::2]
+    sums: npt.NDArray[np.uint16] = rows[:, :, ::2] + rows[:, :, 1::2]
     return sums
 
 
 def _perceptual_hash(small: UInt8Array) -> npt.NDArray[np.bool_]:
     """Whether the 8 x 8 lowest frequencies lie above their median, ``(N, 64)``."""
-    thumbnails = (_sums_of_four(small) / 4).astype(np.float32)
-    low = dctn(thumbnails, axes=(1, 2), norm="ortho")[:, :8, :8].reshape(len(small), 64)
+    thumbnails = _sums_of_four(small).astype(np.float32) / 4
+    low = dct(dct(thumbnails, axis=1, norm="ortho")[:, :8], axis=2, norm="ortho")[:, :, :8].reshape(len(small), 64)
     above: npt.NDArray[np.bool_] = low > np.median(low, axis=1, keepdims=True)
     return above
 
 
 def _difference_hash(small: UInt8Array) -> npt.NDArray[np.bool_]:
     """Whether grey values rise from one neighbour in a row to the next, 8 rows of 9: ``(N, 64)``."""
-    tiny = np.stack([resize(image, (8, 9), "stretch") for image in small])
-    return (tiny[:, :, 1:] > tiny[:, :, :-1]).reshape(len(small), 64)
+    # To resize, Pillow takes row by row, then column by column: images below each other, then side by side are as one.
+    count, height, width = small.shape
+    rows = Image.fromarray(small.reshape(-1, width)).resize((9, count * height), Image.Resampling.BILINEAR)
+    beside = np.asarray(rows).reshape(count, height, 9).swapaxes(0, 1).reshape(height, -1)
+    columns = Image.fromarray(beside).resize((count * 9, 8), Image.Resampling.BILINEAR)
+    tiny = np.asarray(columns).reshape(8, count, 9).swapaxes(0, 1)
+    return (tiny[:, :, 1:] > tiny[:, :, :-1]).reshape(count, 64)
 
 
 def _standardise(values: npt.NDArray[np.generic]) -> FloatArray:

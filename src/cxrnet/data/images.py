@@ -88,19 +88,23 @@ def resize(image: UInt8Array, size: Size, rule: ResizeRule) -> UInt8Array:
         CxrnetError: unknown rule, or a size below one pixel.
     """
     check_resize(size, rule)
+    return np.array(resize_picture(Image.fromarray(image), size, rule))
+
+
+def resize_picture(source: Image.Image, size: Size, rule: ResizeRule) -> Image.Image:
+    """The same for a picture of mode ``L``, by a rule and to a size that were checked."""
     height, width = size
-    if image.shape == size:
-        return image
-    source = Image.fromarray(image)
+    if source.size == (width, height):
+        return source
     if rule == "stretch":
-        return np.array(source.resize((width, height), Image.Resampling.BILINEAR))
+        return source.resize((width, height), Image.Resampling.BILINEAR)
     if rule == "pad":
         return _pad(source, size)
     scale = max(height / source.height, width / source.width)
     cut_x = (source.width - width / scale) / 2
     cut_y = (source.height - height / scale) / 2
     box = (max(cut_x, 0.0), max(cut_y, 0.0), source.width - max(cut_x, 0.0), source.height - max(cut_y, 0.0))
-    return np.array(source.resize((width, height), Image.Resampling.BILINEAR, box=box))
+    return source.resize((width, height), Image.Resampling.BILINEAR, box=box)
 
 
 def check_resize(size: Size, rule: str) -> None:
@@ -115,13 +119,11 @@ def check_resize(size: Size, rule: str) -> None:
         raise CxrnetError(f"data.size: {tuple(size)} is not a size; give height and width in pixels")
 
 
-def _pad(source: Image.Image, size: Size) -> UInt8Array:
+def _pad(source: Image.Image, size: Size) -> Image.Image:
     height, width = size
     scale = min(height / source.height, width / source.width)
     inner_h, inner_w = max(1, round(source.height * scale)), max(1, round(source.width * scale))
     top, left = (height - inner_h) // 2, (width - inner_w) // 2
-    canvas = np.zeros(size, np.uint8)
-    canvas[top : top + inner_h, left : left + inner_w] = np.asarray(
-        source.resize((inner_w, inner_h), Image.Resampling.BILINEAR)
-    )
+    canvas = Image.new("L", (width, height))
+    canvas.paste(source.resize((inner_w, inner_h), Image.Resampling.BILINEAR), (left, top))
     return canvas

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from cxrnet.data.decode import ImageError, UInt8Array, read_image
-from cxrnet.data.images import ResizeRule, Size, resize
+from cxrnet.data.decode import ImageError, UInt8Array, read_picture
+from cxrnet.data.images import ResizeRule, Size, check_resize, resize_picture
 from cxrnet.errors import CxrnetError
 
 AtSize = tuple[Size, ResizeRule]
@@ -45,19 +45,21 @@ def read_into(
         What is noted of these files, ``(len(rows),)`` of :data:`FACTS`, and what is wrong with those that give no
         image, by row: a kind of :class:`cxrnet.data.decode.ImageError`.
     """
+    for size, rule in sizes:
+        check_resize(size, rule)
     facts = np.zeros(len(rows), FACTS)
 
     def read(place: int) -> str | None:
         row = rows[place]
         try:
             data = _read_bytes(paths[row])
-            image = read_image(data, paths[row])
+            picture = read_picture(data, paths[row])
         except ImageError as error:
             return error.kind
         for array, (size, rule) in zip(arrays, sizes, strict=True):
-            array[row] = resize(image, size, rule)
+            array[row] = np.asarray(resize_picture(picture, size, rule))
         digest = np.frombuffer(hashlib.sha256(data).digest(), np.uint8)
-        facts[place] = (True, image.shape[1], image.shape[0], digest)
+        facts[place] = (True, picture.width, picture.height, digest)
         return None
 
     # Not for these lines alone: the list of filters belongs to the whole process, where other threads are at work.

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -16,7 +17,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import pandas as pd
 
-from cxrnet.cache import kept, new_array
+from cxrnet.cache import kept, new_array, wait_for_disk
 from cxrnet.data.decode import UInt8Array
 from cxrnet.data.images import Images, ResizeRule, Size, check_resize
 from cxrnet.data.reading import FACTS, AtSize, FactsArray, OnError, check_on_error, read_into, report_bad
@@ -114,16 +115,21 @@ def _make(folder: Path, paths: list[str], sizes: Sequence[AtSize]) -> None:
     arrays, facts = _open(folder, len(sizes), "r+")
     todo = np.flatnonzero(~facts["read"])
     bad: dict[int, str] = {}
-    with bar("reading images", len(paths), len(paths) - len(todo)) as advance:
+
+    def read(start: int) -> tuple[FactsArray, dict[int, str]]:
+        return read_into(arrays, todo[start : start + _BLOCK].tolist(), paths, sizes)
+
+    with bar("reading images", len(paths), len(paths) - len(todo)) as advance, ThreadPoolExecutor(1) as ahead:
+        reading = ahead.submit(read, 0)
         for start in range(0, len(todo), _BLOCK):
-            rows = todo[start : start + _BLOCK].tolist()
-            noted, unread = read_into(arrays, rows, paths, sizes)
+            noted, unread = reading.result()
+            reading = ahead.submit(read, start + _BLOCK)  # while this block is written to the disk
             for array in arrays:
-                array.flush()
-            facts[rows] = noted  # only now: what counts as read is on the disk
-            facts.flush()
+                wait_for_disk(array)
+            facts[todo[start : start + _BLOCK]] = noted  # only now: what counts as read is on the disk
+            wait_for_disk(facts)
             bad |= unread
-            advance(len(rows))
+            advance(len(noted))
     if lost := {row: kind for row, kind in bad.items() if kind == "missing" and os.access(paths[row], os.R_OK)}:
         report_bad(lost, paths, "fail")  # the disk or the network failed for a moment: such a store must not stay
     (folder / "bad.json").write_text(json.dumps(bad), encoding="utf-8")
