@@ -49,6 +49,16 @@ def test_the_temperature_divides_the_logits(bundle):
     )
 
 
+def test_convolutions_do_not_round_to_tf32_and_others_may_go_on_doing_so(bundle):
+    seen = []
+    conv = next(module for module in bundle.network.modules() if isinstance(module, torch.nn.Conv2d))
+    conv.register_forward_pre_hook(lambda *_: seen.append(torch.backends.cudnn.allow_tf32))
+    before = torch.backends.cudnn.allow_tf32
+    predict_images(bundle, np.zeros((3, 40, 32), np.uint8), 2, CPU)
+    assert seen == [False, False]
+    assert torch.backends.cudnn.allow_tf32 is before
+
+
 def test_a_manifest_is_prepared_as_the_bundle_says(bundle, xrays):
     manifest = folder(xrays)
     predictions = predict_all(bundle, manifest)
@@ -57,6 +67,16 @@ def test_a_manifest_is_prepared_as_the_bundle_says(bundle, xrays):
     assert predictions["image_id"].tolist() == manifest["image_id"].tolist()
     assert predictions["label"].tolist() == manifest["label"].tolist()
     assert [name for name in predictions if name.startswith("prob_")] == [f"prob_{name}" for name in CLASSES]
+
+
+def test_beside_the_cpu_no_file_is_read_while_the_network_works(bundle, draw, tmp_path):
+    root = draw(tmp_path / "set", images=4)  # of each of three classes; eight are read at a time
+    parts = predict_files(bundle, root, 1, CPU, "skip")
+    ids = next(parts)["image_id"].tolist()
+    later = [file for file in root.rglob("*.png") if file.relative_to(root).as_posix() not in ids]
+    for file in later:
+        file.write_bytes(b"broken")
+    assert (len(ids), len(later), list(parts)) == (8, 4, [])
 
 
 def test_a_folder_of_images_without_labels(bundle, xrays, tmp_path):

@@ -26,9 +26,14 @@ def spoil(manifest: pd.DataFrame, *rows: int) -> None:
         Path(manifest["path"][row]).write_bytes(b"no image")
 
 
+@pytest.fixture(params=[True, False], ids=["ahead", "in turns"])
+def ahead(request) -> bool:
+    return request.param
+
+
 @pytest.mark.parametrize(("chunk", "sizes"), [(1, [1] * 10), (4, [4, 4, 2]), (10, [10]), (64, [10])])
-def test_all_images_come_in_order_beside_their_rows(manifest, chunk, sizes):
-    parts = list(stream_images(manifest, (4, 3), "stretch", "fail", chunk))
+def test_all_images_come_in_order_beside_their_rows(manifest, chunk, sizes, ahead):
+    parts = list(stream_images(manifest, (4, 3), "stretch", "fail", chunk, ahead))
     assert [len(images) for _, images in parts] == sizes
     assert [int(image[0, 0]) for _, images in parts for image in images] == list(range(10))
     assert pd.concat([rows for rows, _ in parts])["image_id"].tolist() == manifest["image_id"].tolist()
@@ -36,17 +41,25 @@ def test_all_images_come_in_order_beside_their_rows(manifest, chunk, sizes):
 
 
 def test_no_more_than_one_chunk_is_read_ahead(manifest):
-    parts = stream_images(manifest, (4, 3), "stretch", "fail", 2)
+    parts = stream_images(manifest, (4, 3), "stretch", "fail", 2, ahead=True)
     next(parts)
     spoil(manifest, 4, 5, 6, 7, 8, 9)
     with pytest.raises(CxrnetError, match="6 of 10 files give no image"):
         list(parts)
 
 
-def test_skip_leaves_out_what_gives_no_image_and_tells_all_in_the_end(manifest, caplog):
+def test_in_turns_nothing_is_read_before_it_is_asked_for(manifest):
+    parts = stream_images(manifest, (4, 3), "stretch", "fail", 2, ahead=False)
+    next(parts)
+    spoil(manifest, 2, 3, 4, 5, 6, 7, 8, 9)
+    with pytest.raises(CxrnetError, match="8 of 10 files give no image"):
+        list(parts)
+
+
+def test_skip_leaves_out_what_gives_no_image_and_tells_all_in_the_end(manifest, caplog, ahead):
     spoil(manifest, 0, 5, 6, 7)
     with caplog.at_level(logging.WARNING, "cxrnet"):
-        parts = list(stream_images(manifest, (4, 3), "stretch", "skip", 2))
+        parts = list(stream_images(manifest, (4, 3), "stretch", "skip", 2, ahead))
     assert [row for rows, _ in parts for row in rows["image_id"]] == [
         "1.png",
         "2.png",
@@ -59,9 +72,9 @@ def test_skip_leaves_out_what_gives_no_image_and_tells_all_in_the_end(manifest, 
     assert "4 of 10 files give no image (4 not an image)" in caplog.text
 
 
-def test_fail_names_all_of_them_and_hands_out_nothing_after_the_first(manifest):
+def test_fail_names_all_of_them_and_hands_out_nothing_after_the_first(manifest, ahead):
     spoil(manifest, 3, 9)
-    parts = stream_images(manifest, (4, 3), "stretch", "fail", 2)
+    parts = stream_images(manifest, (4, 3), "stretch", "fail", 2, ahead)
     rows, _ = next(parts)
     assert rows["image_id"].tolist() == ["0.png", "1.png"]
     with pytest.raises(CxrnetError, match=r"2 of 10 files give no image .*3\.png.*9\.png"):
@@ -69,12 +82,12 @@ def test_fail_names_all_of_them_and_hands_out_nothing_after_the_first(manifest):
 
 
 @pytest.mark.parametrize("on_error", ["fail", "skip"])
-def test_no_image_at_all(manifest, on_error):
+def test_no_image_at_all(manifest, on_error, ahead):
     spoil(manifest, *range(10))
     with pytest.raises(CxrnetError, match=r"10 of 10 files .* not one image is left"):
-        list(stream_images(manifest, (4, 3), "stretch", on_error, 4))
+        list(stream_images(manifest, (4, 3), "stretch", on_error, 4, ahead))
 
 
 def test_unknown_rule(manifest):
     with pytest.raises(CxrnetError, match=r"data.on_error: 'ignore' is not known"):
-        list(stream_images(manifest, (4, 3), "stretch", "ignore", 4))
+        list(stream_images(manifest, (4, 3), "stretch", "ignore", 4, ahead=True))

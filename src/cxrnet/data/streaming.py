@@ -1,6 +1,6 @@
 """Images one after the other, for who looks at each of them once: never more than two chunks are in memory."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -9,11 +9,13 @@ import pandas as pd
 from cxrnet.data.images import Images, ResizeRule, Size
 from cxrnet.data.reading import OnError, check_on_error, read_into, report_bad
 
+_Chunk = tuple[Images, dict[int, str]]  # what was read of it, and what is wrong with the others by row of the manifest
+
 
 def stream_images(
-    manifest: pd.DataFrame, size: Size, resize_rule: ResizeRule, on_error: OnError, chunk: int
+    manifest: pd.DataFrame, size: Size, resize_rule: ResizeRule, on_error: OnError, chunk: int, ahead: bool
 ) -> Iterator[tuple[pd.DataFrame, Images]]:
-    """Read the images of a manifest chunk by chunk; while one is looked at, the next is read.
+    """Read the images of a manifest chunk by chunk, each on all processors.
 
     Args:
         manifest: a manifest; ``path`` is read.
@@ -22,6 +24,8 @@ def stream_images(
         on_error: ``skip`` leaves files that give no image out and warns in the end. ``fail`` raises in the end, when
             all of them are known; after the first one nothing more is handed out.
         chunk: images that are read at a time.
+        ahead: while one chunk is looked at, the next is read. For who works elsewhere than on the processors: there,
+            threads of OpenMP wait for each other after every operation, and a reader that holds one up holds up all.
 
     Yields:
         Rows of the manifest, in order, and their images.
@@ -32,19 +36,26 @@ def stream_images(
     check_on_error(on_error)
     paths, bad = manifest["path"].tolist(), dict[int, str]()
 
-    def read(start: int) -> tuple[Images, dict[int, str]]:
+    def read(start: int) -> _Chunk:
         files = paths[start : start + chunk]
         array = np.empty((len(files), *size), np.uint8)
         facts, unread = read_into([array], range(len(files)), files, [(size, resize_rule)])
         return Images(array, np.flatnonzero(facts["read"])), {start + row: kind for row, kind in unread.items()}
 
-    with ThreadPoolExecutor(1) as ahead:
-        reading = ahead.submit(read, 0)
-        for start in range(0, len(paths), chunk):
-            images, unread = reading.result()
-            reading = ahead.submit(read, start + chunk)
-            bad |= unread
-            if len(images) and not (bad and on_error == "fail"):
-                yield manifest.iloc[start + images.rows], images
+    starts = range(0, len(paths), chunk)
+    chunks = _one_ahead(read, starts) if ahead else map(read, starts)
+    for start, (images, unread) in zip(starts, chunks, strict=True):
+        bad |= unread
+        if len(images) and not (bad and on_error == "fail"):
+            yield manifest.iloc[start + images.rows], images
     if bad:
         report_bad(bad, paths, on_error)
+
+
+def _one_ahead(read: Callable[[int], _Chunk], starts: range) -> Iterator[_Chunk]:
+    with ThreadPoolExecutor(1) as ahead:
+        reading = ahead.submit(read, starts.start)
+        for start in starts:
+            done = reading.result()
+            reading = ahead.submit(read, start + starts.step)  # in the end of nothing
+            yield done
