@@ -119,3 +119,38 @@ def make_network() -> Callable:
         return Network(NetworkConfig(**{**settings, **changes}))
 
     return make
+
+
+@pytest.fixture
+def bundle(make_network: Callable):
+    """A bundle of that network for images of 40 x 32 pixels, which it pads."""
+    from cxrnet.models.bundle import Bundle
+
+    return Bundle(make_network(size=(40, 32)), "pad", 1.0, {}, "", {}, {})
+
+
+@pytest.fixture
+def own_manifest(xrays: Path) -> Callable:
+    """Makes the manifest of the run that a bundle is of: which of the twelve images of a class are for training."""
+    from cxrnet.data.sources.folder import folder
+    from cxrnet.data.store import load_images
+
+    def make(is_training: Callable[[int], bool]):
+        table, _ = load_images(folder(xrays), (8, 8), "stretch", "fail")
+        train = table["image_id"].map(lambda name: is_training(int(Path(name).stem)))
+        return table.assign(split=train.map({True: "train", False: "test"}).astype("string"))
+
+    return make
+
+
+@pytest.fixture
+def read_external(bundle) -> Callable:
+    """Reads class folders as an external data set of the bundle: root, name, and its class by each label."""
+    from cxrnet.external_sets import read_set
+
+    def call(root: Path, name: str = "north", on_error: str = "fail", **labels: str | None):
+        source = {"_target_": "cxrnet.data.sources.folder.folder", "_partial_": True, "root": str(root)}
+        config = {"manifest": source, "on_error": on_error, "cache": None, "known_faults": {name: ["it is small"]}}
+        return read_set(name, config, labels, bundle)
+
+    return call

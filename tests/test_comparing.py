@@ -11,7 +11,9 @@ from hydra import compose, initialize_config_dir
 from cxrnet.app import config_folder
 from cxrnet.comparing import compare_runs, labels_of
 from cxrnet.errors import CxrnetError
-from cxrnet.evaluation.predictions import make_predictions, write_predictions
+from cxrnet.evaluation.metrics import evaluate
+from cxrnet.evaluation.prediction_files import write_predictions
+from cxrnet.evaluation.predictions import make_predictions
 from cxrnet.tracking.run import track
 from cxrnet.tracking.store import tracking_uri
 
@@ -105,6 +107,13 @@ def test_figures_and_p_values_are_metrics_of_the_comparison(comparing, client):
     }
 
 
+def test_an_ece_has_the_bins_that_were_asked_for(comparing, outputs):
+    folder = comparing(f"sweep='{outputs / 'runs'}'", "tracking=none", "bins=7")
+    figures = pd.read_csv(folder / "figures.csv").set_index(["run", "metric"])["value"]
+    assert figures["model=first", "ece"] == pytest.approx(evaluate(table(len("first")), bins=7)["ece"]["value"])
+    assert "ECE in 7 bins." in (folder / "comparison.md").read_text(encoding="utf-8")
+
+
 def test_names_that_mlflow_does_not_take_are_changed_and_stay_apart():
     assert labels_of(["a=1", "a/../b (here)"]) == {"a=1": "a_1", "a/../b (here)": "a_.._b _here_"}
     assert list(labels_of(["x" * 100 + "1", "x" * 100 + "2"]).values()) == ["x" * 80 + " 1", "x" * 80 + " 2"]
@@ -161,6 +170,8 @@ def test_what_cannot_be_compared_leaves_no_run_behind(comparing, client, outputs
         comparing("mlflow_experiment=two", "metrics=accuracy", "by=accuracy")
     with refused(match="also: 'brier' is no list of figures"):
         comparing("mlflow_experiment=two", "also=brier")
+    with refused(match="bins: 0 is no number of bins; give a whole number from 1 on"):
+        comparing("mlflow_experiment=two", "bins=0")
     with refused(match="resamples: the paired tests need the bootstrap"):
         comparing("mlflow_experiment=two", "resamples=0")
     assert len(client.search_runs(["1", "2", "3"])) == before

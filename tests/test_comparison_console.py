@@ -23,7 +23,7 @@ def compared(*names: str, images: int = 40) -> Comparison:
         name: make_predictions(rows, ("a", "b"), rng.normal(np.eye(2)[labels], 1 + place).astype(np.float32))
         for place, name in enumerate(names)
     }
-    return compare(tables, METRICS, "roc_auc_macro", 100, 0, 0.95)
+    return compare(tables, METRICS, "roc_auc_macro", 100, 0, 0.95, 15)
 
 
 @pytest.fixture

@@ -2,31 +2,22 @@ import numpy as np
 import pytest
 
 from cxrnet.data.overlap import load_known
-from cxrnet.data.sources.folder import folder
-from cxrnet.data.store import load_images
 from cxrnet.evaluation.metrics import evaluate
 from cxrnet.evaluation.predictions import probabilities_of
 from cxrnet.external_baselines import fit_baselines, predict_baselines
-from cxrnet.external_sets import read_set
-from cxrnet.models.bundle import Bundle
 
 CLASSES = ("Covid", "Normal", "Viral Pneumonia")
 
 
 @pytest.fixture
-def manifest(xrays):
-    """Of the bundle's run: three of four images of a class were for training."""
-    table, _ = load_images(folder(xrays), (8, 8), "stretch", "fail")
-    table["split"] = table["image_id"].map(lambda name: "train" if int(name[-5]) % 4 else "test").astype("string")
-    return table
+def manifest(own_manifest):
+    """Three of four images of a class were for training."""
+    return own_manifest(lambda number: number % 4 > 0)
 
 
 @pytest.fixture
-def elsewhere(draw, tmp_path, make_network):
-    source = {"_target_": "cxrnet.data.sources.folder.folder", "_partial_": True}
-    root = str(draw(tmp_path / "elsewhere", images=6, seed=8))
-    config = {"manifest": {**source, "root": root}, "on_error": "fail", "cache": None, "known_faults": {}}
-    return read_set("elsewhere", config, {}, Bundle(make_network(size=(40, 32)), "pad", 1.0, {}, "", {}, {}))
+def elsewhere(draw, tmp_path, read_external):
+    return read_external(draw(tmp_path / "elsewhere", images=6, seed=8), "elsewhere")
 
 
 def test_both_are_trained_on_the_training_images_of_the_run(manifest, elsewhere):

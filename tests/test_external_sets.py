@@ -3,42 +3,16 @@ import shutil
 import pytest
 
 from cxrnet.data.overlap import load_known
-from cxrnet.data.sources.folder import folder
-from cxrnet.data.store import load_images
 from cxrnet.errors import CxrnetError
-from cxrnet.external_sets import read_set, take_out_copies
+from cxrnet.external_sets import take_out_copies
 from cxrnet.external_statement import data_facts, documented_faults, statement
-from cxrnet.models.bundle import Bundle
 from cxrnet.origin import Origin
 
-CLASSES = ("Covid", "Normal", "Viral Pneumonia")
-
 
 @pytest.fixture
-def bundle(make_network) -> Bundle:
-    return Bundle(make_network(size=(40, 32)), "pad", 1.0, {}, "", {}, {})
-
-
-@pytest.fixture
-def read(bundle):
-    def call(root, name="north", on_error="fail", **labels):
-        source = {"_target_": "cxrnet.data.sources.folder.folder", "_partial_": True, "root": str(root)}
-        return read_set(
-            name,
-            {"manifest": source, "on_error": on_error, "cache": None, "known_faults": {name: ["it is small"]}},
-            labels,
-            bundle,
-        )
-
-    return call
-
-
-@pytest.fixture
-def manifest(xrays):
-    """Of the bundle's run: the first image of a class was for training, the second for testing, and so on."""
-    table, _ = load_images(folder(xrays), (8, 8), "stretch", "fail")
-    table["split"] = table["image_id"].map(lambda name: "test" if int(name[-5]) % 2 else "train").astype("string")
-    return table
+def manifest(own_manifest):
+    """The first image of a class was for training, the second for testing, and so on."""
+    return own_manifest(lambda number: number % 2 == 0)
 
 
 @pytest.fixture
@@ -54,8 +28,8 @@ def north(tmp_path, xrays, draw):
 NAMES = {"sick": "Covid", "well": "Normal", "odd": None}
 
 
-def test_a_data_set_is_read_as_the_bundle_wants_it(read, north):
-    each = read(north, **NAMES)
+def test_a_data_set_is_read_as_the_bundle_wants_it(read_external, north):
+    each = read_external(north, **NAMES)
     assert each.images.shape == (11, 40, 32)
     assert each.small.shape == (11, 64, 64)
     assert each.manifest["label"].value_counts().to_dict() == {"Normal": 6, "Covid": 5}
@@ -64,17 +38,17 @@ def test_a_data_set_is_read_as_the_bundle_wants_it(read, north):
     assert documented_faults(each) == {"known faults": "north: it is small."}
 
 
-def test_a_published_split_counts_for_nothing(read, draw, tmp_path):
+def test_a_published_split_counts_for_nothing(read_external, draw, tmp_path):
     for split in ("train", "test"):
         draw(tmp_path / "split" / split, images=2)
-    each = read(tmp_path / "split")
+    each = read_external(tmp_path / "split")
     assert set(each.manifest["split"]) == {"test"}
     assert each.published
     assert data_facts(each)["images"] == "12 listed, their published split ignored"
 
 
-def test_copies_are_taken_out_and_own_copies_stay_together(read, north, manifest):
-    (each,), copies = take_out_copies([read(north, **NAMES)], load_known(manifest))
+def test_copies_are_taken_out_and_own_copies_stay_together(read_external, north, manifest):
+    (each,), copies = take_out_copies([read_external(north, **NAMES)], load_known(manifest))
     assert each.copies == {"train": 1, "test": 1}
     assert copies.to_dict("records") == [
         {"data": "north", "image_id": f"{a}.png", "kind": "exact", "copy_of": f"{b}.png", "split": split}
@@ -90,8 +64,8 @@ def test_copies_are_taken_out_and_own_copies_stay_together(read, north, manifest
     assert facts["evaluated"] == "9 images: Covid 4, Normal 5"
 
 
-def test_without_the_images_of_the_run_this_is_said(read, north, bundle):
-    (each,), copies = take_out_copies([read(north, **NAMES)], None)
+def test_without_the_images_of_the_run_this_is_said(read_external, north, bundle):
+    (each,), copies = take_out_copies([read_external(north, **NAMES)], None)
     assert (len(each.manifest), len(copies), each.copies) == (11, 0, None)
     assert data_facts(each)["copies"].startswith("not looked for")
     (first, second, third) = statement(Origin(bundle, "x", None, None, None, None, 0), None, [each])
@@ -103,20 +77,20 @@ def test_without_the_images_of_the_run_this_is_said(read, north, bundle):
     )
 
 
-def test_images_of_the_run_that_are_gone_are_told_by_their_bytes(read, north, manifest, bundle):
+def test_images_of_the_run_that_are_gone_are_told_by_their_bytes(read_external, north, manifest, bundle):
     gone = manifest.assign(path="/nowhere/" + manifest["image_id"])
     known = load_known(gone)
-    (each,), _ = take_out_copies([read(north, **NAMES)], known)
+    (each,), _ = take_out_copies([read_external(north, **NAMES)], known)
     assert each.copies == {"train": 1, "test": 1}
     sentences = statement(Origin(bundle, "x", None, gone, None, None, 0), known, [each])
     assert any("36 of 36 images that the bundle was made with can't be read any more" in text for text in sentences)
     assert any(text.startswith("north: 2 images are copies of images that the bundle was made") for text in sentences)
 
 
-def test_images_in_two_external_sets_are_counted(read, north, draw, tmp_path, bundle):
+def test_images_in_two_external_sets_are_counted(read_external, north, draw, tmp_path, bundle):
     south = draw(tmp_path / "south", classes=("Covid", "Normal"), images=3, seed=9)
     shutil.copy(north / "sick" / "03.png", south / "Covid" / "from north.png")
-    sets, _ = take_out_copies([read(north, **NAMES), read(south, "south")], None)
+    sets, _ = take_out_copies([read_external(north, **NAMES), read_external(south, "south")], None)
     assert [each.shared for each in sets] == [{"south": 1}, {"north": 1}]
     assert "south: 1 images are in north too; the two results are not independent" in statement(
         Origin(bundle, "x", None, None, None, None, 0), None, sets
@@ -147,60 +121,62 @@ def whose(manifest):
     return manifest.assign(source="hospital", patient_id=numbers)
 
 
-def test_a_patient_with_an_image_in_both_is_the_same_whatever_the_number(read, north, whose, of_patients):
+def test_a_patient_with_an_image_in_both_is_the_same_whatever_the_number(read_external, north, whose, of_patients):
     # sick/train.png is a copy of Covid/00.png; here its patient is called x, and has another image.
     numbers = {"sick/train.png": "x", "sick/00.png": "x", "sick/01.png": "y", "well/00.png": "2"}
-    sentences = of_patients(read(north, **NAMES), whose, numbers, "somewhere")
+    sentences = of_patients(read_external(north, **NAMES), whose, numbers, "somewhere")
     assert [text for text in sentences if SAME in text] == [f"north: 1 {SAME}"]
     assert not any(ALIKE in text for text in sentences)
 
 
-def test_numbers_mean_the_same_where_images_in_both_bear_the_same(read, north, whose, of_patients):
+def test_numbers_mean_the_same_where_images_in_both_bear_the_same(read_external, north, whose, of_patients):
     numbers = {"sick/train.png": "1", "well/00.png": "2", "well/01.png": "2", "well/03.png": "3"}
-    sentences = of_patients(read(north, **NAMES), whose, numbers)
+    sentences = of_patients(read_external(north, **NAMES), whose, numbers)
     assert [text for text in sentences if SAME in text] == [f"north: 2 {SAME}"]
 
 
-def test_a_number_alone_is_no_patient(read, draw, tmp_path, whose, of_patients):
+def test_a_number_alone_is_no_patient(read_external, draw, tmp_path, whose, of_patients):
     # As of two sets of phantoms: the same source, the same numbers, no image in both.
-    south = read(draw(tmp_path / "south", images=2, seed=9), "south")
+    south = read_external(draw(tmp_path / "south", images=2, seed=9), "south")
     sentences = of_patients(south, whose, dict.fromkeys(south.manifest["image_id"], "2"))
     assert not any(SAME in text for text in sentences)
     assert sum(text.startswith(f"south: 6 {ALIKE}") for text in sentences) == 1
-    south = read(draw(tmp_path / "east", images=2, seed=9), "east")
+    south = read_external(draw(tmp_path / "east", images=2, seed=9), "east")
     sentences = of_patients(south, whose, dict.fromkeys(south.manifest["image_id"], "2"), "another hospital")
     assert not any(SAME in text or ALIKE in text for text in sentences)
 
 
-def test_unreadable_images_are_counted(read, north, bundle):
+def test_unreadable_images_are_counted(read_external, north, bundle):
     (north / "sick" / "broken.png").write_bytes(b"no image")
     with pytest.raises(CxrnetError, match="1 of 12 files give no image"):
-        read(north, **NAMES)
-    each = read(north, on_error="skip", **NAMES)
+        read_external(north, **NAMES)
+    each = read_external(north, on_error="skip", **NAMES)
     assert (each.unreadable, data_facts(each)["unreadable"]) == (1, "1")
 
 
-def test_the_data_of_the_run_itself_leave_nothing(read, xrays, manifest):
+def test_the_data_of_the_run_itself_leave_nothing(read_external, xrays, manifest):
     with pytest.raises(
         CxrnetError, match=r"north: no image is left \(36 of 36 images are copies of images of the bundle"
     ):
-        take_out_copies([read(xrays)], load_known(manifest))
+        take_out_copies([read_external(xrays)], load_known(manifest))
 
 
-def test_one_class_is_enough_and_what_it_lacks_is_said(read, north, bundle):
-    (each,), _ = take_out_copies([read(north, **(NAMES | {"well": None}))], None)
+def test_one_class_is_enough_and_what_it_lacks_is_said(read_external, north, bundle):
+    (each,), _ = take_out_copies([read_external(north, **(NAMES | {"well": None}))], None)
     assert (each.gap, set(each.manifest["label"])) == ("", {"Covid"})
     said = statement(Origin(bundle, "x", None, None, None, None, 0), None, [each])
     assert any(text.startswith("north: no image is labelled Normal, Viral Pneumonia; figures that") for text in said)
 
 
-def test_a_mapping_that_leaves_out_everything(read, north):
+def test_a_mapping_that_leaves_out_everything(read_external, north):
     with pytest.raises(CxrnetError, match=r"classes\.north: leaves out every image; map a label to a class"):
-        read(north, **dict.fromkeys(NAMES))
+        read_external(north, **dict.fromkeys(NAMES))
 
 
-def test_a_data_set_without_images_is_a_gap_beside_others(read, xrays, north, manifest, bundle):
-    sets, copies = take_out_copies([read(xrays, "own"), read(north, **NAMES)], known := load_known(manifest))
+def test_a_data_set_without_images_is_a_gap_beside_others(read_external, xrays, north, manifest, bundle):
+    sets, copies = take_out_copies(
+        [read_external(xrays, "own"), read_external(north, **NAMES)], known := load_known(manifest)
+    )
     assert [each.name for each in sets if each.gap] == ["own"]
     assert (len(copies), len(sets[1].manifest)) == (38, 9)
     gap = "no image is left (36 of 36 images are copies of images of the bundle's run)"
@@ -210,8 +186,8 @@ def test_a_data_set_without_images_is_a_gap_beside_others(read, xrays, north, ma
     )
 
 
-def test_internal_images_that_were_seen_are_told(read, north, bundle):
-    each = read(north, **NAMES)
+def test_internal_images_that_were_seen_are_told(read_external, north, bundle):
+    each = read_external(north, **NAMES)
     said = statement(Origin(bundle, "x", None, None, each.manifest, None, 9), None, [each])
     assert not any("no fall to state" in text for text in said)
     assert any(text.startswith("9 of 20 internal test images were seen before") for text in said)

@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 
 from cxrnet.errors import CxrnetError
-from cxrnet.evaluation.predictions import make_predictions, write_predictions
+from cxrnet.evaluation.prediction_files import write_predictions
+from cxrnet.evaluation.predictions import make_predictions
 from cxrnet.finding import find_runs
 
 

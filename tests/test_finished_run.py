@@ -10,7 +10,8 @@ import pytest
 
 from cxrnet.data.manifest import digest, make_manifest, read_manifest, write_manifest
 from cxrnet.errors import CxrnetError
-from cxrnet.evaluation.predictions import make_predictions, write_predictions
+from cxrnet.evaluation.prediction_files import write_predictions
+from cxrnet.evaluation.predictions import make_predictions
 from cxrnet.finished_run import check_same_files, headline, named, read_run
 from cxrnet.run_facts import write_facts_of_all
 

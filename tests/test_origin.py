@@ -7,7 +7,8 @@ from cxrnet.data.manifest import digest, read_manifest, write_manifest
 from cxrnet.data.sources.folder import folder
 from cxrnet.data.store import load_images
 from cxrnet.errors import CxrnetError
-from cxrnet.evaluation.predictions import make_predictions, write_predictions
+from cxrnet.evaluation.prediction_files import write_predictions
+from cxrnet.evaluation.predictions import make_predictions
 from cxrnet.models.bundle import Bundle, save_bundle
 from cxrnet.origin import find_origin
 from cxrnet.tracking.record import write_record

@@ -10,6 +10,8 @@ from cxrnet.preparation import marked_copies, prepare
 
 DATA = sorted(path.stem for path in (config_folder() / "data").glob("[!_]*.yaml"))
 
+SMALL = ("data=folder", "data.size=[32,32]", "augment=none", "cache=null")
+
 
 def composed(*overrides: str) -> DictConfig:
     with initialize_config_dir(version_base="1.3", config_dir=str(config_folder())):
@@ -53,6 +55,21 @@ def test_a_data_set_is_never_written_over_another(tmp_path):
     (tmp_path / "manifest.parquet").touch()
     with pytest.raises(CxrnetError, match="holds a data set already"):
         prepare(composed(), tmp_path)
+
+
+def test_what_is_documented_to_be_wrong_is_told_beside_what_was_found(xrays, tmp_path, capsys):
+    faults = "+data.known_faults.folder=[patients are not known]"
+    prepare(composed(*SMALL, f"data.root='{xrays}'", faults), tmp_path)
+    said = capsys.readouterr().out
+    assert "known fault  folder: patients are not known.\n" in said
+    assert "known fault" not in said.split("Images (patients)")[1]
+    notes = pd.read_csv(tmp_path / "notes.csv")["note"]
+    assert notes.iloc[-1] == "folder: patients are not known."
+
+
+def test_where_nothing_is_documented_that_is_told(xrays, tmp_path, capsys):
+    prepare(composed(*SMALL, f"data.root='{xrays}'"), tmp_path)
+    assert "known fault  none is documented for these data\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("name", "value"), [("views", 0), ("per_class", "many"), ("augmented", 1.5)])

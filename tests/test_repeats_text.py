@@ -36,9 +36,15 @@ def test_over_folds_all_images_are_pooled_and_seeds_are_kept_apart():
 
 
 def test_the_mean_over_seeds_is_said():
-    seeds = {"accuracy": Moments(2, 0.8, 0.05, 0.75, 0.85), "roc_auc_macro": Moments(1, 0.9, None, 0.9, 0.9)}
-    assert means_text(seeds).endswith("of a seed together: Accuracy 0.800 (SD 0.050), ROC-AUC, macro 0.900.")
-    assert means_text({}) == ""
+    seeds = {
+        "accuracy": Moments(2, 0.8, 0.05, 0.75, 0.85, (0.35, 1.0)),
+        "roc_auc_macro": Moments(1, 0.9, None, 0.9, 0.9, None),
+    }
+    assert means_text(seeds, 0.95).endswith(
+        "of a seed together (SD; 95 % interval over seeds): Accuracy 0.800 (0.050; 0.350 to 1.000), ROC-AUC, macro "
+        "0.900."
+    )
+    assert means_text({}, 0.95) == ""
 
 
 def test_in_few_words():

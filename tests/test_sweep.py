@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 from omegaconf import OmegaConf
 
-from cxrnet.evaluation.predictions import make_predictions, write_predictions
+from cxrnet.evaluation.prediction_files import write_predictions
+from cxrnet.evaluation.predictions import make_predictions
 from cxrnet.sweep import REPORTS, job_names, report_sweep
 
 

@@ -21,6 +21,7 @@ from cxrnet.evaluation.comparison_text import Seen, text_of
 from cxrnet.evaluation.comparison_writing import write_comparison
 from cxrnet.finding import find_runs
 from cxrnet.finished_run import FinishedRun, check_same_files, named
+from cxrnet.output_folder import refuse_used, say_places, shown
 from cxrnet.tracking.run import track
 from cxrnet.tracking.store import tracking_uri
 from cxrnet.tracking.tracked import TrackedRun
@@ -43,8 +44,7 @@ def compare_runs(config: DictConfig, folder: Path, command: Sequence[str]) -> No
     Raises:
         CxrnetError: a mistake in the configuration, or runs that can't be compared.
     """
-    if (folder / PAGE).exists():
-        raise CxrnetError(f"'{folder}' holds a comparison already; start again a second later or give hydra.run.dir")
+    refuse_used(folder, PAGE, "a comparison")
     plain = plain_config(config)
     _check(plain)
     console.log_to(folder)
@@ -65,7 +65,8 @@ def compare_runs(config: DictConfig, folder: Path, command: Sequence[str]) -> No
             files = write_comparison(comparison, facts, folder, seen)
         _tell(tracked, comparison, seen, runs, plain, list(files.values()))
     say_comparison(comparison, facts, seen)
-    _say_places(folder, tracked.run_id)
+    mlflow = f"run {tracked.run_id}" if tracked.run_id else "not tracked"
+    say_places({"page": str(shown(folder) / PAGE), "everything": str(shown(folder)), "MLflow": mlflow})
 
 
 def _check(config: Config) -> None:
@@ -74,6 +75,8 @@ def _check(config: Config) -> None:
         raise CxrnetError(f"metrics: '{config['metrics']}' is no list of figures; give metrics=[accuracy,brier]")
     if not isinstance(config["also"], list):
         raise CxrnetError(f"also: '{config['also']}' is no list of figures; give also=[ece,log_loss], or also=[]")
+    if type(config["bins"]) is not int or config["bins"] < 1:
+        raise CxrnetError(f"bins: {config['bins']} is no number of bins; give a whole number from 1 on")
     if config["resamples"] == 0:  # an evaluation can do without
         raise CxrnetError("resamples: the paired tests need the bootstrap; give a whole number from 100 on")
 
@@ -88,7 +91,7 @@ def _say_runs(runs: Mapping[str, FinishedRun]) -> None:
 def _compare(runs: Mapping[str, FinishedRun], config: Config) -> Comparison:
     tables = {name: run.table for name, run in runs.items()}
     with get_console().status("comparing"):
-        names = ("metrics", "by", "resamples", "seed", "level", "also")
+        names = ("metrics", "by", "resamples", "seed", "level", "bins", "also")
         return compare(tables, **{name: config[name] for name in names})
 
 
@@ -151,11 +154,3 @@ def _p_values(comparison: Comparison, labels: Mapping[str, str]) -> Iterator[dic
 
 def _point_from(compared: str) -> "Callable[[MlflowClient, str], object]":
     return lambda client, run_id: client.set_tag(compared, "cxrnet.compared_in", run_id)
-
-
-def _say_places(folder: Path, run_id: str | None) -> None:
-    shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
-    console.heading("Where things are")
-    console.say("page", str(shown / PAGE))
-    console.say("everything", str(shown))
-    console.say("MLflow", f"run {run_id}" if run_id else "not tracked")

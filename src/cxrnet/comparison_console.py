@@ -8,9 +8,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from cxrnet import console
-from cxrnet.evaluation import comparison_tables
+from cxrnet.evaluation import comparison_printing
 from cxrnet.evaluation.comparison import Comparison
-from cxrnet.evaluation.comparison_tables import Facts, printed_tables
+from cxrnet.evaluation.comparison_printing import printed_tables
+from cxrnet.evaluation.comparison_tables import Facts
 from cxrnet.evaluation.comparison_text import Seen, text_of
 
 FIGURE = 16  # columns of the console for "(0.912–0.987)" and the gap beside it
@@ -36,7 +37,7 @@ def say_comparison(comparison: Comparison, facts: Facts, seen: Seen) -> None:
     _say_tests(comparison, tables["tests"])
 
 
-def _say_leaderboard(comparison: Comparison, board: comparison_tables.Table) -> None:
+def _say_leaderboard(comparison: Comparison, board: comparison_printing.Table) -> None:
     """As many figures beside the names as there is room for, the others below, and the facts at last."""
     columns, rows = list(board.rows.columns), board.lines()
     figures = sum(not comparison.shown[metric][0] for metric in comparison.metrics)
@@ -51,7 +52,7 @@ def _say_leaderboard(comparison: Comparison, board: comparison_tables.Table) -> 
     console.say("note", board.note)
 
 
-def _say_tests(comparison: Comparison, tests: comparison_tables.Table) -> None:
+def _say_tests(comparison: Comparison, tests: comparison_printing.Table) -> None:
     rows = tests.lines()
     if len(rows) > MOST_TESTS:
         rows = rows[: comparison.pairs * (comparison.metrics.index(comparison.by) + 1)][-comparison.pairs :]

@@ -16,6 +16,7 @@ from cxrnet.data.datamodule import XrayDataModule
 from cxrnet.evaluation.policies import check_policy
 from cxrnet.evaluation.referral import check_share
 from cxrnet.evaluation.settings import check_settings
+from cxrnet.output_folder import shown
 from cxrnet.processes import is_main_process
 from cxrnet.repeated_runs import run_repeats
 from cxrnet.repeats import Repeat
@@ -83,10 +84,9 @@ def _load_data(config: Config) -> XrayDataModule:
 
 
 def _places(folder: Path, run: TrackedRun, uri: str | None) -> dict[str, str]:
-    shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
     files = {"report": "report.html", "bundle": "bundle", "spread": "repeats.csv"}
-    places = {label: str(shown / file) for label, file in files.items() if (folder / file).exists()}
-    places["everything"] = str(shown)
+    places = {label: str(shown(folder) / file) for label, file in files.items() if (folder / file).exists()}
+    places["everything"] = str(shown(folder))
     if uri is None:
         return {**places, "MLflow": "not tracked"}
     address = f"mlflow ui --backend-store-uri {shlex.quote(uri)}" if uri.startswith("sqlite") else uri

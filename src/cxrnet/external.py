@@ -32,6 +32,7 @@ from cxrnet.external_sets import ExternalSet, read_set, take_out_copies
 from cxrnet.external_statement import data_facts, documented_faults, statement
 from cxrnet.models.bundle import device_of
 from cxrnet.origin import Origin, find_origin
+from cxrnet.output_folder import refuse_used, say_places, shown
 from cxrnet.provenance import package_versions
 from cxrnet.tracking.record import RECORD
 from cxrnet.tracking.run import track
@@ -53,8 +54,7 @@ def evaluate_external(config: DictConfig, folder: Path, option: str | None, over
     Raises:
         CxrnetError: a mistake in the configuration or the data.
     """
-    if (folder / RECORD).exists():
-        raise CxrnetError(f"'{folder}' holds a run already; start again a second later or give hydra.run.dir=<folder>")
+    refuse_used(folder, RECORD, "a run")
     plain = plain_config(config)
     sets = configured_sets(config, option, overrides)
     _check(plain)
@@ -117,7 +117,8 @@ def _evaluate(
         files += write_card(with_external(origin.card, section), folder)
     for file in (*files, folder / "copies.csv"):
         run.log_artifact(file)
-    _say_fall(table, config["evaluation"]["level"], warnings, folder)
+    _say_fall(table, config["evaluation"]["level"], warnings)
+    say_places(_places(folder))
 
 
 def _environment(origin: Origin, run: TrackedRun, config: Config) -> dict[str, str]:
@@ -163,13 +164,13 @@ def say_origin(origin: Origin) -> None:
         console.say("tested on", f"{len(origin.test)} of them that were not seen before")
 
 
-def _say_fall(table: pd.DataFrame, level: float, warnings: Sequence[str], folder: Path) -> None:
+def _say_fall(table: pd.DataFrame, level: float, warnings: Sequence[str]) -> None:
     printed = printed_generalisation(table, level)
     console.heading(f"{printed.title} ({level:.0%} intervals)" if has_intervals(table) else printed.title)
     for data, rows in printed.groups():
         shown = Table(box=None, pad_edge=False, padding=(0, 1, 0, 1))
         for place, title in enumerate([data, *printed.rows.columns[2:]]):
-            shown.add_column(title, justify="right" if place else "left", no_wrap=True)
+            shown.add_column(title, justify="right" if place else "left", no_wrap=place > 0)
         for row in rows:
             shown.add_row(*row)
         console.show(shown)
@@ -177,10 +178,13 @@ def _say_fall(table: pd.DataFrame, level: float, warnings: Sequence[str], folder
         console.say("so", text)
     for text in warnings:
         console.warn(text)
-    shown_folder = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
-    console.heading("Where things are")
-    console.say("page", str(shown_folder / "generalisation.html"))
-    card = folder / "MODEL_CARD.md"
+
+
+def _places(folder: Path) -> dict[str, str]:
+    card = shown(folder) / "MODEL_CARD.md"
     none = "not written: beside the bundle lies none of its run that these results could be added to"
-    console.say("model card", str(shown_folder / card.name) if card.exists() else none)
-    console.say("everything", str(shown_folder))
+    return {
+        "page": str(shown(folder) / "generalisation.html"),
+        "model card": str(card) if card.exists() else none,
+        "everything": str(shown(folder)),
+    }

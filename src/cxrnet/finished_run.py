@@ -13,7 +13,7 @@ from cxrnet.configuration import Config, flat, read_config
 from cxrnet.data.leaks import SEEN_BEFORE, seen_before
 from cxrnet.data.manifest import digest, read_manifest
 from cxrnet.errors import CxrnetError
-from cxrnet.evaluation.predictions import read_predictions
+from cxrnet.evaluation.prediction_files import read_predictions
 from cxrnet.evaluation.wording import BASELINES
 from cxrnet.resume import COMMAND
 from cxrnet.run_facts import RUN_FACTS, read_run_facts

@@ -11,7 +11,7 @@ from cxrnet.data.leaks import seen_before
 from cxrnet.data.manifest import digest, read_manifest
 from cxrnet.errors import CxrnetError
 from cxrnet.evaluation.model_card import Card, read_card
-from cxrnet.evaluation.predictions import read_predictions
+from cxrnet.evaluation.prediction_files import read_predictions
 from cxrnet.models.bundle import Bundle, load_bundle
 from cxrnet.tracking.fetch import fetch_run
 from cxrnet.tracking.record import read_record

@@ -16,7 +16,7 @@ from cxrnet.data.leaks import seen_before
 from cxrnet.data.manifest import write_manifest
 from cxrnet.evaluation.facts import RepeatFacts, RepeatsFacts
 from cxrnet.evaluation.metrics import Evaluation, evaluate
-from cxrnet.evaluation.predictions import write_predictions
+from cxrnet.evaluation.prediction_files import write_predictions
 from cxrnet.evaluation.report import render_repeats, thumbnail_verdict
 from cxrnet.evaluation.spread import Moments, moments_of
 from cxrnet.methods import faults_of, sources_of
@@ -74,13 +74,14 @@ def pool(
     )
     spread.to_csv(folder / "repeats.csv", index=False)
     pooled = _pooled_seeds(tables, folder) if first[0].repeat.folds and len(tables) > 1 else None
-    say_spread(spread, pooled)
+    level = config["evaluation"]["level"]
+    say_spread(spread, pooled, level)
     warnings = list(dict.fromkeys(text for each in first for text in data_warnings(each.data, config)))
     facts = _repeats_facts(
         runs,
         figures,
-        moments_of(spread),
-        {} if pooled is None else moments_of(pooled),
+        moments_of(spread, level),
+        {} if pooled is None else moments_of(pooled, level),
         results,
         config,
         warnings=written_out(warnings),
@@ -88,7 +89,8 @@ def pool(
         command=shlex.join(command),
     )
     render_repeats(facts, folder / "report.html")
-    moments = _flat_moments(spread, "test") | ({} if pooled is None else _flat_moments(pooled, "pooled_test"))
+    moments = _flat_moments(spread, "test", level)
+    moments |= {} if pooled is None else _flat_moments(pooled, "pooled_test", level)
     run.log_metrics({**flat_metrics(results), **moments}, 0)
     run.log_results(folder)
     verdict = thumbnail_verdict(results.metrics["test"], results.baselines["thumbnail"])
@@ -144,14 +146,16 @@ def _results(runs: Sequence[FinishedRepeat], tests: pd.DataFrame, folder: Path, 
     )
 
 
-def _flat_moments(spread: pd.DataFrame, of: str) -> dict[str, float]:
-    """Mean and standard deviation of every figure, for MLflow: ``mean_test_accuracy``."""
+def _flat_moments(spread: pd.DataFrame, of: str, level: float) -> dict[str, float]:
+    """Mean, standard deviation and interval of the mean of every figure, for MLflow: ``mean_test_accuracy_low``."""
     figures = [name for name in spread if name not in ("seed", "fold", "images")]
     moments = {}
-    for name, each in moments_of(spread, figures).items():
+    for name, each in moments_of(spread, level, figures).items():
         moments[f"mean_{of}_{name}"] = each.mean
         if each.sd is not None:
             moments[f"sd_{of}_{name}"] = each.sd
+        if each.interval is not None:
+            moments[f"mean_{of}_{name}_low"], moments[f"mean_{of}_{name}_high"] = each.interval
     return moments
 
 
@@ -167,7 +171,7 @@ def _repeats_facts(
     data = runs[0].data
     return RepeatsFacts(
         title=f"{config['model']['backbone']} on {sources_of(data)}, {how_often([each.repeat for each in runs])}",
-        summary=_summary(runs, config) + means_text(seeds),
+        summary=_summary(runs, config) + means_text(seeds, config["evaluation"]["level"]),
         created=time.strftime("%Y-%m-%d %H:%M"),
         known_faults=faults_of(data.known_faults),
         classes=data.classes,

@@ -9,26 +9,25 @@ import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import torch
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich import get_console
 from rich.table import Table
 
 from cxrnet import console
 from cxrnet.audit.statement import leak_statement
+from cxrnet.configuration import Config, plain_config
 from cxrnet.data.charts import class_distribution, distribution_chart, image_sizes, sizes_chart
 from cxrnet.data.datamodule import XrayDataModule
 from cxrnet.data.manifest import write_manifest
 from cxrnet.data.sheets import augmented_sheet, samples_sheet
 from cxrnet.errors import CxrnetError
-from cxrnet.methods import sources_of
+from cxrnet.methods import faults_of, sources_of
+from cxrnet.output_folder import refuse_used, say_places, shown
 from cxrnet.style import save
-
-Config = dict[str, Any]
 
 
 def prepare(config: DictConfig, folder: Path) -> None:
@@ -41,24 +40,26 @@ def prepare(config: DictConfig, folder: Path) -> None:
     Raises:
         CxrnetError: a mistake in the configuration or the data.
     """
-    if (folder / "manifest.parquet").exists():
-        raise CxrnetError(f"'{folder}' holds a data set already; start again a second later or give hydra.run.dir")
-    plain: Config = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
+    refuse_used(folder, "manifest.parquet", "a data set")
+    plain = plain_config(config)
     _check_sheet(plain["sheet"])
     console.log_to(folder)
     data, notes = _read(plain["data"])
     copies = marked_copies(data.copies, data.manifest)
     distribution, sizes = class_distribution(data.manifest, data.classes), image_sizes(data.manifest)
-    warnings = _warnings(data, copies)
-    _say(data, distribution, copies, warnings)
+    warnings, faults = _warnings(data, copies), faults_of(data.known_faults)
+    _say(data, distribution, copies, warnings, faults)
     for name, table in {"class_distribution": distribution, "image_sizes": sizes, "copies": copies}.items():
         _write(table, folder / f"{name}.csv")
-    _write(pd.DataFrame({"note": [*notes, *warnings]}), folder / "notes.csv")
+    _write(pd.DataFrame({"note": [*notes, *warnings, *faults]}), folder / "notes.csv")
     with get_console().status("drawing"):
         _draw(data, distribution, sizes, plain, folder)
     write_manifest(data.manifest, folder / "manifest.csv")
     write_manifest(data.manifest, folder / "manifest.parquet")
-    _say_places(data, plain["data"], folder)
+    say_places(_places(folder))
+    if data.augment is None:
+        console.say("note", "augment=none: there is nothing to show on augmented.png")
+    _say_training(plain["data"], folder)
 
 
 def marked_copies(pairs: pd.DataFrame, manifest: pd.DataFrame) -> pd.DataFrame:
@@ -125,13 +126,21 @@ def _warnings(data: XrayDataModule, copies: pd.DataFrame) -> list[str]:
     return warnings
 
 
-def _say(data: XrayDataModule, distribution: pd.DataFrame, copies: pd.DataFrame, warnings: Sequence[str]) -> None:
+def _say(
+    data: XrayDataModule,
+    distribution: pd.DataFrame,
+    copies: pd.DataFrame,
+    warnings: Sequence[str],
+    faults: Sequence[str],
+) -> None:
     console.say("images", f"{len(data.manifest)} from {sources_of(data)}")
     patients, known = data.manifest["patient_id"].nunique(), data.manifest["patient_id"].notna().sum()
     console.say("patients", f"{patients}, known of {known} images" if known else "not known")
     console.say("copies", f"{len(copies)} pairs, {(copies['kind'] == 'exact').sum()} of them the same file")
     for text in warnings:
         console.warn(text)
+    for text in faults or ["none is documented for these data"]:
+        console.say("known fault", text)
     console.heading("Images (patients)")
     console.show(_distribution_table(distribution))
 
@@ -166,16 +175,17 @@ def _write(table: pd.DataFrame, path: Path) -> None:
     partial.replace(path)
 
 
-def _say_places(data: XrayDataModule, config: Config, folder: Path) -> None:
-    shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
-    console.heading("Where things are")
-    console.say("manifest", str(shown / "manifest.parquet"))
-    console.say("pictures", ", ".join(sorted(path.name for path in folder.glob("*.png"))))
-    console.say("everything", str(shown))
-    if data.augment is None:
-        console.say("note", "augment=none: there is nothing to show on augmented.png")
+def _places(folder: Path) -> dict[str, str]:
+    return {
+        "manifest": str(shown(folder) / "manifest.parquet"),
+        "pictures": ", ".join(sorted(path.name for path in folder.glob("*.png"))),
+        "everything": str(shown(folder)),
+    }
+
+
+def _say_training(config: Config, folder: Path) -> None:
     console.heading("To train with this very split")
-    manifest = str(shown / "manifest.parquet")
+    manifest = str(shown(folder) / "manifest.parquet")
     if not re.fullmatch(r"[\w./-]+", manifest):
         manifest = _quoted(manifest)
     overrides = ["data=manifest", f"data.root={manifest}"]

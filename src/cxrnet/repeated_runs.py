@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 from cxrnet import console
 from cxrnet.configuration import Config, flat, plain_config, read_config, write_config
 from cxrnet.data.datamodule import XrayDataModule
-from cxrnet.evaluation.predictions import read_predictions
+from cxrnet.evaluation.prediction_files import read_predictions
 from cxrnet.models.bundle import load_bundle
 from cxrnet.pooling import FinishedRepeat, pool
 from cxrnet.repeats import Repeat, config_of, resplit_for

@@ -29,16 +29,20 @@ def whose_table(runs: Sequence[Repeat]) -> str:
     return f"{text} of seed {seed}; those of the other seeds are in seeds.csv, their mean stands above"
 
 
-def means_text(seeds: Mapping[str, Moments]) -> str:
+def means_text(seeds: Mapping[str, Moments], level: float) -> str:
     """The mean of each figure over seeds, as a sentence to follow others; empty where there are no figures."""
     if not seeds:
         return ""
-    figures = ", ".join(
-        f"{HEADLINE[name]} {each.mean:.3f}{'' if each.sd is None else f' (SD {each.sd:.3f})'}"
-        for name, each in seeds.items()
-    )
+    figures = ", ".join(f"{HEADLINE[name]} {each.mean:.3f}{_error(each)}" for name, each in seeds.items())
     number = max(each.runs for each in seeds.values())
-    return f" Mean over {number} seeds, the predictions of all folds of a seed together: {figures}."
+    errors = f" (SD; {100 * level:g} % interval over seeds)" if number > 1 else ""
+    return f" Mean over {number} seeds, the predictions of all folds of a seed together{errors}: {figures}."
+
+
+def _error(each: Moments) -> str:
+    """Of a mean over seeds; empty of a single one, and without the interval where all gave the same."""
+    between = "" if each.interval is None else "; {:.3f} to {:.3f}".format(*each.interval)
+    return "" if each.sd is None else f" ({each.sd:.3f}{between})"
 
 
 def meaning(runs: Sequence[tuple[Repeat, pd.DataFrame]]) -> str:
@@ -56,8 +60,8 @@ def meaning(runs: Sequence[tuple[Repeat, pd.DataFrame]]) -> str:
     if len({frozenset(test["image_id"]) for _, test in runs}) == 1:
         return (
             f"All runs are tested on the same {len(runs[0][1])} images: the spread tells how far a figure depends on "
-            "the seed, the intervals how far on the patients. The predictions are not pooled, as each image would "
-            f"count {len(runs)} times. {below}"
+            "the seed, the intervals of the result how far on the patients. The predictions are not pooled, as each "
+            f"image would count {len(runs)} times. {below}"
         )
     return (
         "Each seed splits the data anew: the runs differ in their test images too, and the spread is of both. The "

@@ -12,7 +12,7 @@ from cxrnet.evaluation.analysis import Analysis, analyse, evaluator, save_analys
 from cxrnet.evaluation.curves import save_curves
 from cxrnet.evaluation.figures import save_figures
 from cxrnet.evaluation.metrics import Evaluation, flat
-from cxrnet.evaluation.predictions import write_predictions
+from cxrnet.evaluation.prediction_files import write_predictions
 from cxrnet.evaluation.text import classification_report_text, roc_auc_text
 from cxrnet.evaluation.wording import HEADLINE
 

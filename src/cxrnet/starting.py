@@ -10,6 +10,7 @@ from rich import get_console
 from cxrnet import console
 from cxrnet.configuration import Config, plain_config
 from cxrnet.errors import CxrnetError
+from cxrnet.output_folder import refuse_used
 from cxrnet.processes import is_main_process
 from cxrnet.resume import check_resumable
 from cxrnet.tracking.record import RECORD
@@ -65,8 +66,7 @@ def _check_folder(folder: Path, config: Config, resumed: bool) -> list[str]:
     """Refuse to write over a run; tell with what a resumed run goes on that is new."""
     if resumed:
         return check_resumable(folder, config)
-    if (folder / RECORD).exists():
-        raise CxrnetError(f"'{folder}' holds a run already; start again a second later or give hydra.run.dir=<folder>")
+    refuse_used(folder, RECORD, "a run")
     return []
 
 

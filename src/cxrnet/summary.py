@@ -14,11 +14,12 @@ from cxrnet.data.datamodule import XrayDataModule
 from cxrnet.evaluation.facts import BandFacts, PhaseFacts, PointFacts, RunFacts, SplitFacts
 from cxrnet.evaluation.metrics import Evaluation
 from cxrnet.evaluation.policies import Rule, check_policy
-from cxrnet.evaluation.spread import moments_of
+from cxrnet.evaluation.spread import Moments, moments_of
 from cxrnet.evaluation.wording import HEADLINE, duration, figure_text, number_text
 from cxrnet.methods import faults_of, methods_of, sources_of
 from cxrnet.models.network import Network, count_parameters
 from cxrnet.models.weights import LoadedWeights
+from cxrnet.output_folder import say_places
 from cxrnet.provenance import git_revision, package_versions
 from cxrnet.results import Results
 from cxrnet.training.phases import PhaseResult
@@ -71,9 +72,7 @@ def say_results(results: Results, warnings: Sequence[str], places: Mapping[str, 
         _say_unseen(results.unseen)
     for text in warnings:
         console.warn(text)
-    console.heading("Where things are")
-    for label, place in places.items():
-        console.say(label, place)
+    say_places(places)
 
 
 def _result_table(results: Results) -> Table:
@@ -110,30 +109,40 @@ def say_bundled(bundled: Bundled) -> None:
         console.say("referral", f"calls of a probability below {cutoff:.4g} are left to a reader")
 
 
-def say_spread(spread: pd.DataFrame, pooled: pd.DataFrame | None) -> None:
+def say_spread(spread: pd.DataFrame, pooled: pd.DataFrame | None, level: float) -> None:
     """The headline figures over the runs of a repetition: mean, standard deviation, smallest, largest.
+
+    Over seeds, the interval of the mean too.
 
     Args:
         spread: one row a run, one column a figure.
         pooled: one row a seed, ``images`` and figures of all of its folds together; ``None`` where there are not both.
+        level: of the interval.
     """
     console.heading("Over the runs")
     if pooled is None:
-        console.show(_spread_table(spread, f"test, {len(spread)} runs"))
+        console.show(_spread_table(spread, f"test, {len(spread)} runs", level))
         return
-    console.show(_spread_table(pooled, f"{len(pooled)} seeds, n = {pooled['images'].max()}"))
-    console.show(_spread_table(spread, f"{len(spread)} folds, sd in a seed"))
+    console.show(_spread_table(pooled, f"{len(pooled)} seeds, n = {pooled['images'].max()}", level))
+    console.show(_spread_table(spread, f"{len(spread)} folds, sd in a seed", level))
 
 
-def _spread_table(spread: pd.DataFrame, title: str) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 2))
+def _spread_table(spread: pd.DataFrame, title: str, level: float) -> Table:
+    found = moments_of(spread, level)
+    over_seeds = any(moments.interval for moments in found.values())
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 2), collapse_padding=True)
     table.add_column(title)
-    for name in ("mean", "sd", "lowest", "highest"):
+    for name in ("mean", "sd", "lowest", "highest", *([f"mean, {level:.0%} over seeds"] if over_seeds else [])):
         table.add_column(name, justify="right")
-    for name, moments in moments_of(spread).items():
+    for name, moments in found.items():
         values = (moments.mean, moments.sd, moments.lowest, moments.highest)
-        table.add_row(HEADLINE[name], *("n/a" if value is None else f"{value:.3f}" for value in values))
+        cells = ["n/a" if value is None else f"{value:.3f}" for value in values]
+        table.add_row(HEADLINE[name], *cells, *([_between(moments)] if over_seeds else []))
     return table
+
+
+def _between(moments: Moments) -> str:
+    return "n/a" if moments.interval is None else "{:.3f} to {:.3f}".format(*moments.interval)
 
 
 def report_facts(

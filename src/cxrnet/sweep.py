@@ -39,7 +39,7 @@ def report_sweep(folder: Path) -> None:
         folder: of the sweep; each job has a folder in it.
     """
     from cxrnet import console
-    from cxrnet.evaluation.predictions import read_predictions
+    from cxrnet.evaluation.prediction_files import read_predictions
     from cxrnet.evaluation.text import side_by_side
 
     jobs = _jobs(folder)

@@ -15,6 +15,8 @@ import pandas as pd
 import pytest
 
 from cxrnet.evaluation.analysis import analyse, save_analysis
+from cxrnet.evaluation.comparison import Comparison, compare
+from cxrnet.evaluation.comparison_tables import Facts
 from cxrnet.evaluation.curves import save_curves
 from cxrnet.evaluation.facts import PhaseFacts, PointFacts, RepeatFacts, RepeatsFacts, ResultFacts, RunFacts, SplitFacts
 from cxrnet.evaluation.figures import save_figures
@@ -56,6 +58,23 @@ def make_table() -> Callable[..., pd.DataFrame]:
         return make_predictions(rows, classes, logits)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def two_runs(make_table: Callable[..., pd.DataFrame]) -> Comparison:
+    """Two runs on the same 60 images, ``a`` better than ``b``; an ECE and the NPV of each class aren't tested."""
+    labels = [str(label) for label in make_table()["label"]]
+    tables = {"b": make_table(labels=labels, strength=0.5), "a": make_table(labels=labels, seed=1, strength=4.0)}
+    return compare(tables, ["macro_f1", "sensitivity_Covid"], "macro_f1", 100, 0, 0.95, 15, also=["ece", "npv"])
+
+
+@pytest.fixture(scope="session")
+def facts_of_runs() -> Facts:
+    """What is known of the two."""
+    return {
+        "a": {"backbone": "resnet50", "parameters": 23514179, "training_seconds": 192.0, "data": "one"},
+        "b": {"backbone": "vgg16", "parameters": 14716227, "data": "one"},
+    }
 
 
 @pytest.fixture(scope="session")
@@ -158,9 +177,22 @@ def repeats_facts(facts: RunFacts, make_table: Callable[..., pd.DataFrame]) -> R
         **{**shared, **only_test, "figures": figures},
         meaning=meaning,
         runs=runs,
-        moments=moments_of(spread),
+        moments=moments_of(spread, 0.95),
         seeds={},
     )
+
+
+@pytest.fixture(scope="session")
+def check_standalone() -> Callable[[str], None]:
+    """Checks that a page loads nothing from anywhere."""
+
+    def check(page: str) -> None:
+        sources = re.findall(r"""(?:src|href|srcset|action)\s*=\s*["']?([^"'>]*)""", page)
+        assert all(source.startswith("data:image/png;base64,") for source in sources)
+        assert not re.search(r"url\(|@import|<script|<link|<iframe", page)
+        assert "default-src 'none'; img-src data:;" in page
+
+    return check
 
 
 @pytest.fixture

@@ -63,6 +63,11 @@ def test_tables_are_written_with_the_ends_of_their_intervals(analysed, make_tabl
     values = pd.read_csv(tmp_path / "predictive_values_val.csv")
     assert values.groupby("class")["prevalence"].agg(list).map(tuple).unique().tolist() == [(0.05, 0.2)]
     assert (values["ppv_low"] <= values["ppv"]).all()
+    curves = pd.read_csv(tmp_path / "decision_curves_val.csv")
+    assert list(curves["class"].unique()) == ["Viral Pneumonia", "Covid", "Normal"]
+    assert (curves["low"] <= curves["model"]).all()
+    risk = pd.read_csv(tmp_path / "risk_coverage_val.csv")
+    assert (risk["high"].dropna() >= risk["error"][risk["high"].notna()]).all()
 
 
 @pytest.mark.parametrize(

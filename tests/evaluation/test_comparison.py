@@ -13,7 +13,7 @@ METRICS = ("roc_auc_macro", "accuracy", "macro_f1", "sensitivity_Covid", "roc_au
 
 
 def _compare(tables, metrics=METRICS, by="roc_auc_macro", resamples=500, seed=0):
-    return compare(tables, metrics, by, resamples, seed, 0.95)
+    return compare(tables, metrics, by, resamples, seed, 0.95, 15)
 
 
 @pytest.fixture(scope="module")
@@ -166,13 +166,13 @@ def test_a_figure_of_classes_is_tested_in_each_and_corrected_for_all(tables):
 def test_of_two_classes_the_one_auc_is_tested_once(make_table):
     labels = ["Covid", "Normal"] * 30
     tables = {name: make_table(labels=labels, classes=("Normal", "Covid"), seed=i) for i, name in enumerate("ab")}
-    found = compare(tables, ["roc_auc"], "roc_auc_Covid", 100, 0, 0.95, also=["roc_auc"])
+    found = compare(tables, ["roc_auc"], "roc_auc_Covid", 100, 0, 0.95, 15, also=["roc_auc"])
     assert found.metrics == ["roc_auc_Covid"]
     assert list(found.shown) == ["roc_auc_Covid", "roc_auc_Normal"]
 
 
 def test_further_figures_are_shown_and_not_tested(tables):
-    found = compare(tables, ["accuracy"], "accuracy", 100, 0, 0.95, also=["ece", "sensitivity", "accuracy"])
+    found = compare(tables, ["accuracy"], "accuracy", 100, 0, 0.95, 15, also=["ece", "sensitivity", "accuracy"])
     assert found.metrics == ["accuracy"]
     classes = ("Viral Pneumonia", "Covid", "Normal")
     assert found.shown == {
@@ -181,7 +181,7 @@ def test_further_figures_are_shown_and_not_tested(tables):
         **{f"sensitivity_{name}": (name, "sensitivity") for name in classes},
     }
     with pytest.raises(CxrnetError, match="also: 'charm' is no figure"):
-        compare(tables, ["accuracy"], "accuracy", 100, 0, 0.95, also=["charm"])
+        compare(tables, ["accuracy"], "accuracy", 100, 0, 0.95, 15, also=["charm"])
 
 
 def test_unknown_metrics_are_refused(tables):

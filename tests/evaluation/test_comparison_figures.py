@@ -12,7 +12,7 @@ LONG = ("Viral Pneumonia of an unusually long name", "Covid", "Normal")
 def _compare(make_table, runs, classes=("Viral Pneumonia", "Covid", "Normal"), labels=None):
     labels = labels or [str(label) for label in make_table(classes=classes)["label"]]
     tables = {name: make_table(labels=labels, classes=classes, seed=i) for i, name in enumerate(runs)}
-    return compare(tables, ["accuracy"], "accuracy", 100, 0, 0.95)
+    return compare(tables, ["accuracy"], "accuracy", 100, 0, 0.95, 15)
 
 
 def _texts(figure):

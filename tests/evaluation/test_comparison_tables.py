@@ -1,149 +1,34 @@
 import pytest
 from sklearn.metrics import classification_report
 
-from cxrnet.evaluation.comparison import compare
-from cxrnet.evaluation.comparison_tables import (
-    class_reports,
-    fact_text,
-    leaderboard,
-    printed_tables,
-    shared_facts,
-    title_of,
-)
-
-FACTS = {
-    "a": {"backbone": "resnet50", "parameters": 23514179, "training_seconds": 192.0, "data": "one"},
-    "b": {"backbone": "vgg16", "parameters": 14716227, "data": "one"},
-}
+from cxrnet.evaluation.comparison_tables import class_reports, leaderboard, shared_facts
 
 
-@pytest.fixture(scope="module")
-def comparison(make_table):
-    labels = [str(label) for label in make_table()["label"]]
-    tables = {"b": make_table(labels=labels, strength=0.5), "a": make_table(labels=labels, seed=1, strength=4.0)}
-    return compare(tables, ["macro_f1", "sensitivity_Covid"], "macro_f1", 100, 0, 0.95, also=["ece", "npv"])
-
-
-@pytest.fixture(scope="module")
-def gaps(make_table):
-    tables = {name: make_table(labels=["Covid", "Normal"] * 20, seed=i) for i, name in enumerate("ab")}
-    return compare(tables, ["macro_f1", "accuracy"], "accuracy", 100, 0, 0.95)
-
-
-def test_leaderboard_is_numbers(comparison):
-    table = leaderboard(comparison, FACTS)
+def test_leaderboard_is_numbers(two_runs, facts_of_runs):
+    table = leaderboard(two_runs, facts_of_runs)
     facts = ["backbone", "parameters", "training_seconds", "data"]
-    shown = ("macro_f1", "sensitivity_Covid", "ece", *(f"npv_{name}" for name in comparison.classes))
+    shown = ("macro_f1", "sensitivity_Covid", "ece", *(f"npv_{name}" for name in two_runs.classes))
     ends = [f"{name}{end}" for name in shown for end in ("", "_low", "_high")]
     assert list(table.columns) == ["run", *facts, *ends]
     assert list(table["run"]) == ["a", "b"]
     assert list(table["parameters"]) == [23514179, 14716227]
     assert table["training_seconds"].isna().tolist() == [False, True]
-    figures = comparison.figures.set_index(["run", "metric"])
+    figures = two_runs.figures.set_index(["run", "metric"])
     assert table["macro_f1_low"][1] == figures.loc[("b", "macro_f1"), "low"]
-    assert list(leaderboard(comparison, {}).columns) == ["run", *ends]
+    assert list(leaderboard(two_runs, {}).columns) == ["run", *ends]
 
 
-def test_reports_are_those_of_scikit_learn(comparison):
-    rows = class_reports(comparison).set_index(["run", "class"])
-    for run, table in comparison.tables.items():
+def test_reports_are_those_of_scikit_learn(two_runs):
+    rows = class_reports(two_runs).set_index(["run", "class"])
+    for run, table in two_runs.tables.items():
         expected = classification_report(table["label"], table["predicted"], output_dict=True)
-        for name in (*comparison.classes, "macro avg"):
+        for name in (*two_runs.classes, "macro avg"):
             figures = [expected[name][key] for key in ("precision", "recall", "f1-score", "support")]
             assert list(rows.loc[(run, name), ["precision", "recall", "f1", "support"]]) == pytest.approx(figures)
         assert rows.loc[(run, "accuracy"), "f1"] == pytest.approx(expected["accuracy"])
         assert rows.loc[(run, "accuracy"), "support"] == 60
 
 
-def test_printed_leaderboard(comparison):
-    table = printed_tables(comparison, FACTS)["leaderboard"]
-    assert list(table.rows.columns) == ["Run", "Backbone", "Parameters", "Training", "F1, macro"]
-    row = leaderboard(comparison, FACTS).iloc[0]
-    assert table.lines()[0] == [
-        "a",
-        "resnet50",
-        "23\u202f514\u202f179",
-        "3\u00a0min 12\u00a0s",
-        f"{row['macro_f1']:.3f}\n({row['macro_f1_low']:.3f}–{row['macro_f1_high']:.3f})",
-    ]
-    assert table.lines()[1][3] == "–"
-    assert table.note == (
-        "The best first, by F1, macro. 60 images; each figure with its 95% interval. The same for all runs: data one."
-    )
-
-
-def test_figures_that_are_not_tested_and_those_of_classes_have_tables_of_their_own(comparison):
-    tables, numbers = printed_tables(comparison, FACTS), leaderboard(comparison, FACTS)
-    assert list(tables["further"].rows.columns) == ["Run", "ECE, bins of equal width"]
-    assert [line[0] for line in tables["further"].lines()] == ["a", "b"]
-    assert tables["further"].note.startswith("Not tested.")
-    classes = tables["class_figures"]
-    assert list(classes.rows.columns) == ["Class", "Run", "Sensitivity", "NPV"]
-    assert [name for name, _ in classes.groups()] == comparison.classes
-    (pneumonia, covid, _) = (rows for _, rows in classes.groups())
-    assert covid[0][1].startswith(f"{numbers['sensitivity_Covid'][0]:.3f}\n(")
-    assert pneumonia[0][1] == ""  # that of Covid alone was asked for
-    assert covid[1][2].startswith(f"{numbers['npv_Covid'][1]:.3f}\n(")
-
-
-def test_tables_without_figures_are_left_out(gaps):
-    assert list(printed_tables(gaps, {})) == ["leaderboard", "tests", "class_reports"]
-
-
-def test_two_tests_of_an_auc_are_explained(make_table):
-    labels = [str(label) for label in make_table()["label"]]
-    tables = {name: make_table(labels=labels, seed=i) for i, name in enumerate("ab")}
-    both = compare(tables, ["roc_auc_macro", "roc_auc"], "roc_auc_macro", 100, 0, 0.95)
-    assert "mean over the classes is left to the bootstrap" in printed_tables(both, {})["tests"].note
-    alone = compare(tables, ["roc_auc_Covid", "accuracy"], "accuracy", 100, 0, 0.95)
-    assert "left to the bootstrap" not in printed_tables(alone, {})["tests"].note
-
-
-def test_printed_tests(comparison):
-    table = printed_tables(comparison, {})["tests"]
-    test = comparison.tests.iloc[0]
-    (group, [row]), (second, _) = table.groups()
-    assert (group, second) == ("F1, macro: paired bootstrap", "Sensitivity, Covid: paired bootstrap")
-    assert row[0] == "a\nagainst b"
-    assert row[1].startswith(f"+{test['difference']:.3f}\n(+")
-    assert row[2:] == [f"{test['p']:.3f}", f"{test['p_holm']:.3f}"]
-    assert "corrected for 1 pair of runs" in table.note
-
-
-def test_a_group_is_named_once(comparison):
-    lines = printed_tables(comparison, {})["class_reports"].lines()
-    assert [line[0] for line in lines] == ["a", "", "", "", "", "b", "", "", "", ""]
-    assert [line[1] for line in lines[:5]] == ["Viral Pneumonia", "Covid", "Normal", "macro avg", "accuracy"]
-    assert lines[4][2:4] == ["", ""]
-
-
-def test_gaps_are_named_with_their_reason(gaps):
-    tables = printed_tables(gaps, {})
-    reason = "Missing: no image is labelled Viral Pneumonia."
-    assert all(table.note.endswith(reason) for table in tables.values())
-    assert tables["leaderboard"].lines()[0][1] == "n/a"
-    assert tables["tests"].lines()[0] == ["F1, macro: no test", "a\nagainst b", "n/a", "n/a", "n/a"] or (
-        tables["tests"].lines()[0][1] == "b\nagainst a"
-    )
-    assert tables["class_reports"].lines()[0][2:] == ["n/a", "n/a", "n/a", "0"]
-    assert all("nan" not in cell for table in tables.values() for line in table.lines() for cell in line)
-
-
-def test_facts():
-    assert shared_facts(FACTS) == {"data": "one"}
+def test_facts_that_all_runs_share(facts_of_runs):
+    assert shared_facts(facts_of_runs) == {"data": "one"}
     assert shared_facts({}) == {}
-    assert [fact_text("x", value) for value in (None, True, 1234567, 0.00012345, "resnet50", ["a", "b"])] == [
-        "–",
-        "yes",
-        "1\u202f234\u202f567",
-        "0.0001234",
-        "resnet50",
-        "['a', 'b']",
-    ]
-    assert fact_text("training seconds", 48) == "48\u00a0s"
-
-
-def test_titles(comparison):
-    named = {"macro_f1": "F1, macro", "sensitivity_Covid": "Sensitivity, Covid", "roc_auc_Normal": "ROC-AUC, Normal"}
-    assert {name: title_of(name, comparison) for name in named} == named
-    assert title_of("cosine_similarity", comparison) == "Cosine similarity"

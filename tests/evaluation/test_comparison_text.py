@@ -14,7 +14,7 @@ def make_text(make_table):
             name: make_table(labels=labels, seed=seed, strength=value).assign(**columns)
             for seed, (name, value) in enumerate(strengths.items())
         }
-        return text_of(compare(tables, metrics, metrics[0], resamples, 0, 0.95), seen or {})
+        return text_of(compare(tables, metrics, metrics[0], resamples, 0, 0.95, 15), seen or {})
 
     return make
 

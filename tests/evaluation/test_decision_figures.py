@@ -1,7 +1,11 @@
+from dataclasses import replace
+
 import matplotlib as mpl
 import numpy as np
 import pytest
 
+from cxrnet.evaluation.bands import Resampling, decision_band, risk_band
+from cxrnet.evaluation.bootstrap import Units
 from cxrnet.evaluation.decision_curve import decision_curve
 from cxrnet.evaluation.decision_figures import decision_figure, risk_coverage_figure
 from cxrnet.evaluation.referral import area_under_risk_coverage, risk_coverage
@@ -15,24 +19,42 @@ def outcomes() -> tuple[np.ndarray, np.ndarray]:
     return confidence, rng.uniform(size=200) < confidence
 
 
+@pytest.fixture
+def resampling() -> Resampling:
+    return Resampling(Units(np.arange(200), np.zeros(200, int), "image"), 100, 0, 0.95)
+
+
 def _texts(figure) -> set[str]:
     return {text.get_text() for text in figure.findobj(mpl.text.Text)}
 
 
-def test_decision_figure_compares_model_all_and_none(outcomes, tmp_path) -> None:
-    curve = decision_curve(*outcomes, np.arange(1, 100) / 100, 0.05)
+def test_decision_figure_compares_model_all_and_none(outcomes, resampling, tmp_path) -> None:
+    curve = decision_band(decision_curve(*outcomes, np.arange(1, 100) / 100, 0.05), *outcomes, resampling)
     figure = decision_figure(curve, "Covid")
-    assert {"by the model", "all", "none", "prevalence 5 %", "probability of Covid from which on to act"} <= _texts(
-        figure
-    )
+    assert {
+        "by the model",
+        "interval of the model",
+        "all",
+        "none",
+        "prevalence 5 %",
+        "probability of Covid from which on to act",
+    } <= _texts(figure)
     low, high = figure.axes[0].get_ylim()
     assert low < 0
     assert high >= curve["model"].max()
     save(figure, tmp_path / "decision.png")
 
 
-def test_risk_coverage_figure_says_its_area(outcomes, tmp_path) -> None:
+def test_risk_coverage_figure_says_its_area(outcomes, resampling, tmp_path) -> None:
     area = area_under_risk_coverage(*outcomes)
-    figure = risk_coverage_figure(risk_coverage(*outcomes), area)
-    assert {f"AURC {area:.3f}", "none referred", "n = 200"} <= _texts(figure)
+    curve = risk_band(risk_coverage(*outcomes), *outcomes, resampling, [])
+    figure = risk_coverage_figure(curve, area)
+    assert {"interval", f"AURC {area:.3f}", "none referred", "n = 200"} <= _texts(figure)
     save(figure, tmp_path / "referral.png")
+
+
+def test_without_resamples_nothing_is_shaded(outcomes, resampling) -> None:
+    none = replace(resampling, resamples=0)
+    curve = decision_band(decision_curve(*outcomes, np.arange(1, 100) / 100, 0.05), *outcomes, none)
+    assert "interval of the model" not in _texts(decision_figure(curve, "Covid"))
+    assert "interval" not in _texts(risk_coverage_figure(risk_band(risk_coverage(*outcomes), *outcomes, none, []), 0.1))

@@ -18,6 +18,8 @@ from cxrnet.evaluation.referral import (
 CONFIDENCE = np.array([0.9, 0.6, 0.8, 0.7])
 CORRECT = np.array([True, False, True, False])
 
+CURVE = risk_coverage(CONFIDENCE, CORRECT).assign(low=[0, 0, 0.1, 0.15], high=[0.8, 0.65, 0.8, 0.85])
+
 
 def test_curve_of_a_small_case_by_hand() -> None:
     curve = risk_coverage(CONFIDENCE, CORRECT)
@@ -52,29 +54,29 @@ def test_certainty_is_that_of_the_call(make_table) -> None:
 
 
 def test_text_says_how_the_error_falls() -> None:
-    half, most = referral_text(risk_coverage(CONFIDENCE, CORRECT), [0.5, 0.3])
+    half, most = referral_text(CURVE, [0.5, 0.3], 0.95)
     assert half == (
         "Where a reader takes the 50 % of images whose call is least certain, "
-        "0.0 % (0 of 2, 95 % interval 0.0 to 65.8 %) of the other calls are wrong, "
+        "0.0 % (0 of 2, 95 % interval 0.0 to 65.0 %) of the other calls are wrong, "
         "50.0 % (2 of 4, 95 % interval 15.0 to 85.0 %) of all without."
     )
     assert "30 %" in most
     assert "0.0 % (0 of 2," in most
-    (tied,) = referral_text(risk_coverage(np.full(4, 0.9), CORRECT), [0.1])
+    (tied,) = referral_text(risk_coverage(np.full(4, 0.9), CORRECT).assign(low=np.nan), [0.1], 0.95)
     assert tied.endswith("none is left: too many are of equal certainty.")
 
 
 def test_a_share_that_is_a_whole_number_of_images_is_taken_exactly() -> None:
-    curve = risk_coverage(np.arange(1, 101) / 100, np.ones(100, bool))
+    curve = risk_coverage(np.arange(1, 101) / 100, np.ones(100, bool)).assign(low=np.nan, high=np.nan)
     for share, left in ((0.1, 90), (0.3, 70), (0.7, 30), (0.9, 10)):
-        assert f"(0 of {left}," in referral_text(curve, [share])[0]
+        assert f"(0 of {left})" in referral_text(curve, [share], 0.95)[0]
 
 
 def test_no_images_and_no_share_are_refused() -> None:
     with pytest.raises(CxrnetError, match="referral: no images"):
         risk_coverage(np.array([]), np.array([], bool))
     with pytest.raises(CxrnetError, match=r"referral.shares: 10 is no share of the images"):
-        referral_text(risk_coverage(CONFIDENCE, CORRECT), [10])
+        referral_text(CURVE, [10], 0.95)
 
 
 # --- the cut-off that is chosen on validation

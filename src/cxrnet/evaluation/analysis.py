@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from cxrnet.evaluation.bands import Resampling, decision_band, risk_band
 from cxrnet.evaluation.bootstrap import units_of
 from cxrnet.evaluation.calibration import brier_decomposition, calibration_text, reliability_table, top_label
 from cxrnet.evaluation.calibration_figures import reliability_diagram
@@ -41,11 +42,12 @@ class Analysis:
     Attributes:
         predictive: by class, PPV and NPV at the stated prevalences (:func:`cxrnet.evaluation.triage.predictive_table`).
         triage: by class, the same in sentences.
-        decisions: by class, the decision curve; a class that is the label of no image, or of all, has none.
+        decisions: by class, the decision curve with its intervals; a class that is the label of no image, or of all,
+            has none.
         reliability: by name, as the legend calls it, the reliability table; before and after the temperature.
         calibration: what an ECE says on as many images, in sentences.
         brier: the decomposition of the Brier score, one row a class and ``all``.
-        risk: the risk-coverage curve.
+        risk: the risk-coverage curve with its intervals.
         area: under it.
         referral: what sending images to a reader does, in sentences.
         band: the calls that are not left to a reader; ``None`` where the model has no cut-off for that.
@@ -67,6 +69,11 @@ class Analysis:
     subgroups: pd.DataFrame
     warnings: list[str]
     unit: str
+
+    @property
+    def has_bands(self) -> bool:
+        """Whether its curves have intervals: none have where none were asked for."""
+        return bool(self.risk["low"].notna().any())
 
 
 def evaluator(settings: Mapping[str, Any]) -> "partial[Evaluation]":
@@ -100,7 +107,10 @@ def analyse(
         for name, figures in per_class.items()
     }
     confidence, correct = certainty(predictions)
-    risk = risk_coverage(confidence, correct)
+    units = units_of(predictions)
+    resampling = Resampling(units, settings["resamples"], settings["seed"], settings["level"])
+    shares = settings["referral"]["shares"]
+    risk = risk_band(risk_coverage(confidence, correct), confidence, correct, resampling, shares)
     subgroups, warnings = evaluate_subgroups(predictions, evaluator(settings), settings["fewest"])
     return Analysis(
         predictive=predictive,
@@ -110,7 +120,7 @@ def analyse(
             )
             for name, figures in per_class.items()
         },
-        decisions=_decisions(predictions, settings["decision_curve"]),
+        decisions=_decisions(predictions, settings["decision_curve"], resampling),
         reliability=_reliability(predictions, settings["calibration"], temperature),
         calibration=calibration_text(
             *top_label(probabilities_of(predictions), label_codes(predictions)), settings["calibration"]["bins"]
@@ -120,15 +130,17 @@ def analyse(
         ),
         risk=risk,
         area=area_under_risk_coverage(confidence, correct),
-        referral=referral_text(risk, settings["referral"]["shares"]),
+        referral=referral_text(risk, shares, settings["level"]),
         band=band_of(predictions, evaluator(settings)),
         subgroups=subgroups,
         warnings=warnings,
-        unit=units_of(predictions).kind,
+        unit=units.kind,
     )
 
 
-def _decisions(predictions: pd.DataFrame, settings: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
+def _decisions(
+    predictions: pd.DataFrame, settings: Mapping[str, Any], resampling: Resampling
+) -> dict[str, pd.DataFrame]:
     first, last = settings["thresholds"]
     thresholds = np.linspace(first, last, STEPS)
     curves = {}
@@ -136,7 +148,8 @@ def _decisions(predictions: pd.DataFrame, settings: Mapping[str, Any]) -> dict[s
         positive = (predictions["label"] == name).to_numpy(bool)
         if 0 < positive.sum() < len(positive):
             probability = probabilities_of(predictions)[:, index]
-            curves[name] = decision_curve(probability, positive, thresholds, settings["prevalence"])
+            curve = decision_curve(probability, positive, thresholds, settings["prevalence"])
+            curves[name] = decision_band(curve, probability, positive, resampling)
     return curves
 
 
@@ -167,6 +180,9 @@ def save_analysis(analysis: Analysis, folder: Path, suffix: str = "") -> dict[st
     """
     if len(analysis.subgroups):
         _flat_subgroups(analysis.subgroups).to_csv(folder / f"subgroups{suffix}.csv", index=False)
+    if analysis.decisions:
+        _of_classes(analysis.decisions).to_csv(folder / f"decision_curves{suffix}.csv", index=False)
+    analysis.risk.to_csv(folder / f"risk_coverage{suffix}.csv", index=False)
     _flat_predictive(analysis.predictive).to_csv(folder / f"predictive_values{suffix}.csv", index=False)
     figures = {
         "reliability": reliability_diagram(analysis.reliability),
@@ -183,8 +199,12 @@ def _flat_subgroups(subgroups: pd.DataFrame) -> pd.DataFrame:
 
 
 def _flat_predictive(predictive: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    tables = [table.assign(**{"class": name}) for name, table in predictive.items()]
-    return _flat(pd.concat(tables, ignore_index=True)[["class", "prevalence", "ppv", "npv"]], ("ppv", "npv"))
+    return _flat(_of_classes(predictive), ("ppv", "npv"))
+
+
+def _of_classes(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """The tables of the classes below each other, the class in the first column."""
+    return pd.concat(tables, names=["class"]).reset_index("class")
 
 
 def _flat(table: pd.DataFrame, figures: tuple[str, ...]) -> pd.DataFrame:

@@ -39,6 +39,7 @@ class Comparison:
         units: the images that belong together, which the bootstrap draws as a whole.
         resamples: of the bootstrap.
         level: of the intervals.
+        bins: of each ECE.
     """
 
     tables: Mapping[str, pd.DataFrame]
@@ -49,6 +50,7 @@ class Comparison:
     units: Units
     resamples: int
     level: float
+    bins: int
 
     @property
     def runs(self) -> list[str]:
@@ -93,6 +95,7 @@ def compare(
     resamples: int,
     seed: int,
     level: float,
+    bins: int,
     also: Sequence[str] = (),
 ) -> Comparison:
     """Compare runs on the images that they are all tested on.
@@ -105,11 +108,12 @@ def compare(
         resamples: of the bootstrap, the same ones for all runs.
         seed: of the bootstrap.
         level: of the intervals, as 0.95.
+        bins: of each ECE.
         also: further figures of the leaderboard, which are not tested; named as ``metrics`` are.
 
     Raises:
         CxrnetError: the runs can't be compared (:func:`cxrnet.evaluation.alignment.align`), labels are missing, or a
-            metric, ``resamples`` or ``level`` won't do.
+            metric, ``resamples``, ``level`` or ``bins`` won't do.
     """
     tables = align(tables)
     evaluation = evaluate(next(iter(tables.values())))
@@ -119,7 +123,7 @@ def compare(
     shown = [*families.values(), *(_keys("also", name, evaluation) for name in also)]
     units = units_of(_tied(tables))
     runs = {
-        name: Evaluated(table, rows_of(table), *evaluate_resampled(table, units, resamples, seed, level))
+        name: Evaluated(table, rows_of(table), *evaluate_resampled(table, units, resamples, seed, level, bins=bins))
         for name, table in tables.items()
     }
     figures = _figures({name: run.evaluation for name, run in runs.items()})
@@ -134,6 +138,7 @@ def compare(
         units=units,
         resamples=resamples,
         level=level,
+        bins=bins,
     )
 
 

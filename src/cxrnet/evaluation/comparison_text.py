@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from cxrnet.evaluation.comparison import Comparison
-from cxrnet.evaluation.comparison_tables import title_of
+from cxrnet.evaluation.comparison_printing import title_of
 from cxrnet.evaluation.paired_tests import smallest_p
 from cxrnet.evaluation.wording import grouped
 

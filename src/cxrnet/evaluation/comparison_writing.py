@@ -6,13 +6,8 @@ from pathlib import Path
 
 from cxrnet.evaluation.comparison import Comparison
 from cxrnet.evaluation.comparison_figures import MOST_RUNS, save_comparison_figures
-from cxrnet.evaluation.comparison_tables import (
-    Facts,
-    Table,
-    class_reports,
-    leaderboard,
-    printed_tables,
-)
+from cxrnet.evaluation.comparison_printing import Table, printed_tables
+from cxrnet.evaluation.comparison_tables import Facts, class_reports, leaderboard
 from cxrnet.evaluation.comparison_text import Seen, Text, text_of
 from cxrnet.evaluation.page import data_uri, render_page, write_text
 

@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from cxrnet.evaluation.metrics import Metric, counts_of, evaluate, label_codes
+from cxrnet.evaluation.metrics import counts_of, evaluate, label_codes
 from cxrnet.evaluation.predictions import classes_of, probabilities_of
 from cxrnet.style import DASHES, FAINT, FULL, INK, PALETTE, legend_below, save, styled
 
@@ -108,12 +108,9 @@ def recall_per_class(predictions: pd.DataFrame) -> Figure:
 def roc_curves(predictions: pd.DataFrame) -> Figure:
     """Draw the ROC curve of each class against the rest, with its AUC, and the line of chance."""
     figure, axes = _square()
-    for name, metric, positive, probability, line in _one_vs_rest(predictions, "roc_auc"):
-        if metric["value"] is None:
-            axes.plot([], [], color=FAINT, label=f"{name}  n/a")
-            continue
+    for name, value, positive, probability, line in _one_vs_rest(axes, predictions, "roc_auc"):
         false_positive, true_positive, _ = roc_curve(positive, probability)
-        axes.plot(false_positive, true_positive, **line, label=f"{name}  AUC {metric['value']:.3f}")
+        axes.plot(false_positive, true_positive, **line, label=f"{name}  AUC {value:.3f}")
     axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1, linestyle=(0, (4, 3)), label="chance")
     axes.set_xlabel("1 − specificity")
     axes.set_ylabel("sensitivity")
@@ -124,13 +121,10 @@ def roc_curves(predictions: pd.DataFrame) -> Figure:
 def pr_curves(predictions: pd.DataFrame) -> Figure:
     """Draw precision over recall of each class against the rest; the thin line is its prevalence, which is chance."""
     figure, axes = _square()
-    for name, metric, positive, probability, line in _one_vs_rest(predictions, "pr_auc"):
-        if metric["value"] is None:
-            axes.plot([], [], color=FAINT, label=f"{name}  n/a")
-            continue
+    for name, value, positive, probability, line in _one_vs_rest(axes, predictions, "pr_auc"):
         precision, recall, _ = precision_recall_curve(positive, probability)
         # A step, as the average precision counts it (Davis and Goadrich 2006: no straight lines between points).
-        axes.step(recall, precision, where="post", **line, label=f"{name}  AP {metric['value']:.3f}")
+        axes.step(recall, precision, where="post", **line, label=f"{name}  AP {value:.3f}")
         axes.axhline(positive.mean(), color=line["color"], linewidth=0.8, linestyle=(0, (4, 3)))
     axes.plot([], [], color=FAINT, linewidth=1, linestyle=(0, (4, 3)), label="chance (prevalence)")
     axes.set_xlabel("sensitivity (recall)")
@@ -138,16 +132,23 @@ def pr_curves(predictions: pd.DataFrame) -> Figure:
     return _finish(figure, axes, predictions)
 
 
-OneVsRest = tuple[str, Metric, npt.NDArray[np.bool_], npt.NDArray[np.float64], dict[str, Any]]
+OneVsRest = tuple[str, float, npt.NDArray[np.bool_], npt.NDArray[np.float64], dict[str, Any]]
 
 
-def _one_vs_rest(predictions: pd.DataFrame, figure: str) -> Iterator[OneVsRest]:
-    """Yield name, figure, ``(N,)`` truth, ``(N,)`` probability and line style of each class."""
+def _one_vs_rest(axes: Axes, predictions: pd.DataFrame, figure: str) -> Iterator[OneVsRest]:
+    """Yield name, figure, ``(N,)`` truth, ``(N,)`` probability and line style of each class.
+
+    A class without the figure stands in the legend of the axes only.
+    """
     codes, probabilities = label_codes(predictions), probabilities_of(predictions)
     styles = ({"color": colour, "linestyle": dash} for dash in cycle(DASHES) for colour in PALETTE)
     per_class = evaluate(predictions)["per_class"]
     for index, (name, line) in enumerate(zip(per_class, islice(styles, len(per_class)), strict=True)):
-        yield name, per_class[name][figure], codes == index, probabilities[:, index], line
+        value = per_class[name][figure]["value"]
+        if value is None:
+            axes.plot([], [], color=FAINT, label=f"{name}  n/a")
+        else:
+            yield name, value, codes == index, probabilities[:, index], line
 
 
 def _square() -> tuple[Figure, Axes]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from cxrnet.evaluation.comparison_tables import Table
+from cxrnet.evaluation.comparison_printing import Table
 from cxrnet.evaluation.intervals import Interval, of_mean
 from cxrnet.evaluation.metrics import Evaluation, Metric, flat, gap
 from cxrnet.evaluation.predictions import classes_of

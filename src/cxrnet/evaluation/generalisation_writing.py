@@ -8,18 +8,16 @@ from urllib.parse import quote
 import pandas as pd
 
 from cxrnet.evaluation.analysis import Analysis
-from cxrnet.evaluation.comparison_tables import Table
+from cxrnet.evaluation.comparison_printing import Table
 from cxrnet.evaluation.comparison_writing import markdown
 from cxrnet.evaluation.generalisation import printed_generalisation, verdicts
 from cxrnet.evaluation.metrics import Evaluation, Metric
 from cxrnet.evaluation.model_card import EXTERNAL, Section
 from cxrnet.evaluation.page import data_uri, render_page, write_text
-from cxrnet.evaluation.report import FIGURES as CAPTIONS
+from cxrnet.evaluation.report import captions_of
 from cxrnet.evaluation.subgroups import FIGURES
 from cxrnet.evaluation.triage import percent
 from cxrnet.evaluation.wording import BASELINES, HEADLINE, PER_CLASS, figure_text, grouped, value_gaps
-
-DECISION = CAPTIONS["decision"]
 
 
 def write_generalisation(
@@ -53,10 +51,11 @@ def write_generalisation(
     """
     tables = [printed_generalisation(table, level), baselines, printed_worth(analyses), *printed_subgroups(analyses)]
     curves = _decision_curves(analyses, figures)
+    caption = captions_of(any(each.has_bands for each in analyses.values()))["decision"]
     # What is said of one data set begins with its name, which keeps its spelling.
     sentences = [f"{text}." if text.split(":")[0] in data_sets else _sentence(text) for text in warnings]
     parts = [f"# {title}", *verdicts(table), _listed(sentences), *_tables(tables)]
-    parts += [*_worth_in_words(analyses), *_pictures(curves, folder), *_data(data_sets), f"`{command}`"]
+    parts += [*_worth_in_words(analyses), *_pictures(curves, caption, folder), *_data(data_sets), f"`{command}`"]
     return [
         write_text(folder / "generalisation.csv", table.to_csv(index=False, lineterminator="\n")),
         write_text(folder / "generalisation.md", "\n\n".join(part for part in parts if part) + "\n"),
@@ -69,7 +68,7 @@ def write_generalisation(
             tables=tables,
             worth={name: analysis.triage for name, analysis in analyses.items()},
             curves={data: {name: data_uri(file) for name, file in of.items()} for data, of in curves.items()},
-            caption=DECISION,
+            caption=caption,
             data_sets=data_sets,
             command=command,
             environment=environment,
@@ -95,12 +94,12 @@ def _worth_in_words(analyses: Mapping[str, Analysis]) -> list[str]:
     return parts
 
 
-def _pictures(curves: Mapping[str, Mapping[str, Path]], folder: Path) -> list[str]:
+def _pictures(curves: Mapping[str, Mapping[str, Path]], caption: str, folder: Path) -> list[str]:
     """The decision curves, in paragraphs of Markdown that lies in ``folder``."""
     parts = []
     for data, of in curves.items():
         places = {name: quote(file.relative_to(folder).as_posix()) for name, file in of.items()}
-        parts += [f"## Decision curves, {data}", DECISION]
+        parts += [f"## Decision curves, {data}", caption]
         parts += ["\n".join(f"![Net benefit, {name}]({place})" for name, place in places.items())]
     return parts
 

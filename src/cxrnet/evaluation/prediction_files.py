@@ -1,12 +1,93 @@
-"""Files of predictions that grow while predictions are made, so that none of them has to wait in memory."""
+"""Files of predictions: read and checked, written whole, or written while predictions are made.
+
+A file that grows holds what has been predicted so far on disk, so that none of it has to wait in memory.
+"""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from cxrnet.errors import CxrnetError
+from cxrnet.evaluation.predictions import (
+    NEEDED_COLUMNS,
+    OPTIONAL_COLUMNS,
+    ROW_COLUMNS,
+    check_predictions,
+    classes_of,
+)
+
+
+def read_predictions(path: str | Path) -> pd.DataFrame:
+    """Read a table of predictions from a ``.parquet`` or ``.csv`` file; further columns are kept.
+
+    Raises:
+        CxrnetError: the file is not there, is not a table, or does not pass
+            :func:`cxrnet.evaluation.predictions.check_predictions`.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CxrnetError(f"predictions: '{path}' is not a file; give a predictions.parquet or .csv")
+    try:
+        table = _read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
+    except (ValueError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise CxrnetError(
+            f"predictions: '{path}' cannot be read as a table ({reason}); use .csv or .parquet"
+        ) from error
+    for name in table.columns:
+        if name in (*ROW_COLUMNS, *OPTIONAL_COLUMNS, "predicted"):
+            table[name] = table[name].astype("string")
+        elif name.startswith(("prob_", "logit_")):
+            table[name] = _numbers(table[name], str(path))
+    table = _filled(table)
+    check_predictions(table, str(path))
+    return table
+
+
+def _numbers(column: pd.Series, where: str) -> pd.Series:
+    """Read a column of logits or probabilities."""
+    numbers = pd.to_numeric(column, errors="coerce")
+    if (text := column[numbers.isna() & column.notna()]).size:
+        raise CxrnetError(
+            f"{where}: column {column.name} holds '{text.iloc[0]}' ({len(text)} of {len(column)} rows), which is no "
+            "number; give numbers"
+        )
+    return numbers.astype(np.float32 if str(column.name).startswith("logit_") else np.float64)
+
+
+def _filled(table: pd.DataFrame) -> pd.DataFrame:
+    """Add the columns that another program need not write."""
+    missing = [name for name in ROW_COLUMNS if name not in table and name not in NEEDED_COLUMNS]
+    empty = {name: pd.array([pd.NA] * len(table), dtype="string") for name in missing}
+    if any(name.startswith("logit_") for name in table.columns):
+        return table.assign(**empty)
+    # The softmax of log(prob) is prob; a probability of 0 has no finite logarithm.
+    least = np.finfo(np.float32).tiny
+    logits = {f"logit_{name}": np.log(table[f"prob_{name}"].clip(lower=least)) for name in classes_of(table)}
+    return table.assign(**empty, **{name: column.astype(np.float32) for name, column in logits.items()})
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    """Read every cell as it was written: ids keep their zeros, and a class may be called None or NA."""
+    text = dict.fromkeys((*ROW_COLUMNS, *OPTIONAL_COLUMNS, "predicted"), "string")
+    return pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[""])
+
+
+def write_predictions(predictions: pd.DataFrame, path: str | Path) -> None:
+    """Write a table of predictions as ``.parquet`` or ``.csv``, whole or not at all."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    if path.suffix == ".csv":
+        predictions.to_csv(partial, index=False)
+    else:
+        predictions.to_parquet(partial, index=False)
+    partial.replace(path)
 
 
 @contextmanager

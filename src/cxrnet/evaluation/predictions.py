@@ -23,7 +23,6 @@ others are added where it lacks them: logits as log(prob), the rest empty.
 """
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -183,70 +182,3 @@ def _check_probabilities(predictions: pd.DataFrame, where: str) -> None:
             f"(smallest {probabilities[first].min():.4g}, sum {total[first]:.4g}; {(~good).sum()} of {len(good)} "
             "rows); they must be >= 0 and sum to one (nan: a cell is empty)"
         )
-
-
-def read_predictions(path: str | Path) -> pd.DataFrame:
-    """Read a table of predictions from a ``.parquet`` or ``.csv`` file; further columns are kept.
-
-    Raises:
-        CxrnetError: the file is not there, is not a table, or does not pass :func:`check_predictions`.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise CxrnetError(f"predictions: '{path}' is not a file; give a predictions.parquet or .csv")
-    try:
-        table = _read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
-    except (ValueError, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise CxrnetError(
-            f"predictions: '{path}' cannot be read as a table ({reason}); use .csv or .parquet"
-        ) from error
-    for name in table.columns:
-        if name in (*ROW_COLUMNS, *OPTIONAL_COLUMNS, "predicted"):
-            table[name] = table[name].astype("string")
-        elif name.startswith(("prob_", "logit_")):
-            table[name] = _numbers(table[name], str(path))
-    table = _filled(table)
-    check_predictions(table, str(path))
-    return table
-
-
-def _numbers(column: pd.Series, where: str) -> pd.Series:
-    """Read a column of logits or probabilities."""
-    numbers = pd.to_numeric(column, errors="coerce")
-    if (text := column[numbers.isna() & column.notna()]).size:
-        raise CxrnetError(
-            f"{where}: column {column.name} holds '{text.iloc[0]}' ({len(text)} of {len(column)} rows), which is no "
-            "number; give numbers"
-        )
-    return numbers.astype(np.float32 if str(column.name).startswith("logit_") else np.float64)
-
-
-def _filled(table: pd.DataFrame) -> pd.DataFrame:
-    """Add the columns that another program need not write."""
-    missing = [name for name in ROW_COLUMNS if name not in table and name not in NEEDED_COLUMNS]
-    empty = {name: pd.array([pd.NA] * len(table), dtype="string") for name in missing}
-    if any(name.startswith("logit_") for name in table.columns):
-        return table.assign(**empty)
-    # The softmax of log(prob) is prob; a probability of 0 has no finite logarithm.
-    least = np.finfo(np.float32).tiny
-    logits = {f"logit_{name}": np.log(table[f"prob_{name}"].clip(lower=least)) for name in classes_of(table)}
-    return table.assign(**empty, **{name: column.astype(np.float32) for name, column in logits.items()})
-
-
-def _read_csv(path: Path) -> pd.DataFrame:
-    """Read every cell as it was written: ids keep their zeros, and a class may be called None or NA."""
-    text = dict.fromkeys((*ROW_COLUMNS, *OPTIONAL_COLUMNS, "predicted"), "string")
-    return pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[""])
-
-
-def write_predictions(predictions: pd.DataFrame, path: str | Path) -> None:
-    """Write a table of predictions as ``.parquet`` or ``.csv``, whole or not at all."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    if path.suffix == ".csv":
-        predictions.to_csv(partial, index=False)
-    else:
-        predictions.to_parquet(partial, index=False)
-    partial.replace(path)

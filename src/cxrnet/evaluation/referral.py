@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from cxrnet.errors import CxrnetError
-from cxrnet.evaluation.intervals import LEVEL, wilson
+from cxrnet.evaluation.intervals import wilson
 from cxrnet.evaluation.metrics import Evaluation, Metric, label_codes, measured
 from cxrnet.evaluation.predictions import REFERRED, classes_of, probabilities_of
 
@@ -149,14 +149,28 @@ def area_under_risk_coverage(confidence: FloatArray, correct: npt.NDArray[np.boo
     return float(np.mean(errors / np.arange(1, len(confidence) + 1)))
 
 
-def referral_text(curve: pd.DataFrame, shares: Sequence[float]) -> list[str]:
-    """Say what referring a share of the images does to the error of the others.
-
-    Intervals are Wilson's, which take every image for one of another patient.
+def place_of(curve: pd.DataFrame, share: float) -> int | None:
+    """The row of a risk-coverage curve at which a share of the images is referred, or as few more as there can be.
 
     Args:
         curve: from :func:`risk_coverage`.
+        share: of the images that is referred, in [0, 1).
+
+    Returns:
+        The last row that keeps ``1 - share`` of the images or fewer; ``None`` where too many are of equal certainty.
+    """
+    # The slack is for 1 - share, which may miss a whole number of images by rounding.
+    fitting = np.flatnonzero(curve["n"] <= curve["n"].iloc[-1] * (1 - share) + 1e-6)
+    return int(fitting[-1]) if len(fitting) else None
+
+
+def referral_text(curve: pd.DataFrame, shares: Sequence[float], level: float) -> list[str]:
+    """Say what referring a share of the images does to the error of the others.
+
+    Args:
+        curve: from :func:`risk_coverage`, with the intervals of :func:`cxrnet.evaluation.bands.risk_band`.
         shares: of the images that a reader takes, in (0, 1).
+        level: of the intervals.
 
     Raises:
         CxrnetError: a share is none.
@@ -167,18 +181,17 @@ def referral_text(curve: pd.DataFrame, shares: Sequence[float]) -> list[str]:
         if not 0 < share < 1:
             raise CxrnetError(f"referral.shares: {share} is no share of the images; give a number between 0 and 1")
         text = f"Where a reader takes the {100 * share:g} % of images whose call is least certain, "
-        # The slack is for 1 - share, which may miss a whole number of images by rounding.
-        kept = curve[curve["n"] <= last["n"] * (1 - share) + 1e-6]
-        if len(kept) == 0:
+        place = place_of(curve, share)
+        if place is None:
             sentences.append(f"{text}none is left: too many are of equal certainty.")
             continue
-        sentences.append(f"{text}{_wrong(kept.iloc[-1])} of the other calls are wrong, {_wrong(last)} of all without.")
+        kept = _wrong(curve.iloc[place], level)
+        sentences.append(f"{text}{kept} of the other calls are wrong, {_wrong(last, level)} of all without.")
     return sentences
 
 
-def _wrong(row: pd.Series) -> str:
-    """Say an error with its calls and Wilson's interval: ``0.0 % (0 of 46, 95 % interval 0.0 to 7.7 %)``."""
-    count = round(row["error"] * row["n"])
-    low, high = wilson(count, row["n"])
-    bounds = f"{100 * LEVEL:g} % interval {100 * low:.1f} to {100 * high:.1f} %"
-    return f"{100 * row['error']:.1f} % ({count} of {row['n']:.0f}, {bounds})"
+def _wrong(row: pd.Series, level: float) -> str:
+    """Say an error with its calls and its interval: ``0.0 % (0 of 46, 95 % interval 0.0 to 7.7 %)``."""
+    calls = f"{round(row['error'] * row['n'])} of {row['n']:.0f}"
+    bounds = f", {100 * level:g} % interval {100 * row['low']:.1f} to {100 * row['high']:.1f} %"
+    return f"{100 * row['error']:.1f} % ({calls}{'' if pd.isna(row['low']) else bounds})"

@@ -6,6 +6,7 @@ from pathlib import Path
 from cxrnet.evaluation.facts import RepeatsFacts, ResultFacts, RunFacts
 from cxrnet.evaluation.metrics import Evaluation, Metric
 from cxrnet.evaluation.page import data_uri, render_page
+from cxrnet.evaluation.spread import interval_meaning
 from cxrnet.evaluation.subgroups import FIGURES as SUBGROUP_FIGURES
 from cxrnet.evaluation.triage import percent
 from cxrnet.evaluation.wording import (
@@ -32,6 +33,7 @@ FIGURES = {
     "decision": "Net benefit of acting on the network, on every patient, and on none: hits less false alarms at their "
     "weight, a patient.",
 }
+SHADED = ("risk_coverage", "decision")
 
 
 def render_report(facts: RunFacts, path: Path) -> None:
@@ -47,8 +49,8 @@ def render_report(facts: RunFacts, path: Path) -> None:
 def render_repeats(facts: RepeatsFacts, path: Path) -> None:
     """Write the report of a run over folds or seeds, as :func:`render_report` does that of one."""
     runs = [(f"{HEADLINE[name]} ({run.name})", run.metrics[name]) for run in facts.runs for name in facts.moments]  # type: ignore[literal-required]
-    worth = places_of(facts.classes, facts.runs[0].points)
-    _render("repeats.html.j2", path, facts, figure_tables(facts) | {"runs": runs}, worth=worth)
+    tables, worth = figure_tables(facts) | {"runs": runs}, places_of(facts.classes, facts.runs[0].points)
+    _render("repeats.html.j2", path, facts, tables, worth=worth, interval_meaning=interval_meaning)
 
 
 def _render(
@@ -70,7 +72,7 @@ def _render(
         headline_figures=HEADLINE,
         calibration_figures=CALIBRATION,
         class_figures=PER_CLASS,
-        captions=FIGURES,
+        captions=captions_of(facts.analyses[facts.headline].has_bands),
         images={name: data_uri(file) for name, file in facts.figures.items()},
         gaps={name: value_gaps(metrics) for name, metrics in tables.items()}
         | {split: gaps(metrics) for split, metrics in facts.metrics.items()},
@@ -79,6 +81,13 @@ def _render(
         percent=percent,
         **values,
     )
+
+
+def captions_of(bands: bool) -> dict[str, str]:
+    """What each figure shows, the curves with their intervals or without."""
+    if not bands:
+        return FIGURES
+    return FIGURES | {name: f"{FIGURES[name]} Shaded: the interval of each point by itself." for name in SHADED}
 
 
 def columns_of(facts: ResultFacts) -> dict[str, Evaluation]:

@@ -82,7 +82,7 @@ def interval_method(metrics: Evaluation, level: float, unit: str) -> str:
         f"{100 * level:g} % intervals: bootstrap of {units}, within strata of labels; where resamples say nothing, "
         "Wilson's of a proportion, F1 or PR-AUC, Newcombe's of a ROC-AUC, and of a mean what follows from those of the "
         "classes; elsewhere from its standard error on log odds, of a log loss on logarithms; of an ECE, a bootstrap "
-        "of its gaps; of PPV and NPV at a prevalence, what follows from sensitivity and specificity"
+        "of its gaps; of PPV, NPV and net benefit at a prevalence, what follows from sensitivity and specificity"
     )
 
 
