@@ -85,7 +85,7 @@ def resplit_for(data: "XrayDataModule", repeat: Repeat, config: Config) -> "Xray
         split = partial(
             fold_manifest, folds=repeat.folds, fold=repeat.fold - 1, by=config["folds_by"], seed=repeat.seed
         )
-    other = data.resplit(split, repeat.seed)
+    other = data.resplit(split, repeat.seed, shared=repeat.fold is not None)
     if other.rows("test").empty:
         raise CxrnetError("seeds: the data have no test images to compare runs on; give data.split a test part")
     return other

@@ -36,7 +36,7 @@ MAY_CHANGE = (
     "cache",
     "data.cache",
 )
-MUST_STAY = ("schedule.monitor", "schedule.mode", "schedule.views", "schedule.activations_gb")
+MUST_STAY = ("schedule.monitor", "schedule.mode", "schedule.views")
 
 
 def resumed_arguments(arguments: list[str]) -> list[str]:

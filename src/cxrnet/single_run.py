@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 from rich import get_console
 
 from cxrnet import console
+from cxrnet.building import make_network, train_network
 from cxrnet.bundling import make_bundle, predict_splits
 from cxrnet.configuration import Config
 from cxrnet.data.datamodule import XrayDataModule
@@ -23,8 +24,8 @@ from cxrnet.data.leaks import seen_before
 from cxrnet.data.manifest import digest
 from cxrnet.evaluation.model_card import make_card, write_card
 from cxrnet.evaluation.report import render_report, thumbnail_verdict
-from cxrnet.models.network import Network, NetworkConfig
-from cxrnet.models.weights import LoadedWeights, load_weights
+from cxrnet.models.network import Network
+from cxrnet.models.weights import LoadedWeights
 from cxrnet.processes import is_main_process
 from cxrnet.results import Results, flat_metrics, write_results
 from cxrnet.run_facts import write_run_facts
@@ -34,7 +35,7 @@ from cxrnet.tracking.tracked import TrackedRun
 from cxrnet.training.baselines import baseline_predictions
 from cxrnet.training.checkpoints import trained_so_far
 from cxrnet.training.history import History, metrics_of
-from cxrnet.training.phases import PhaseResult, run_phases
+from cxrnet.training.phases import PhaseResult
 from cxrnet.training.progress import PhaseProgress
 from cxrnet.training.schedule import Schedule, enabled_phases
 
@@ -76,7 +77,12 @@ def run_once(
     """
     pl.seed_everything(config["seed"], workers=True, verbose=False)
     schedule: Schedule = instantiate(config["schedule"], _convert_="object")
-    network, weights = _prepare_network(config["model"], data, run)
+    console.heading("Model")
+    network, weights = make_network(config["model"], data)
+    say_model(network, weights)
+    run.set_tags(
+        {"weights.origin": weights.origin, "weights.detail": weights.detail, "weights.fallback": weights.fallback}
+    )
     phases, history = _train(network, data, weights, schedule, config, run, folder, resumed)
     kept = next(phase for phase in phases if phase.kept)
     if not is_main_process():
@@ -114,18 +120,6 @@ def run_once(
     return Outcome(kept.best_score, results, warnings)
 
 
-def _prepare_network(config: Config, data: XrayDataModule, run: TrackedRun) -> tuple[Network, LoadedWeights]:
-    console.heading("Model")
-    architecture = {name: value for name, value in config.items() if name != "weights"}
-    network = Network(NetworkConfig.from_dict({**architecture, "classes": data.classes, "size": data.size}))
-    weights = load_weights(network.backbone, config["backbone"], str(config["weights"]), data.size)
-    say_model(network, weights)
-    run.set_tags(
-        {"weights.origin": weights.origin, "weights.detail": weights.detail, "weights.fallback": weights.fallback}
-    )
-    return network, weights
-
-
 def _train(
     network: Network,
     data: XrayDataModule,
@@ -142,20 +136,16 @@ def _train(
         rows = trained[-1].rows
         console.say("resumed", f"in phase '{trained[-1].name}', {len(rows)} epochs are done")
         run.log_missing([(metrics_of(row), row["epoch"]) for row in rows])
-    phases, history = run_phases(
+    phases, history = train_network(
         network,
         data,
         enabled_phases(schedule, weights.pretrained),
         schedule,
-        loss=instantiate(config["loss"])(classes=data.classes, counts=data.counts("train")),
-        optimizer=instantiate(config["optimizer"]),
-        trainer=instantiate(config["trainer"]),
-        folder=folder,
-        seed=config["seed"],
-        log_metrics=run.log_metrics,
+        config,
+        folder,
         callbacks=lambda phase: [PhaseProgress(phase.name, phase.epochs)],
+        log_metrics=run.log_metrics,
         trained=trained,
-        compiled=config["compile"],
     )
     for phase in phases:
         say_phase(phase, schedule.monitor)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from cxrnet.data import copies
 from cxrnet.data.augment import geometric
 from cxrnet.data.datamodule import XrayDataModule
 from cxrnet.data.manifest import make_manifest
@@ -271,6 +272,20 @@ def test_copies_never_part(make_data, draw, tmp_path):
         split = dict(zip(data.manifest["image_id"], data.manifest["split"], strict=True))
         for i in range(6):
             assert split[f"Covid/{i:02d}.png"] == split[f"Covid/copy{i}.{'jpg' if i % 2 else 'png'}"]
+
+
+def test_copies_are_searched_once_for_all_sizes_of_the_model(make_data, draw, tmp_path, monkeypatch):
+    root, cache = draw(tmp_path / "set"), tmp_path / "cache"
+    (root / "Covid" / "00.png").write_bytes(b"")  # left out: the places of the others move
+    for i in range(1, 4):
+        Image.open(root / "Covid" / f"{i:02d}.png").save(root / "Covid" / f"copy{i}.png")
+    read = partial(folder, root)
+    first = make_data(manifest=read, on_error="skip", cache=cache)
+    assert len(first.copies) == 3
+    monkeypatch.setattr(copies, "_search", lambda *_: pytest.fail("searched again"))
+    again = make_data(manifest=read, on_error="skip", cache=cache, size=(48, 24))
+    assert again.copies.equals(first.copies)
+    assert again.manifest.equals(first.manifest)
 
 
 def test_setup_does_its_work_once(make_data, xrays):

@@ -22,6 +22,7 @@ AUGMENT = geometric(flip=0, degrees=10, translate=0.1, shear=0, zoom=0.1, distor
 HEAD = Phase("head", "head", epochs=3, lr=3e-2, lr_schedule=PLATEAU)
 TUNE = Phase("finetune", {"from": "block3"}, epochs=4, lr=1e-2, patience=3, lr_schedule=COSINE)
 CPU = partial(pl.Trainer, accelerator="cpu", devices=1)
+VECTORS = 2e-4  # gigabytes: room for the features of the whole backbone, but not for maps
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
@@ -49,7 +50,7 @@ def train(make_network, make_data, tmp_path):
         place="run", phases=(HEAD, TUNE), cut=None, monitor="val_loss", mode="min", views=2, resume=False, **changes
     ):
         network, folder, told = make_network(dropout=0.5), tmp_path / place, []
-        schedule = Schedule(phases, HEAD, monitor, mode, views, changes.pop("activations_gb", 0))
+        schedule = Schedule(phases, HEAD, monitor, mode, views, changes.pop("features_gb", VECTORS))
         results, history = run_phases(
             network, make_data(augment=AUGMENT), phases, schedule, nn.CrossEntropyLoss(), torch.optim.Adam,
             CPU, folder, changes.pop("seed", 0), log_metrics=lambda metrics, epoch: told.append(epoch),
@@ -118,11 +119,35 @@ def test_it_may_be_interrupted_again_and_again(train):
 
 def test_a_partly_frozen_phase_goes_on_from_its_table(train):
     # More epochs than views, and room for the table.
-    whole = train("whole", activations_gb=1)
+    whole = train("whole", features_gb=1)
     assert [result.cached for result in whole[0]] == [True, True]
     with pytest.raises(PowerCutError):
-        train(cut=("finetune", PowerCut("on_train_batch_start", 2)), activations_gb=1)
-    assert_same(train(resume=True, activations_gb=1), whole)
+        train(cut=("finetune", PowerCut("on_train_batch_start", 2)), features_gb=1)
+    assert_same(train(resume=True, features_gb=1), whole)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "more", "began", "now"),
+    [
+        (2, 5, 1, 1),  # no more epochs than views, and then more
+        (3, 5, 0, 1),  # more room now
+        (3, 5, 1, 0),  # less room now
+    ],
+)
+def test_a_phase_goes_on_with_a_table_or_without_as_it_began(train, epochs, more, began, now):
+    short = Phase("part", {"from": "block3"}, epochs=epochs, lr=1e-2)
+    long = dataclasses.replace(short, epochs=more)
+    first = train(phases=(short,), features_gb=began)
+    resumed = train(phases=(long,), features_gb=now, resume=True)
+    stored = epochs > 2 and began > 0
+    assert first[0][0].cached is stored
+    assert_same(resumed, train("whole", phases=(long,), features_gb=int(stored)))
+
+
+def test_a_phase_that_is_over_stays_what_it_was(train):
+    train(phases=(HEAD,))
+    results, *_ = train(resume=True, features_gb=0)
+    assert [result.cached for result in results] == [True, False]
 
 
 def test_early_stopping_goes_on_counting(train):

@@ -1,10 +1,12 @@
 import dataclasses
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
 from cxrnet.data.augment import geometric
+from cxrnet.data.splits import fold_manifest
 from cxrnet.models.cutting import cut
 from cxrnet.models.freezing import set_trainable
 from cxrnet.training.features import FeatureDataModule, FeatureDataset, FrontDataModule, make_feed
@@ -26,7 +28,8 @@ def feature_data(network, data, views: int = 1, trainable="head") -> FeatureData
 
 
 def test_a_batch_draws_a_view_for_each_image():
-    dataset = FeatureDataset(np.arange(4 * 50, dtype=np.float32).reshape(4, 50, 1), torch.arange(50))
+    table = np.arange(4 * 50, dtype=np.float32).reshape(4, 50, 1)
+    dataset = FeatureDataset(table, torch.arange(50), torch.arange(50))
     torch.manual_seed(0)
     batch = dataset.__getitems__(list(range(49, -1, -1)))
     assert batch["label"].tolist() == list(range(49, -1, -1))
@@ -37,14 +40,14 @@ def test_a_batch_draws_a_view_for_each_image():
 
 def test_maps_are_channels_first_in_the_layout_of_the_network():
     table = np.random.default_rng(0).random((2, 5, 3, 4, 6), np.float32)
-    features = FeatureDataset(table[:1], torch.arange(5)).__getitems__([4, 0])["features"]
+    features = FeatureDataset(table[:1], torch.arange(5), torch.arange(5)).__getitems__([4, 0])["features"]
     assert features.shape == (2, 6, 3, 4)
     assert features.is_contiguous(memory_format=torch.channels_last)
     assert np.array_equal(features[0, 2], table[0, 4, :, :, 2])
 
 
 def test_one_view_draws_no_random_number():
-    dataset = FeatureDataset(np.zeros((1, 5, 2), np.float32), torch.arange(5))
+    dataset = FeatureDataset(np.zeros((1, 5, 2), np.float32), torch.arange(5), torch.arange(5))
     state = torch.get_rng_state()
     dataset.__getitems__([1, 2])
     assert torch.equal(torch.get_rng_state(), state)
@@ -107,6 +110,27 @@ def test_tables_lie_in_the_cache_of_the_data(make_network, make_data, tmp_path):
     assert len(list(tmp_path.glob("features/*/table.npy"))) == 2  # train and val
 
 
+@pytest.mark.parametrize(("augment", "n_tables"), [(None, 1), (AUGMENT, 2)])
+def test_folds_share_the_tables_of_all_images(make_network, make_data, tmp_path, augment, n_tables):
+    data = make_data(cache=tmp_path, augment=augment)
+    network = make_network()
+    for fold in range(3):
+        split = partial(fold_manifest, folds=3, fold=fold, by="image", seed=0)
+        part = data.resplit(split, seed=0, shared=True)
+        features = feature_data(network, part, views=2)
+        assert features.n_bytes == sum(path.stat().st_size - 128 for path in tmp_path.glob("features/*/table.npy"))
+        for name in ("train", "val"):
+            images, labels = part.arrays(name)
+            dataset = features.tables[name]
+            assert len(dataset) == len(images)
+            batch = dataset.__getitems__(list(range(len(images))))
+            assert torch.equal(batch["label"], labels)
+            if augment is None or name == "val":
+                expected = features.parts.front(torch.from_numpy(images[:]).unsqueeze(1))
+                torch.testing.assert_close(batch["features"], expected, rtol=0, atol=1e-5)
+    assert len(list(tmp_path.glob("features/*/table.npy"))) == n_tables
+
+
 # --- what a phase trains on
 
 
@@ -115,12 +139,14 @@ def test_tables_lie_in_the_cache_of_the_data(make_network, make_data, tmp_path):
     [
         (HEAD, {}, FeatureDataModule, True),
         (dataclasses.replace(HEAD, epochs=1), {}, FeatureDataModule, True),
+        (HEAD, {"features_gb": 45 * 128 * 4 / 1e9}, FeatureDataModule, True),
+        (HEAD, {"features_gb": (45 * 128 * 4 - 1) / 1e9}, FrontDataModule, False),
         (HEAD, {"views": 0}, None, False),
         (PART, {}, FeatureDataModule, True),
         (PART, {"views": 0}, None, False),
-        (PART, {"activations_gb": 0}, FrontDataModule, False),
-        (PART, {"activations_gb": 45 * 64 * 8 * 8 * 4 / 1e9}, FeatureDataModule, True),  # 2 x 18 + 9 maps
-        (PART, {"activations_gb": (45 * 64 * 8 * 8 * 4 - 1) / 1e9}, FrontDataModule, False),
+        (PART, {"features_gb": 0}, FrontDataModule, False),
+        (PART, {"features_gb": 45 * 64 * 8 * 8 * 4 / 1e9}, FeatureDataModule, True),  # 2 x 18 + 9 maps
+        (PART, {"features_gb": (45 * 64 * 8 * 8 * 4 - 1) / 1e9}, FrontDataModule, False),
         (dataclasses.replace(PART, epochs=2), {}, FrontDataModule, False),  # no more epochs than views
         (Phase("all", "all", epochs=3, lr=1e-2), {}, None, False),
     ],
@@ -128,7 +154,7 @@ def test_tables_lie_in_the_cache_of_the_data(make_network, make_data, tmp_path):
 def test_what_a_phase_trains_on(make_network, make_data, phase, changes, kind, cached):
     network, data = make_network(), make_data(augment=AUGMENT)
     set_trainable(network, phase.trainable)
-    settings = {"scratch": HEAD, "monitor": "val_loss", "mode": "min", "views": 2, "activations_gb": 1, **changes}
+    settings = {"scratch": HEAD, "monitor": "val_loss", "mode": "min", "views": 2, "features_gb": 1, **changes}
     feed = make_feed(network, data, phase, Schedule((phase,), **settings), 0)
     assert feed.cached is cached
     if kind is None:
@@ -137,3 +163,28 @@ def test_what_a_phase_trains_on(make_network, make_data, phase, changes, kind, c
     else:
         assert type(feed.data) is kind
         assert feed.rest is not None
+
+
+@pytest.mark.parametrize(("cached", "kind"), [(True, FeatureDataModule), (False, FrontDataModule)])
+@pytest.mark.parametrize("phase", [HEAD, PART])
+@pytest.mark.parametrize("gigabytes", [0, 1])
+def test_a_resumed_phase_trains_on_what_it_began_with(make_network, make_data, phase, gigabytes, cached, kind):
+    network = make_network()
+    set_trainable(network, phase.trainable)
+    plan = Schedule((phase,), HEAD, "val_loss", "min", views=2, features_gb=gigabytes)
+    feed = make_feed(network, make_data(augment=AUGMENT), phase, plan, 0, cached)
+    assert (type(feed.data), feed.cached) == (kind, cached)
+
+
+@pytest.mark.parametrize(("phase", "gigabytes", "lines"), [(HEAD, 1e-5, 1), (HEAD, 1, 0), (PART, 1e-5, 0)])
+def test_features_of_a_whole_backbone_that_are_too_many_are_told(
+    make_network, make_data, caplog, phase, gigabytes, lines
+):
+    network = make_network()
+    set_trainable(network, phase.trainable)
+    plan = Schedule((phase,), HEAD, "val_loss", "min", views=2, features_gb=gigabytes)
+    make_feed(network, make_data(augment=AUGMENT), phase, plan, 0)
+    assert len(caplog.records) == lines
+    if lines:
+        assert caplog.records[0].levelname == "WARNING"
+        assert "the features of phase 'head' would take 2.3e-05 GB, more than 1e-05: all images" in caplog.text

@@ -1,4 +1,6 @@
+import gc
 import shutil
+import weakref
 from functools import partial
 
 import lightning.pytorch as pl
@@ -10,6 +12,7 @@ from torch import nn
 from cxrnet.data.augment import geometric
 from cxrnet.errors import CxrnetError
 from cxrnet.models.backbones import stages
+from cxrnet.training.features import FeatureDataModule
 from cxrnet.training.phases import run_phases
 from cxrnet.training.schedule import Phase, Schedule, enabled_phases
 
@@ -19,12 +22,13 @@ SCRATCH = Phase("scratch", "all", epochs=2, lr=1e-2)
 COSINE = {"name": "cosine", "warmup_epochs": 2}
 AUGMENT = geometric(flip=0, degrees=10, translate=0.1, shear=0, zoom=0.1, distortion=0)
 CPU = partial(pl.Trainer, accelerator="cpu", devices=1)
+VECTORS = 2e-4  # gigabytes: room for the features of the whole backbone, but not for maps
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 
 def schedule(*phases: Phase, views: int = 1, monitor: str = "val_loss", mode: str = "min", **more) -> Schedule:
-    return Schedule(phases, SCRATCH, monitor, mode, views, **{"activations_gb": 0, **more})
+    return Schedule(phases, SCRATCH, monitor, mode, views, **{"features_gb": VECTORS, **more})
 
 
 class Spy(Callback):
@@ -133,7 +137,7 @@ def test_two_phases_of_one_name():
 
 @pytest.mark.parametrize("gigabytes", [0, 1])
 def test_training_happens_in_training_mode_and_frozen_batch_norm_does_not(run, gigabytes):
-    *_, spies = run(schedule(HEAD, TUNE, Phase("all", "all", 1, 1e-3), activations_gb=gigabytes))
+    *_, spies = run(schedule(HEAD, TUNE, Phase("all", "all", 1, 1e-3), features_gb=gigabytes))
     assert spies["head"].modes == [(True, set())] * 9
     assert spies["finetune"].modes == [(True, {"block3"})] * 6
     assert spies["all"].modes == [(True, {"block1", "block2", "block3"})] * 3
@@ -142,7 +146,7 @@ def test_training_happens_in_training_mode_and_frozen_batch_norm_does_not(run, g
 @pytest.mark.parametrize("gigabytes", [0, 1])
 def test_frozen_layers_are_bitwise_what_they_were(run, make_network, tmp_path, gigabytes):
     before = make_network().state_dict()
-    run(schedule(HEAD, TUNE, activations_gb=gigabytes), make_network())
+    run(schedule(HEAD, TUNE, features_gb=gigabytes), make_network())
     after_head, after_tune = saved(tmp_path, "head"), saved(tmp_path, "finetune")
     frozen = [name for name in before if name.startswith("backbone")]
     assert all(torch.equal(before[name], after_head[name]) for name in frozen)
@@ -151,15 +155,16 @@ def test_frozen_layers_are_bitwise_what_they_were(run, make_network, tmp_path, g
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
-def test_cached_features_train_as_the_long_way_does(run, make_network, dropout):
+def test_features_of_the_backbone_train_as_the_long_way_does(run, make_network, dropout):
     head = Phase("head", "head", epochs=4, lr=1e-2)
-    tables = []
-    for views in (0, 1):
+    tables, cached = [], []
+    for way in ({"views": 0}, {"views": 1}, {"views": 1, "features_gb": 0}):
         network = make_network(backbone="mobilenet_v2", hidden=(16,), dropout=dropout)
-        results, history, _, _ = run(schedule(head, views=views), network)
-        assert results[0].cached is (views > 0)
+        results, history, _, _ = run(schedule(head, **way), network)
+        cached.append(results[0].cached)
         tables.append(history.table()[["train_loss", "val_loss", "train_accuracy", "val_auc"]])
-    assert (tables[0] - tables[1]).abs().to_numpy().max() < 1e-5
+    assert cached == [False, True, False]
+    assert all((table - tables[0]).abs().to_numpy().max() < 1e-5 for table in tables[1:])
 
 
 @pytest.mark.parametrize(
@@ -177,7 +182,7 @@ def test_a_partly_frozen_backbone_trains_as_the_long_way_does(
     # Rounding is amplified: Adam moves a weight by the rate, one way or the other, however small its gradient is. Two
     # unfolded fronts whose batches have other sizes differ as much, so the rate is small.
     part = Phase("part", trainable, epochs=4, lr=1e-5)
-    ways = [{"views": 0}, {"views": 1}] if augment else [{"views": 0}, {"views": 1}, {"views": 1, "activations_gb": 1}]
+    ways = [{"views": 0}, {"features_gb": 0}, *([] if augment else [{"features_gb": 1}])]
     settings = {"augment": augment, "size": (64, 64), "batch_size": 9}
     tables, cached = [], []
     for way in ways:
@@ -190,7 +195,7 @@ def test_a_partly_frozen_backbone_trains_as_the_long_way_does(
     assert tables[0]["train_loss"].nunique() == 4
 
 
-@pytest.mark.parametrize("settings", [{"views": 0}, {}, {"activations_gb": 1}])
+@pytest.mark.parametrize("settings", [{"views": 0}, {}, {"features_gb": 1}])
 def test_checkpoints_hold_what_is_trained_and_the_best_one_in_the_end_everything(run, make_network, tmp_path, settings):
     names = set(make_network().state_dict())
     run(schedule(HEAD, TUNE, **settings))
@@ -299,8 +304,38 @@ def test_it_learns(run, make_data):
 def test_mixed_precision_with_class_weights(run, gigabytes):
     half = partial(CPU, precision="bf16-mixed")
     weights = nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0, 3.0]))
-    results, _, _, _ = run(schedule(HEAD, TUNE, activations_gb=gigabytes), trainer=half, loss=weights)
+    results, _, _, _ = run(schedule(HEAD, TUNE, features_gb=gigabytes), trainer=half, loss=weights)
     assert all(result.best_score < 5 for result in results)
+
+
+@pytest.mark.parametrize("gigabytes", [0, 1])
+def test_what_a_phase_needed_is_gone_before_the_next_one(make_network, make_data, tmp_path, gigabytes):
+    held, alive, plan = {}, [], schedule(HEAD, TUNE, features_gb=gigabytes)
+    network, data = make_network(), make_data()
+
+    class Watch(Callback):
+        def on_train_start(self, trainer, pl_module):
+            alive.append([name for name, reference in held.items() if reference() is not None])
+
+        def on_train_end(self, trainer, pl_module):
+            held["trainer"] = weakref.ref(trainer)
+            held["optimizer"] = weakref.ref(trainer.optimizers[0])
+            held["data"] = weakref.ref(trainer.datamodule)
+            if isinstance(trainer.datamodule, FeatureDataModule):
+                held["table"] = weakref.ref(trainer.datamodule.tables["train"].table)
+
+    gc.disable()  # so that it isn't by chance
+    try:
+        run_phases(
+            network, data, plan.phases, plan, nn.CrossEntropyLoss(), torch.optim.Adam, CPU, tmp_path, 0,
+            callbacks=lambda _phase: [Watch()],
+        )  # fmt: skip
+    finally:
+        gc.enable()
+    assert alive == [[], []]
+    assert {name for name, reference in held.items() if reference() is not None} == set()
+    assert ("table" in held) is (gigabytes > 0)
+    assert all(parameter.grad is None for parameter in network.parameters())
 
 
 def test_facts_of_a_phase(run, make_network):
@@ -370,6 +405,16 @@ def test_a_trainer_that_cannot_be_made(run, changes):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("precision", ["bf16-true", "16-true", "64-true"])
+def test_a_precision_that_is_not_for_weights(run, tmp_path, precision):
+    with pytest.raises(
+        CxrnetError,
+        match=f"^trainer.precision: {precision} .*float32; give 32-true, 16-mixed or bf16-mixed$",
+    ):
+        run(schedule(HEAD, TUNE), trainer=partial(CPU, precision=precision))
+    assert not list(tmp_path.rglob("*.ckpt"))
+
+
 def test_training_that_diverges_from_the_start(run):
     with pytest.raises(CxrnetError, match="phase 'head': val_loss is not a number in any epoch; lower its lr"):
         run(schedule(Phase("head", "all", 1, 1e30)), optimizer=torch.optim.SGD)
@@ -389,6 +434,22 @@ def test_a_compiled_network_learns_what_it_would_have_learned(run, make_network,
         [row["train_loss"] for row in plain.rows], 1e-3
     )
     assert network(torch.zeros(2, 1, 32, 32, dtype=torch.uint8)).shape == (2, 3)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+@pytest.mark.parametrize("trainable", ["head", {"from": "block3"}])
+def test_a_compiled_front_makes_the_same_features(run, make_network, tmp_path, trainable):
+    plan = schedule(Phase("part", trainable, 2, 1e-3), features_gb=0)
+    losses = []
+    for compiled in (False, True):
+        torch._dynamo.reset()
+        _, history, _, _ = run(plan, make_network(dropout=0.0), compiled=compiled)
+        losses.append([row[name] for row in history.rows for name in ("train_loss", "val_loss")])
+        frames = torch._dynamo.utils.counters["frames"]["ok"]
+        shutil.rmtree(tmp_path / "run")
+    assert losses[1] == pytest.approx(losses[0], 1e-3)
+    assert frames > 1  # the front is one, what is trained another
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ ALL = Phase("all", "all", 1, 1e-4)
 
 
 def schedule(*phases: Phase, **changes) -> Schedule:
-    settings = {"scratch": SCRATCH, "monitor": "val_loss", "mode": "min", "views": 1, "activations_gb": 0}
+    settings = {"scratch": SCRATCH, "monitor": "val_loss", "mode": "min", "views": 1, "features_gb": 0}
     return Schedule(phases, **{**settings, **changes})
 
 
@@ -40,9 +40,9 @@ def test_a_phase_that_cannot_be_trained(changes, message):
             "schedule.scratch: there is none; give the phase that trains random weights instead of 'he",
         ),
         ({"views": -1}, "schedule.views: -1"),
-        ({"activations_gb": -1}, "schedule.activations_gb: -1; give gigabytes, or 0 to store none"),
-        ({"activations_gb": "2 GB"}, "schedule.activations_gb: 2 GB"),
-        ({"activations_gb": math.nan}, "schedule.activations_gb: nan"),
+        ({"features_gb": -1}, "schedule.features_gb: -1; give gigabytes, or 0 to store none"),
+        ({"features_gb": "2 GB"}, "schedule.features_gb: 2 GB"),
+        ({"features_gb": math.nan}, "schedule.features_gb: nan"),
         ({"max_epochs": 0}, "schedule.max_epochs: 0"),
     ],
 )

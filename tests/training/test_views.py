@@ -38,7 +38,7 @@ def test_two_views_are_not_worse_than_augmenting_in_every_epoch(shared, make_net
         network = make_network(backbone="mobilenet_v2", size=(224, 224), dropout=0.0)
         weights = shared / "weights" / "mobilenet_v2-imagenet-features.safetensors"
         load_weights(network.backbone, "mobilenet_v2", str(weights), (224, 224))
-        plan = Schedule((HEAD,), HEAD, "val_loss", "min", views, activations_gb=0)
+        plan = Schedule((HEAD,), HEAD, "val_loss", "min", views, features_gb=1)
         trainer = partial(pl.Trainer, accelerator="cpu", devices=1)
         folder = tmp_path / f"{views}_{seed}"
         results, _ = run_phases(

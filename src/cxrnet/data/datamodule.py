@@ -66,7 +66,7 @@ class XrayDataModule(pl.LightningDataModule):
         seed: of the order of the training images.
         classes: names in the order of the logits; ``None`` takes the manifest's labels in alphabetical order.
         limit: keep at most that many images of each class in each split (for trying things out).
-        cache: folder of the decoded images, shared by all runs; ``None`` keeps them in memory.
+        cache: folder of the decoded images and of their copies, shared by all runs; ``None`` keeps them in memory.
         known_faults: what is known to be wrong with the data, by source, in sentences.
 
     Attributes:
@@ -75,6 +75,8 @@ class XrayDataModule(pl.LightningDataModule):
         classes: after :meth:`setup`, the class names in the order of the logits.
         left_out: after :meth:`setup`, images that could not be read.
         copies: after :meth:`setup`, the pairs of copies among the images, found before the split (``find_copies``).
+        shared: the same images are trained on in other splits too, as in folds: what is computed of all of them at once
+            serves all splits.
     """
 
     def __init__(
@@ -110,6 +112,7 @@ class XrayDataModule(pl.LightningDataModule):
         self.cache = Path(cache) if cache is not None else None
         self.known_faults = dict(known_faults or {})
         self._classes = tuple(classes) if classes is not None else None
+        self.shared = False
         self._ready = False
 
     def setup(self, stage: str | None = None) -> None:
@@ -130,7 +133,7 @@ class XrayDataModule(pl.LightningDataModule):
         manifest, (images, small) = load_at_sizes(manifest, sizes, self.on_error, self.cache)
         self.left_out = listed - len(manifest)
         # Copies get a group, so that no split drawn here parts them, patients known or not.
-        self.copies = find_copies(small, manifest)
+        self.copies = find_copies(small, manifest, self.cache)
         self._unsplit = copy_groups(self.copies, manifest)
         manifest = self._split(self._unsplit)
         if self.limit is not None:
@@ -142,18 +145,20 @@ class XrayDataModule(pl.LightningDataModule):
         self._check_splits()
         self._ready = True
 
-    def resplit(self, split: Callable[[pd.DataFrame], pd.DataFrame], seed: int) -> Self:
+    def resplit(self, split: Callable[[pd.DataFrame], pd.DataFrame], seed: int, shared: bool) -> Self:
         """The same images in other splits; nothing is decoded again.
 
         Args:
             split: a function from manifest to manifest that fills ``split``; it gets the split of the source, if any.
             seed: of the order of the training images.
+            shared: see the attribute.
 
         Raises:
             CxrnetError: the split is not usable.
         """
         other = copy.copy(self)
         other.seed = seed
+        other.shared = shared
         other.manifest = split(self._unsplit)
         other._check_splits()
         return other

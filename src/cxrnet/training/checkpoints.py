@@ -34,12 +34,14 @@ class Progress:
 
     Attributes:
         plan: what must not change while a phase is trained, see :func:`plan_of`.
+        cached: it trains on features that were computed once, and goes on so.
         rows: the history up to here, the phases before included.
         seconds: of training so far.
         stopped: the phase was stopped early, and gets no further epoch.
     """
 
     plan: dict[str, Any]
+    cached: bool
     rows: list[Row]
     seconds: float
     stopped: bool
@@ -63,6 +65,7 @@ class EpochKeeper(Checkpoint):
         folder: of the run.
         phase: that is trained.
         schedule: what the phases share.
+        cached: what is frozen is computed once.
         history: gets a row an epoch: the logged metrics and ``lr``, the rate that it was trained at.
         seconds: that the phase was trained before it was resumed.
         log_metrics: gets the metrics of each epoch and its number, when all is saved; ``None`` for nobody.
@@ -73,6 +76,7 @@ class EpochKeeper(Checkpoint):
         folder: Path,
         phase: Phase,
         schedule: Schedule,
+        cached: bool,
         history: History,
         seconds: float,
         log_metrics: LogMetrics | None,
@@ -80,6 +84,7 @@ class EpochKeeper(Checkpoint):
         self.folder = folder
         self.phase = phase
         self.schedule = schedule
+        self.cached = cached
         self.history = history
         self.log_metrics = log_metrics
         self._started = time.monotonic() - seconds
@@ -93,7 +98,7 @@ class EpochKeeper(Checkpoint):
 
     def state_dict(self) -> dict[str, Any]:
         """What Lightning stores in a checkpoint; :func:`read_progress` reads it."""
-        progress = Progress(plan_of(self.phase), self.history.rows, self.seconds, self._stopped)
+        progress = Progress(plan_of(self.phase), self.cached, self.history.rows, self.seconds, self._stopped)
         return {field.name: getattr(progress, field.name) for field in dataclasses.fields(progress)}
 
     def on_load_checkpoint(

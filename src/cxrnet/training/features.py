@@ -1,18 +1,20 @@
 """What a phase trains on: images, or features, the output of the frozen front of the network.
 
-Features of a frozen backbone are computed once, and the head trains on the table. Where a part of the backbone is
-trained too, the features are maps and their tables large: they are stored if they are small enough, else the images go
+Features are computed once, and what is trained works on the table, where that is small enough. Else the images go
 through the front in every epoch, without gradients. In float32 and without augmentation all of this gives the result of
 the long way, epoch by epoch. With augmentation a table holds K augmented views of every training image, and each epoch
 draws one of them for each image.
 """
 
+import logging
 import math
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 
 import lightning.pytorch as pl
+import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
@@ -23,6 +25,8 @@ from cxrnet.models.cutting import Cut, cut
 from cxrnet.models.network import Network
 from cxrnet.training.schedule import Phase, Schedule
 from cxrnet.training.tables import Table, Views, features_of
+
+logger = logging.getLogger("cxrnet")
 
 
 @dataclass(frozen=True)
@@ -40,36 +44,65 @@ class Feed:
     cached: bool
 
 
-def make_feed(network: Network, data: XrayDataModule, phase: Phase, schedule: Schedule, seed: int) -> Feed:
+def make_feed(
+    network: Network,
+    data: XrayDataModule,
+    phase: Phase,
+    schedule: Schedule,
+    seed: int,
+    cached: bool | None = None,
+    compiled: bool = False,
+) -> Feed:
     """Choose what a phase trains on; nothing is computed yet.
 
     Args:
         network: on the CPU, with what is trainable in this phase set.
         data: set up.
         phase: to be trained.
-        schedule: its ``views`` and ``activations_gb`` decide.
+        schedule: its ``views`` and ``features_gb`` decide.
         seed: of the augmented views.
+        cached: whether a phase that is resumed began with a table, with which or without which it goes on; ``None``
+            where it begins.
+        compiled: a front through which images go in every epoch runs as ``torch.compile`` makes it.
     """
     parts = cut(network) if schedule.views > 0 else None
     if parts is None:
         return Feed(data, rest=None, cached=False)
     table = FeatureDataModule(data, parts, schedule.views, seed)
-    # With no more epochs than views, storing would compute more than it saves.
-    if parts.whole or (phase.epochs > table.views and table.n_bytes <= schedule.activations_gb * 1e9):
+    if table_pays(table, phase, schedule) if cached is None else cached:
         return Feed(table, parts.rest, cached=True)
+    if compiled:  # that of a table makes each view once, in less time than it takes to compile
+        parts.front.compile()
     return Feed(FrontDataModule(data, parts.front), parts.rest, cached=False)
 
 
+def table_pays(table: "FeatureDataModule", phase: Phase, schedule: Schedule) -> bool:
+    """Whether features are stored; said aloud where those of a whole backbone are too many."""
+    gigabytes = table.n_bytes / 1e9
+    fits = gigabytes <= schedule.features_gb
+    if not table.parts.whole:
+        # With no more epochs than views, storing would compute more than it saves.
+        return fits and phase.epochs > table.views
+    if not fits:
+        logger.warning(
+            f"schedule.features_gb: the features of phase '{phase.name}' would take {gigabytes:.3g} GB, more than "
+            f"{schedule.features_gb:g}: all images go through the frozen backbone in every epoch, which is slow"
+        )
+    return fits
+
+
 class FeatureDataset(Dataset[Batch]):
-    """A table of features.
+    """Rows of a table of features.
 
     Args:
-        table: V views of N images.
-        labels: (N,) int64.
+        table: V views of M images.
+        rows: (N,) int64, those of the images of a split.
+        labels: (N,) int64, of these images.
     """
 
-    def __init__(self, table: Table, labels: Tensor) -> None:
+    def __init__(self, table: Table, rows: Tensor, labels: Tensor) -> None:
         self.table = table
+        self.rows = rows
         self.labels = labels
 
     def __len__(self) -> int:
@@ -78,11 +111,11 @@ class FeatureDataset(Dataset[Batch]):
     def __getitems__(self, indices: list[int]) -> Batch:
         """A batch: ``features`` (B, F) or (B, C, h, w) of a random view of each image, ``label`` (B,)."""
         n_views = len(self.table)
-        rows = torch.tensor(indices)
+        rows = self.rows[indices]
         # One view draws no random number, so that dropout sees the same ones as in the long way.
         views = torch.randint(n_views, (len(rows),)) if n_views > 1 else torch.zeros_like(rows)
         features = torch.from_numpy(self.table[views.numpy(), rows.numpy()])
-        return {"features": features.movedim(-1, 1), "label": self.labels[rows]}
+        return {"features": features.movedim(-1, 1), "label": self.labels[indices]}
 
 
 class FeatureDataModule(pl.LightningDataModule):
@@ -107,8 +140,14 @@ class FeatureDataModule(pl.LightningDataModule):
     @property
     def n_bytes(self) -> int:
         """Size of the tables."""
-        images = self.views * len(self.data.rows("train")) + len(self.data.rows("val"))
-        return 4 * images * math.prod(self.shape)
+        views = self.views * len(self._manifest("train"))
+        if self.data.augment is not None or not self.data.shared:  # else one table holds both splits
+            views += len(self._manifest("val"))
+        return 4 * views * math.prod(self.shape)
+
+    def _manifest(self, split: str) -> pd.DataFrame:
+        """The images of a split's table: all, where other splits of them are trained on too, so that these share it."""
+        return self.data.manifest if self.data.shared else self.data.rows(split)
 
     def setup(self, stage: str | None = None) -> None:
         """Make the tables; does its work once."""
@@ -116,10 +155,12 @@ class FeatureDataModule(pl.LightningDataModule):
             return
         data, device = self.data, _device(self.trainer)
         for split, augment, number in (("train", data.augment, self.views), ("val", None, 1)):
-            images, labels = data.arrays(split)
-            views = Views(images, data.rows(split)["sha256"].tolist(), data.resize, augment, number, self.seed)
+            manifest = self._manifest(split)
+            images = data.images.take(manifest.index.to_numpy())
+            views = Views(images, manifest["sha256"].tolist(), data.resize, augment, number, self.seed)
             table = features_of(self.parts.front, views, self.shape, device, data.cache)
-            self.tables[split] = FeatureDataset(table, labels)
+            rows = torch.from_numpy(np.flatnonzero(manifest["split"] == split))
+            self.tables[split] = FeatureDataset(table, rows, data.arrays(split)[1])
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Features in the order of the images' sampler."""
@@ -156,6 +197,10 @@ class FrontDataModule(pl.LightningDataModule):
     def val_dataloader(self) -> DataLoader[Batch]:
         """Those of the images."""
         return self.data.val_dataloader()
+
+    def teardown(self, stage: str) -> None:
+        """Let go of the trainer, which would stay with the images as long as they do."""
+        self.data.trainer = None
 
     @torch.no_grad()
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:

@@ -62,8 +62,8 @@ class Schedule:
             no phase does.
         views: augmented views of each training image where the output of what is frozen is computed once; 0 trains
             the long way, on images.
-        activations_gb: a phase that trains a part of the backbone stores what comes out of the frozen part if that
-            takes no more gigabytes and there are more epochs than views; 0 never stores it.
+        features_gb: the output of what is frozen is stored if that takes no more gigabytes and, where a part of the
+            backbone is trained, there are more epochs than views; 0 never stores it.
         max_epochs: caps every phase; ``None`` for no cap.
     """
 
@@ -72,14 +72,14 @@ class Schedule:
     monitor: str
     mode: Literal["min", "max"]
     views: int
-    activations_gb: float
+    features_gb: float
     max_epochs: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse what is no schedule.
 
         Raises:
-            CxrnetError: scratch is missing where it is needed, or views, activations_gb or max_epochs are no such
+            CxrnetError: scratch is missing where it is needed, or views, features_gb or max_epochs are no such
                 numbers.
         """
         heads = [phase.name for phase in self.phases if phase.trainable == "head"]
@@ -89,8 +89,8 @@ class Schedule:
             )
         if not isinstance(self.views, int) or self.views < 0:
             raise CxrnetError(f"schedule.views: {self.views}; give a whole number of views, or 0 to train on images")
-        if not isinstance(self.activations_gb, int | float) or not self.activations_gb >= 0:
-            raise CxrnetError(f"schedule.activations_gb: {self.activations_gb}; give gigabytes, or 0 to store none")
+        if not isinstance(self.features_gb, int | float) or not self.features_gb >= 0:
+            raise CxrnetError(f"schedule.features_gb: {self.features_gb}; give gigabytes, or 0 to store none")
         if self.max_epochs is not None and (not isinstance(self.max_epochs, int) or self.max_epochs < 1):
             raise CxrnetError(f"schedule.max_epochs: {self.max_epochs}; give a whole number from 1 on, or null")
 

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from cxrnet.cache import kept, new_array
+from cxrnet.cache import kept, new_array, wait_for_disk
 from cxrnet.data import store
 from cxrnet.data.augment import Augmentation, Geometric
 from cxrnet.data.images import Images, ResizeRule, Size
@@ -151,7 +151,7 @@ def _write(
     (folder / "made_of.json").write_text(ingredients.text(), encoding="utf-8")
     table = new_array(folder / _FILE, shape, np.float32)
     _compute(table, front, views, device)
-    table.flush()
+    wait_for_disk(table)
 
 
 @torch.no_grad()

@@ -5,6 +5,7 @@ import shutil
 import sys
 import time
 from contextlib import redirect_stdout
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -18,15 +19,14 @@ from lightning.pytorch.callbacks import Callback
 
 from cxrnet.app import config_folder
 from cxrnet.benchmarking.contenders.instruments import Stopwatch
-from cxrnet.benchmarking.contenders.memory import peak_memory
+from cxrnet.benchmarking.contenders.memory import peak_memory, peak_resident
 from cxrnet.benchmarking.overrides import override
+from cxrnet.building import make_network, train_network
 from cxrnet.configuration import Config, plain_config
 from cxrnet.data.datamodule import XrayDataModule
 from cxrnet.memory import keep_freed_memory
 from cxrnet.models.backbones import backbone_spec
-from cxrnet.models.network import Network, NetworkConfig
 from cxrnet.models.weights import load_weights
-from cxrnet.training.phases import run_phases
 from cxrnet.training.schedule import enabled_phases
 
 
@@ -49,8 +49,10 @@ def train(overrides: list[str], fresh: bool) -> dict[str, Any]:
         "setup_seconds": ready - begin,
         "first_batch_seconds": clock.first_batch - begin,
         "images_per_second": clock.watch.rate,
+        "warm_up_seconds": clock.warm_up,
         "waiting_share": clock.waiting_share,
-        "memory_mb": peak_memory(),
+        "images": clock.watch.images[-1],
+        **peak_memory(clock.watch.device.type),
         **numbers,
     }
 
@@ -62,7 +64,7 @@ def setup(overrides: list[str], fresh: bool) -> dict[str, Any]:
     data = _data(config)
     seconds = time.perf_counter() - begin
     images = len(data.manifest)
-    return {"seconds": seconds, "images_per_second": images / seconds, "images": images, "memory_mb": peak_memory()}
+    return {"seconds": seconds, "images_per_second": images / seconds, "images": images, "memory_mb": peak_resident()}
 
 
 def _composed(overrides: list[str], fresh: bool) -> Config:
@@ -82,31 +84,16 @@ def _data(config: Config) -> XrayDataModule:
 
 def _fit(config: Config, data: XrayDataModule, folder: Path) -> tuple["_Clock", dict[str, Any]]:
     pl.seed_everything(config["seed"], workers=True, verbose=False)
-    model = config["model"]
-    architecture = {name: value for name, value in model.items() if name != "weights"}
-    network = Network(NetworkConfig.from_dict({**architecture, "classes": data.classes, "size": data.size}))
-    weights = load_weights(network.backbone, model["backbone"], str(model["weights"]), data.size)
+    network, weights = make_network(config["model"], data)
     schedule = instantiate(config["schedule"], _convert_="object")
+    phases = enabled_phases(schedule, pretrained=True)  # random weights are as fast
     clock = _Clock()
-    _, history = run_phases(
-        network,
-        data,
-        enabled_phases(schedule, pretrained=True),  # random weights are as fast
-        schedule,
-        loss=instantiate(config["loss"])(classes=data.classes, counts=data.counts("train")),
-        optimizer=instantiate(config["optimizer"]),
-        trainer=instantiate(config["trainer"]),
-        folder=folder,
-        seed=config["seed"],
-        callbacks=lambda _phase: [clock],
-        compiled=config["compile"],
-    )
+    _, history = train_network(network, data, phases, schedule, config, folder, callbacks=lambda _phase: [clock])
     last = history.rows[-1]
     return clock, {
         "val_accuracy": last["val_accuracy"],
         "val_loss": last["val_loss"],
         "weights": weights.origin,
-        "images": len(data.rows("train")),
     }
 
 
@@ -119,6 +106,7 @@ class _Clock(Callback):
         self._waited: list[float] = []
         self._free = 0.0
         self._seen = 0
+        self._begun: list[float] = []
 
     @property
     def waiting_share(self) -> float:
@@ -129,9 +117,16 @@ class _Clock(Callback):
         first = 1 if len(self._waited) > 1 else 0
         return sum(self._waited[first:]) / sum(self.watch.seconds[first:])
 
+    @property
+    def warm_up(self) -> float | None:
+        """Seconds that the first epoch took beyond the others, validation included; ``None`` if there are no others."""
+        first, *others = (end - begin for begin, end in pairwise(self._begun))
+        return first - sum(others) / len(others) if others else None
+
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.watch.device = pl_module.device
         self.watch.start()
+        self._begun.append(time.perf_counter())
         self._waited.append(0.0)
         self._free, self._seen = time.perf_counter(), 0
 
@@ -147,6 +142,9 @@ class _Clock(Callback):
         if trainer.is_last_batch:
             self.watch.stop(self._seen)
         self._free = time.perf_counter()
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._begun.append(time.perf_counter())
 
 
 def find_weights(backbone: str, weights: str, size: list[int]) -> dict[str, Any]:
@@ -184,5 +182,5 @@ def predict(bundle: str, images: str, output: str, batch_size: int, device: str)
         "seconds": seconds,
         "images_per_second": predicted / seconds,
         "images": predicted,
-        "memory_mb": peak_memory(),
+        **peak_memory(device),
     }

@@ -1,0 +1,64 @@
+"""What a configuration asks for, made by its words: the network with its starting weights, and their training."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from hydra.utils import instantiate
+from lightning.pytorch.callbacks import Callback
+
+from cxrnet.configuration import Config
+from cxrnet.data.datamodule import XrayDataModule
+from cxrnet.models.network import Network, NetworkConfig
+from cxrnet.models.weights import LoadedWeights, load_weights
+from cxrnet.training.checkpoints import LogMetrics, Progress
+from cxrnet.training.history import History
+from cxrnet.training.phases import PhaseResult, run_phases
+from cxrnet.training.schedule import Phase, Schedule
+
+
+def make_network(model: Config, data: XrayDataModule) -> tuple[Network, LoadedWeights]:
+    """The network of a configuration's ``model``, for the classes and the size of the data."""
+    architecture = {name: value for name, value in model.items() if name != "weights"}
+    network = Network(NetworkConfig.from_dict({**architecture, "classes": data.classes, "size": data.size}))
+    return network, load_weights(network.backbone, model["backbone"], str(model["weights"]), data.size)
+
+
+def train_network(
+    network: Network,
+    data: XrayDataModule,
+    phases: Sequence[Phase],
+    schedule: Schedule,
+    config: Config,
+    folder: Path,
+    callbacks: Callable[[Phase], list[Callback]],
+    log_metrics: LogMetrics | None = None,
+    trained: Sequence[Progress] = (),
+) -> tuple[list[PhaseResult], History]:
+    """Train with the loss, optimizer and trainer of a configuration, see :func:`cxrnet.training.phases.run_phases`.
+
+    Args:
+        network: with its starting weights.
+        data: set up and split.
+        phases: of the schedule, those that are trained.
+        schedule: what they share.
+        config: plain, of ``conf/train.yaml``.
+        folder: of the run.
+        callbacks: makes callbacks for a phase.
+        log_metrics: gets every epoch's metrics.
+        trained: progress of a run that is resumed.
+    """
+    return run_phases(
+        network,
+        data,
+        phases,
+        schedule,
+        loss=instantiate(config["loss"])(classes=data.classes, counts=data.counts("train")),
+        optimizer=instantiate(config["optimizer"]),
+        trainer=instantiate(config["trainer"]),
+        folder=folder,
+        seed=config["seed"],
+        log_metrics=log_metrics,
+        callbacks=callbacks,
+        trained=trained,
+        compiled=config["compile"],
+    )

@@ -1,0 +1,146 @@
+"""One fit of a phase: its trainer and its classifier, and what goes wrong in them in one line."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import lightning.pytorch as pl
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import Callback, EarlyStopping
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from cxrnet.errors import CxrnetError
+from cxrnet.models.classifier import Classifier, metric_names
+from cxrnet.models.freezing import set_trainable
+from cxrnet.models.network import Network
+from cxrnet.training.files import PlainFiles
+from cxrnet.training.lr_schedules import lr_schedule
+from cxrnet.training.schedule import Phase, Schedule
+
+OptimizerOfRate = Callable[..., Optimizer]
+
+PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")  # which keep the weights in float32, as predictions need them
+
+
+def check_phases(
+    network: Network, phases: Sequence[Phase], schedule: Schedule, loss: nn.Module, optimizer: OptimizerOfRate
+) -> None:
+    """Try everything that needs no data: a mistake in the last phase is told before the first one trains.
+
+    Raises:
+        CxrnetError: a phase, the monitored metric or the optimizer is not usable.
+    """
+    known = metric_names(network.config.classes)
+    if schedule.monitor not in known or schedule.mode not in ("min", "max"):
+        raise CxrnetError(
+            f"schedule: '{schedule.monitor}' with mode '{schedule.mode}' can't be monitored; "
+            f"use min or max of {', '.join(known)}"
+        )
+    for phase in phases:
+        set_trainable(network, phase.trainable)
+        try:
+            make_classifier(network, phase, schedule, loss, optimizer).configure_optimizers()
+        except (TypeError, ValueError) as error:
+            raise CxrnetError(
+                f"phase '{phase.name}': no optimizer can be made: {error}; mend optimizer or lr"
+            ) from error
+
+
+def make_classifier(
+    network: Network,
+    phase: Phase,
+    schedule: Schedule,
+    loss: nn.Module,
+    optimizer: OptimizerOfRate,
+    rest: Callable[[Tensor], Tensor] | None = None,
+) -> Classifier:
+    """What a phase trains; ``rest`` as :class:`cxrnet.models.classifier.Classifier` has it."""
+    make_schedule = None
+    if phase.lr_schedule is not None:
+        make_schedule = partial(
+            lr_schedule,
+            spec=phase.lr_schedule,
+            epochs=phase.epochs,
+            monitor=schedule.monitor,
+            mode=schedule.mode,
+        )
+
+    def make_optimizer(parameters: Iterable[nn.Parameter]) -> Optimizer:
+        return optimizer(parameters, lr=phase.lr)
+
+    return Classifier(network, loss, make_optimizer, make_schedule, rest)
+
+
+def make_trainer(make: Callable[..., pl.Trainer], phase: Phase, folder: Path, callbacks: list[Callback]) -> pl.Trainer:
+    """A trainer for the epochs of a phase.
+
+    Raises:
+        CxrnetError: there is no such device, argument or precision here.
+    """
+    try:
+        made = make(
+            max_epochs=phase.epochs,
+            logger=False,  # the history hands the metrics on, with epochs that run on
+            callbacks=callbacks,
+            default_root_dir=folder,
+            num_sanity_val_steps=0,  # its metrics would stand among the results
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,  # the data module shares out the training images itself
+        )
+    except (MisconfigurationException, ImportError, TypeError, ValueError) as error:  # no such device or argument
+        reason = str(error).splitlines()[0].rstrip(".!")
+        raise CxrnetError(f"trainer: {reason}; use trainer=auto, cpu, gpu or ddp as it fits this machine") from error
+    if made.precision not in PRECISIONS:
+        raise CxrnetError(
+            f"trainer.precision: {made.precision} is not for the weights, which predict in float32; "
+            f"give {', '.join(PRECISIONS[:-1])} or {PRECISIONS[-1]}"
+        )
+    made.strategy.checkpoint_io = PlainFiles()
+    return made
+
+
+def early_stopping(phase: Phase, schedule: Schedule) -> list[Callback]:
+    """The callback that ends a phase without improvement, if it has any patience."""
+    if phase.patience is None:
+        return []
+    # At the end of the epoch the metrics of both splits are there.
+    stopping = EarlyStopping(
+        schedule.monitor, patience=phase.patience, mode=schedule.mode, check_on_train_epoch_end=True
+    )
+    return [stopping]
+
+
+def fit(
+    trainer: pl.Trainer, classifier: Classifier, data: pl.LightningDataModule, resumed: Path | None, compiled: bool
+) -> None:
+    """Train; afterwards nothing that outlives a phase holds what it needed.
+
+    Args:
+        trainer: of :func:`make_trainer`.
+        classifier: of :func:`make_classifier`.
+        data: what it trains on.
+        resumed: the checkpoint that it goes on from, if it does.
+        compiled: the steps run on what ``torch.compile`` makes of the network.
+    """
+    classifier.train()  # Lightning doesn't: it keeps the mode in which it finds a network
+    if compiled:
+        classifier.compile()
+    with _compiler_told():
+        trainer.fit(classifier, datamodule=data, ckpt_path=resumed, weights_only=True)
+    data.trainer = None
+    classifier.network.zero_grad()
+
+
+@contextmanager
+def _compiler_told() -> Iterator[None]:
+    """Say in one line what ``torch.compile`` lacks, as a C++ compiler."""
+    try:
+        yield
+    except Exception as error:
+        if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            raise
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise CxrnetError(f"compile: torch.compile failed ({reason}); give compile=false") from error
