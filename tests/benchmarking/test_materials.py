@@ -1,7 +1,10 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
 
+from cxrnet.benchmarking import materials
 from cxrnet.benchmarking.materials import labelled_images, many_images
 from cxrnet.data.copies import find_copies
 from cxrnet.data.files import image_files
@@ -43,3 +46,24 @@ def test_mixtures_are_as_many_as_asked_for_and_no_copies(tmp_path):
     assert np.asarray(Image.open(manifest["path"][0])).shape == (64, 64)
     manifest, pictures = load_images(manifest, (64, 64), "stretch", "fail")
     assert len(find_copies(pictures, manifest)) == 0
+
+
+def test_a_copy_that_was_cut_short_is_made_again(tmp_path, draw, monkeypatch):
+    def no_links(*_args: object) -> None:
+        raise OSError("no links here")
+
+    def half(source: object, target: Path) -> None:
+        target.write_bytes(Path(source).read_bytes()[:50])
+        raise KeyboardInterrupt
+
+    draw(tmp_path / "own", images=4)
+    whole = {path.read_bytes() for path in image_files(tmp_path / "own")}
+    monkeypatch.setattr(materials.os, "link", no_links)
+    with monkeypatch.context() as patch:
+        patch.setattr(materials.shutil, "copyfile", half)
+        with pytest.raises(KeyboardInterrupt):
+            labelled_images(tmp_path, str(tmp_path / "own"), 1, 64, seed=0)
+    assert image_files(tmp_path / "own images") == []
+    laid = image_files(labelled_images(tmp_path, str(tmp_path / "own"), 1, 64, seed=0))
+    assert {path.read_bytes() for path in laid} == whole
+    assert len(laid) == len([path for path in (tmp_path / "own images").rglob("*") if path.is_file()]) == 12

@@ -13,7 +13,8 @@ def test_contenders_run_in_turn_and_those_that_cannot_are_asked_once(tmp_path):
         command("broken", "raise SystemExit(1)"),
         command("two"),
     ]
-    measured = measure("a group", jobs, 2, tmp_path / "jobs.log")
+    measured = [Measured(job) for job in jobs]
+    measure("a group", measured, 2, tmp_path / "jobs.log")
     order = [line[3:] for line in (tmp_path / "jobs.log").read_text().splitlines() if line.startswith("== ")]
     assert order == ["one", "absent", "broken", "two", "one", "two"]
     assert [len(one.repeats) for one in measured] == [2, 0, 0, 2]

@@ -1,6 +1,6 @@
 import pytest
 
-from cxrnet.benchmarking.ratios import Ratio, difference, quotient
+from cxrnet.benchmarking.ratios import Ratio, difference, quotient, repaid_after
 
 
 @pytest.mark.parametrize(
@@ -27,3 +27,9 @@ def test_what_was_not_measured_gives_no_number():
     assert difference(6.0, 4.0) == 2.0
     assert quotient(None, 3.0) is quotient(6.0, None) is quotient(6.0, 0.0) is None
     assert difference(None, 3.0) is difference(6.0, None) is None
+    assert repaid_after(None, 1.0, 2.0) is repaid_after(1.0, None, 2.0) is repaid_after(1.0, 2.0, None) is None
+
+
+def test_what_a_faster_rate_costs_at_first_is_paid_by_the_time_it_saves():
+    assert repaid_after(60.0, 10.0, 20.0) == pytest.approx(1200)  # 120 s at 10 a second are 60 s at 20, and 60 s
+    assert repaid_after(60.0, 20.0, 20.0) is repaid_after(60.0, 20.0, 10.0) is None

@@ -1,8 +1,11 @@
 """``python -m cxrnet.benchmark`` as a user types it."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -10,7 +13,7 @@ import pytest
 SMALL = (
     "images=24", "size=[32,32]", "file_size=64", "batch_size=8", "repeats=1", "device=cpu", "model.weights=none",
     "models=[mobilenet_v2]", "frozen.epochs=2", "frozen.views=[2]", "train.steps=2", "predict.images=20",
-    "predict.steps=1", "growth.rows=1000", "growth.images=[16,24]",
+    "predict.steps=1", "data.steps=2", "growth.rows=1000", "growth.images=[16,24]",
 )  # fmt: skip
 
 
@@ -38,6 +41,31 @@ def test_a_group_leaves_numbers_and_a_figure(tmp_path):
     assert f"outputs/benchmarks/{run.name}/benchmark.json" in done.stdout
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_what_was_measured_stays_when_it_is_stopped_and_no_process_is_left(tmp_path, number):
+    command = [sys.executable, "-m", "cxrnet.benchmark", *SMALL, "only=growth"]
+    # A group of its own, so that the signal reaches the command alone.
+    with subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        # A shell ignores SIGINT for jobs in the background; a person's terminal doesn't.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509
+    ) as running:  # fmt: skip
+        while not any("== manifest" in log.read_text() for log in tmp_path.rglob("jobs.log")):
+            assert running.poll() is None
+            time.sleep(0.05)
+        running.send_signal(number)
+        _, said = running.communicate(timeout=60)
+    assert running.returncode == 128 + number
+    assert said.startswith("stopped; what was finished stays in '")
+    with pytest.raises(ProcessLookupError):
+        os.killpg(running.pid, 0)
+    run, results = written(tmp_path)
+    jobs = results["groups"]["growth"]["jobs"]
+    assert jobs["manifest"]["median"]["rows"] == 1000
+    assert jobs["set-up of 24 images"]["repeats"] == []
+    assert not (run / "scratch").exists()
+
+
 def test_a_mistake_is_one_line(tmp_path):
     done = benchmark("only=[fast]", folder=tmp_path)
     assert done.returncode == 2
@@ -57,4 +85,4 @@ def test_all_groups_measure_every_contender_that_is_installed(tmp_path):
             assert outcome["repeats"] or outcome["missing"], job
             assert outcome["failed"] is None
         for ratio in group["ratios"]:
-            assert ratio["value"] is not None or "Keras" in ratio["name"]
+            assert ratio["value"] is not None or any(it in ratio["name"] for it in ("Keras", "timm's benchmark.py"))

@@ -39,7 +39,7 @@ def bars(result: GroupResult) -> Figure:
 def _words(one: Measured, value: float) -> str:
     if one.repeats:
         return number_text(value)
-    return "not installed" if one.missing is not None else "failed"
+    return "missing" if one.missing is not None else "failed"
 
 
 @styled

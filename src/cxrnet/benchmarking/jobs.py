@@ -1,12 +1,14 @@
 """One job of a contender, in a process of its own: fresh memory, fresh pools of threads, nothing warm but the disk."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 Numbers = dict[str, Any]
@@ -25,6 +27,7 @@ class Job:
         settings: its arguments, as JSON can hold them.
         needs: packages without which the contender isn't installed.
         interpreter: a Python with the contender's packages in place of this one; the module runs there as a script.
+        missing: why the contender isn't there, where that is known before.
     """
 
     name: str
@@ -32,6 +35,7 @@ class Job:
     settings: Mapping[str, Any] = field(default_factory=dict)
     needs: tuple[str, ...] = ()
     interpreter: str | None = None
+    missing: str | None = None
 
 
 @dataclass(frozen=True)
@@ -50,14 +54,24 @@ class Answer:
 
 
 def run_job(job: Job, log: Path) -> Answer:
-    """Run a job and wait for it.
+    """Run a job and wait for it, however long that is: a contender may need hours, and only its user knows.
+
+    Whatever ends the waiting, Ctrl-C or a signal, ends the process too.
 
     Args:
         job: what to do.
         log: file to which the process's words are added.
     """
+    if job.missing is not None:
+        return Answer(missing=job.missing)
     request = {"function": job.function, "settings": dict(job.settings), "needs": list(job.needs)}
-    done = subprocess.run(_command(job), input=json.dumps(request), capture_output=True, text=True, check=False)
+    with TemporaryDirectory(ignore_cleanup_errors=True) as own:  # a process that is killed can't tidy up
+        # torch.compile keeps what it has compiled for all processes: here each one begins anew.
+        environment = {**os.environ, "TMPDIR": own, "TORCHINDUCTOR_CACHE_DIR": f"{own}/compiled"}
+        done = subprocess.run(
+            _command(job),
+            input=json.dumps(request), env=environment, capture_output=True, text=True, check=False,
+        )  # fmt: skip
     with log.open("a", encoding="utf-8") as file:
         file.write(f"== {job.name}\n{json.dumps(request)}\n{done.stderr}{done.stdout}\n")
     if done.returncode:

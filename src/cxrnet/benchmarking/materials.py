@@ -77,12 +77,14 @@ def _lay(manifest: pd.DataFrame, to: Path, seed: int) -> None:
             continue
         target = to / split / label / f"{place:06d}{Path(path).suffix}"
         target.parent.mkdir(parents=True, exist_ok=True)
-        if target.exists():  # of a process that died
+        if target.exists():  # of a process that died; it is whole
             continue
         try:
             os.link(path, target)
         except OSError:
-            shutil.copyfile(path, target)
+            partial = to / "partial"
+            shutil.copyfile(path, partial)
+            partial.replace(target)
 
 
 def _mix_all(drawn: Path, to: Path, images: int, side: int, seed: int) -> None:

@@ -54,21 +54,19 @@ class Table:
         return None if value is None else float(value)
 
 
-def measure(group: str, jobs: Sequence[Job], repeats: int, log: Path) -> list[Measured]:
+def measure(group: str, measured: Sequence[Measured], repeats: int, log: Path) -> None:
     """Run every job once, then every job a second time, and so on.
 
     Args:
         group: shown while it lasts.
-        jobs: in the order in which they run; names are unique.
+        measured: jobs in the order in which they run, names are unique; they take what was measured as it comes.
         repeats: rounds.
         log: see :func:`cxrnet.benchmarking.jobs.run_job`.
     """
-    measured = [Measured(job) for job in jobs]
     with get_console().status(group) as status:
         for number, one in _rounds(measured, repeats):
             status.update(f"{group}, round {number} of {repeats}: {one.job.name}")
             one.add(run_job(one.job, log))
-    return measured
 
 
 def table_of(measured: Sequence[Measured]) -> Table:

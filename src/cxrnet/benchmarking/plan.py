@@ -88,7 +88,9 @@ NUMBERS = {
     "images_per_second": "images/s",
     "val_accuracy": "val accuracy",
     "waiting_share": "waiting",
+    "warm_up_seconds": "warm-up, s",
     "memory_mb": "memory, MB",
+    "device_memory_mb": "device memory, MB",
     "ms_per_image": "ms/image",
     "open_seconds": "open, s",
     "split_seconds": "split, s",
@@ -108,7 +110,7 @@ def check_plan(config: Config, groups: Sequence[str]) -> list[str]:
         groups: that there are.
 
     Raises:
-        CxrnetError: an unknown group, network or precision, or a number that is none.
+        CxrnetError: an unknown group, network or precision, a number that is none, or a file that isn't there.
     """
     asked = [config["only"]] if isinstance(config["only"], str) else list(config["only"] or groups)
     if unknown := [name for name in asked if name not in groups]:
@@ -120,9 +122,14 @@ def check_plan(config: Config, groups: Sequence[str]) -> list[str]:
     ):
         if unknown := [value for value in given if value not in known]:
             raise CxrnetError(f"{name}: '{unknown[0]}' is none of {', '.join(known)}")
-    for name in ("repeats", "batch_size", "images", "file_size"):
-        if not isinstance(config[name], int) or config[name] < 1:
-            raise CxrnetError(f"{name}: {config[name]}; give a whole number from 1 on")
+    counts = {name: config[name] for name in ("repeats", "batch_size", "images", "file_size")}
+    counts |= {f"{group}.steps": config[group]["steps"] for group in ("train", "data", "predict")}
+    for name, count in counts.items():
+        if not isinstance(count, int) or count < 1:
+            raise CxrnetError(f"{name}: {count}; give a whole number from 1 on")
     if not isinstance(config["size"], list) or len(config["size"]) != 2:
         raise CxrnetError(f"size: {config['size']} is not a size; give height and width in pixels, as [224, 224]")
+    script = config["timm_benchmark"]
+    if script is not None and not Path(script).is_file():
+        raise CxrnetError(f"timm_benchmark: there is no file '{script}'; give timm's benchmark.py, or null")
     return asked

@@ -41,6 +41,16 @@ def quotient(a: float | None, b: float | None) -> float | None:
     return a / b if a is not None and b else None
 
 
+def repaid_after(price: float | None, slow: float | None, fast: float | None) -> float | None:
+    """After how many images a faster rate (images a second) has made up for the seconds that it costs at first.
+
+    ``price = n / slow - n / fast``; ``None`` where one of them is, or where fast is no faster.
+    """
+    if price is None or not slow or not fast or fast <= slow:
+        return None
+    return price / (1 / slow - 1 / fast)
+
+
 def difference(a: float | None, b: float | None) -> float | None:
     """``a - b``; ``None`` where one of them is."""
     return a - b if a is not None and b is not None else None

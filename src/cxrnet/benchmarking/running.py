@@ -20,12 +20,14 @@ from cxrnet.benchmarking.groups.predict import predict
 from cxrnet.benchmarking.groups.startup import startup
 from cxrnet.benchmarking.groups.train import train
 from cxrnet.benchmarking.jobs import Job, Numbers, run_job
-from cxrnet.benchmarking.measuring import measure, table_of
+from cxrnet.benchmarking.measuring import Measured, measure, table_of
 from cxrnet.benchmarking.plan import Group, Plan, check_plan
 from cxrnet.benchmarking.results import GroupResult, write_results
 from cxrnet.benchmarking.saying import say_group, say_machine
 from cxrnet.configuration import Config, plain_config
 from cxrnet.errors import CxrnetError
+from cxrnet.output_folder import refuse_used, say_places, shown
+from cxrnet.tracking.signals import signals_raise
 
 GROUPS: dict[str, Callable[[Plan], Group]] = {
     "frozen": frozen,
@@ -39,7 +41,7 @@ RESULTS = "benchmark.json"
 
 
 def run_benchmarks(config: DictConfig, folder: Path, command: Sequence[str]) -> None:
-    """Measure groups one after the other; what was measured is on disk after each of them.
+    """Measure groups one after the other; what was measured is on disk after each of them, or when one is stopped.
 
     Args:
         config: as composed from ``conf/benchmark.yaml``.
@@ -49,8 +51,7 @@ def run_benchmarks(config: DictConfig, folder: Path, command: Sequence[str]) -> 
     Raises:
         CxrnetError: a mistake in the configuration, or jobs that failed; the others' results are written.
     """
-    if (folder / RESULTS).exists():
-        raise CxrnetError(f"'{folder}' holds a benchmark already; start again a second later or give hydra.run.dir")
+    refuse_used(folder, RESULTS, "a benchmark")
     plain = plain_config(config)
     names = check_plan(plain, list(GROUPS))
     folder = folder.resolve()
@@ -63,31 +64,33 @@ def run_benchmarks(config: DictConfig, folder: Path, command: Sequence[str]) -> 
     about = {"command": shlex.join(command), "machine": machine, "weights": weights, "config": plain}
     results: dict[str, GroupResult] = {}
     try:
-        for name in names:
-            results[name] = _run_group(GROUPS[name], plan, folder)
-            write_results(results, about, folder / RESULTS)
-            draw(results[name], folder / f"{name}.png")
-            say_group(results[name])
+        with signals_raise():
+            for name in names:
+                group = _prepared(GROUPS[name], plan, folder)
+                measured = [Measured(job) for job in group.jobs]
+                try:
+                    measure(group.title, measured, group.repeats or plain["repeats"], folder / "jobs.log")
+                finally:
+                    ratios = group.ratios(table_of(measured))
+                    results[name] = GroupResult(group.title, group.numbers, measured, ratios)
+                    write_results(results, about, folder / RESULTS)
+                shutil.rmtree(plan.scratch)
+                draw(results[name], folder / f"{name}.png")
+                say_group(results[name])
     finally:
         shutil.rmtree(plan.scratch, ignore_errors=True)
-    shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
-    console.heading("Where things are")
-    console.say("numbers", str(shown / RESULTS))
-    console.say("everything", str(shown))
+    say_places({"numbers": str(shown(folder) / RESULTS), "everything": str(shown(folder))})
     if failed := [f"'{one.job.name}' ({one.failed})" for result in results.values() for one in result.failed]:
-        raise CxrnetError(f"benchmark: failed: {', '.join(failed)}; see '{shown / 'jobs.log'}'")
+        raise CxrnetError(f"benchmark: failed: {', '.join(failed)}; see '{shown(folder) / 'jobs.log'}'")
 
 
-def _run_group(make: Callable[[Plan], Group], plan: Plan, folder: Path) -> GroupResult:
+def _prepared(make: Callable[[Plan], Group], plan: Plan, folder: Path) -> Group:
     plan.scratch.mkdir(exist_ok=True)
     with get_console().status("drawing images"):
         group = make(plan)
     for job in group.before:
         _do(job, folder)
-    repeats = group.repeats or plan.config["repeats"]
-    measured = measure(group.title, group.jobs, repeats, folder / "jobs.log")
-    shutil.rmtree(plan.scratch)
-    return GroupResult(group.title, group.numbers, measured, group.ratios(table_of(measured)))
+    return group
 
 
 def _weights(model: Config, size: Sequence[int], folder: Path) -> str:

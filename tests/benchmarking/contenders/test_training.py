@@ -1,7 +1,11 @@
 """What every contender measures when it trains a small network for a moment."""
 
+from collections.abc import Iterator
+from functools import partial
+
 import pytest
 import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from cxrnet.benchmarking.contenders import ceiling, own, plain, timm_recipe
 from cxrnet.benchmarking.contenders.start import starting_network
@@ -18,12 +22,17 @@ def _one_thread(monkeypatch):
         monkeypatch.setattr(module, "WORKERS", 0)  # starting them takes longer than the work
 
 
-@pytest.mark.parametrize("trainable", ["head", {"last": 10}])
-def test_the_plain_loop(images, trainable):
-    numbers = plain.train(str(images), weights="none", trainable=trainable, bf16=False, channels_last=False, **LOOP)
-    assert 0 < numbers["seconds"] < 60
-    assert 0 <= numbers["val_accuracy"] <= 1
-    assert min(numbers["images_per_second"], numbers["memory_mb"]) > 0
+@pytest.fixture
+def optimizer_steps() -> Iterator[list[int]]:
+    """Holds how often any optimizer has taken a step."""
+    count = [0]
+
+    def step(*_args: object) -> None:
+        count[0] += 1
+
+    hook = register_optimizer_step_post_hook(step)
+    yield count
+    hook.remove()
 
 
 @pytest.mark.parametrize("backbone", ["mobilenet_v2", "resnet50", pytest.param("vgg16", marks=pytest.mark.slow)])
@@ -39,20 +48,57 @@ def test_the_plain_network_is_that_of_cxrnet(backbone):
     torch.testing.assert_close(network(like.normalise(grey)), like(grey), rtol=1e-4, atol=1e-5)
 
 
-def test_timms_parts(images):
-    numbers = timm_recipe.train(str(images), trainable="head", bf16=False, channels_last=True, **LOOP)
-    assert min(numbers["seconds"], numbers["images_per_second"]) > 0
+@pytest.mark.parametrize("backbone", ["mobilenet_v2", "resnet50"])
+def test_timms_network_has_a_head_for_the_classes(backbone):
+    network = timm_recipe.timm_network(backbone, classes=3).eval()
+    assert network(torch.rand(2, 3, 32, 32)).shape == (2, 3)
+
+
+@pytest.mark.parametrize("trainable", ["head", "all"])
+def test_all_do_the_same_steps(images, make_plan, tmp_path, optimizer_steps, trainable):
+    loop = {**LOOP, "steps": 2, "trainable": trainable, "bf16": False, "channels_last": False}
+    phase = {"trainable": trainable, "epochs": 2, "lr": 1e-3}
+    overrides = train_overrides(
+        make_plan(), images, "mobilenet_v2", "none", phase,
+        views=0, augment=True, bf16=False, cache=tmp_path / "cache", steps=2,
+    )  # fmt: skip
+    for train in (
+        partial(plain.train, root=str(images), weights="none", **loop),
+        partial(timm_recipe.train, root=str(images), **loop),
+        partial(own.train, overrides, fresh=True),
+    ):
+        numbers = train()
+        assert numbers["images"] == 2 * 8  # of an epoch
+        assert optimizer_steps == [2 * 2]
+        assert 0 <= numbers["val_accuracy"] <= 1
+        optimizer_steps[0] = 0
+
+
+def test_all_images_are_seen_where_no_steps_are_given(images):
+    numbers = plain.train(root=str(images), weights="none", trainable="head", bf16=False, channels_last=True, **LOOP)
+    assert numbers["images"] == 18
 
 
 @pytest.mark.parametrize("bf16", [False, True])
-def test_the_ceiling(bf16):
-    task = {**TASK, "batch_size": 2, "steps": 1, "bf16": bf16, "channels_last": True}
-    for numbers in (
-        ceiling.train(trainable="all", compiled=False, **task),
-        ceiling.train_timm(compiled=False, **task),
-        ceiling.predict(fold=True, **task),
-    ):
-        assert numbers["images_per_second"] > 0
+def test_the_ceiling_trains_after_a_warm_up(bf16, optimizer_steps):
+    task = {**TASK, "batch_size": 2, "steps": 2, "bf16": bf16, "channels_last": True}
+    for measure in (partial(ceiling.train, compiled=False), ceiling.train_timm):
+        assert measure(**task)["images"] == 2 * 2
+        assert optimizer_steps == [ceiling.WARM_UP + 2]
+        optimizer_steps[0] = 0
+    for fold in (False, True):
+        assert ceiling.predict(fold=fold, **task)["images"] == 2 * 2
+    assert optimizer_steps == [0]
+
+
+def test_bf16_arithmetic_moves_logits_where_the_processor_has_it_and_never_far():
+    before = torch.backends.mkldnn.conv.fp32_precision
+    try:
+        numbers = ceiling.train_in_bf16_arithmetic(**TASK, steps=1, bf16=False, channels_last=True)
+        assert 0 <= numbers["logits_moved"] < 0.5
+        assert torch.backends.mkldnn.conv.fp32_precision == "bf16"
+    finally:
+        torch.backends.mkldnn.conv.fp32_precision = before
 
 
 def test_cxrnet_itself_from_a_cold_and_a_warm_cache(images, make_plan, tmp_path):
@@ -69,12 +115,12 @@ def test_cxrnet_itself_from_a_cold_and_a_warm_cache(images, make_plan, tmp_path)
     for numbers in (cold, warm):
         assert 0 < numbers["first_batch_seconds"] < numbers["seconds"]
         assert 0 <= numbers["waiting_share"] < 1
+        assert abs(numbers["warm_up_seconds"]) < numbers["seconds"]
 
 
-def test_steps_limit_an_epoch(images, make_plan, tmp_path):
-    phase = {"trainable": "all", "epochs": 2, "lr": 1e-3}
+def test_without_a_later_epoch_no_warm_up_can_be_told(images, make_plan, tmp_path):
+    phase = {"trainable": "head", "epochs": 1, "lr": 1e-3}
     overrides = train_overrides(
-        make_plan(), images, "mobilenet_v2", "none", phase,
-        views=1, augment=True, bf16=False, cache=tmp_path / "cache", steps=1,
-    )  # fmt: skip
-    assert own.train(overrides, fresh=True)["images_per_second"] > 0
+        make_plan(), images, "mobilenet_v2", "none", phase, views=0, augment=False, bf16=False, cache=tmp_path / "cache"
+    )
+    assert own.train(overrides, fresh=True)["warm_up_seconds"] is None

@@ -11,17 +11,19 @@ from cxrnet.data.files import image_files
 from cxrnet.data.reading import processors
 
 
-def decode(root: str, size: list[int]) -> dict[str, Any]:
-    """Decode every image below a folder to one grey channel at a size."""
+def decode(root: str, sizes: list[list[int]]) -> dict[str, Any]:
+    """Decode every image below a folder once, to one grey channel at each of some sizes, height and width."""
     files = image_files(Path(root))
     begin = time.perf_counter()
     with ThreadPoolExecutor(processors()) as pool:
-        done = sum(pool.map(lambda file: _decode(file, (size[1], size[0])), files))
+        done = sum(pool.map(lambda file: _decode(file, sizes), files))
     seconds = time.perf_counter() - begin
     return {"seconds": seconds, "images_per_second": done / seconds, "images": done}
 
 
-def _decode(file: Path, size: tuple[int, int]) -> bool:
+def _decode(file: Path, sizes: list[list[int]]) -> bool:
     with Image.open(file) as image:
-        image.convert("L").resize(size, Image.Resampling.BILINEAR)
+        grey = image.convert("L")
+        for height, width in sizes:
+            grey.resize((width, height), Image.Resampling.BILINEAR)
     return True

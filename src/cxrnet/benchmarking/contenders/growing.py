@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cxrnet.benchmarking.contenders.memory import peak_memory
+from cxrnet.benchmarking.contenders.memory import peak_resident
 from cxrnet.data.files import image_files
 from cxrnet.data.manifest import make_manifest, read_manifest, write_manifest
 from cxrnet.data.splits import split_manifest
@@ -39,7 +39,7 @@ def manifest(file: str, seed: int) -> dict[str, Any]:
     split_manifest(table, FRACTIONS, seed)
     done = time.perf_counter()
     return {
-        "rows": len(table), "open_seconds": opened - begin, "split_seconds": done - opened, "memory_mb": peak_memory()
+        "rows": len(table), "open_seconds": opened - begin, "split_seconds": done - opened, "memory_mb": peak_resident()
     }  # fmt: skip
 
 
@@ -69,4 +69,4 @@ def setup(root: str, images: int, size: list[int], batch_size: int, seed: int) -
         )
         data.setup()
         seconds = time.perf_counter() - begin
-    return {"images": images, "seconds": seconds, "ms_per_image": 1000 * seconds / images, "memory_mb": peak_memory()}
+    return {"images": images, "seconds": seconds, "ms_per_image": 1000 * seconds / images, "memory_mb": peak_resident()}

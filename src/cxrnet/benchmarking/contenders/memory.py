@@ -5,8 +5,17 @@ import sys
 from pathlib import Path
 
 
-def peak_memory() -> float:
-    """The most memory that this process has held so far, in MB; pages of mapped files count."""
+def peak_memory(device: str) -> dict[str, float]:
+    """The most that this process has held so far, in MB: ``memory_mb``, and ``device_memory_mb`` on CUDA."""
+    if device != "cuda":
+        return {"memory_mb": peak_resident()}
+    import torch
+
+    return {"memory_mb": peak_resident(), "device_memory_mb": torch.cuda.max_memory_reserved() / 1e6}
+
+
+def peak_resident() -> float:
+    """The most main memory that this process has held so far, in MB; pages of mapped files count."""
     status = Path("/proc/self/status")
     if status.is_file():  # the number that getrusage gives begins with the memory of the process that started this one
         lines = status.read_text(encoding="utf-8").splitlines()

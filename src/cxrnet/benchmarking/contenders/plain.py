@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from torchvision import transforms as T  # as everybody calls it
 from torchvision.datasets import ImageFolder
 
-from cxrnet.benchmarking.contenders.loop import fit
+from cxrnet.benchmarking.contenders.loop import Parts, Training, run
 from cxrnet.benchmarking.contenders.memory import peak_memory
 from cxrnet.benchmarking.contenders.start import starting_network
 from cxrnet.models.backbones import IMAGENET_MEAN, IMAGENET_STD
@@ -23,56 +23,27 @@ from cxrnet.models.freezing import Trainable
 WORKERS = 2
 
 
-def train(
-    root: str,
-    backbone: str,
-    weights: str,
-    trainable: Trainable,
-    size: list[int],
-    batch_size: int,
-    augment: bool,
-    epochs: int,
-    steps: int | None,
-    lr: float,
-    bf16: bool,
-    channels_last: bool,
-    seed: int,
-    device: str,
-) -> dict[str, Any]:
+def train(weights: str, **settings: Any) -> dict[str, Any]:  # noqa: ANN401 (those of a Training)
     """From image files to a trained network.
 
     Args:
-        root: has ``train/<class>/`` and ``val/<class>/``.
-        backbone: that torchvision has by the same name.
         weights: as ``model.weights`` has it.
-        trainable: as a phase has it.
-        size: height and width.
-        batch_size: images a step.
-        augment: flips and small affine maps.
-        epochs: to train.
-        steps: of an epoch at most; ``None`` takes all images.
-        lr: of Adam.
-        bf16: mixed precision.
-        channels_last: layout.
-        seed: of everything that is drawn.
-        device: that trains.
+        settings: of a :class:`~cxrnet.benchmarking.contenders.loop.Training`.
     """
-    torch.manual_seed(seed)
-    chosen, begin = torch.device(device), time.perf_counter()
-    drawn = [T.RandomHorizontalFlip(), T.RandomAffine(7, (0.05, 0.05), (0.95, 1.05))] if augment else []
-    batches, val = (_loader(f"{root}/{split}", size, batch_size, split == "train", drawn) for split in ("train", "val"))
-    network = torchvision_network(backbone, weights, trainable, size, len(batches.dataset.classes))  # type: ignore[attr-defined]
-    network = network.to(chosen)
-    if channels_last:
-        network = network.to(memory_format=torch.channels_last)
-    optimizer = torch.optim.Adam([p for p in network.parameters() if p.requires_grad], lr=lr)
-    watch, accuracy = fit(network, batches, val, optimizer, chosen, epochs, steps, bf16, channels_last)
-    return {
-        "seconds": time.perf_counter() - begin,
-        "images_per_second": watch.rate,
-        "val_accuracy": accuracy,
-        "memory_mb": peak_memory(),
-    }
+    return run(Training(**settings), lambda task: _parts(task, weights))
+
+
+def _parts(task: Training, weights: str) -> Parts:
+    drawn = [T.RandomHorizontalFlip(), T.RandomAffine(7, (0.05, 0.05), (0.95, 1.05))] if task.augment else []
+    train, val = (
+        _loader(f"{task.root}/{split}", task.size, task.batch_size, split == "train", drawn)
+        for split in ("train", "val")
+    )
+    classes = len(train.dataset.classes)  # type: ignore[attr-defined]
+    network = torchvision_network(task.backbone, weights, task.trainable, task.size, classes)
+    return Parts(
+        network, train, val, lambda of: torch.optim.Adam([p for p in of.parameters() if p.requires_grad], lr=task.lr)
+    )
 
 
 @torch.no_grad()
@@ -83,7 +54,7 @@ def predict(root: str, backbone: str, size: list[int], batch_size: int, device: 
     loader = _loader(root, size, batch_size, False, [])
     predicted = torch.cat([network(images.to(chosen)).softmax(1).cpu() for images, _ in loader])
     seconds = time.perf_counter() - begin
-    return {"seconds": seconds, "images_per_second": len(predicted) / seconds, "memory_mb": peak_memory()}
+    return {"seconds": seconds, "images_per_second": len(predicted) / seconds, **peak_memory(device)}
 
 
 def torchvision_network(backbone: str, weights: str, trainable: Trainable, size: list[int], classes: int) -> nn.Module:

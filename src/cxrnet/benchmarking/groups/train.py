@@ -9,7 +9,7 @@ from cxrnet.benchmarking.materials import many_images
 from cxrnet.benchmarking.measuring import Table
 from cxrnet.benchmarking.overrides import train_overrides
 from cxrnet.benchmarking.plan import PRECISIONS, Group, Plan
-from cxrnet.benchmarking.ratios import Ratio, quotient
+from cxrnet.benchmarking.ratios import Ratio, difference, quotient, repaid_after
 
 OF_CEILING = 0.95
 PARTLY_FROZEN = 1.5  # times the plain loop in the same layout and precision
@@ -17,7 +17,10 @@ PARTLY_FROZEN = 1.5  # times the plain loop in the same layout and precision
 PLAIN_ON_CPU = {("resnet50", "fp32"): 1.4, ("resnet50", "bf16"): 3.0}
 EPOCHS = 2  # the first one is warm-up
 
+OWN, COMPILED = "cxrnet", "cxrnet, compiled"
 LAST, STORED = "cxrnet, last layers", "cxrnet, last layers, activations stored"
+CEILING, ARITHMETIC = "ceiling, channels last", "ceiling, channels last, bf16 arithmetic"
+SCRIPT = "timm's benchmark.py"
 STORE_GB = 10
 
 
@@ -26,9 +29,9 @@ def train(plan: Plan) -> Group:
     steps = plan.config["train"]["steps"]
     root = many_images(plan.drawn, steps * plan.batch_size, plan.config["file_size"], plan.seed)
     jobs = [job for backbone in plan.config["models"] for job in _of_backbone(plan, root, backbone)]
-    return Group(
-        "Training", ("images_per_second", "waiting_share", "memory_mb"), jobs, lambda table: _ratios(plan, table)
-    )
+    numbers = ["images_per_second", "waiting_share", "warm_up_seconds", "memory_mb"]
+    numbers += ["device_memory_mb"] if plan.device == "cuda" else []
+    return Group("Training", numbers, jobs, lambda table: _ratios(plan, table))
 
 
 def _of_backbone(plan: Plan, root: Path, backbone: str) -> list[Job]:
@@ -38,9 +41,10 @@ def _of_backbone(plan: Plan, root: Path, backbone: str) -> list[Job]:
         jobs += _ceilings(plan, backbone, precision)
         last = {"last": plan.config["train"]["last"]}
         jobs += [
-            _own(plan, root, backbone, precision, "cxrnet", "all", activations_gb=0),
-            _own(plan, root, backbone, precision, LAST, last, activations_gb=0),
-            _own(plan, root, backbone, precision, STORED, last, activations_gb=STORE_GB),
+            _own(plan, root, backbone, precision, OWN, "all", features_gb=0),
+            *([_own(plan, root, backbone, precision, COMPILED, "all", 0, True)] if plan.config["compile"] else []),
+            _own(plan, root, backbone, precision, LAST, last, features_gb=0),
+            _own(plan, root, backbone, precision, STORED, last, features_gb=STORE_GB),
         ]
     return jobs
 
@@ -72,21 +76,36 @@ def _loops(plan: Plan, root: Path, backbone: str, precision: str) -> list[Job]:
 
 
 def _ceilings(plan: Plan, backbone: str, precision: str) -> list[Job]:
-    steps, compile_too = plan.config["train"]["steps"], plan.config["compile"]
-    task = {**plan.shared(backbone), "trainable": "all", "steps": steps, "bf16": precision == "bf16"}
-    variants = [("", False, False), (", channels last", True, False)]
-    variants += [(", channels last, compiled", True, True)] if compile_too else []
+    config = plan.config
+    nchw = {
+        **plan.shared(backbone),
+        "steps": config["train"]["steps"], "bf16": precision == "bf16", "channels_last": False,
+    }  # fmt: skip
+    task = {**nchw, "channels_last": True}
+    script = config["timm_benchmark"]
+
+    def job(contender: str, function: str, settings: dict[str, Any], **more: Any) -> Job:  # noqa: ANN401 (of a Job)
+        return Job(_name(backbone, contender, precision), function, settings, **more)
+
     jobs = [
-        Job(
-            _name(backbone, f"ceiling{words}", precision),
-            "ceiling:train",
-            {**task, "channels_last": channels_last, "compiled": compiled},
-        )
-        for words, channels_last, compiled in variants
-    ]
-    timm = {**task, "channels_last": True, "compiled": False}
-    timm.pop("trainable")
-    return [*jobs, Job(_name(backbone, "timm's step", precision), "ceiling:train_timm", timm, needs=("timm",))]
+        job("ceiling", "ceiling:train", {**nchw, "compiled": False}),
+        job(CEILING, "ceiling:train", {**task, "compiled": False}),
+        job("timm's step", "ceiling:train_timm", task, needs=("timm",)),
+        job(
+            SCRIPT, "timm_script:train", {**task, "script": script and str(Path(script).resolve())}, needs=("timm",),
+            missing=None if script else "timm's package doesn't hold it; give timm_benchmark=<the file>",
+        ),
+    ]  # fmt: skip
+    if config["compile"]:
+        jobs.append(job(f"{CEILING}, compiled", "ceiling:train", {**task, "compiled": True}))
+    if _arithmetic(plan, precision):
+        jobs.append(job(ARITHMETIC, "ceiling:train_in_bf16_arithmetic", task))
+    return jobs
+
+
+def _arithmetic(plan: Plan, precision: str) -> bool:
+    """Whether oneDNN's is measured: what it computes in float32, on processors."""
+    return bool(plan.config["arithmetic"]) and precision == "fp32" and plan.device == "cpu"
 
 
 def _own(
@@ -96,7 +115,8 @@ def _own(
     precision: str,
     name: str,
     trainable: Any,  # noqa: ANN401 (as a phase has it)
-    activations_gb: float,
+    features_gb: float,
+    compiled: bool = False,
 ) -> Job:
     settings = plan.config["train"]
     phase = {"trainable": trainable, "epochs": EPOCHS, "lr": settings["lr"]}
@@ -104,7 +124,7 @@ def _own(
         plan, root, backbone, "none", phase, views=1, augment=True, bf16=precision == "bf16",
         cache=plan.scratch / f"train-{backbone}-{precision}-{name}", steps=settings["steps"],
     )  # fmt: skip
-    overrides.append(f"schedule.activations_gb={activations_gb}")
+    overrides += [f"schedule.features_gb={features_gb}", f"compile={str(compiled).lower()}"]
     return Job(_name(backbone, name, precision), "own:train", {"overrides": overrides, "fresh": True})
 
 
@@ -117,26 +137,43 @@ def _ratios(plan: Plan, table: Table) -> list[Ratio]:
 
 
 def _of_precision(plan: Plan, table: Table, backbone: str, precision: str) -> list[Ratio]:
-    def against(own: str, rival: str, target: float | None, rival_precision: str = precision) -> Ratio:
+    def against(own: str, rival: str, target: float | None = None, rival_precision: str = precision) -> Ratio:
         name, other = _name(backbone, own, precision), _name(backbone, rival, rival_precision)
         rates = table.get(name, "images_per_second"), table.get(other, "images_per_second")
         return Ratio(f"{name} / {other.removeprefix(f'{backbone}, {precision}: ')}", quotient(*rates), target)
 
     cpu = plan.device == "cpu"
     on_cpu = PLAIN_ON_CPU.get((backbone, precision)) if cpu else None
+    of_timm = None if cpu or precision == "fp32" else 1.0
     ratios = [
-        against("cxrnet", "ceiling, channels last", OF_CEILING),
-        against("cxrnet", "plain loop", on_cpu, rival_precision="fp32"),
-        against("cxrnet", "timm's parts", None),
-        against("cxrnet", "Keras recipe", None, rival_precision="fp32"),
+        against(OWN, CEILING, OF_CEILING),
+        against(OWN, "plain loop", on_cpu, rival_precision="fp32"),
+        against(OWN, "timm's parts"),
+        against(OWN, "Keras recipe", rival_precision="fp32"),
         against(LAST, "plain loop, channels last, last layers", PARTLY_FROZEN),
         # The table is made once in a phase, before what is timed here; views and epochs say what that costs an epoch.
-        against(STORED, "plain loop, channels last, last layers", None),
-        against("ceiling, channels last", "timm's step", None if cpu or precision == "fp32" else 1.0),
+        against(STORED, "plain loop, channels last, last layers"),
+        against(CEILING, "timm's step", of_timm),
+        against(CEILING, SCRIPT, of_timm),
     ]
     if plan.config["compile"]:
-        ratios.append(against("ceiling, channels last, compiled", "ceiling, channels last", None))
+        for plain, compiled in ((OWN, COMPILED), (CEILING, f"{CEILING}, compiled")):
+            names = _name(backbone, plain, precision), _name(backbone, compiled, precision)
+            ratios += [against(compiled, plain), *_compiling(table, *names)]
+    if _arithmetic(plan, precision):
+        name = _name(backbone, ARITHMETIC, precision)
+        moved = table.get(name, "logits_moved")
+        ratios += [against(ARITHMETIC, CEILING), Ratio(f"{name}: logits move by (relative L2)", moved)]
     return ratios
+
+
+def _compiling(table: Table, plain: str, compiled: str) -> list[Ratio]:
+    """What compiling costs at first, and the images after which it has paid; without the latter where it never does."""
+    rates = [table.get(name, "images_per_second") for name in (plain, compiled)]
+    price = difference(table.get(compiled, "warm_up_seconds"), table.get(plain, "warm_up_seconds"))
+    paid = Ratio(f"{compiled}: has paid after", repaid_after(price, *rates), unit="images")
+    never = None not in rates and paid.value is None
+    return [Ratio(f"{compiled}: compiling takes", price, unit="s"), *([] if never else [paid])]
 
 
 def _name(backbone: str, contender: str, precision: str) -> str:
