@@ -13,19 +13,17 @@ import numpy as np
 import pandas as pd
 import torch
 from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from cxrnet.app import config_folder
+from cxrnet.building import make_data, make_network
 from cxrnet.configuration import plain_config
 from cxrnet.data.splits import FoldsBy, fold_manifest
 from cxrnet.models.cutting import cut
 from cxrnet.models.freezing import set_trainable
-from cxrnet.models.network import Network, NetworkConfig
-from cxrnet.models.weights import load_weights
 from cxrnet.training.tables import Views, features_of
 
 FOLDS, SEEDS = 5, range(10)
@@ -36,16 +34,13 @@ def features(words: list[str]) -> tuple[np.ndarray, pd.DataFrame, np.ndarray]:
     """Features (N, F), manifest and labels (N,), 1 for the last class, of a command line of training."""
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         config = plain_config(compose("train", words))
-    data = instantiate({name: value for name, value in config["data"].items() if name != "root"})
-    data.setup()
-    model = {name: value for name, value in config["model"].items() if name != "weights"}
-    network = Network(NetworkConfig.from_dict({**model, "classes": data.classes, "size": data.size}))
-    load_weights(network.backbone, model["backbone"], config["model"]["weights"], data.size)
+    data = make_data(config["data"])
+    network, _ = make_network(config["model"], data)
     set_trainable(network, "head")
     front = cut(network)
     assert front is not None
     views = Views(data.images, data.manifest["sha256"].tolist(), data.resize, None, 1, 0)
-    table = features_of(front.front, views, front.shape(data.size), torch.device("cpu"), data.cache)
+    table = features_of(front.front, views, front.shape(data.size), torch.device("cpu"), data.batch_size, data.cache)
     return table[0], data.manifest, (data.manifest["label"] == data.classes[-1]).to_numpy(int)
 
 

@@ -74,3 +74,17 @@ def test_one_logit_needs_to_know_its_class():
     check_config({**CONFIG, "model": {"output": "sigmoid"}, "data": {"classes": ["a", "b"]}})
     with pytest.raises(CxrnetError, match=r"data.classes: model.output=sigmoid needs to know the positive class"):
         check_config({**CONFIG, "model": {"output": "sigmoid"}})
+
+
+@pytest.mark.parametrize("precision", ["64-true", "bf16-true", 64])
+def test_a_precision_of_the_weights_is_refused_before_any_image_is_read(precision):
+    with pytest.raises(CxrnetError, match=rf"^trainer.precision: {precision} is not for the weights"):
+        check_config({**CONFIG, "trainer": {"precision": precision}})
+    for known in ("32-true", 32, "16-mixed", 16, "bf16-mixed", "bf16"):
+        check_config({**CONFIG, "trainer": {"precision": known}})
+
+
+def test_a_trainer_is_exact_or_tries_what_is_fastest():
+    check_config({**CONFIG, "trainer": {"deterministic": True, "benchmark": False}})
+    with pytest.raises(CxrnetError, match=r"^trainer.deterministic: .*give trainer.benchmark=false$"):
+        check_config({**CONFIG, "trainer": {"deterministic": True, "benchmark": True}})

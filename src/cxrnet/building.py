@@ -1,4 +1,4 @@
-"""What a configuration asks for, made by its words: the network with its starting weights, and their training."""
+"""What a configuration asks for: the data, the network with its starting weights, and its training."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,6 +14,14 @@ from cxrnet.training.checkpoints import LogMetrics, Progress
 from cxrnet.training.history import History
 from cxrnet.training.phases import PhaseResult, run_phases
 from cxrnet.training.schedule import Phase, Schedule
+
+
+def make_data(config: Config) -> XrayDataModule:
+    """The data of a configuration's ``data``, set up."""
+    # `root` is there to be overridden in one short place; the source gets it by interpolation.
+    data: XrayDataModule = instantiate({name: value for name, value in config.items() if name != "root"})
+    data.setup()
+    return data
 
 
 def make_network(model: Config, data: XrayDataModule) -> tuple[Network, LoadedWeights]:

@@ -42,6 +42,7 @@ def kept(folder: Path, make: Callable[[Path], None]) -> Path:
             if not folder.is_dir():  # another process has made it while this one waited
                 partial.mkdir(exist_ok=True)
                 make(partial)
+                _settle(partial)
                 partial.rename(folder)
     except OSError as error:
         reason = error.strerror or str(error) or type(error).__name__
@@ -78,6 +79,13 @@ def wait_for_disk(array: np.memmap) -> None:
             os.fsync(file.fileno())
     else:
         array.flush()
+
+
+def _settle(folder: Path) -> None:
+    """Bring the files of a folder to the disk, before its name says that they are there."""
+    for file in filter(Path.is_file, folder.iterdir()):
+        with file.open("r+b") as opened:
+            os.fsync(opened.fileno())
 
 
 @contextmanager

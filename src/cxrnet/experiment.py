@@ -7,12 +7,11 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from cxrnet import console
+from cxrnet.building import make_data
 from cxrnet.configuration import Config, flat, write_config
-from cxrnet.data.datamodule import XrayDataModule
 from cxrnet.evaluation.policies import check_policy
 from cxrnet.evaluation.referral import check_share
 from cxrnet.evaluation.settings import check_settings
@@ -63,7 +62,8 @@ def run_experiment(
             run.log_artifact(write_config(folder, plain))
         check_settings(plain["evaluation"])
         check_share(plain["refer"])
-        data = _load_data(plain["data"])
+        console.heading("Data")
+        data = make_data(plain["data"])
         check_policy(plain["operating_points"] or {}, data.classes)
         if repeats:
             outcome = run_repeats(repeats, config, data, run, folder, name, command, uri)
@@ -73,14 +73,6 @@ def run_experiment(
     if outcome.results is not None:
         say_results(outcome.results, outcome.warnings, _places(folder, run, uri))
     return outcome.score
-
-
-def _load_data(config: Config) -> XrayDataModule:
-    console.heading("Data")
-    # `root` is there to be overridden in one short place; the source gets it by interpolation.
-    data: XrayDataModule = instantiate({name: value for name, value in config.items() if name != "root"})
-    data.setup()
-    return data
 
 
 def _places(folder: Path, run: TrackedRun, uri: str | None) -> dict[str, str]:

@@ -168,12 +168,12 @@ def _say_fall(table: pd.DataFrame, level: float, warnings: Sequence[str]) -> Non
     printed = printed_generalisation(table, level)
     console.heading(f"{printed.title} ({level:.0%} intervals)" if has_intervals(table) else printed.title)
     for data, rows in printed.groups():
-        shown = Table(box=None, pad_edge=False, padding=(0, 1, 0, 1))
+        lines = Table(box=None, pad_edge=False, padding=(0, 1, 0, 1))
         for place, title in enumerate([data, *printed.rows.columns[2:]]):
-            shown.add_column(title, justify="right" if place else "left", no_wrap=place > 0)
+            lines.add_column(title, justify="right" if place else "left", no_wrap=place > 0)
         for row in rows:
-            shown.add_row(*row)
-        console.show(shown)
+            lines.add_row(*row)
+        console.show(lines)
     for text in verdicts(table):
         console.say("so", text)
     for text in warnings:

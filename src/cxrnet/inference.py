@@ -1,6 +1,7 @@
 """A bundle and images in, predictions out: the one way in which anything predicts."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +43,7 @@ def predictor(bundle: Bundle, batch_size: int, device: torch.device) -> Logits:
 
     @torch.inference_mode()
     def logits(images: Images) -> np.ndarray:
-        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        with ieee_convolutions():
             tables = [
                 network(torch.from_numpy(images[start : start + batch_size]).unsqueeze(1).to(device)).cpu()
                 for start in range(0, len(images), batch_size)
@@ -51,6 +52,16 @@ def predictor(bundle: Bundle, batch_size: int, device: torch.device) -> Logits:
         return table
 
     return logits
+
+
+@contextmanager
+def ieee_convolutions() -> Iterator[None]:
+    """Let cuDNN compute float32 convolutions as such: torch lets it round their inputs to TensorFloat-32 otherwise."""
+    cudnn = torch.backends.cudnn
+    # What isn't named here would get the defaults of `flags`.
+    others = {"enabled": cudnn.enabled, "benchmark": cudnn.benchmark, "deterministic": cudnn.deterministic}
+    with cudnn.flags(**others, allow_tf32=False):
+        yield
 
 
 def predict_images(bundle: Bundle, images: Images, batch_size: int, device: torch.device) -> np.ndarray:

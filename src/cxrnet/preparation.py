@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 from rich import get_console
 from rich.table import Table
 
 from cxrnet import console
 from cxrnet.audit.statement import leak_statement
+from cxrnet.building import make_data
 from cxrnet.configuration import Config, plain_config
 from cxrnet.data.charts import class_distribution, distribution_chart, image_sizes, sizes_chart
 from cxrnet.data.datamodule import XrayDataModule
@@ -106,14 +106,12 @@ class _Listener(logging.Handler):
 
 def _read(config: Config) -> tuple[XrayDataModule, list[str]]:
     console.heading("Data")
-    data: XrayDataModule = instantiate({name: value for name, value in config.items() if name != "root"})
     logger, listener = logging.getLogger("cxrnet"), _Listener()
     logger.addHandler(listener)
     try:
-        data.setup()
+        return make_data(config), listener.notes
     finally:
         logger.removeHandler(listener)
-    return data, listener.notes
 
 
 def _warnings(data: XrayDataModule, copies: pd.DataFrame) -> list[str]:

@@ -14,6 +14,7 @@ from cxrnet.output_folder import refuse_used
 from cxrnet.processes import is_main_process
 from cxrnet.resume import check_resumable
 from cxrnet.tracking.record import RECORD
+from cxrnet.training.precision import check_precision
 
 
 def start(config: DictConfig, folder: Path, command: Sequence[str], in_sweep: bool) -> tuple[Config, bool]:
@@ -50,11 +51,16 @@ def check_config(config: Config) -> None:
     """Refuse what no single part of the program can tell by itself.
 
     Raises:
-        CxrnetError: the seed is none, or it is not said which class one logit is of.
+        CxrnetError: the seed is none, the precision is of the weights, the trainer shall be exact and try what is
+            fastest, or it is not said which class one logit is of.
     """
     seed = config["seed"]
     if not isinstance(seed, int) or not 0 <= seed < 2**31:
         raise CxrnetError(f"seed: {seed} is no seed; give a whole number from 0 to 2147483647")
+    trainer = config["trainer"]
+    check_precision(trainer.get("precision", "32-true"))
+    if trainer.get("deterministic") and trainer.get("benchmark"):
+        raise CxrnetError("trainer.deterministic: not while trainer.benchmark=true; give trainer.benchmark=false")
     if config["model"]["output"] == "sigmoid" and config["data"]["classes"] is None:
         # Not left to the alphabet.
         raise CxrnetError(

@@ -1,7 +1,11 @@
 import json
+import signal
+import subprocess
 import sys
 import tempfile
+import time
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
@@ -44,6 +48,28 @@ def test_a_job_that_fails_says_why_and_its_words_are_kept(tmp_path):
     log = (tmp_path / "jobs.log").read_text()
     assert log.startswith("== odd\n")
     assert "Traceback" in log
+
+
+def test_who_stops_waiting_ends_what_the_job_has_started_too(tmp_path):
+    note = tmp_path / "pid"
+    code = f"import os, pathlib, time; pathlib.Path({str(note)!r}).write_text(str(os.getpid())); time.sleep(600)"
+    job = f"Job('long', 'commands:run', {{'line': ['-c', {code!r}], 'fails': False}})"
+    waits = f"from pathlib import Path; from cxrnet.benchmarking.jobs import Job, run_job; run_job({job}, Path('log'))"
+    # A shell ignores SIGINT for jobs in the background; a person's terminal doesn't.
+    with subprocess.Popen(
+        [sys.executable, "-c", waits], cwd=tmp_path, stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509
+    ) as waiting:  # fmt: skip
+        while not (note.exists() and note.read_text()):
+            assert waiting.poll() is None
+            time.sleep(0.05)
+        waiting.send_signal(signal.SIGINT)
+        waiting.communicate(timeout=60)
+    for _ in range(200):  # a killed process stays until the system has noticed
+        if not Path(f"/proc/{note.read_text()}/cwd").exists():
+            break
+        time.sleep(0.05)
+    assert not Path(f"/proc/{note.read_text()}/cwd").exists()
 
 
 @pytest.mark.skipif(find_spec("keras") is not None, reason="Keras is installed here")

@@ -32,4 +32,5 @@ def test_what_was_not_measured_gives_no_number():
 
 def test_what_a_faster_rate_costs_at_first_is_paid_by_the_time_it_saves():
     assert repaid_after(60.0, 10.0, 20.0) == pytest.approx(1200)  # 120 s at 10 a second are 60 s at 20, and 60 s
+    assert repaid_after(-5.0, 10.0, 20.0) == 0
     assert repaid_after(60.0, 20.0, 20.0) is repaid_after(60.0, 20.0, 10.0) is None

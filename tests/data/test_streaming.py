@@ -1,4 +1,6 @@
 import logging
+import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 from PIL import Image
 
 from cxrnet.data.manifest import make_manifest
+from cxrnet.data.reading import one_ahead, read_into
 from cxrnet.data.streaming import stream_images
 from cxrnet.errors import CxrnetError
 
@@ -46,6 +49,37 @@ def test_no_more_than_one_chunk_is_read_ahead(manifest):
     spoil(manifest, 4, 5, 6, 7, 8, 9)
     with pytest.raises(CxrnetError, match="6 of 10 files give no image"):
         list(parts)
+
+
+def test_who_leaves_early_does_not_wait_for_the_rest_of_a_chunk():
+    asked = []
+
+    def never_done(_start: int, stopped):
+        while not stopped():
+            asked.append(time.sleep(0.01))
+
+    def wait_for_a_chunk() -> None:
+        with one_ahead(never_done, range(0, 10, 2)) as chunks:
+            next(chunks)
+
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.2)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            wait_for_a_chunk()
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert asked
+
+
+def test_files_are_left_unread_once_nobody_wants_them(manifest):
+    array = np.zeros((10, 4, 3), np.uint8)
+    asked = iter([False, False, False])
+    facts, bad = read_into(
+        [array], range(10), manifest["path"].tolist(), [((4, 3), "stretch")], lambda: next(asked, True)
+    )
+    assert facts["read"].sum() == 3
+    assert not bad
 
 
 def test_in_turns_nothing_is_read_before_it_is_asked_for(manifest):

@@ -131,6 +131,18 @@ def test_folds_share_the_tables_of_all_images(make_network, make_data, tmp_path,
     assert len(list(tmp_path.glob("features/*/table.npy"))) == n_tables
 
 
+@pytest.mark.parametrize(
+    "changes", [{"cache": None, "augment": AUGMENT}, {"augment": lambda images: images.flip(-1)}], ids=["memory", "own"]
+)
+def test_folds_that_can_keep_no_table_compute_their_own_splits_alone(make_network, make_data, tmp_path, changes):
+    data = make_data(**{"cache": tmp_path, **changes})
+    part = data.resplit(partial(fold_manifest, folds=3, fold=0, by="image", seed=0), seed=0, shared=True)
+    features = feature_data(make_network(), part, views=2)
+    for name, dataset in features.tables.items():
+        assert dataset.table.shape[1] == len(dataset) == len(part.rows(name)) < len(part.manifest)
+    assert features.n_bytes == sum(dataset.table.nbytes for dataset in features.tables.values())
+
+
 # --- what a phase trains on
 
 
@@ -176,7 +188,9 @@ def test_a_resumed_phase_trains_on_what_it_began_with(make_network, make_data, p
     assert (type(feed.data), feed.cached) == (kind, cached)
 
 
-@pytest.mark.parametrize(("phase", "gigabytes", "lines"), [(HEAD, 1e-5, 1), (HEAD, 1, 0), (PART, 1e-5, 0)])
+@pytest.mark.parametrize(
+    ("phase", "gigabytes", "lines"), [(HEAD, 1e-5, 1), (HEAD, 0, 0), (HEAD, 1, 0), (PART, 1e-5, 0)]
+)
 def test_features_of_a_whole_backbone_that_are_too_many_are_told(
     make_network, make_data, caplog, phase, gigabytes, lines
 ):
@@ -187,4 +201,4 @@ def test_features_of_a_whole_backbone_that_are_too_many_are_told(
     assert len(caplog.records) == lines
     if lines:
         assert caplog.records[0].levelname == "WARNING"
-        assert "the features of phase 'head' would take 2.3e-05 GB, more than 1e-05: all images" in caplog.text
+        assert "the features of phase 'head' would take 2.3e-05 GB, more than 1e-05 GB, so all images" in caplog.text

@@ -48,7 +48,7 @@ def half(make_network):
 
 
 def table_of(parts, views, cache=None) -> np.ndarray:
-    return features_of(parts.front, views, parts.shape((32, 32)), CPU, cache)
+    return features_of(parts.front, views, parts.shape((32, 32)), CPU, 32, cache)
 
 
 @pytest.mark.parametrize("in_cache", [True, False])
@@ -96,7 +96,7 @@ def test_what_is_in_the_cache_is_not_computed_again(half, tmp_path):
     parts = half()  # made anew of the same weights
     shape = parts.shape((32, 32))
     half.batches.clear()
-    again = features_of(parts.front, views_of(augment=AUGMENT, number=2), shape, CPU, tmp_path)
+    again = features_of(parts.front, views_of(augment=AUGMENT, number=2), shape, CPU, 32, tmp_path)
     assert not half.batches
     assert np.array_equal(first, again)
     assert isinstance(again, np.memmap)
@@ -190,7 +190,7 @@ def test_two_processes_compute_one_table(half, tmp_path):
             file.write(f"{os.getpid()}\n")
 
     def work():
-        table = features_of(parts.front, views, shape, CPU, tmp_path / "cache")
+        table = features_of(parts.front, views, shape, CPU, 32, tmp_path / "cache")
         os._exit(0 if table.shape == (1, 200, 128) and table[0, -1].any() else 1)
 
     jobs = [FORK.Process(target=work) for _ in range(2)]
@@ -214,14 +214,14 @@ def test_a_table_that_was_cut_short_is_never_read(half, tmp_path):
             os.kill(os.getpid(), signal.SIGKILL)
 
     handle = parts.front.register_forward_hook(die)
-    job = FORK.Process(target=features_of, args=(parts.front, views, shape, CPU, tmp_path))
+    job = FORK.Process(target=features_of, args=(parts.front, views, shape, CPU, 32, tmp_path))
     job.start()
     job.join()
     handle.remove()
     assert job.exitcode == -signal.SIGKILL
     assert [file.parent.suffix for file in tmp_path.rglob("*.npy")] == [".partial"]
-    table = features_of(parts.front, views, shape, CPU, tmp_path)
-    assert np.array_equal(table, features_of(parts.front, views, shape, CPU, None))
+    table = features_of(parts.front, views, shape, CPU, 32, tmp_path)
+    assert np.array_equal(table, features_of(parts.front, views, shape, CPU, 32, None))
     assert [file.parent.suffix for file in tmp_path.rglob("*.npy")] == [""]
 
 

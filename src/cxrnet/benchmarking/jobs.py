@@ -2,9 +2,11 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -56,7 +58,7 @@ class Answer:
 def run_job(job: Job, log: Path) -> Answer:
     """Run a job and wait for it, however long that is: a contender may need hours, and only its user knows.
 
-    Whatever ends the waiting, Ctrl-C or a signal, ends the process too.
+    Whatever ends the waiting, Ctrl-C or a signal, ends the process and those that it has started.
 
     Args:
         job: what to do.
@@ -68,18 +70,33 @@ def run_job(job: Job, log: Path) -> Answer:
     with TemporaryDirectory(ignore_cleanup_errors=True) as own:  # a process that is killed can't tidy up
         # torch.compile keeps what it has compiled for all processes: here each one begins anew.
         environment = {**os.environ, "TMPDIR": own, "TORCHINDUCTOR_CACHE_DIR": f"{own}/compiled"}
-        done = subprocess.run(
+        with subprocess.Popen(
             _command(job),
-            input=json.dumps(request), env=environment, capture_output=True, text=True, check=False,
-        )  # fmt: skip
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            env=environment, text=True, start_new_session=True,
+        ) as process:  # fmt: skip
+            try:
+                said, complained = process.communicate(json.dumps(request))
+            except BaseException:
+                _end(process)
+                raise
     with log.open("a", encoding="utf-8") as file:
-        file.write(f"== {job.name}\n{json.dumps(request)}\n{done.stderr}{done.stdout}\n")
-    if done.returncode:
-        lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-        reason = lines[-1] if lines else f"exit status {done.returncode}"
+        file.write(f"== {job.name}\n{json.dumps(request)}\n{complained}{said}\n")
+    if process.returncode:
+        lines = [line.strip() for line in complained.splitlines() if line.strip()]
+        reason = lines[-1] if lines else f"exit status {process.returncode}"
         return Answer(failed=reason.removeprefix("cxrnet.errors.CxrnetError: "))
-    answer = json.loads(done.stdout.splitlines()[-1])  # libraries may have said something before
+    answer = json.loads(said.splitlines()[-1])  # libraries may have said something before
     return Answer(numbers=answer.get("numbers"), missing=answer.get("missing"))
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """End a process, and with it the group that it leads."""
+    if hasattr(os, "killpg"):  # not on Windows
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    else:
+        process.kill()
 
 
 def _command(job: Job) -> list[str]:

@@ -1,5 +1,6 @@
 """What all groups are told: sizes, device, folders; and what a group is."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,12 +125,21 @@ def check_plan(config: Config, groups: Sequence[str]) -> list[str]:
             raise CxrnetError(f"{name}: '{unknown[0]}' is none of {', '.join(known)}")
     counts = {name: config[name] for name in ("repeats", "batch_size", "images", "file_size")}
     counts |= {f"{group}.steps": config[group]["steps"] for group in ("train", "data", "predict")}
+    counts |= {"predict.images": config["predict"]["images"], "growth.rows": config["growth"]["rows"]}
+    sizes = config["growth"]["images"]
+    if not isinstance(sizes, list) or not sizes:
+        raise CxrnetError(f"growth.images: {sizes} is no list of numbers of images; give growth.images=[1000,10000]")
+    counts |= {f"growth.images[{place}]": size for place, size in enumerate(sizes)}
     for name, count in counts.items():
         if not isinstance(count, int) or count < 1:
             raise CxrnetError(f"{name}: {count}; give a whole number from 1 on")
     if not isinstance(config["size"], list) or len(config["size"]) != 2:
         raise CxrnetError(f"size: {config['size']} is not a size; give height and width in pixels, as [224, 224]")
-    script = config["timm_benchmark"]
-    if script is not None and not Path(script).is_file():
-        raise CxrnetError(f"timm_benchmark: there is no file '{script}'; give timm's benchmark.py, or null")
+    for name, what in (("timm_benchmark", "timm's benchmark.py"), ("keras_python", "a Python that has TensorFlow")):
+        file = config[name]
+        if file is not None and not Path(str(file)).is_file():
+            raise CxrnetError(f"{name}: there is no file '{file}'; give {what}, or null")
+    if taken := [word for word in config["overrides"] if re.match(r"[+~]*(data\.)?cache\b", word)]:
+        # What is in the way is emptied before a job, so it must not be the user's.
+        raise CxrnetError(f"overrides: '{taken[0]}' can't be given; each job has a cache of its own")
     return asked

@@ -44,11 +44,12 @@ def quotient(a: float | None, b: float | None) -> float | None:
 def repaid_after(price: float | None, slow: float | None, fast: float | None) -> float | None:
     """After how many images a faster rate (images a second) has made up for the seconds that it costs at first.
 
-    ``price = n / slow - n / fast``; ``None`` where one of them is, or where fast is no faster.
+    ``price = n / slow - n / fast``, and 0 where there is no price; ``None`` where one of them is, or where fast is no
+    faster.
     """
     if price is None or not slow or not fast or fast <= slow:
         return None
-    return price / (1 / slow - 1 / fast)
+    return max(0.0, price) / (1 / slow - 1 / fast)
 
 
 def difference(a: float | None, b: float | None) -> float | None:

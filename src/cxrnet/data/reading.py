@@ -5,10 +5,12 @@ import logging
 import os
 import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal, get_args
+from threading import Event
+from typing import Literal, TypeVar, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +22,7 @@ from cxrnet.errors import CxrnetError
 
 AtSize = tuple[Size, ResizeRule]
 OnError = Literal["fail", "skip"]
+T = TypeVar("T")
 
 # What is noted of a file: whether it gave an image, that image's size in pixels (upright), the SHA-256 of its bytes.
 FACTS = np.dtype([("read", np.bool_), ("width", np.int32), ("height", np.int32), ("sha256", np.uint8, 32)])
@@ -31,7 +34,11 @@ logger = logging.getLogger("cxrnet")
 
 
 def read_into(
-    arrays: Sequence[UInt8Array], rows: Sequence[int], paths: Sequence[str], sizes: Sequence[AtSize]
+    arrays: Sequence[UInt8Array],
+    rows: Sequence[int],
+    paths: Sequence[str],
+    sizes: Sequence[AtSize],
+    stopped: Callable[[], bool] = lambda: False,
 ) -> tuple[FactsArray, dict[int, str]]:
     """Read files, decode each once and resize it to each size.
 
@@ -40,6 +47,7 @@ def read_into(
         rows: places of the files.
         paths: of all N files.
         sizes: pairs of ``(H, W)`` in pixels and a rule of :func:`cxrnet.data.images.resize`.
+        stopped: asked before each file; from when it is true on, none is read any more.
 
     Returns:
         What is noted of these files, ``(len(rows),)`` of :data:`FACTS`, and what is wrong with those that give no
@@ -50,6 +58,8 @@ def read_into(
     facts = np.zeros(len(rows), FACTS)
 
     def read(place: int) -> str | None:
+        if stopped():
+            return None
         row = rows[place]
         try:
             data = _read_bytes(paths[row])
@@ -67,6 +77,33 @@ def read_into(
     with ThreadPoolExecutor(processors()) as pool:
         kinds = pool.map(read, range(len(rows)))
         return facts, {row: kind for row, kind in zip(rows, kinds, strict=True) if kind is not None}
+
+
+@contextmanager
+def one_ahead(read: Callable[[int, Callable[[], bool]], T], starts: range) -> Iterator[Iterator[T]]:
+    """Read chunk after chunk, each while the one before it is looked at.
+
+    Args:
+        read: gets where a chunk starts, and what tells it that nobody wants it any more.
+        starts: of the chunks; at the end of them ``read`` is called once more, for nothing.
+
+    Yields:
+        What ``read`` returns, one after the other. Who leaves early doesn't wait for the rest of a chunk.
+    """
+    left = Event()
+
+    def in_turn() -> Iterator[T]:
+        reading = ahead.submit(read, starts.start, left.is_set)
+        for start in starts:
+            done = reading.result()
+            reading = ahead.submit(read, start + starts.step, left.is_set)
+            yield done
+
+    with ThreadPoolExecutor(1) as ahead:
+        try:
+            yield in_turn()
+        finally:
+            left.set()
 
 
 def check_on_error(on_error: str) -> None:

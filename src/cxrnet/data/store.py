@@ -8,8 +8,7 @@ the files that they were made of (path, length and time of change), the sizes an
 import hashlib
 import json
 import os
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -20,7 +19,7 @@ import pandas as pd
 from cxrnet.cache import kept, new_array, wait_for_disk
 from cxrnet.data.decode import UInt8Array
 from cxrnet.data.images import Images, ResizeRule, Size, check_resize
-from cxrnet.data.reading import FACTS, AtSize, FactsArray, OnError, check_on_error, read_into, report_bad
+from cxrnet.data.reading import FACTS, AtSize, FactsArray, OnError, check_on_error, one_ahead, read_into, report_bad
 from cxrnet.progress import bar
 
 FORMAT = 1  # of the files, and of how images are decoded and resized
@@ -116,14 +115,15 @@ def _make(folder: Path, paths: list[str], sizes: Sequence[AtSize]) -> None:
     todo = np.flatnonzero(~facts["read"])
     bad: dict[int, str] = {}
 
-    def read(start: int) -> tuple[FactsArray, dict[int, str]]:
-        return read_into(arrays, todo[start : start + _BLOCK].tolist(), paths, sizes)
+    def read(start: int, stopped: Callable[[], bool]) -> tuple[FactsArray, dict[int, str]]:
+        return read_into(arrays, todo[start : start + _BLOCK].tolist(), paths, sizes, stopped)
 
-    with bar("reading images", len(paths), len(paths) - len(todo)) as advance, ThreadPoolExecutor(1) as ahead:
-        reading = ahead.submit(read, 0)
-        for start in range(0, len(todo), _BLOCK):
-            noted, unread = reading.result()
-            reading = ahead.submit(read, start + _BLOCK)  # while this block is written to the disk
+    starts = range(0, len(todo), _BLOCK)
+    with (
+        bar("reading images", len(paths), len(paths) - len(todo)) as advance,
+        one_ahead(read, starts) as blocks,  # the next is read while one is written to the disk
+    ):
+        for start, (noted, unread) in zip(starts, blocks, strict=True):
             for array in arrays:
                 wait_for_disk(array)
             facts[todo[start : start + _BLOCK]] = noted  # only now: what counts as read is on the disk

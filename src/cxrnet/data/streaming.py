@@ -1,13 +1,13 @@
 """Images one after the other, for who looks at each of them once: never more than two chunks are in memory."""
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 
 import numpy as np
 import pandas as pd
 
 from cxrnet.data.images import Images, ResizeRule, Size
-from cxrnet.data.reading import OnError, check_on_error, read_into, report_bad
+from cxrnet.data.reading import OnError, check_on_error, one_ahead, read_into, report_bad
 
 _Chunk = tuple[Images, dict[int, str]]  # what was read of it, and what is wrong with the others by row of the manifest
 
@@ -36,26 +36,17 @@ def stream_images(
     check_on_error(on_error)
     paths, bad = manifest["path"].tolist(), dict[int, str]()
 
-    def read(start: int) -> _Chunk:
+    def read(start: int, stopped: Callable[[], bool] = lambda: False) -> _Chunk:
         files = paths[start : start + chunk]
         array = np.empty((len(files), *size), np.uint8)
-        facts, unread = read_into([array], range(len(files)), files, [(size, resize_rule)])
+        facts, unread = read_into([array], range(len(files)), files, [(size, resize_rule)], stopped)
         return Images(array, np.flatnonzero(facts["read"])), {start + row: kind for row, kind in unread.items()}
 
     starts = range(0, len(paths), chunk)
-    chunks = _one_ahead(read, starts) if ahead else map(read, starts)
-    for start, (images, unread) in zip(starts, chunks, strict=True):
-        bad |= unread
-        if len(images) and not (bad and on_error == "fail"):
-            yield manifest.iloc[start + images.rows], images
+    with one_ahead(read, starts) if ahead else nullcontext(map(read, starts)) as chunks:
+        for start, (images, unread) in zip(starts, chunks, strict=True):
+            bad |= unread
+            if len(images) and not (bad and on_error == "fail"):
+                yield manifest.iloc[start + images.rows], images
     if bad:
         report_bad(bad, paths, on_error)
-
-
-def _one_ahead(read: Callable[[int], _Chunk], starts: range) -> Iterator[_Chunk]:
-    with ThreadPoolExecutor(1) as ahead:
-        reading = ahead.submit(read, starts.start)
-        for start in starts:
-            done = reading.result()
-            reading = ahead.submit(read, start + starts.step)  # in the end of nothing
-            yield done

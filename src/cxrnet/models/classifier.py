@@ -59,17 +59,19 @@ class Classifier(pl.LightningModule):
         self.lr_schedule = lr_schedule
         self.rest = rest
         n_classes = len(network.config.classes)
+        # Labels and probabilities are our own; checking them makes the CPU wait for the device in every step.
+        kind: dict[str, Any] = {"num_classes": n_classes, "validate_args": False}
         overall = MetricCollection(
-            {"accuracy": MulticlassAccuracy(n_classes, average="micro"), "auc": MulticlassAUROC(n_classes)}
+            {"accuracy": MulticlassAccuracy(average="micro", **kind), "auc": MulticlassAUROC(**kind)}
         )
         self.train_loss = MeanMetric(nan_strategy="disable")  # which keeps them
         self.train_metrics = overall.clone(prefix="train_")
         self.val_metrics = overall.clone(prefix="val_")
         self.val_metrics.add_metrics(
-            {"balanced_accuracy": MulticlassAccuracy(n_classes), "macro_f1": MulticlassF1Score(n_classes)}
+            {"balanced_accuracy": MulticlassAccuracy(**kind), "macro_f1": MulticlassF1Score(**kind)}
         )
-        self.val_sensitivity = MulticlassRecall(n_classes, average="none")
-        self.val_specificity = MulticlassSpecificity(n_classes, average="none")
+        self.val_sensitivity = MulticlassRecall(average="none", **kind)
+        self.val_specificity = MulticlassSpecificity(average="none", **kind)
         self._val_outputs: list[tuple[Tensor, Tensor]] = []
         self.strict_loading = False  # a checkpoint of a phase holds what the phase trains
 
@@ -90,7 +92,7 @@ class Classifier(pl.LightningModule):
         return loss
 
     def validation_step(self, batch: Batch) -> None:
-        """Add a batch to the validation metrics, computed in float32 whatever the precision of training."""
+        """Add a batch to the validation metrics, without mixed precision whatever the precision of training."""
         with torch.autocast(self.device.type, enabled=False):
             logits, labels = self(batch), batch["label"]
         probabilities = _probabilities(logits)

@@ -23,8 +23,9 @@ from cxrnet.data.datamodule import XrayDataModule
 from cxrnet.data.loaders import Batch, eval_loader, train_loader
 from cxrnet.models.cutting import Cut, cut
 from cxrnet.models.network import Network
+from cxrnet.processes import is_main_process
 from cxrnet.training.schedule import Phase, Schedule
-from cxrnet.training.tables import Table, Views, features_of
+from cxrnet.training.tables import Table, Views, features_of, has_name
 
 logger = logging.getLogger("cxrnet")
 
@@ -83,10 +84,11 @@ def table_pays(table: "FeatureDataModule", phase: Phase, schedule: Schedule) -> 
     if not table.parts.whole:
         # With no more epochs than views, storing would compute more than it saves.
         return fits and phase.epochs > table.views
-    if not fits:
+    if not fits and schedule.features_gb > 0 and is_main_process():
         logger.warning(
             f"schedule.features_gb: the features of phase '{phase.name}' would take {gigabytes:.3g} GB, more than "
-            f"{schedule.features_gb:g}: all images go through the frozen backbone in every epoch, which is slow"
+            f"{schedule.features_gb:g} GB, so all images go through the frozen backbone in every epoch, which is slow; "
+            f"give schedule.features_gb={math.ceil(gigabytes)} if the disk has room"
         )
     return fits
 
@@ -135,19 +137,20 @@ class FeatureDataModule(pl.LightningDataModule):
         self.views = views if data.augment is not None else 1
         self.seed = seed
         self.shape = parts.shape(data.size)
+        self.shared = data.shared and data.cache is not None and has_name(data.augment)
         self.tables: dict[str, FeatureDataset] = {}
 
     @property
     def n_bytes(self) -> int:
         """Size of the tables."""
         views = self.views * len(self._manifest("train"))
-        if self.data.augment is not None or not self.data.shared:  # else one table holds both splits
+        if self.data.augment is not None or not self.shared:  # else one table holds both splits
             views += len(self._manifest("val"))
         return 4 * views * math.prod(self.shape)
 
     def _manifest(self, split: str) -> pd.DataFrame:
         """The images of a split's table: all, where other splits of them are trained on too, so that these share it."""
-        return self.data.manifest if self.data.shared else self.data.rows(split)
+        return self.data.manifest if self.shared else self.data.rows(split)
 
     def setup(self, stage: str | None = None) -> None:
         """Make the tables; does its work once."""
@@ -158,7 +161,7 @@ class FeatureDataModule(pl.LightningDataModule):
             manifest = self._manifest(split)
             images = data.images.take(manifest.index.to_numpy())
             views = Views(images, manifest["sha256"].tolist(), data.resize, augment, number, self.seed)
-            table = features_of(self.parts.front, views, self.shape, device, data.cache)
+            table = features_of(self.parts.front, views, self.shape, device, data.batch_size, data.cache)
             rows = torch.from_numpy(np.flatnonzero(manifest["split"] == split))
             self.tables[split] = FeatureDataset(table, rows, data.arrays(split)[1])
 
@@ -207,7 +210,7 @@ class FrontDataModule(pl.LightningDataModule):
         """Augment a batch while training, and put ``features`` in the place of ``image``."""
         batch = self.data.on_after_batch_transfer(batch, dataloader_idx)
         assert self.trainer is not None
-        training = self.trainer.training  # validation is in float32, as predictions are
+        training = self.trainer.training  # validation is without mixed precision
         with self.trainer.precision_plugin.forward_context() if training else nullcontext():
             return {"features": self.front(batch["image"]), "label": batch["label"]}
 

@@ -17,11 +17,10 @@ from cxrnet.models.freezing import set_trainable
 from cxrnet.models.network import Network
 from cxrnet.training.files import PlainFiles
 from cxrnet.training.lr_schedules import lr_schedule
+from cxrnet.training.precision import check_precision
 from cxrnet.training.schedule import Phase, Schedule
 
 OptimizerOfRate = Callable[..., Optimizer]
-
-PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")  # which keep the weights in float32, as predictions need them
 
 
 def check_phases(
@@ -93,11 +92,7 @@ def make_trainer(make: Callable[..., pl.Trainer], phase: Phase, folder: Path, ca
     except (MisconfigurationException, ImportError, TypeError, ValueError) as error:  # no such device or argument
         reason = str(error).splitlines()[0].rstrip(".!")
         raise CxrnetError(f"trainer: {reason}; use trainer=auto, cpu, gpu or ddp as it fits this machine") from error
-    if made.precision not in PRECISIONS:
-        raise CxrnetError(
-            f"trainer.precision: {made.precision} is not for the weights, which predict in float32; "
-            f"give {', '.join(PRECISIONS[:-1])} or {PRECISIONS[-1]}"
-        )
+    check_precision(made.precision)
     made.strategy.checkpoint_io = PlainFiles()
     return made
 

@@ -11,6 +11,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from types import NoneType
 
@@ -18,8 +19,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+from torch.backends import cudnn, mkldnn
 
-from cxrnet.cache import kept, new_array, wait_for_disk
+from cxrnet.cache import kept, new_array
 from cxrnet.data import store
 from cxrnet.data.augment import Augmentation, Geometric
 from cxrnet.data.images import Images, ResizeRule, Size
@@ -56,7 +58,7 @@ class Views:
 
 
 def features_of(
-    front: nn.Module, views: Views, shape: Sequence[int], device: torch.device, cache: Path | None
+    front: nn.Module, views: Views, shape: Sequence[int], device: torch.device, batch_size: int, cache: Path | None
 ) -> Table:
     """The table of some images under a front; computed if it isn't in the cache.
 
@@ -65,6 +67,7 @@ def features_of(
         views: of the images.
         shape: of the features of an image, channels first, as the front gives them.
         device: where the front runs.
+        batch_size: images that go through the front at a time, at most.
         cache: folder of the tables; ``None`` keeps them in memory.
 
     Returns:
@@ -74,18 +77,25 @@ def features_of(
         CxrnetError: the cache can't be written.
     """
     full = (views.number, len(views.images), *shape[1:], shape[0])
-    if cache is not None and type(views.augment) not in (Geometric, NoneType):
+    if cache is not None and not has_name(views.augment):
         logger.info("features of images that are augmented by a function of one's own stay in memory")
         cache = None
     if cache is None:
         table = np.empty(full, np.float32)
-        _compute(table, front, views, device)
+        _compute(table, front, views, device, batch_size)
         return table
     ingredients = _Ingredients.of(front, views, device)
-    write = partial(_write, ingredients=ingredients, shape=full, front=front, views=views, device=device)
+    write = partial(
+        _write, ingredients=ingredients, shape=full, front=front, views=views, device=device, batch_size=batch_size
+    )
     folder = kept(cache / "features" / ingredients.digest(), write)
     stored: Table = np.load(folder / _FILE, mmap_mode="r")
     return stored
+
+
+def has_name(augment: Augmentation | None) -> bool:
+    """Whether it can be said what an augmentation is, so that its views can be found again."""
+    return type(augment) in (Geometric, NoneType)
 
 
 @dataclass(frozen=True)
@@ -100,8 +110,8 @@ class _Ingredients:
     views: int
     seed: int | None
     device: str
-    torch_version: str
-    arithmetic: tuple[str, bool, str]
+    versions: tuple[str, ...]
+    arithmetic: tuple[str, ...]
     format: tuple[int, int]
 
     @classmethod
@@ -115,10 +125,10 @@ class _Ingredients:
             views=views.number,
             seed=views.seed if views.augment is not None else None,
             device=device.type,
-            torch_version=torch.__version__,
+            versions=tuple(version(package) for package in ("torch", "torchvision", "timm")),
             arithmetic=(
                 torch.get_float32_matmul_precision(),
-                torch.backends.cudnn.allow_tf32,
+                *(operations.fp32_precision for operations in (cudnn.conv, mkldnn.conv, mkldnn.matmul)),  # type: ignore[attr-defined]
                 os.environ.get("ONEDNN_DEFAULT_FPMATH_MODE", ""),
             ),
             format=(FORMAT, store.FORMAT),
@@ -147,29 +157,33 @@ def _write(
     front: nn.Module,
     views: Views,
     device: torch.device,
+    batch_size: int,
 ) -> None:
     (folder / "made_of.json").write_text(ingredients.text(), encoding="utf-8")
     table = new_array(folder / _FILE, shape, np.float32)
-    _compute(table, front, views, device)
-    wait_for_disk(table)
+    _compute(table, front, views, device, batch_size)
 
 
 @torch.no_grad()
-def _compute(table: Table, front: nn.Module, views: Views, device: torch.device) -> None:
+def _compute(table: Table, front: nn.Module, views: Views, device: torch.device, batch_size: int) -> None:
     """Fill a table; the caller's random state is left as it was.
 
-    The batches don't follow the run's, on which the views would then depend.
+    Images are augmented in batches that don't follow the run's, on which the views would then depend.
     """
     front.to(device)
-    batch_size = 32 if device.type == "cpu" else 256
+    drawn = 32 if device.type == "cpu" else 256
     with (
         torch.random.fork_rng([device] if device.type == "cuda" else []),
         bar("computing features", table.shape[0] * table.shape[1]) as advance,
     ):
         torch.manual_seed(views.seed)
         for view in table:
-            for start in range(0, len(views.images), batch_size):
-                batch = torch.from_numpy(views.images[start : start + batch_size]).unsqueeze(1).to(device)
-                features: Tensor = front(batch if views.augment is None else views.augment(batch))
-                view[start : start + len(batch)] = features.movedim(1, -1).float().cpu().numpy()
-                advance(len(batch))
+            for start in range(0, len(views.images), drawn):
+                batch = torch.from_numpy(views.images[start : start + drawn]).unsqueeze(1).to(device)
+                if views.augment is not None:
+                    batch = views.augment(batch)
+                rows = view[start : start + len(batch)]
+                for first in range(0, len(batch), batch_size):
+                    features: Tensor = front(batch[first : first + batch_size])
+                    rows[first : first + batch_size] = features.movedim(1, -1).float().cpu().numpy()
+                    advance(len(features))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from cxrnet.benchmarking.contenders.instruments import synchronise
 from cxrnet.benchmarking.contenders.memory import peak_memory
 from cxrnet.benchmarking.contenders.start import starting_network
+from cxrnet.inference import ieee_convolutions
 from cxrnet.memory import keep_freed_memory
 from cxrnet.models.folding import folded
 
@@ -49,7 +50,7 @@ def train_in_bf16_arithmetic(backbone: str, **settings: Any) -> dict[str, Any]: 
     """Training steps in float32, whose convolutions oneDNN computes in bfloat16 on a processor that can.
 
     What that does to results: ``logits_moved`` is the relative L2 distance of the batch's logits, of random weights; 0
-    where oneDNN goes on in float32, as it does without AMX.
+    where oneDNN goes on in float32.
     """
     steps = Steps(**settings)
     network = _whole(backbone, steps)
@@ -84,7 +85,7 @@ def predict(backbone: str, fold: bool, **settings: Any) -> dict[str, Any]:  # no
 
     @torch.inference_mode()
     def step() -> None:
-        with torch.autocast(steps.device, torch.bfloat16, enabled=steps.bf16):
+        with ieee_convolutions(), torch.autocast(steps.device, torch.bfloat16, enabled=steps.bf16):
             whole(images)
 
     return _rate(step, steps)

@@ -21,7 +21,7 @@ from cxrnet.app import config_folder
 from cxrnet.benchmarking.contenders.instruments import Stopwatch
 from cxrnet.benchmarking.contenders.memory import peak_memory, peak_resident
 from cxrnet.benchmarking.overrides import override
-from cxrnet.building import make_network, train_network
+from cxrnet.building import make_data, make_network, train_network
 from cxrnet.configuration import Config, plain_config
 from cxrnet.data.datamodule import XrayDataModule
 from cxrnet.memory import keep_freed_memory
@@ -39,7 +39,7 @@ def train(overrides: list[str], fresh: bool) -> dict[str, Any]:
     """
     config = _composed(overrides, fresh)
     begin = time.perf_counter()
-    data = _data(config)
+    data = make_data(config["data"])
     ready = time.perf_counter()
     with TemporaryDirectory() as folder:
         clock, numbers = _fit(config, data, Path(folder))
@@ -61,7 +61,7 @@ def setup(overrides: list[str], fresh: bool) -> dict[str, Any]:
     """What comes before the first epoch: files are decoded into the store, and split; arguments as in :func:`train`."""
     config = _composed(overrides, fresh)
     begin = time.perf_counter()
-    data = _data(config)
+    data = make_data(config["data"])
     seconds = time.perf_counter() - begin
     images = len(data.manifest)
     return {"seconds": seconds, "images_per_second": images / seconds, "images": images, "memory_mb": peak_resident()}
@@ -74,12 +74,6 @@ def _composed(overrides: list[str], fresh: bool) -> Config:
     if fresh and config["cache"] is not None:
         shutil.rmtree(config["cache"], ignore_errors=True)
     return config
-
-
-def _data(config: Config) -> XrayDataModule:
-    data: XrayDataModule = instantiate({name: value for name, value in config["data"].items() if name != "root"})
-    data.setup()
-    return data
 
 
 def _fit(config: Config, data: XrayDataModule, folder: Path) -> tuple["_Clock", dict[str, Any]]:
@@ -112,7 +106,7 @@ class _Clock(Callback):
     def waiting_share(self) -> float:
         """The share of the epochs after the first, or of the only one, that was spent waiting for batches.
 
-        An accelerator may be busy meanwhile, so there it is more than what is lost.
+        Augmentation counts as waiting. An accelerator may be busy meanwhile, so there it is more than what is lost.
         """
         first = 1 if len(self._waited) > 1 else 0
         return sum(self._waited[first:]) / sum(self.watch.seconds[first:])
