@@ -1,16 +1,40 @@
+import copy
 import logging
+import re
+import subprocess
+import sys
 
 import pytest
+from hydra import compose, initialize_config_dir
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from omegaconf import OmegaConf
 
-from cxrnet.configuration import write_config
+from cxrnet.app import config_folder
+from cxrnet.configuration import plain_config, write_config
 from cxrnet.errors import CxrnetError
 from cxrnet.processes import is_main_process
 from cxrnet.starting import check_config, start
 from cxrnet.tracking.record import start_of, write_record
 
-CONFIG = {"seed": 0, "trainer": {"devices": 1}, "model": {"output": "softmax"}, "data": {"classes": None}}
+CONFIG = {"seed": 0, "trainer": {"devices": 1}}
+
+
+@pytest.fixture
+def config() -> dict:
+    with initialize_config_dir(version_base="1.3", config_dir=str(config_folder())):
+        return plain_config(compose("train"))
+
+
+def changed(config: dict, **changes) -> dict:
+    """The configuration with other values; ``data__size`` is ``data.size``."""
+    other = copy.deepcopy(config)
+    for key, value in changes.items():
+        *groups, name = key.split("__")
+        part = other
+        for group in groups:
+            part = part[group]
+        part[name] = value
+    return other
 
 
 @pytest.fixture(autouse=True)
@@ -65,26 +89,55 @@ def test_a_job_of_a_sweep_says_its_command(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("seed", [-1, 2**31, 0.5, None, "a"])
-def test_no_seed(seed):
+def test_no_seed(config, seed):
     with pytest.raises(CxrnetError, match=r"^seed: .* is no seed; give a whole number from 0 to 2147483647$"):
-        check_config({**CONFIG, "seed": seed})
+        check_config(changed(config, seed=seed))
 
 
-def test_one_logit_needs_to_know_its_class():
-    check_config({**CONFIG, "model": {"output": "sigmoid"}, "data": {"classes": ["a", "b"]}})
+def test_one_logit_needs_to_know_its_class(config):
+    check_config(changed(config, model__output="sigmoid", data__classes=["a", "b"]))
     with pytest.raises(CxrnetError, match=r"data.classes: model.output=sigmoid needs to know the positive class"):
-        check_config({**CONFIG, "model": {"output": "sigmoid"}})
+        check_config(changed(config, model__output="sigmoid"))
 
 
 @pytest.mark.parametrize("precision", ["64-true", "bf16-true", 64])
-def test_a_precision_of_the_weights_is_refused_before_any_image_is_read(precision):
+def test_a_precision_of_the_weights_is_refused_before_any_image_is_read(config, precision):
     with pytest.raises(CxrnetError, match=rf"^trainer.precision: {precision} is not for the weights"):
-        check_config({**CONFIG, "trainer": {"precision": precision}})
+        check_config(changed(config, trainer__precision=precision))
     for known in ("32-true", 32, "16-mixed", 16, "bf16-mixed", "bf16"):
-        check_config({**CONFIG, "trainer": {"precision": known}})
+        check_config(changed(config, trainer__precision=known))
 
 
-def test_a_trainer_is_exact_or_tries_what_is_fastest():
-    check_config({**CONFIG, "trainer": {"deterministic": True, "benchmark": False}})
+def test_a_trainer_is_exact_or_tries_what_is_fastest(config):
+    check_config(changed(config, trainer__deterministic=True, trainer__benchmark=False))
     with pytest.raises(CxrnetError, match=r"^trainer.deterministic: .*give trainer.benchmark=false$"):
-        check_config({**CONFIG, "trainer": {"deterministic": True, "benchmark": True}})
+        check_config(changed(config, trainer__deterministic=True, trainer__benchmark=True))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("data.batch_size", 0, "data.batch_size: 0 is no number of images"),
+        ("data.size", [224], r"data.size: \[224\] is not a size"),
+        ("schedule.views", -1, "schedule.views: -1; give a whole number of views"),
+        ("schedule.features_gb", "abc", "schedule.features_gb: abc; give gigabytes"),
+        ("schedule.max_epochs", 0, "schedule.max_epochs: 0; give a whole number from 1 on, or null"),
+        ("evaluation.resamples", 50, "evaluation.resamples: 50 won't do"),
+        ("refer", 2, "refer: 2 is no share of the images"),
+        ("compile", "maybe", "compile: maybe is neither true nor false"),
+    ],
+)
+def test_a_wrong_value_is_told_before_anything_heavy_is_imported(tmp_path, key, value, message):
+    code = (
+        "import sys; sys.argv[1:] = sys.argv[1:]\n"
+        "from cxrnet.train import main\n"
+        "try:\n    main()\n"
+        "finally:\n    print([name for name in ('torch', 'lightning', 'mlflow', 'pandas') if name in sys.modules])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, f"{key}={value}"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert re.match(f"error: {message}", done.stderr)
+    assert done.stderr.count("\n") == 1
+    assert done.stdout.splitlines()[-1] == "[]"

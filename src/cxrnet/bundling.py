@@ -16,7 +16,8 @@ from cxrnet.data.datamodule import XrayDataModule
 from cxrnet.data.manifest import digest
 from cxrnet.evaluation.policies import choose_thresholds, threshold_sentences
 from cxrnet.evaluation.predictions import make_predictions
-from cxrnet.evaluation.referral import check_share, choose_cutoff
+from cxrnet.evaluation.referral import choose_cutoff
+from cxrnet.evaluation.settings import check_share
 from cxrnet.evaluation.temperature import Temperature, fit_temperature
 from cxrnet.inference import predict_images
 from cxrnet.models.bundle import Bundle, device_of, load_bundle, save_bundle

@@ -13,8 +13,6 @@ from cxrnet import console
 from cxrnet.building import make_data
 from cxrnet.configuration import Config, flat, write_config
 from cxrnet.evaluation.policies import check_policy
-from cxrnet.evaluation.referral import check_share
-from cxrnet.evaluation.settings import check_settings
 from cxrnet.output_folder import shown
 from cxrnet.processes import is_main_process
 from cxrnet.repeated_runs import run_repeats
@@ -60,8 +58,6 @@ def run_experiment(
         run.log_params(flat(plain))
         if is_main_process():
             run.log_artifact(write_config(folder, plain))
-        check_settings(plain["evaluation"])
-        check_share(plain["refer"])
         console.heading("Data")
         data = make_data(plain["data"])
         check_policy(plain["operating_points"] or {}, data.classes)

@@ -4,12 +4,15 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from hydra.utils import instantiate
 from omegaconf import DictConfig
 from rich import get_console
 
 from cxrnet import console
 from cxrnet.configuration import Config, plain_config
+from cxrnet.data.settings import check_numbers
 from cxrnet.errors import CxrnetError
+from cxrnet.evaluation.settings import check_settings, check_share
 from cxrnet.output_folder import refuse_used
 from cxrnet.processes import is_main_process
 from cxrnet.resume import check_resumable
@@ -48,11 +51,11 @@ def start(config: DictConfig, folder: Path, command: Sequence[str], in_sweep: bo
 
 
 def check_config(config: Config) -> None:
-    """Refuse what no single part of the program can tell by itself.
+    """Refuse what can be told by the configuration alone, before anything heavy is imported.
 
     Raises:
-        CxrnetError: the seed is none, the precision is of the weights, the trainer shall be exact and try what is
-            fastest, or it is not said which class one logit is of.
+        CxrnetError: a number of the groups data, schedule or evaluation, the seed or the precision won't do, the
+            trainer shall be exact and try what is fastest, or it is not said which class one logit is of.
     """
     seed = config["seed"]
     if not isinstance(seed, int) or not 0 <= seed < 2**31:
@@ -61,6 +64,13 @@ def check_config(config: Config) -> None:
     check_precision(trainer.get("precision", "32-true"))
     if trainer.get("deterministic") and trainer.get("benchmark"):
         raise CxrnetError("trainer.deterministic: not while trainer.benchmark=true; give trainer.benchmark=false")
+    if not isinstance(config["compile"], bool):
+        raise CxrnetError(f"compile: {config['compile']} is neither true nor false")
+    data = config["data"]
+    check_numbers(data["size"], data["batch_size"], data["sampler"], data["num_workers"], data["limit"])
+    check_settings(config["evaluation"])
+    check_share(config["refer"])
+    instantiate(config["schedule"], _convert_="object")  # which refuses what is none
     if config["model"]["output"] == "sigmoid" and config["data"]["classes"] is None:
         # Not left to the alphabet.
         raise CxrnetError(

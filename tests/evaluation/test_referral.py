@@ -9,11 +9,11 @@ from cxrnet.evaluation.referral import (
     area_under_risk_coverage,
     band_of,
     certainty,
-    check_share,
     choose_cutoff,
     referral_text,
     risk_coverage,
 )
+from cxrnet.evaluation.settings import check_share
 
 CONFIDENCE = np.array([0.9, 0.6, 0.8, 0.7])
 CORRECT = np.array([True, False, True, False])

@@ -113,28 +113,24 @@ def check_plan(config: Config, groups: Sequence[str]) -> list[str]:
     Raises:
         CxrnetError: an unknown group, network or precision, a number that is none, or a file that isn't there.
     """
-    asked = [config["only"]] if isinstance(config["only"], str) else list(config["only"] or groups)
+    only = config["only"]
+    asked: list[str] = list(groups) if only is None else [only] if isinstance(only, str) else only
     if unknown := [name for name in asked if name not in groups]:
         raise CxrnetError(f"only: '{unknown[0]}' is no group; give some of {', '.join(groups)}")
+    if not asked or len(set(asked)) < len(asked):
+        raise CxrnetError(f"only: {asked}; give each group once, or null for all")
     for name, given, known in (
         ("model.backbone", [config["model"]["backbone"]], BACKBONES),
         ("models", config["models"], BACKBONES),
         ("precisions", config["precisions"], tuple(PRECISIONS)),
     ):
+        if not isinstance(given, list) or not given:
+            raise CxrnetError(f"{name}: '{given}' is no list; give {name}=[{known[0]}], for example")
         if unknown := [value for value in given if value not in known]:
             raise CxrnetError(f"{name}: '{unknown[0]}' is none of {', '.join(known)}")
-    counts = {name: config[name] for name in ("repeats", "batch_size", "images", "file_size")}
-    counts |= {f"{group}.steps": config[group]["steps"] for group in ("train", "data", "predict")}
-    counts |= {"predict.images": config["predict"]["images"], "growth.rows": config["growth"]["rows"]}
-    sizes = config["growth"]["images"]
-    if not isinstance(sizes, list) or not sizes:
-        raise CxrnetError(f"growth.images: {sizes} is no list of numbers of images; give growth.images=[1000,10000]")
-    counts |= {f"growth.images[{place}]": size for place, size in enumerate(sizes)}
-    for name, count in counts.items():
-        if not isinstance(count, int) or count < 1:
-            raise CxrnetError(f"{name}: {count}; give a whole number from 1 on")
     if not isinstance(config["size"], list) or len(config["size"]) != 2:
         raise CxrnetError(f"size: {config['size']} is not a size; give height and width in pixels, as [224, 224]")
+    _check_counts(config)
     for name, what in (("timm_benchmark", "timm's benchmark.py"), ("keras_python", "a Python that has TensorFlow")):
         file = config[name]
         if file is not None and not Path(str(file)).is_file():
@@ -143,3 +139,21 @@ def check_plan(config: Config, groups: Sequence[str]) -> list[str]:
         # What is in the way is emptied before a job, so it must not be the user's.
         raise CxrnetError(f"overrides: '{taken[0]}' can't be given; each job has a cache of its own")
     return asked
+
+
+def _check_counts(config: Config) -> None:
+    """Whole numbers, and lists of different ones."""
+    counts = {name: config[name] for name in ("repeats", "batch_size", "images", "file_size")}
+    counts |= {f"{group}.steps": config[group]["steps"] for group in ("train", "data", "predict")}
+    counts |= {"frozen.epochs": config["frozen"]["epochs"], "train.last": config["train"]["last"]}
+    counts |= {"predict.images": config["predict"]["images"], "growth.rows": config["growth"]["rows"]}
+    counts |= {f"size[{place}]": side for place, side in enumerate(config["size"])}
+    for name, numbers in (("frozen.views", config["frozen"]["views"]), ("growth.images", config["growth"]["images"])):
+        if not isinstance(numbers, list) or not numbers or len(set(numbers)) < len(numbers):
+            raise CxrnetError(f"{name}: {numbers} is no list of different numbers; give {name}=[1,2], for example")
+        counts |= {f"{name}[{place}]": number for place, number in enumerate(numbers)}
+    for name, count in counts.items():
+        if not isinstance(count, int) or count < 1:
+            raise CxrnetError(f"{name}: {count}; give a whole number from 1 on")
+    if not isinstance(config["seed"], int) or config["seed"] < 0:
+        raise CxrnetError(f"seed: {config['seed']}; give a whole number from 0 on")

@@ -9,7 +9,7 @@ import copy
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Self, get_args
+from typing import Self
 
 import lightning.pytorch as pl
 import numpy as np
@@ -21,8 +21,9 @@ from torch.utils.data import DataLoader, Dataset
 from cxrnet.data.augment import Augmentation
 from cxrnet.data.copies import COPY_SIZE, copy_groups, find_copies
 from cxrnet.data.images import Images, ResizeRule
-from cxrnet.data.loaders import Batch, Draw, eval_loader, train_loader
+from cxrnet.data.loaders import Batch, eval_loader, train_loader
 from cxrnet.data.reading import AtSize, OnError
+from cxrnet.data.settings import Draw, check_numbers
 from cxrnet.data.store import load_at_sizes
 from cxrnet.errors import CxrnetError
 
@@ -97,7 +98,7 @@ class XrayDataModule(pl.LightningDataModule):
         known_faults: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         super().__init__()
-        _check(size, batch_size, sampler, num_workers, limit)
+        check_numbers(size, batch_size, sampler, num_workers, limit)
         self._manifest = manifest
         self._split = split
         self.size = (int(size[0]), int(size[1]))
@@ -200,24 +201,6 @@ class XrayDataModule(pl.LightningDataModule):
         if self.augment is None or self.trainer is None or not self.trainer.training:
             return batch
         return {**batch, "image": self.augment(batch["image"])}
-
-
-def _check(size: Sequence[int], batch_size: int, sampler: Draw, num_workers: int, limit: int | None) -> None:
-    sides = list(size) if isinstance(size, Sequence) else []
-    if len(sides) != 2 or not all(_is_whole(side, 1) for side in sides):
-        raise CxrnetError(f"data.size: {size} is not a size; give height and width in pixels, as [224, 224]")
-    if not _is_whole(batch_size, 1):
-        raise CxrnetError(f"data.batch_size: {batch_size} is no number of images; give a whole number from 1 on")
-    if sampler not in get_args(Draw):
-        raise CxrnetError(f"data.sampler: '{sampler}' is not known; use shuffle or balanced")
-    if limit is not None and not _is_whole(limit, 1):
-        raise CxrnetError(f"data.limit: {limit} is no number of images; give a whole number from 1 on")
-    if not _is_whole(num_workers, 0):
-        raise CxrnetError(f"data.num_workers: {num_workers} is no number of processes; give a whole number from 0 on")
-
-
-def _is_whole(number: object, least: int) -> bool:
-    return isinstance(number, int) and number >= least
 
 
 def _class_order(manifest: pd.DataFrame, classes: tuple[str, ...] | None) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ The order is a function of seed and epoch alone: a resumed run sees what the run
 """
 
 from collections.abc import Iterator
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import lightning.pytorch as pl
 import numpy as np
@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
+from cxrnet.data.settings import Draw
 from cxrnet.errors import CxrnetError
 
 Batch = dict[str, Tensor]
-Draw = Literal["shuffle", "balanced"]
 
 
 class Labelled(Protocol):

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from cxrnet.errors import CxrnetError
+from cxrnet.evaluation.settings import LEAST
 from cxrnet.linking import known_cells, link
 
 FloatArray = npt.NDArray[np.float64]
@@ -23,8 +24,6 @@ Key = TypeVar("Key")
 
 # Weights computed at once: 8 MB, which the cache of a processor holds in part.
 BLOCK = 1_000_000
-# Fewer resamples say nothing of the outer 2.5 %.
-LEAST = 100
 
 
 @dataclass(frozen=True)

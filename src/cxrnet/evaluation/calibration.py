@@ -4,7 +4,7 @@ Functions of plain arrays: a confidence in [0, 1] for each image, and whether it
 """
 
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -12,9 +12,9 @@ import pandas as pd
 from scipy.stats import binom
 
 from cxrnet.errors import CxrnetError
+from cxrnet.evaluation.settings import Kind
 
 FloatArray = npt.NDArray[np.float64]
-Kind = Literal["equal_width", "equal_mass"]
 
 
 def top_label(

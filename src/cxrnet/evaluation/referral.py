@@ -32,25 +32,12 @@ class Band:
     kept: Evaluation | None
 
 
-def check_share(share: object) -> float | None:
-    """Check the share of the images that is to go to a reader; ``None`` where none is.
-
-    Raises:
-        CxrnetError: it is none.
-    """
-    if share is None:
-        return None
-    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share < 1:
-        raise CxrnetError(f"{KEY}: {share} is no share of the images; give a number between 0 and 1, or null")
-    return float(share)
-
-
 def choose_cutoff(validation: pd.DataFrame, share: float) -> float:
     """Choose the probability below which a call is left to a reader.
 
     Args:
         validation: predictions of the split ``val``, called as they will be.
-        share: of these images, the least certain, from :func:`check_share`.
+        share: of these images, the least certain, from :func:`cxrnet.evaluation.settings.check_share`.
 
     Returns:
         Halfway between two neighbouring certainties. No more than the share lies below it; fewer where images of equal

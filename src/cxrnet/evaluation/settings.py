@@ -1,11 +1,12 @@
 """The group ``evaluation`` of the configuration: what each setting may be, checked before anything is trained."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from cxrnet.errors import CxrnetError
-from cxrnet.evaluation.bootstrap import LEAST
-from cxrnet.evaluation.calibration import Kind
+
+Kind = Literal["equal_width", "equal_mass"]  # of the bins of a reliability diagram
+LEAST = 100  # resamples: fewer say nothing of the outer 2.5 %
 
 
 def check_settings(settings: Mapping[str, Any]) -> None:
@@ -25,6 +26,19 @@ def check_settings(settings: Mapping[str, Any]) -> None:
             value = value[part]
         if not fits(value):
             raise CxrnetError(f"evaluation.{key}: {value} won't do; give {wanted}")
+
+
+def check_share(share: object) -> float | None:
+    """Check the share of the images that is to go to a reader; ``None`` where none is.
+
+    Raises:
+        CxrnetError: it is none.
+    """
+    if share is None:
+        return None
+    if not _share(share):
+        raise CxrnetError(f"refer: {share} is no share of the images; give a number between 0 and 1, or null")
+    return float(share)  # type: ignore[arg-type]
 
 
 def _number(value: object) -> bool:

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from cxrnet.evaluation.calibration import Kind, reliability_table, top_label
+from cxrnet.evaluation.calibration import reliability_table, top_label
 from cxrnet.evaluation.ranking import Ranking, areas, rank
+from cxrnet.evaluation.settings import Kind
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.intp]

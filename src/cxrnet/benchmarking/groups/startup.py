@@ -8,7 +8,8 @@ from cxrnet.benchmarking.plan import Group, Plan
 from cxrnet.benchmarking.ratios import Ratio, difference
 
 PYTHON, IMPORT, HELP = "python", "import cxrnet", "train --help"
-MISTAKE, LIBRARIES, BATCH = "train with a mistake", "import torch, lightning, mlflow", "train, to the first batch"
+MISTAKE, VALUE = "train with a mistake", "train with a wrong value"
+LIBRARIES, BATCH = "import torch, lightning, mlflow", "train, to the first batch"
 IMPORT_SECONDS, ANSWER_SECONDS, BATCH_SECONDS = 0.1, 1.5, 1.5
 
 
@@ -25,6 +26,7 @@ def startup(plan: Plan) -> Group:
         _command(IMPORT, "-c", "import cxrnet"),
         _command(HELP, "-m", "cxrnet.train", "--help"),
         _command(MISTAKE, "-m", "cxrnet.train", "model=none_of_these", fails=True),
+        _command(VALUE, "-m", "cxrnet.train", "data.batch_size=0", fails=True),
         _command(LIBRARIES, "-c", "import torch, lightning.pytorch, mlflow"),
         Job(BATCH, "commands:first_batch", {"overrides": first}),
     ]
@@ -45,5 +47,6 @@ def _ratios(table: Table) -> list[Ratio]:
         Ratio(f"{IMPORT} − {PYTHON}", imported, IMPORT_SECONDS, "at most", "s"),
         Ratio(HELP, seconds(HELP), ANSWER_SECONDS, "at most", "s"),
         Ratio(MISTAKE, seconds(MISTAKE), ANSWER_SECONDS, "at most", "s"),
+        Ratio(VALUE, seconds(VALUE), ANSWER_SECONDS, "at most", "s"),
         Ratio(f"{BATCH} − {LIBRARIES}", beyond, BATCH_SECONDS, "at most", "s"),
     ]
