@@ -158,13 +158,9 @@ def copy_groups(pairs: pd.DataFrame, manifest: pd.DataFrame) -> pd.DataFrame:
     row = pd.Series(np.arange(len(manifest)), index=manifest["image_id"])
     a, b = row[pairs["image_id_a"]].to_numpy(), row[pairs["image_id_b"]].to_numpy()
     groups = components(len(manifest), numbers[a], numbers[b])[numbers]
-    named = (np.bincount(groups)[groups] > 1) | manifest["group_id"].notna().to_numpy(bool)
-    ids, first = manifest["image_id"].to_numpy(object), np.empty(len(manifest), object)
-    backwards = np.argsort(ids)[::-1]
-    first[groups[backwards]] = ids[backwards]  # what is written last stays: the first of each group
-    group_id = pd.array(first[groups], "string")
-    group_id[~named] = pd.NA
-    return manifest.assign(group_id=group_id)
+    ids = manifest["image_id"].groupby(groups)
+    named = (ids.transform("size") > 1) | manifest["group_id"].notna()
+    return manifest.assign(group_id=ids.transform("min").where(named).astype("string"))
 
 
 def _fingerprints(images: Rows) -> tuple[HashArray, FloatArray, FloatArray]:
