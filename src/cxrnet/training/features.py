@@ -70,14 +70,14 @@ def make_feed(
     if parts is None:
         return Feed(data, rest=None, cached=False)
     table = FeatureDataModule(data, parts, schedule.views, seed)
-    if table_pays(table, phase, schedule) if cached is None else cached:
+    if _table_pays(table, phase, schedule) if cached is None else cached:
         return Feed(table, parts.rest, cached=True)
     if compiled:  # that of a table makes each view once, in less time than it takes to compile
         parts.front.compile()
     return Feed(FrontDataModule(data, parts.front), parts.rest, cached=False)
 
 
-def table_pays(table: "FeatureDataModule", phase: Phase, schedule: Schedule) -> bool:
+def _table_pays(table: "FeatureDataModule", phase: Phase, schedule: Schedule) -> bool:
     """Whether features are stored; said aloud where those of a whole backbone are too many."""
     gigabytes = table.n_bytes / 1e9
     fits = gigabytes <= schedule.features_gb
