@@ -2,8 +2,9 @@ import pickle
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from cxrnet.data.images import Images, resize
+from cxrnet.data.images import Images, resize, resize_all
 from cxrnet.errors import CxrnetError
 
 GREY = np.add.outer(np.arange(40), np.arange(60)).astype(np.uint8) * 2  # (40, 60), 0..196
@@ -42,6 +43,22 @@ def test_resize_gives_the_size_asked_for(rule, size):
     out = resize(GREY, size, rule)
     assert out.shape == size
     assert out.dtype == np.uint8
+
+
+@pytest.mark.parametrize("shape", [(40, 60), (299, 301), (7, 3), (1, 5), (2, 1), (64, 64)])
+@pytest.mark.parametrize("size", [(32, 32), (33, 18), (1, 1), (80, 90)])
+def test_pillow_gives_the_same_up_to_rounding(shape, size):
+    image = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
+    by_pillow = np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR))
+    assert np.abs(resize(image, size, "stretch").astype(int) - by_pillow).max() <= 1
+
+
+@pytest.mark.parametrize("rule", ["stretch", "pad", "crop"])
+def test_an_image_is_the_same_alone_and_among_others(rule):
+    images = np.random.default_rng(0).integers(0, 256, (7, 53, 71)).astype(np.uint8)
+    together = resize_all(images, (22, 30), rule)
+    for image, resized in zip(images, together, strict=True):
+        np.testing.assert_array_equal(resize(image, (22, 30), rule), resized)
 
 
 def test_pad_keeps_the_aspect_and_centres_over_black():

@@ -37,7 +37,7 @@ from cxrnet.data.fingerprints import (
     pairs_that_may_reach,
     project,
 )
-from cxrnet.data.images import resize
+from cxrnet.data.images import resize_all
 from cxrnet.data.reading import processors
 from cxrnet.linking import components, link
 
@@ -214,4 +214,4 @@ def _small(images: UInt8Array) -> UInt8Array:
     """At the size at which images are compared, ``(n, 64, 64)``."""
     if images.shape[1:] == COPY_SIZE:
         return images
-    return np.stack([resize(image, COPY_SIZE, "stretch") for image in images])
+    return resize_all(images, COPY_SIZE, "stretch")

@@ -36,11 +36,6 @@ class ImageError(CxrnetError):
 
 
 def read_image(data: bytes, name: str) -> UInt8Array:
-    """Decode an image file to one grey channel, ``(H, W) uint8``; see :func:`read_picture`."""
-    return np.array(read_picture(data, name))
-
-
-def read_picture(data: bytes, name: str) -> Image.Image:
     """Decode an image file to one grey channel.
 
     The format is told by the content, not by the file's extension: PNG, JPEG, WEBP, BMP, TIFF and GIF (first
@@ -53,7 +48,7 @@ def read_picture(data: bytes, name: str) -> Image.Image:
         name: what to call the file in error messages.
 
     Returns:
-        An upright picture of mode ``L``.
+        ``(H, W) uint8``, upright.
 
     Raises:
         ImageError: the file is empty, not an image, cut off, or has more than ``MAX_PIXELS`` pixels.
@@ -65,7 +60,7 @@ def read_picture(data: bytes, name: str) -> Image.Image:
             raise _too_many_pixels(name)
         try:
             image.load()
-            return _grey(_upright(image))
+            return np.array(_grey(_upright(image)))
         except MemoryError:
             raise
         except Exception as error:  # damaged data makes Pillow's decoders raise all kinds, OverflowError included

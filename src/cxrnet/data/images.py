@@ -10,7 +10,8 @@ from typing import Literal, Self, get_args
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+import torch
+from torch.nn import functional
 
 from cxrnet.data.decode import UInt8Array
 from cxrnet.errors import CxrnetError
@@ -70,41 +71,42 @@ def _mapped(file: str, rows: npt.NDArray[np.int64]) -> Images:
 
 
 def resize(image: UInt8Array, size: Size, rule: ResizeRule) -> UInt8Array:
-    """Bring an image to a given size.
+    """Bring an image ``(h, w) uint8`` to a given size, ``(H, W)``; see :func:`resize_all`."""
+    resized: UInt8Array = resize_all(image[None], size, rule)[0]
+    return resized
 
-    The filter is Pillow's bilinear, whose support grows with the reduction (antialiased). Unlike Lanczos it
-    does not overshoot, so a marker or a rib gets no dark seam, and it is faster.
+
+def resize_all(images: UInt8Array, size: Size, rule: ResizeRule) -> UInt8Array:
+    """Bring images to a given size; many small ones at once cost far less than one by one.
+
+    The filter is bilinear, and its support grows with the reduction (antialiased), as in Pillow, from whose result it
+    differs by one grey level at most, where rounding does. Unlike Lanczos it does not overshoot, so a marker or a rib
+    gets no dark seam.
 
     Args:
-        image: ``(h, w) uint8``.
+        images: ``(n, h, w) uint8``.
         size: ``(H, W)`` in pixels.
         rule: ``stretch`` changes the aspect ratio, ``pad`` keeps it and adds a black border on two sides,
-            ``crop`` keeps it and cuts two sides off; both stay centred.
+            ``crop`` keeps it, to a pixel of the image, and cuts two sides off; both stay centred.
 
     Returns:
-        ``(H, W) uint8``.
+        ``(n, H, W) uint8``.
 
     Raises:
         CxrnetError: unknown rule, or a size below one pixel.
     """
     check_resize(size, rule)
-    return np.array(resize_picture(Image.fromarray(image), size, rule))
-
-
-def resize_picture(source: Image.Image, size: Size, rule: ResizeRule) -> Image.Image:
-    """The same for a picture of mode ``L``, by a rule and to a size that were checked."""
-    height, width = size
-    if source.size == (width, height):
-        return source
-    if rule == "stretch":
-        return source.resize((width, height), Image.Resampling.BILINEAR)
+    (n, h, w), (height, width) = images.shape, size
     if rule == "pad":
-        return _pad(source, size)
-    scale = max(height / source.height, width / source.width)
-    cut_x = (source.width - width / scale) / 2
-    cut_y = (source.height - height / scale) / 2
-    box = (max(cut_x, 0.0), max(cut_y, 0.0), source.width - max(cut_x, 0.0), source.height - max(cut_y, 0.0))
-    return source.resize((width, height), Image.Resampling.BILINEAR, box=box)
+        scale = min(height / h, width / w)
+        inner = max(1, round(h * scale)), max(1, round(w * scale))
+        canvas = np.zeros((n, *size), np.uint8)
+        _centre(canvas, inner)[:] = _stretch(images, inner)
+        return canvas
+    if rule == "crop":
+        scale = max(height / h, width / w)
+        images = _centre(images, (max(1, round(height / scale)), max(1, round(width / scale))))
+    return _stretch(images, size)
 
 
 def check_resize(size: Size, rule: str) -> None:
@@ -119,11 +121,27 @@ def check_resize(size: Size, rule: str) -> None:
         raise CxrnetError(f"data.size: {tuple(size)} is not a size; give height and width in pixels")
 
 
-def _pad(source: Image.Image, size: Size) -> Image.Image:
-    height, width = size
-    scale = min(height / source.height, width / source.width)
-    inner_h, inner_w = max(1, round(source.height * scale)), max(1, round(source.width * scale))
-    top, left = (height - inner_h) // 2, (width - inner_w) // 2
-    canvas = Image.new("L", (width, height))
-    canvas.paste(source.resize((inner_w, inner_h), Image.Resampling.BILINEAR), (left, top))
-    return canvas
+def _centre(images: UInt8Array, size: Size) -> UInt8Array:
+    """The middle of each image, of a size that is no larger than theirs; a view."""
+    top, left = (images.shape[1] - size[0]) // 2, (images.shape[2] - size[1]) // 2
+    return images[:, top : top + size[0], left : left + size[1]]
+
+
+def _stretch(images: UInt8Array, size: Size) -> UInt8Array:
+    high = _to_height(images, size[0])
+    return _to_height(high.swapaxes(1, 2), size[1]).swapaxes(1, 2)
+
+
+def _to_height(images: UInt8Array, height: int) -> UInt8Array:
+    """Resize the columns, which don't mix: ``(n, h, w)`` to ``(n, height, w)``."""
+    n, h, w = images.shape
+    if h == height:
+        return images
+    # Four neighbours go as the channels of one pixel: torch has vector instructions for those, and is two to six times
+    # as fast as where it takes pixel by pixel.
+    fours = np.zeros((n, h, -(-w // 4), 4), np.uint8)
+    fours.reshape(n, h, -1)[..., :w] = images
+    pixels = torch.from_numpy(fours).permute(0, 3, 1, 2)
+    resized = functional.interpolate(pixels, (height, pixels.shape[3]), mode="bilinear", antialias=True)
+    columns: UInt8Array = resized.permute(0, 2, 3, 1).numpy().reshape(n, height, -1)
+    return columns[..., :w]

@@ -4,7 +4,7 @@ import hashlib
 import logging
 import os
 import warnings
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from cxrnet.data.decode import ImageError, UInt8Array, read_picture
-from cxrnet.data.images import ResizeRule, Size, check_resize, resize_picture
+from cxrnet.data.decode import ImageError, UInt8Array, read_image
+from cxrnet.data.images import ResizeRule, Size, check_resize, resize_all
 from cxrnet.errors import CxrnetError
 
 AtSize = tuple[Size, ResizeRule]
@@ -28,6 +28,8 @@ T = TypeVar("T")
 FACTS = np.dtype([("read", np.bool_), ("width", np.int32), ("height", np.int32), ("sha256", np.uint8, 32)])
 FactsArray = npt.NDArray[np.void]
 
+_RUN = 16  # files that a thread takes at a time
+_PIXELS = 2_000_000  # in images that wait to be resized together, as many small ones cost less than one by one
 _FIRST = 10  # so many bad files are named; the total is always given
 
 logger = logging.getLogger("cxrnet")
@@ -57,26 +59,44 @@ def read_into(
         check_resize(size, rule)
     facts = np.zeros(len(rows), FACTS)
 
-    def read(place: int) -> str | None:
-        if stopped():
-            return None
-        row = rows[place]
-        try:
-            data = _read_bytes(paths[row])
-            picture = read_picture(data, paths[row])
-        except ImageError as error:
-            return error.kind
-        for array, (size, rule) in zip(arrays, sizes, strict=True):
-            array[row] = np.asarray(resize_picture(picture, size, rule))
-        digest = np.frombuffer(hashlib.sha256(data).digest(), np.uint8)
-        facts[place] = (True, picture.width, picture.height, digest)
-        return None
+    def read(places: range) -> dict[int, str]:
+        unread: dict[int, str] = {}
+        waiting: dict[int, UInt8Array] = {}
+        for place in places:
+            if stopped():
+                break
+            row = rows[place]
+            try:
+                data = _read_bytes(paths[row])
+                waiting[row] = image = read_image(data, paths[row])
+            except ImageError as error:
+                unread[row] = error.kind
+                continue
+            digest = np.frombuffer(hashlib.sha256(data).digest(), np.uint8)
+            facts[place] = (True, image.shape[1], image.shape[0], digest)
+            if sum(each.size for each in waiting.values()) > _PIXELS:
+                _resize_into(arrays, waiting, sizes)
+                waiting.clear()
+        _resize_into(arrays, waiting, sizes)
+        return unread
 
     # Not for these lines alone: the list of filters belongs to the whole process, where other threads are at work.
     warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
+    places = range(len(rows))
     with ThreadPoolExecutor(processors()) as pool:
-        kinds = pool.map(read, range(len(rows)))
-        return facts, {row: kind for row, kind in zip(rows, kinds, strict=True) if kind is not None}
+        runs = pool.map(read, (places[start : start + _RUN] for start in places[::_RUN]))
+        return facts, {row: kind for run in runs for row, kind in run.items()}
+
+
+def _resize_into(arrays: Sequence[UInt8Array], images: Mapping[int, UInt8Array], sizes: Sequence[AtSize]) -> None:
+    """Resize images, which are given by row, to each size; those that are alike in size all at once."""
+    alike = defaultdict(list)
+    for row, image in images.items():
+        alike[image.shape].append(row)
+    for chosen in alike.values():
+        originals = np.stack([images[row] for row in chosen])
+        for array, (size, rule) in zip(arrays, sizes, strict=True):
+            array[chosen] = resize_all(originals, size, rule)
 
 
 @contextmanager

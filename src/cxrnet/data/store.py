@@ -22,7 +22,7 @@ from cxrnet.data.images import Images, ResizeRule, Size, check_resize
 from cxrnet.data.reading import FACTS, AtSize, FactsArray, OnError, check_on_error, one_ahead, read_into, report_bad
 from cxrnet.progress import bar
 
-FORMAT = 1  # of the files, and of how images are decoded and resized
+FORMAT = 2  # of the files, and of how images are decoded and resized
 
 _BLOCK = 512  # images after which what was read is safe, should the process die
 

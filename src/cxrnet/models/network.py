@@ -82,18 +82,19 @@ class Normalise(nn.Module):
         std: per channel, of images scaled to 0..1.
     """
 
-    mean: Tensor
-    std: Tensor
+    scale: Tensor
+    shift: Tensor
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+        spread = torch.tensor(std)
+        self.register_buffer("scale", 1 / (255 * spread), persistent=False)
+        self.register_buffer("shift", -torch.tensor(mean) / spread, persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (N, 1, H, W), uint8 or float, in 0..255 -> (N, 3, H, W) float32, channels last."""
-        scaled = (images.to(self.mean.dtype) / 255 - self.mean) / self.std
-        return scaled.contiguous(memory_format=torch.channels_last)
+        pixels = images.to(self.scale.dtype).permute(0, 2, 3, 1)
+        return torch.addcmul(self.shift, pixels, self.scale).permute(0, 3, 1, 2)
 
 
 class Network(nn.Module):
@@ -142,7 +143,7 @@ class Network(nn.Module):
         The ``kernel_regularizer`` of Keras: biases and the last layer are left alone.
         """
         squares = [kernel.square().sum() for kernel in hidden_kernels(self.head)] if self.config.l2 else []
-        return self.config.l2 * torch.stack(squares).sum() if squares else self.normalise.mean.new_zeros(())
+        return self.config.l2 * torch.stack(squares).sum() if squares else self.normalise.shift.new_zeros(())
 
     def train(self, mode: bool = True) -> Self:
         """Switch to training, but keep frozen parts of the backbone in evaluation mode.
