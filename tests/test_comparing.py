@@ -12,10 +12,10 @@ from cxrnet.app import config_folder
 from cxrnet.comparing import compare_runs, labels_of
 from cxrnet.errors import CxrnetError
 from cxrnet.evaluation.metrics import evaluate
-from cxrnet.evaluation.prediction_files import write_predictions
 from cxrnet.evaluation.predictions import make_predictions
 from cxrnet.tracking.run import track
 from cxrnet.tracking.store import tracking_uri
+from cxrnet.whole_file import write_table
 
 FILES = {"comparison.html", "comparison.md", "comparison.tex", "leaderboard.csv", "figures.csv", "tests.csv"}
 FILES |= {"class_reports.csv", "confusion_matrices.png", "roc_overlay.png"}
@@ -38,7 +38,7 @@ def outputs(tmp_path_factory):
         folder = outputs / "runs" / name
         command = ["python", "-m", "cxrnet.train", f"model={name}"]
         with track(folder, uri, experiment, outputs, f"{name}_phantom", command) as run:
-            write_predictions(table(len(name)), folder / "predictions.parquet")
+            write_table(table(len(name)), folder / "predictions.parquet")
             run.log_artifact(folder / "predictions.parquet")
             facts = folder / "run_facts.json"
             facts.write_text(json.dumps({"parameters": 10 * len(name), "command": command}))
@@ -138,7 +138,7 @@ def test_without_mlflow_everything_is_on_disk(comparing, outputs, capsys):
 
 def test_validation_images_are_called_so(comparing, tmp_path, capsys):
     for seed in (0, 1):
-        write_predictions(table(seed, split="val"), tmp_path / f"{seed}.csv")
+        write_table(table(seed, split="val"), tmp_path / f"{seed}.csv")
     folder = comparing(f"runs=['{tmp_path / '0.csv'}','{tmp_path / '1.csv'}']", "tracking=none")
     assert "these are validation images" in capsys.readouterr().out
     assert set(pd.read_csv(folder / "leaderboard.csv")["split"]) == {"val"}
@@ -152,7 +152,7 @@ def test_a_comparison_is_not_written_over(comparing, tmp_path):
 
 
 def test_what_cannot_be_compared_leaves_no_run_behind(comparing, client, outputs, tmp_path):
-    write_predictions(table(0, images=38), tmp_path / "fewer.csv")
+    write_table(table(0, images=38), tmp_path / "fewer.csv")
     before = len(client.search_runs(["1", "2", "3"]))
     first = outputs / "runs" / "first"
     refused = partial(pytest.raises, CxrnetError)

@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 
 from cxrnet.errors import CxrnetError
-from cxrnet.evaluation.prediction_files import write_predictions
 from cxrnet.evaluation.predictions import make_predictions
 from cxrnet.finding import find_runs
+from cxrnet.whole_file import write_table
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def sweep(tmp_path):
     rows = rows.assign(source="invented", patient_id=None)
     table = make_predictions(rows, ("Covid", "Normal"), np.eye(2, dtype=np.float32))
     for place in ("0_a", "1_b", "1_b/seed0_fold1of3", "no run"):
-        write_predictions(table, tmp_path / place / "predictions.parquet")
+        write_table(table, tmp_path / place / "predictions.parquet")
     (tmp_path / "no run" / "predictions.parquet").unlink()
     (tmp_path / "2_c").mkdir()
     (tmp_path / "2_c" / "run.json").write_text("{}")

@@ -10,10 +10,10 @@ import pytest
 
 from cxrnet.data.manifest import digest, make_manifest, read_manifest, write_manifest
 from cxrnet.errors import CxrnetError
-from cxrnet.evaluation.prediction_files import write_predictions
 from cxrnet.evaluation.predictions import make_predictions
 from cxrnet.finished_run import check_same_files, headline, named, read_run
 from cxrnet.run_facts import write_facts_of_all
+from cxrnet.whole_file import write_table
 
 URI = "sqlite:////somewhere/mlflow.db"
 
@@ -41,7 +41,7 @@ def table(**settings) -> pd.DataFrame:
 def make_run(tmp_path) -> Callable[..., Path]:
     def make(name: str, *overrides: str, hashes: str = "a", **settings) -> Path:
         folder = tmp_path / name
-        write_predictions(table(**settings), folder / "predictions.parquet")
+        write_table(table(**settings), folder / "predictions.parquet")
         manifest = make_manifest(rows(**settings).assign(sha256=hashes * 64), "made up")
         write_manifest(manifest, folder / "manifest.parquet")
         command = ["python", "-m", "cxrnet.train", *overrides]
@@ -92,7 +92,7 @@ def test_the_trivial_baselines_of_a_run_stand_beside_it(make_run):
 
 
 def test_what_is_not_there_is_left_out(tmp_path):
-    write_predictions(table(), tmp_path / "bare" / "predictions.parquet")
+    write_table(table(), tmp_path / "bare" / "predictions.parquet")
     run = read_run(tmp_path / "bare", URI)
     assert run.facts == {"split": "test"}
     assert (run.overrides, run.run_id, len(run.hashes), run.seen) == (None, None, 0, None)
@@ -106,7 +106,7 @@ def test_the_run_of_another_mlflow_is_not_ours(make_run):
 def test_a_table_of_another_program_is_a_run_without_facts(make_run, tmp_path):
     folder = make_run("one")
     theirs = table(splits=("test",)).assign(split=pd.NA)
-    write_predictions(theirs, folder / "theirs.csv")
+    write_table(theirs, folder / "theirs.csv")
     run = read_run(folder / "theirs.csv", URI)
     assert (run.name, run.facts, run.overrides, run.run_id) == ("theirs", {}, None, None)
     assert len(run.table) == 4
@@ -138,7 +138,7 @@ def test_runs_are_named_by_what_tells_them_apart(make_run):
 def test_runs_that_overrides_do_not_tell_apart_have_their_own_names(make_run, tmp_path):
     same = [make_run(name, "x=1") for name in ("a", "b", "deep/b")]
     assert names(*same) == ["a", f"b ({same[1]})", f"b ({same[2]})"]
-    write_predictions(table(), tmp_path / "theirs.csv")
+    write_table(table(), tmp_path / "theirs.csv")
     assert names(make_run("ours", "x=1"), tmp_path / "theirs.csv") == ["ours", "theirs"]
 
 
@@ -176,7 +176,7 @@ def make_folds(make_run) -> Callable[..., Path]:
     def make(name: str, config: str, seen: int, **settings) -> Path:
         folder = make_run(name, splits=("test",), **settings)
         pooled = table(splits=("test",)).assign(fold=1, seen=[place < seen for place in range(4)])
-        write_predictions(pooled, folder / "predictions.parquet")
+        write_table(pooled, folder / "predictions.parquet")
         manifest = read_manifest(folder / "manifest.parquet")
         write_manifest(manifest.assign(split=pd.NA), folder / "manifest.parquet")
         (folder / "config.yaml").write_text(f"seed: 3\nmodel:\n  backbone: vgg16\n{config}")
@@ -197,7 +197,7 @@ def test_over_folds_the_table_says_what_was_seen(make_folds):
 
 def test_a_table_that_says_it_in_words_is_not_asked(make_folds, tmp_path):
     pooled = table(splits=("test",)).assign(seen="yes")
-    write_predictions(pooled, tmp_path / "theirs.csv")
+    write_table(pooled, tmp_path / "theirs.csv")
     assert read_run(tmp_path / "theirs.csv", None).seen is None
 
 
@@ -218,7 +218,7 @@ def test_seeds_and_folds_are_told(make_folds, config, seed, folds):
 
 def test_a_run_over_folds_has_the_facts_of_its_runs(make_run, tmp_path):
     parts = [make_run(f"all/{name}") for name in ("one", "two")]
-    write_predictions(table(), tmp_path / "all" / "predictions.parquet")
+    write_table(table(), tmp_path / "all" / "predictions.parquet")
     write_facts_of_all(tmp_path / "all", parts, ["python", "-m", "cxrnet.train", "+folds=3"])
     run = read_run(tmp_path / "all", None)
     assert run.overrides == ["+folds=3"]

@@ -7,11 +7,11 @@ from cxrnet.data.manifest import digest, read_manifest, write_manifest
 from cxrnet.data.sources.folder import folder
 from cxrnet.data.store import load_images
 from cxrnet.errors import CxrnetError
-from cxrnet.evaluation.prediction_files import write_predictions
 from cxrnet.evaluation.predictions import make_predictions
 from cxrnet.models.bundle import Bundle, save_bundle
 from cxrnet.origin import find_origin
 from cxrnet.tracking.record import write_record
+from cxrnet.whole_file import write_table
 
 CLASSES = ("Covid", "Normal", "Viral Pneumonia")
 
@@ -27,7 +27,7 @@ def run(tmp_path, make_network, xrays):
     write_manifest(manifest, place / "manifest.parquet")
     rows = manifest[manifest["split"] != "train"]
     logits = np.random.default_rng(0).normal(size=(len(rows), 3)).astype(np.float32)
-    write_predictions(make_predictions(rows, CLASSES, logits), place / "predictions.parquet")
+    write_table(make_predictions(rows, CLASSES, logits), place / "predictions.parquet")
     write_record(place, {"run_id": "a" * 32})
     return place
 

@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 from omegaconf import OmegaConf
 
-from cxrnet.evaluation.prediction_files import write_predictions
 from cxrnet.evaluation.predictions import make_predictions
 from cxrnet.sweep import REPORTS, job_names, report_sweep
+from cxrnet.whole_file import write_table
 
 
 def predictions(splits=("val", "test"), images: int = 8) -> pd.DataFrame:
@@ -41,7 +41,7 @@ def job(tmp_path):
         (folder / ".hydra").mkdir(parents=True)
         OmegaConf.save(settings, folder / ".hydra" / "hydra.yaml")
         if table is not None:
-            write_predictions(table, folder / "predictions.parquet")
+            write_table(table, folder / "predictions.parquet")
         if error is not None:
             (folder / "error.txt").write_text(error)
 

@@ -8,6 +8,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from cxrnet.whole_file import write_text
+
 Config = dict[str, Any]
 
 
@@ -35,10 +37,7 @@ def write_config(folder: Path, config: Config) -> Path:
     """Write the configuration of a start; those of earlier starts stay. Return the file."""
     earlier = len(_configs(folder))
     file = folder / (f"config.resumed-{earlier}.yaml" if earlier else "config.yaml")
-    partial = file.with_name(f"{file.name}.partial")
-    partial.write_text(OmegaConf.to_yaml(OmegaConf.create(config)), encoding="utf-8")
-    partial.replace(file)
-    return file
+    return write_text(file, OmegaConf.to_yaml(OmegaConf.create(config)))
 
 
 def read_config(folder: Path) -> Config | None:

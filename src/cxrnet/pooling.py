@@ -16,7 +16,6 @@ from cxrnet.data.leaks import seen_before
 from cxrnet.data.manifest import write_manifest
 from cxrnet.evaluation.facts import RepeatFacts, RepeatsFacts
 from cxrnet.evaluation.metrics import Evaluation, evaluate
-from cxrnet.evaluation.prediction_files import write_predictions
 from cxrnet.evaluation.report import render_repeats, thumbnail_verdict
 from cxrnet.evaluation.spread import Moments, moments_of
 from cxrnet.methods import faults_of, sources_of
@@ -28,6 +27,7 @@ from cxrnet.stating import data_warnings
 from cxrnet.summary import SPLITS, environment, say_spread, written_out
 from cxrnet.tracking.tracked import TrackedRun
 from cxrnet.training.baselines import baseline_predictions
+from cxrnet.whole_file import write_table
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def _pooled_seeds(tables: Mapping[int, pd.DataFrame], folder: Path) -> pd.DataFr
     Those of the first seed are the ``predictions.parquet`` of the folder.
     """
     for seed, table in list(tables.items())[1:]:
-        write_predictions(table, folder / f"predictions_seed{seed}.parquet")
+        write_table(table, folder / f"predictions_seed{seed}.parquet")
     pooled = pd.DataFrame(
         {"seed": seed, "images": len(table), **figures_of(evaluate(table))} for seed, table in tables.items()
     )

@@ -28,6 +28,7 @@ from cxrnet.errors import CxrnetError
 from cxrnet.methods import faults_of, sources_of
 from cxrnet.output_folder import refuse_used, say_places, shown
 from cxrnet.style import save
+from cxrnet.whole_file import write_table
 
 
 def prepare(config: DictConfig, folder: Path) -> None:
@@ -50,8 +51,8 @@ def prepare(config: DictConfig, folder: Path) -> None:
     warnings, faults = _warnings(data, copies), faults_of(data.known_faults)
     _say(data, distribution, copies, warnings, faults)
     for name, table in {"class_distribution": distribution, "image_sizes": sizes, "copies": copies}.items():
-        _write(table, folder / f"{name}.csv")
-    _write(pd.DataFrame({"note": [*notes, *warnings, *faults]}), folder / "notes.csv")
+        write_table(table, folder / f"{name}.csv")
+    write_table(pd.DataFrame({"note": [*notes, *warnings, *faults]}), folder / "notes.csv")
     with get_console().status("drawing"):
         _draw(data, distribution, sizes, plain, folder)
     write_manifest(data.manifest, folder / "manifest.csv")
@@ -165,12 +166,6 @@ def _draw(data: XrayDataModule, distribution: pd.DataFrame, sizes: pd.DataFrame,
         rows, views = sheet["augmented"], sheet["views"]
         figure = augmented_sheet(data.images, train, data.classes, data.augment, rows, views)
         save(figure, folder / "augmented.png")
-
-
-def _write(table: pd.DataFrame, path: Path) -> None:
-    partial = path.with_name(path.name + ".partial")
-    table.to_csv(partial, index=False)
-    partial.replace(path)
 
 
 def _places(folder: Path) -> dict[str, str]:

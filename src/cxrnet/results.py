@@ -1,6 +1,5 @@
 """What a finished run leaves behind: tables, texts, figures and the report, in its folder and in MLflow."""
 
-import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +11,9 @@ from cxrnet.evaluation.analysis import Analysis, analyse, evaluator, save_analys
 from cxrnet.evaluation.curves import save_curves
 from cxrnet.evaluation.figures import save_figures
 from cxrnet.evaluation.metrics import Evaluation, flat
-from cxrnet.evaluation.prediction_files import write_predictions
 from cxrnet.evaluation.text import classification_report_text, roc_auc_text
 from cxrnet.evaluation.wording import HEADLINE
+from cxrnet.whole_file import write_json, write_table
 
 
 @dataclass(frozen=True)
@@ -79,10 +78,10 @@ def write_results(
     left = by_split[headline][~by_split[headline]["image_id"].isin(list(seen))]
     unseen = evaluated(left) if 0 < len(left) < len(by_split[headline]) else None
     analyses = {name: analyse(rows, metrics[name], settings, temperature) for name, rows in by_split.items()}
-    write_predictions(predictions, folder / "predictions.parquet")
+    write_table(predictions, folder / "predictions.parquet")
     kept = {name: each.band.kept for name, each in analyses.items() if each.band is not None and each.band.kept}
     _write_metrics(folder, metrics, headline, baseline_metrics, unseen, kept)
-    _write_json(folder / "class_indices.json", {name: index for index, name in enumerate(classes)})
+    write_json(folder / "class_indices.json", {name: index for index, name in enumerate(classes)})
     (folder / "classification_report.txt").write_text(_by_split(by_split, classification_report_text), encoding="utf-8")
     (folder / "roc_auc.txt").write_text(_by_split(by_split, roc_auc_text), encoding="utf-8")
     figures: dict[str, Path] = {}
@@ -106,7 +105,7 @@ def _write_metrics(
     others = {} if unseen is None else {"without_seen": {headline: unseen}}
     if kept:
         others["without_referred"] = dict(kept)
-    _write_json(folder / "metrics.json", {**metrics, "baselines": {headline: baselines}, **others})
+    write_json(folder / "metrics.json", {**metrics, "baselines": {headline: baselines}, **others})
 
 
 def flat_metrics(results: Results) -> dict[str, float]:
@@ -140,7 +139,3 @@ def figures_of(metrics: Evaluation) -> dict[str, float]:
 
 def _by_split(by_split: Mapping[Any, pd.DataFrame], text: Any) -> str:  # noqa: ANN401
     return "\n".join(f"{name} (n = {len(rows)})\n\n{text(rows)}" for name, rows in reversed(list(by_split.items())))
-
-
-def _write_json(path: Path, value: object) -> None:
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

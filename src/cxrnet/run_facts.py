@@ -5,10 +5,12 @@ long each phase took, and the command.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from cxrnet.whole_file import write_json
 
 if TYPE_CHECKING:
     from cxrnet.models.network import Network
@@ -42,7 +44,7 @@ def write_run_facts(
         "phases": [asdict(phase) for phase in phases],
         "command": list(command),
     }
-    _write(folder, facts)
+    write_json(folder / RUN_FACTS, facts)
 
 
 def write_facts_of_all(folder: Path, runs: Sequence[Path], command: Sequence[str]) -> None:
@@ -56,16 +58,11 @@ def write_facts_of_all(folder: Path, runs: Sequence[Path], command: Sequence[str
     first, *others = found = [read_run_facts(run) for run in runs]
     common = {name: first[name] for name in ("parameters", "weights") if all(o[name] == first[name] for o in others)}
     phases = [{"run": run.name, **phase} for run, each in zip(runs, found, strict=True) for phase in each["phases"]]
-    _write(folder, {**common, "runs": [run.name for run in runs], "phases": phases, "command": list(command)})
+    facts = {**common, "runs": [run.name for run in runs], "phases": phases, "command": list(command)}
+    write_json(folder / RUN_FACTS, facts)
 
 
 def read_run_facts(folder: Path) -> dict[str, Any]:
     """The facts of a run; empty where there are none."""
     file = folder / RUN_FACTS
     return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-
-
-def _write(folder: Path, facts: Mapping[str, Any]) -> None:
-    partial = folder / f"{RUN_FACTS}.partial"
-    partial.write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.replace(folder / RUN_FACTS)

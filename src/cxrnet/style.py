@@ -11,6 +11,8 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from cxrnet.whole_file import whole_file
+
 DPI = 150
 # Okabe and Ito 2008, "Color Universal Design": told apart by colour-blind readers; yellow is left out (on white).
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -48,10 +50,8 @@ styled = rc_context(STYLE)
 @styled
 def save(figure: Figure, path: Path) -> Path:
     """Write a figure as PNG, 150 dpi, whole or not at all, and return its path."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    figure.savefig(partial, dpi=DPI, format="png")
-    partial.replace(path)
+    with whole_file(path) as partial:
+        figure.savefig(partial, dpi=DPI, format="png")
     return path
 
 

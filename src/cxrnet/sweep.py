@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
+from cxrnet.whole_file import write_text
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -49,9 +51,7 @@ def report_sweep(folder: Path) -> None:
     text = side_by_side({name: _headline(read_predictions(file)) for name, file in done.items()})
     lost = [f"no result: {name} ({_reason(job)})" for name, job in jobs.items() if name not in done]
     text = "\n".join([text, *lost, ""]) if lost else text
-    partial = folder / f"{REPORTS}.partial"
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(folder / REPORTS)
+    write_text(folder / REPORTS, text)
     console.heading("The jobs of the sweep")
     print(f"\n{text}")
     console.say("reports", str(folder / REPORTS))

@@ -3,13 +3,7 @@ import re
 import pytest
 from jinja2 import UndefinedError
 
-from cxrnet.evaluation.page import data_uri, render_page, write_text
-
-
-def test_text_is_written_whole_into_a_new_folder(tmp_path):
-    path = write_text(tmp_path / "new/folder/a.md", "− ü\n")
-    assert path.read_bytes() == "− ü\n".encode()
-    assert [file.name for file in path.parent.iterdir()] == ["a.md"]
+from cxrnet.evaluation.page import data_uri, render_page
 
 
 def test_page_has_the_look_and_nothing_from_outside(tmp_path):

@@ -4,22 +4,23 @@ import pytest
 
 from cxrnet.errors import CxrnetError
 from cxrnet.evaluation.metrics import evaluate
-from cxrnet.evaluation.prediction_files import growing_file, read_predictions, write_predictions
+from cxrnet.evaluation.prediction_files import growing_file, read_predictions
 from cxrnet.evaluation.predictions import logits_of, make_predictions, probabilities_of, softmax
+from cxrnet.whole_file import write_table
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".csv"])
 def test_file_holds_the_same_table(make_table, tmp_path, suffix):
     table = make_table(classes=("None", "COVID 19", "NA"), n=30)
     table.loc[3, ["label", "patient_id", "split"]] = pd.NA
-    write_predictions(table, tmp_path / f"new/predictions{suffix}")
+    write_table(table, tmp_path / f"new/predictions{suffix}")
     again = read_predictions(tmp_path / f"new/predictions{suffix}")
     pd.testing.assert_frame_equal(again, table)
     assert [p.name for p in (tmp_path / "new").iterdir()] == [f"predictions{suffix}"]
 
 
 def test_further_columns_are_kept(make_table, tmp_path):
-    write_predictions(make_table(n=3).assign(weight=[40, 50, 60]), tmp_path / "p.csv")
+    write_table(make_table(n=3).assign(weight=[40, 50, 60]), tmp_path / "p.csv")
     assert list(read_predictions(tmp_path / "p.csv")["weight"]) == [40, 50, 60]
 
 
@@ -41,7 +42,7 @@ def test_another_program_need_not_know_our_columns(make_table, tmp_path, suffix)
     table = make_table(n=6)
     bare = table[["image_id", "label", "predicted", *(name for name in table if name.startswith("prob_"))]].copy()
     bare.loc[0, ["prob_Viral Pneumonia", "prob_Covid", "prob_Normal"]] = [0.0, 1.0, 0.0]
-    write_predictions(bare, tmp_path / f"p{suffix}")
+    write_table(bare, tmp_path / f"p{suffix}")
     again = read_predictions(tmp_path / f"p{suffix}")
     np.testing.assert_allclose(softmax(logits_of(again)), probabilities_of(bare), atol=1e-6)
     assert again[["path", "split", "source", "patient_id"]].isna().all(axis=None)

@@ -58,3 +58,11 @@ def test_the_best_weights_may_be_moved_after_they_were_loaded(trained, tmp_path)
     load_best(network, tmp_path, "head")
     file.write_bytes(b"")
     assert (network.head[1].weight == 7.0).all()
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(trained):
+    _, file = trained
+    with pytest.raises(AttributeError, match="pickle"):
+        PlainFiles().save_checkpoint({"epoch": 5, "a lambda": lambda: None}, file)
+    assert torch.load(file, weights_only=True)["epoch"] == 4
+    assert [path.name for path in file.parent.iterdir()] == ["best.ckpt"]

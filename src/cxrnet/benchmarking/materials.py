@@ -17,6 +17,7 @@ from cxrnet.data.sources.folder import folder as class_folders
 from cxrnet.data.sources.phantom import phantom
 from cxrnet.data.splits import complete_split
 from cxrnet.errors import CxrnetError
+from cxrnet.whole_file import whole_file
 
 PHANTOMS = 400  # at most; more images are made of them
 _VALIDATION = 0.2
@@ -82,9 +83,8 @@ def _lay(manifest: pd.DataFrame, to: Path, seed: int) -> None:
         try:
             os.link(path, target)
         except OSError:
-            partial = to / "partial"
-            shutil.copyfile(path, partial)
-            partial.replace(target)
+            with whole_file(target) as partial:
+                shutil.copyfile(path, partial)
 
 
 def _mix_all(drawn: Path, to: Path, images: int, side: int, seed: int) -> None:

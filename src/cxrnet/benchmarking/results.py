@@ -1,6 +1,5 @@
 """What came of a benchmark, and its file."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 from cxrnet.benchmarking.measuring import Measured
 from cxrnet.benchmarking.ratios import Ratio
+from cxrnet.whole_file import write_json
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,7 @@ def write_results(results: Mapping[str, GroupResult], about: Mapping[str, Any], 
         file: to write.
     """
     values = {**about, "groups": {name: _plain(result) for name, result in results.items()}}
-    partial = file.with_name(f"{file.name}.partial")
-    partial.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.replace(file)
+    write_json(file, values)
 
 
 def _plain(result: GroupResult) -> dict[str, Any]:

@@ -31,6 +31,7 @@ import numpy as np
 import pandas as pd
 
 from cxrnet.errors import CxrnetError
+from cxrnet.whole_file import write_table
 
 SPLITS = ("train", "val", "test")
 STRING_COLUMNS = (
@@ -168,15 +169,8 @@ def write_manifest(manifest: pd.DataFrame, path: str | Path) -> None:
     """Write a manifest as ``.parquet`` or ``.csv``; paths below the file's folder are stored relative to it."""
     path = Path(path)
     root = path.resolve().parent
-
     table = manifest.assign(**{name: _relative(manifest[name].astype("string"), root) for name in PATH_COLUMNS})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    if path.suffix == ".csv":
-        table.to_csv(partial, index=False)
-    else:
-        table.to_parquet(partial, index=False)
-    partial.replace(path)
+    write_table(table, path)
 
 
 def digest(manifest: pd.DataFrame) -> str:

@@ -9,7 +9,8 @@ from cxrnet.evaluation.comparison_figures import MOST_RUNS, save_comparison_figu
 from cxrnet.evaluation.comparison_printing import Table, printed_tables
 from cxrnet.evaluation.comparison_tables import Facts, class_reports, leaderboard
 from cxrnet.evaluation.comparison_text import Seen, Text, text_of
-from cxrnet.evaluation.page import data_uri, render_page, write_text
+from cxrnet.evaluation.page import data_uri, render_page
+from cxrnet.whole_file import write_text
 
 CAPTIONS = {
     "confusion_matrices": f"Confusion matrices, of the best {MOST_RUNS} runs at most: number of images, "
@@ -40,7 +41,6 @@ def write_comparison(comparison: Comparison, facts: Facts, folder: Path, seen: S
         Name to file: ``page`` (``comparison.html``), ``markdown`` (``comparison.md``), ``latex`` (``comparison.tex``),
         ``leaderboard, figures, tests, class_reports`` (``.csv``, plain numbers) and the two figures (``.png``).
     """
-    folder.mkdir(parents=True, exist_ok=True)
     tables = printed_tables(comparison, facts)
     numbers = {
         "leaderboard": leaderboard(comparison, facts),

@@ -13,11 +13,12 @@ from cxrnet.evaluation.comparison_writing import markdown
 from cxrnet.evaluation.generalisation import printed_generalisation, verdicts
 from cxrnet.evaluation.metrics import Evaluation, Metric
 from cxrnet.evaluation.model_card import EXTERNAL, Section
-from cxrnet.evaluation.page import data_uri, render_page, write_text
+from cxrnet.evaluation.page import data_uri, render_page
 from cxrnet.evaluation.report import captions_of
 from cxrnet.evaluation.subgroups import FIGURES
 from cxrnet.evaluation.triage import percent
 from cxrnet.evaluation.wording import BASELINES, HEADLINE, PER_CLASS, figure_text, grouped, value_gaps
+from cxrnet.whole_file import write_text
 
 
 def write_generalisation(

@@ -13,11 +13,12 @@ from cxrnet.errors import CxrnetError
 from cxrnet.evaluation.claim import OPEN, claim_items
 from cxrnet.evaluation.facts import RunFacts
 from cxrnet.evaluation.metrics import Evaluation, Metric
-from cxrnet.evaluation.page import render_page, write_text
+from cxrnet.evaluation.page import render_page
 from cxrnet.evaluation.report import all_warnings, columns_of, data_rows, weighed
 from cxrnet.evaluation.subgroups import FIGURES
 from cxrnet.evaluation.triage import percent
 from cxrnet.evaluation.wording import PER_CLASS, RESULT, SPLIT_NAMES, figure_text, grouped, has_intervals
+from cxrnet.whole_file import write_json, write_text
 
 NOT_VALIDATED = (
     "NOT EXTERNALLY VALIDATED as of this run: every figure on this card is of images from the data set of the "
@@ -99,7 +100,7 @@ def write_card(card: Card, folder: Path) -> list[Path]:
     return [
         write_text(folder / "MODEL_CARD.md", markdown_card(card)),
         render_page("model_card.html.j2", folder / "model_card.html", card=card, open=OPEN),
-        write_text(folder / CARD, json.dumps(asdict(card), indent=2, ensure_ascii=False) + "\n"),
+        write_json(folder / CARD, asdict(card)),
     ]
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from cxrnet.evaluation.wording import duration, figure_text, grouped, interval_text, number_text
+from cxrnet.whole_file import write_text
 
 
 def render_page(template: str, path: Path, **values: object) -> Path:
@@ -36,12 +37,3 @@ def render_page(template: str, path: Path, **values: object) -> Path:
 def data_uri(file: Path) -> str:
     """Put a PNG into a page: the value of ``src``."""
     return "data:image/png;base64," + base64.b64encode(file.read_bytes()).decode("ascii")
-
-
-def write_text(path: Path, text: str) -> Path:
-    """Write a text, whole or not at all, and return its path."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
-    return path

@@ -1,4 +1,4 @@
-"""Files of predictions: read and checked, written whole, or written while predictions are made.
+"""Files of predictions: read and checked, or written while predictions are made.
 
 A file that grows holds what has been predicted so far on disk, so that none of it has to wait in memory.
 """
@@ -20,6 +20,7 @@ from cxrnet.evaluation.predictions import (
     check_predictions,
     classes_of,
 )
+from cxrnet.whole_file import whole_file
 
 
 def read_predictions(path: str | Path) -> pd.DataFrame:
@@ -78,35 +79,18 @@ def _read_csv(path: Path) -> pd.DataFrame:
     return pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[""])
 
 
-def write_predictions(predictions: pd.DataFrame, path: str | Path) -> None:
-    """Write a table of predictions as ``.parquet`` or ``.csv``, whole or not at all."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    if path.suffix == ".csv":
-        predictions.to_csv(partial, index=False)
-    else:
-        predictions.to_parquet(partial, index=False)
-    partial.replace(path)
-
-
 @contextmanager
 def growing_file(path: Path) -> Iterator[Callable[[pd.DataFrame], None]]:
     """Write tables of predictions, one after the other, to a ``.parquet`` or ``.csv`` file.
 
-    The file is there when all are in it; where something goes wrong there is none.
+    The file is there when all are in it; where something goes wrong an older one stays as it was.
 
     Yields:
         A function that adds a table. All tables have the same columns.
     """
-    partial = path.with_name(path.name + ".partial")
     grow = _csv if path.suffix == ".csv" else _parquet
-    try:
-        with grow(partial) as add:
-            yield add
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(path) as partial, grow(partial) as add:
+        yield add
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from cxrnet.errors import CxrnetError
+from cxrnet.whole_file import write_text
 
 log = logging.getLogger("cxrnet")
 
@@ -30,10 +31,7 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 def write_record(folder: Path, record: Mapping[str, object]) -> None:
     """Write the record of a run, whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f"{RECORD}.partial"
-    partial.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    partial.replace(folder / RECORD)
+    write_text(folder / RECORD, json.dumps(record, indent=2) + "\n")
 
 
 def start_of(command: Sequence[str]) -> dict[str, object]:

@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 
 from cxrnet.errors import CxrnetError
 from cxrnet.memory import quick_imports
+from cxrnet.whole_file import whole_file
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -171,19 +172,18 @@ def _make_tables(file: Path) -> None:
     from sqlalchemy import event
     from sqlalchemy.engine import Engine
 
-    partial = Path(f"{file}.partial")
-    partial.unlink(missing_ok=True)
-    # MLflow makes the tables by all its migrations since the first one, and SQLite waits for the disk after each of
-    # their hundreds of statements. Nobody else knows the file yet: once at the end is enough.
-    event.listen(Engine, "connect", _do_not_wait)
-    try:
-        client = MlflowClient(SQLITE + partial.as_posix())
-        client._tracking_client.store.engine.dispose()  # Windows moves no open file
-    finally:
-        event.remove(Engine, "connect", _do_not_wait)
-    with partial.open("rb+") as written:
-        os.fsync(written.fileno())
-    partial.replace(file)
+    with whole_file(file) as partial:
+        partial.unlink(missing_ok=True)  # of a job that was killed: MLflow would go on with its tables
+        # MLflow makes the tables by all its migrations since the first one, and SQLite waits for the disk after each
+        # of their hundreds of statements. Nobody else knows the file yet: once at the end is enough.
+        event.listen(Engine, "connect", _do_not_wait)
+        try:
+            client = MlflowClient(SQLITE + partial.as_posix())
+            client._tracking_client.store.engine.dispose()  # Windows moves no open file
+        finally:
+            event.remove(Engine, "connect", _do_not_wait)
+        with partial.open("rb+") as written:
+            os.fsync(written.fileno())
 
 
 def _do_not_wait(connection: sqlite3.Connection, _record: object) -> None:

@@ -24,6 +24,7 @@ from cxrnet.errors import CxrnetError
 from cxrnet.training.files import PLAIN, checkpoint
 from cxrnet.training.history import History, Row, metrics_of
 from cxrnet.training.schedule import Phase, Schedule
+from cxrnet.whole_file import whole_file
 
 LogMetrics = Callable[[dict[str, float], int], None]
 
@@ -137,11 +138,8 @@ class EpochKeeper(Checkpoint):
         metrics["lr"] = self._lr
         row = self.history.add(self.phase.name, trainer.strategy.broadcast(metrics))
         self._stopped = trainer.should_stop
-        last = checkpoint(self.folder, self.phase.name, "last")
-        partial = last.with_name("last.ckpt.partial")
-        trainer.save_checkpoint(partial, weights_only=False)
+        trainer.save_checkpoint(checkpoint(self.folder, self.phase.name, "last"), weights_only=False)
         if trainer.is_global_zero:
-            partial.replace(last)
             keep_best(self.folder, self.history, self.phase.name, self.schedule)
             if self.log_metrics is not None:
                 self.log_metrics(metrics_of(row), row["epoch"])
@@ -171,10 +169,8 @@ class EpochSeed(Callback):
 def keep_best(folder: Path, history: History, phase: str, schedule: Schedule) -> None:
     """Copy ``last.ckpt`` to ``best.ckpt`` if the last epoch is the best one of the phase."""
     if history.best(phase, schedule.monitor, schedule.mode) is history.rows[-1]:
-        best = checkpoint(folder, phase, "best")
-        partial = best.with_name("best.ckpt.partial")
-        shutil.copyfile(checkpoint(folder, phase, "last"), partial)
-        partial.replace(best)
+        with whole_file(checkpoint(folder, phase, "best")) as partial:
+            shutil.copyfile(checkpoint(folder, phase, "last"), partial)
 
 
 def read_progress(path: Path) -> Progress:

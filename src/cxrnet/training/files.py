@@ -8,6 +8,8 @@ from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from torch import nn
 
+from cxrnet.whole_file import whole_file
+
 PLAIN: dict[str, Any] = {"map_location": "cpu", "weights_only": True, "mmap": True}  # read as far as it is needed
 
 _PREFIX = "network."  # of the network's weights in the state of a classifier
@@ -19,12 +21,12 @@ def checkpoint(folder: Path, phase: str, name: Literal["best", "last"]) -> Path:
 
 
 class PlainFiles(TorchCheckpointIO):
-    """Writes a checkpoint straight into its file, in a third of the time that Lightning takes by way of memory."""
+    """Writes a checkpoint straight to the disk, in a third of the time that Lightning takes by way of memory."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: object = None) -> None:
-        """Not atomic: :class:`cxrnet.training.checkpoints.EpochKeeper` renames the file when it is whole."""
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        torch.save(checkpoint, path)
+        """Lightning calls it in the first process only, and lets the others go on when it is done."""
+        with whole_file(Path(path)) as partial:
+            torch.save(checkpoint, partial)
 
 
 def load_best(network: nn.Module, folder: Path, phase: str) -> None:
@@ -45,9 +47,8 @@ def complete_best(network: nn.Module, folder: Path, phase: str) -> None:
     content = torch.load(best, **PLAIN)
     whole = {f"{_PREFIX}{name}": value for name, value in _whole(network, content).items()}
     if not whole.keys() <= content["state_dict"].keys():
-        partial = best.with_name("best.ckpt.partial")
-        torch.save({**content, "state_dict": content["state_dict"] | whole}, partial)
-        partial.replace(best)
+        with whole_file(best) as partial:
+            torch.save({**content, "state_dict": content["state_dict"] | whole}, partial)
 
 
 def _whole(network: nn.Module, content: dict[str, Any]) -> dict[str, torch.Tensor]:
