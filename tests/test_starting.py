@@ -108,6 +108,14 @@ def test_a_precision_of_the_weights_is_refused_before_any_image_is_read(config, 
         check_config(changed(config, trainer__precision=known))
 
 
+@pytest.mark.parametrize("precision", ["16-mixed", 16])
+def test_a_cpu_has_no_half_precision(config, precision):
+    with pytest.raises(CxrnetError, match=rf"^trainer.precision: {precision} needs a GPU, .*precision=bf16-mixed$"):
+        check_config(changed(config, trainer__precision=precision, trainer__accelerator="cpu"))
+    for known in (32, "bf16"):
+        check_config(changed(config, trainer__precision=known, trainer__accelerator="cpu"))
+
+
 def test_a_trainer_is_exact_or_tries_what_is_fastest(config):
     check_config(changed(config, trainer__deterministic=True, trainer__benchmark=False))
     with pytest.raises(CxrnetError, match=r"^trainer.deterministic: .*give trainer.benchmark=false$"):

@@ -83,7 +83,7 @@ def _guarded(task: Callable[[DictConfig], Any], full_error: bool) -> Callable[[D
             plain_config(config)  # what is missing is told before the imports of the task
             return task(config)
         except (CxrnetError, InstantiationException, OmegaConfBaseException) as error:
-            line = _one_line(error)
+            line = one_line(error)
             end = _refusal(line)
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 _leave_reason(line)
@@ -113,7 +113,7 @@ def _refusal(line: str) -> SystemExit:
     return SystemExit(USER_ERROR)
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
     """The user's mistake in a chain of errors: ours if there is one, else the first line of what Hydra says."""
     cause: BaseException | None = error
     while cause is not None:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hydra.utils import instantiate
+from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.callbacks import Callback
 
 from cxrnet.configuration import Config
@@ -11,8 +12,10 @@ from cxrnet.data.datamodule import XrayDataModule
 from cxrnet.models.network import Network, NetworkConfig
 from cxrnet.models.weights import LoadedWeights, load_weights
 from cxrnet.training.checkpoints import LogMetrics, Progress
+from cxrnet.training.fitting import make_trainer
 from cxrnet.training.history import History
 from cxrnet.training.phases import PhaseResult, run_phases
+from cxrnet.training.precision import check_precision
 from cxrnet.training.schedule import Phase, Schedule
 
 
@@ -29,6 +32,21 @@ def make_network(model: Config, data: XrayDataModule) -> tuple[Network, LoadedWe
     architecture = {name: value for name, value in model.items() if name != "weights"}
     network = Network(NetworkConfig.from_dict({**architecture, "classes": data.classes, "size": data.size}))
     return network, load_weights(network.backbone, model["backbone"], str(model["weights"]), data.size)
+
+
+def check_trainer(trainer: Config, folder: Path) -> None:
+    """Refuse a trainer that can't be made on this machine; takes no time, so it comes before images are read.
+
+    Args:
+        trainer: of a configuration.
+        folder: of the run.
+
+    Raises:
+        CxrnetError: there is no such device, argument or precision here.
+    """
+    made = make_trainer(instantiate(trainer), 1, folder, [])
+    # Not made.precision: Lightning may have put another one in its place.
+    check_precision(trainer.get("precision", "32-true"), on_cpu=isinstance(made.accelerator, CPUAccelerator))
 
 
 def train_network(

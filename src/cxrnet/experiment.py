@@ -10,7 +10,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from cxrnet import console
-from cxrnet.building import make_data
+from cxrnet.building import check_trainer, make_data
 from cxrnet.configuration import Config, flat, write_config
 from cxrnet.evaluation.policies import check_policy
 from cxrnet.output_folder import shown
@@ -52,6 +52,7 @@ def run_experiment(
     Raises:
         CxrnetError: a mistake in the configuration or the data.
     """
+    check_trainer(plain["trainer"], folder)
     tracking, outputs = plain["tracking"], Path(plain["outputs"])
     uri = tracking_uri(tracking["uri"], outputs) if tracking["enabled"] else None
     with track(folder, uri, tracking["experiment"], outputs, name, command, resume=resumed) as run:

@@ -61,7 +61,8 @@ def check_config(config: Config) -> None:
     if not isinstance(seed, int) or not 0 <= seed < 2**31:
         raise CxrnetError(f"seed: {seed} is no seed; give a whole number from 0 to 2147483647")
     trainer = config["trainer"]
-    check_precision(trainer.get("precision", "32-true"))
+    # What `auto` comes to is known to torch alone: cxrnet.building.check_trainer sees that.
+    check_precision(trainer.get("precision", "32-true"), on_cpu=trainer.get("accelerator") == "cpu")
     if trainer.get("deterministic") and trainer.get("benchmark"):
         raise CxrnetError("trainer.deterministic: not while trainer.benchmark=true; give trainer.benchmark=false")
     if not isinstance(config["compile"], bool):

@@ -4,8 +4,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from cxrnet.app import config_folder
-from cxrnet.benchmarking.overrides import override, train_overrides
+from cxrnet.benchmarking.overrides import check_overrides, override, train_overrides
 from cxrnet.configuration import plain_config
+from cxrnet.errors import CxrnetError
 
 
 def composed(overrides: list[str]):
@@ -37,3 +38,35 @@ def test_values_are_quoted_where_they_must_be():
     assert override("a", None) == "a=null"
     assert override("a", 3) == "a=3"
     assert override("a", "x=y") == "a='x=y'"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("['cache=/fast']", "'cache=/fast' can't be given; each job has a cache of its own"),
+        ("['++data.cache=/fast']", r"'\+\+data.cache=/fast' can't be given"),
+        ("data.num_workers", r"""data.num_workers is no list of words; give "overrides=\['data.num_workers=4'\]\""""),
+        ("null", "None is no list of words"),
+        ("[{seed: 3}]", r"\[{'seed': 3}\] is no list of words"),
+        ("['data.num_worker=4']", "data.num_worker: no such key; did you mean data.num_workers?"),
+        ("['optimizer=adaw']", "optimizer=adaw: there is no such option; choose one of adam, adamw, sgd"),
+        ("['schedule.views=-1']", "schedule.views: -1; give a whole number of views"),
+        ("['model.backbone=???']", "model.backbone: no value is set"),
+        ("['data.num_workers=-1']", "data.num_workers: -1 is no number of processes"),
+    ],
+)
+def test_a_mistake_in_the_further_words_is_told_before_any_job(small_config, words, message):
+    with pytest.raises(CxrnetError, match=f"^overrides: {message}"):
+        check_overrides(small_config(f"overrides={words}"), ["train"])
+
+
+def test_the_further_words_are_for_the_jobs_of_the_groups_that_are_asked_for(small_config):
+    augmented, limited = (
+        small_config("overrides=['augment.flip=0']"),
+        small_config("overrides=['trainer.limit_train_batches=3']"),
+    )
+    check_overrides(augmented, ["train", "data", "predict"])
+    check_overrides(limited, ["train", "data", "predict"])
+    for config, key in ((augmented, "augment.flip"), (limited, "trainer.limit_train_batches")):
+        with pytest.raises(CxrnetError, match=f"^overrides: {key}: no such key; "):
+            check_overrides(config, ["train", "frozen"])  # which has jobs without augmentation, and whole epochs

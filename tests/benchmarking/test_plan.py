@@ -39,8 +39,6 @@ def test_all_groups_run_unless_some_are_asked_for(small_config):
         ("growth.images=[10,few]", r"growth.images\[1\]: few; give a whole number from 1 on"),
         ("predict.images=all", "predict.images: all; give a whole number from 1 on"),
         ("growth.rows=0", "growth.rows: 0; give a whole number from 1 on"),
-        ("overrides=['cache=/fast']", "overrides: 'cache=/fast' can't be given; each job has a cache of its own"),
-        ("overrides=['++data.cache=/fast']", r"overrides: '\+\+data.cache=/fast' can't be given"),
         ("images=many", "images: many; give a whole number"),
         ("size=224", r"size: 224 is not a size; give height and width in pixels, as \[224, 224\]"),
         ("models=[vgg11]", "models: 'vgg11' is none of .*mobilenet_v2"),

@@ -1,4 +1,5 @@
 import logging
+import pickle
 from functools import partial
 
 import lightning.pytorch as pl
@@ -243,6 +244,19 @@ def test_workers_give_the_batches_of_the_main_process(make_data):
     with_workers = make_data(num_workers=1).train_dataloader()
     for one, other in zip(with_workers, make_data().train_dataloader(), strict=True):
         assert torch.equal(one["image"], other["image"])
+
+
+def test_a_worker_gets_neither_images_nor_manifest_only_where_they_lie(make_data, draw, tmp_path):
+    root = draw(tmp_path / ("a long path " * 20), images=200)
+    data = make_data(manifest=partial(folder, root), size=(8, 8), cache=tmp_path / "cache")
+    dataset = data.train_dataloader().dataset
+    sent = pickle.dumps(dataset)  # as a process that is spawned gets it
+    assert len(dataset) == 300
+    assert len(sent) < 32 * 300  # a path has over 240 bytes, an image 64
+    received = pickle.loads(sent).__getitems__([7, 0, 299])
+    _, expected = load_images(data.rows("train").reset_index(drop=True), (8, 8), "stretch", "fail")
+    assert np.array_equal(received["image"][:, 0], expected[[7, 0, 299]])
+    assert [CLASSES[label] for label in received["label"]] == data.rows("train")["label"].iloc[[7, 0, 299]].tolist()
 
 
 def test_unreadable_images_fail_or_are_counted(make_data, draw, tmp_path, caplog):

@@ -66,11 +66,19 @@ def test_what_was_measured_stays_when_it_is_stopped_and_no_process_is_left(tmp_p
     assert not (run / "scratch").exists()
 
 
-def test_a_mistake_is_one_line(tmp_path):
-    done = benchmark("only=[fast]", folder=tmp_path)
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("only=[fast]", "only: 'fast' is no group; give some of frozen, "),
+        ("overrides=['data.num_worker=4']", "overrides: data.num_worker: no such key; did you mean data.num_workers?"),
+    ],
+)
+def test_a_mistake_is_one_line_before_anything_is_done(tmp_path, word, said):
+    done = benchmark(word, folder=tmp_path)
     assert done.returncode == 2
-    assert done.stderr.startswith("error: only: 'fast' is no group; give some of frozen, ")
+    assert done.stderr.startswith(f"error: {said}")
     assert done.stderr.count("\n") == 1
+    assert not list(tmp_path.rglob("jobs.log"))
 
 
 @pytest.mark.slow

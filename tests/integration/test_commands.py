@@ -271,6 +271,25 @@ def test_a_users_mistake_is_one_line(workplace, tmp_path, arguments, message):
     assert len(done.stderr.strip().splitlines()) == 1
 
 
+@pytest.mark.skipif(torch.backends.mps.is_available(), reason="there is always a GPU")
+@pytest.mark.parametrize("trainer", ["auto", "cpu"])
+def test_what_the_cpu_has_not_got_is_refused_before_images_are_read(workplace, tmp_path, monkeypatch, trainer):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    arguments = (
+        "data=folder",
+        f"data.root={workplace / 'my xrays'}",
+        f"trainer={trainer}",
+        "trainer.precision=16-mixed",
+    )
+    done = cxrnet("train", *arguments, folder=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == (
+        "error: trainer.precision: 16-mixed needs a GPU, and training would run on the CPU; "
+        "give trainer.precision=bf16-mixed\n"
+    )
+    assert [path.name for path in (tmp_path / "outputs").iterdir()] == ["runs"]  # no decoded images, no run in MLflow
+
+
 def test_ctrl_c_ends_the_run_as_killed_with_one_line(workplace, tmp_path):
     images = f"data.root={workplace / 'my xrays'}"
     line = [sys.executable, "-m", "cxrnet.train", "data=folder", images, *QUICK, "schedule.max_epochs=null"]

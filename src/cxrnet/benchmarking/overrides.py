@@ -1,10 +1,64 @@
 """What a user types after ``python -m cxrnet.train``, for the jobs of cxrnet itself."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import InstantiationException
+from omegaconf.errors import OmegaConfBaseException
+
+from cxrnet.app import config_folder, one_line
 from cxrnet.benchmarking.plan import Plan
+from cxrnet.configuration import Config, plain_config
+from cxrnet.errors import CxrnetError
+from cxrnet.refusals import REFUSALS, explain
+from cxrnet.starting import check_config
+
+# The groups whose jobs get the user's words, and what decides which keys there are in them: augmentation, steps.
+_KINDS: dict[str, Sequence[tuple[bool, int | None]]] = {
+    "frozen": ((False, None), (True, None)),
+    "train": ((True, 1),),
+    "data": ((True, 1),),
+}
+
+
+def check_overrides(config: Config, groups: Sequence[str]) -> None:
+    """Refuse the user's further words where a job would: it may be hours until it comes.
+
+    Args:
+        config: plain, of ``conf/benchmark.yaml``, checked by :func:`cxrnet.benchmarking.plan.check_plan`.
+        groups: that are asked for.
+
+    Raises:
+        CxrnetError: they are no list of words, ``conf/train.yaml`` has no such key or value, or one is of the cache.
+    """
+    given = config["overrides"]
+    if not isinstance(given, list) or not all(isinstance(word, str) for word in given):
+        raise CxrnetError(f"overrides: {given} is no list of words; give \"overrides=['data.num_workers=4']\"")
+    if taken := [word for word in given if re.match(r"[+~]*(data\.)?cache\b", word)]:
+        # What is in the way is emptied before a job, so it must not be the user's.
+        raise CxrnetError(f"overrides: '{taken[0]}' can't be given; each job has a cache of its own")
+    if not given:
+        return
+    plan = Plan(config, config["device"], Path("drawn"), Path("scratch"), "none")
+    phase = {"trainable": "head", "epochs": 1, "lr": 1e-3}
+    GlobalHydra.instance().clear()  # of the benchmark's own configuration, which is composed
+    for augment, steps in dict.fromkeys(kind for group in groups for kind in _KINDS.get(group, ())):
+        words = train_overrides(
+            plan, Path("images"), plan.backbone, "none", phase, 1, augment, False, Path("cache"), steps
+        )
+        try:
+            with initialize_config_dir(str(config_folder()), version_base="1.3"):
+                composed = compose("train", words)
+        except REFUSALS as error:
+            raise CxrnetError(f"overrides: {explain(error, config_folder(), 'train', words)}") from error
+        try:
+            check_config(plain_config(composed))
+        except (CxrnetError, InstantiationException, OmegaConfBaseException) as error:
+            raise CxrnetError(f"overrides: {one_line(error)}") from error
 
 
 def override(name: str, value: object) -> str:

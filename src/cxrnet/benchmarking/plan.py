@@ -1,6 +1,5 @@
 """What all groups are told: sizes, device, folders; and what a group is."""
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,9 +134,6 @@ def check_plan(config: Config, groups: Sequence[str]) -> list[str]:
         file = config[name]
         if file is not None and not Path(str(file)).is_file():
             raise CxrnetError(f"{name}: there is no file '{file}'; give {what}, or null")
-    if taken := [word for word in config["overrides"] if re.match(r"[+~]*(data\.)?cache\b", word)]:
-        # What is in the way is emptied before a job, so it must not be the user's.
-        raise CxrnetError(f"overrides: '{taken[0]}' can't be given; each job has a cache of its own")
     return asked
 
 

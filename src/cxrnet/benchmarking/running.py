@@ -21,6 +21,7 @@ from cxrnet.benchmarking.groups.startup import startup
 from cxrnet.benchmarking.groups.train import train
 from cxrnet.benchmarking.jobs import Job, Numbers, run_job
 from cxrnet.benchmarking.measuring import Measured, measure, table_of
+from cxrnet.benchmarking.overrides import check_overrides
 from cxrnet.benchmarking.plan import Group, Plan, check_plan
 from cxrnet.benchmarking.results import GroupResult, write_results
 from cxrnet.benchmarking.saying import say_group, say_machine
@@ -54,6 +55,7 @@ def run_benchmarks(config: DictConfig, folder: Path, command: Sequence[str]) -> 
     refuse_used(folder, RESULTS, "a benchmark")
     plain = plain_config(config)
     names = check_plan(plain, list(GROUPS))
+    check_overrides(plain, names)
     folder = folder.resolve()
     console.log_to(folder)
     machine = _do(Job("machine", "machine:facts", {"device": plain["device"]}), folder)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import lightning.pytorch as pl
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.callbacks import Callback, EarlyStopping
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -72,15 +73,15 @@ def make_classifier(
     return Classifier(network, loss, make_optimizer, make_schedule, rest)
 
 
-def make_trainer(make: Callable[..., pl.Trainer], phase: Phase, folder: Path, callbacks: list[Callback]) -> pl.Trainer:
-    """A trainer for the epochs of a phase.
+def make_trainer(make: Callable[..., pl.Trainer], epochs: int, folder: Path, callbacks: list[Callback]) -> pl.Trainer:
+    """A trainer for so many epochs, without a logger, a progress bar or anything else that Lightning has of its own.
 
     Raises:
         CxrnetError: there is no such device, argument or precision here.
     """
     try:
         made = make(
-            max_epochs=phase.epochs,
+            max_epochs=epochs,
             logger=False,  # the history hands the metrics on, with epochs that run on
             callbacks=callbacks,
             default_root_dir=folder,
@@ -92,7 +93,7 @@ def make_trainer(make: Callable[..., pl.Trainer], phase: Phase, folder: Path, ca
     except (MisconfigurationException, ImportError, TypeError, ValueError) as error:  # no such device or argument
         reason = str(error).splitlines()[0].rstrip(".!")
         raise CxrnetError(f"trainer: {reason}; use trainer=auto, cpu, gpu or ddp as it fits this machine") from error
-    check_precision(made.precision)
+    check_precision(made.precision, on_cpu=isinstance(made.accelerator, CPUAccelerator))
     made.strategy.checkpoint_io = PlainFiles()
     return made
 

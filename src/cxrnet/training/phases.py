@@ -122,7 +122,10 @@ def run_phases(
             extra = callbacks(phase) if callbacks is not None else []
             fit(
                 make_trainer(
-                    trainer, phase, folder, [EpochSeed(seed, place), keeper, *early_stopping(phase, schedule), *extra]
+                    trainer,
+                    phase.epochs,
+                    folder,
+                    [EpochSeed(seed, place), keeper, *early_stopping(phase, schedule), *extra],
                 ),
                 make_classifier(network, phase, schedule, loss, optimizer, feed.rest),
                 feed.data,
