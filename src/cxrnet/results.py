@@ -13,7 +13,7 @@ from cxrnet.evaluation.figures import save_figures
 from cxrnet.evaluation.metrics import Evaluation, flat
 from cxrnet.evaluation.text import classification_report_text, roc_auc_text
 from cxrnet.evaluation.wording import HEADLINE
-from cxrnet.whole_file import write_json, write_table
+from cxrnet.whole_file import write_json, write_table, write_text
 
 
 @dataclass(frozen=True)
@@ -82,8 +82,8 @@ def write_results(
     kept = {name: each.band.kept for name, each in analyses.items() if each.band is not None and each.band.kept}
     _write_metrics(folder, metrics, headline, baseline_metrics, unseen, kept)
     write_json(folder / "class_indices.json", {name: index for index, name in enumerate(classes)})
-    (folder / "classification_report.txt").write_text(_by_split(by_split, classification_report_text), encoding="utf-8")
-    (folder / "roc_auc.txt").write_text(_by_split(by_split, roc_auc_text), encoding="utf-8")
+    write_text(folder / "classification_report.txt", _by_split(by_split, classification_report_text))
+    write_text(folder / "roc_auc.txt", _by_split(by_split, roc_auc_text))
     figures: dict[str, Path] = {}
     if history is not None:
         history.to_csv(folder / "history.csv", index=False)

@@ -1,4 +1,7 @@
-"""Files that are there as a whole or not at all: a reader finds the new one, the one before it, or none."""
+"""Files that are there as a whole or not at all: a reader finds the new one, the one before it, or none.
+
+Each has one writer at a time; where several may want to write, they take turns by a lock (:mod:`cxrnet.cache`).
+"""
 
 import json
 from collections.abc import Iterator

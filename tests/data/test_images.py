@@ -45,7 +45,7 @@ def test_resize_gives_the_size_asked_for(rule, size):
     assert out.dtype == np.uint8
 
 
-@pytest.mark.parametrize("shape", [(40, 60), (299, 301), (7, 3), (1, 5), (2, 1), (64, 64)])
+@pytest.mark.parametrize("shape", [(40, 60), (299, 301), (7, 3), (1, 5), (2, 1), (64, 64), (2500, 2048)])
 @pytest.mark.parametrize("size", [(32, 32), (33, 18), (1, 1), (80, 90)])
 def test_pillow_gives_the_same_up_to_rounding(shape, size):
     image = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)

@@ -38,7 +38,9 @@ def png(seed):
     return file.getvalue()
 
 
-def test_mlflow_loads_the_bundle_by_model_and_by_run(bundle, uri, outputs, client, tmp_path, capfd, recwarn):
+def test_mlflow_loads_the_bundle_by_model_and_by_run(
+    bundle, uri, outputs, client, tmp_path, capfd, recwarn, monkeypatch
+):
     import mlflow
 
     with track(tmp_path / "run", uri, "models", outputs) as run:
@@ -55,18 +57,14 @@ def test_mlflow_loads_the_bundle_by_model_and_by_run(bundle, uri, outputs, clien
     files = [png(seed) for seed in range(3)]
     expected = predict_bytes(bundle, predictor(bundle, 32, torch.device("cpu")), files, ["a", "b", "c"])
     table = pd.DataFrame({"image": files}, index=[7, 8, 9])
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(uri)
-    try:
-        for place in (address, f"runs:/{run.run_id}/bundle"):
-            model = mlflow.pyfunc.load_model(place)
-            answer = model.predict(table)
-            assert list(answer.columns) == ["predicted", "prob_Covid", "prob_Lung Opacity", "prob_Normal"]
-            assert list(answer.index) == [7, 8, 9]
-            np.testing.assert_allclose(answer.iloc[:, 1:].to_numpy(), expected, atol=1e-6)
-            assert list(answer["predicted"]) == [CLASSES[best] for best in expected.argmax(axis=1)]
-    finally:
-        mlflow.set_tracking_uri(before)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)  # mlflow.set_tracking_uri would leave it to the tests that follow
+    for place in (address, f"runs:/{run.run_id}/bundle"):
+        model = mlflow.pyfunc.load_model(place)
+        answer = model.predict(table)
+        assert list(answer.columns) == ["predicted", "prob_Covid", "prob_Lung Opacity", "prob_Normal"]
+        assert list(answer.index) == [7, 8, 9]
+        np.testing.assert_allclose(answer.iloc[:, 1:].to_numpy(), expected, atol=1e-6)
+        assert list(answer["predicted"]) == [CLASSES[best] for best in expected.argmax(axis=1)]
     assert model.metadata.signature.inputs.input_names() == ["image"]
     assert model.metadata.signature.outputs.input_names() == list(answer.columns)
     place = Path(client.get_logged_model(model_id).artifact_location.removeprefix("file://").replace("%20", " "))

@@ -60,8 +60,8 @@ def test_two_views_are_not_worse_than_augmenting_in_every_epoch(shared, make_net
     for place, name in enumerate(("loss", "accuracy")):
         print(f"{name}: online {online[:, place].round(4)}, two views {stored[:, place].round(4)}")
         print(f"{name}: spreads {spreads[:, place].round(4)}, two views worse by {worse[place]:.4f} in the mean")
-    # Nearly all runs that augment online lie within two of their own spreads: what stays within is what another seed
-    # does too. The spread of the views doesn't count, or views that are bad in some seeds would excuse themselves.
-    assert worse[0] < 2 * spreads[0, 0]
+    # What another seed does too, augmenting online, is no loss. The spread of the views isn't asked, or views that are
+    # bad in some seeds would excuse themselves.
+    assert worse[0] < spreads[0, 0]
     # Accuracies move by whole images, and all seeds may agree by chance: one image is no difference.
-    assert worse[1] < max(2 * spreads[0, 1], 1.5 / len(data.rows("val")))
+    assert worse[1] < max(spreads[0, 1], 1.5 / len(data.rows("val")))

@@ -59,6 +59,7 @@ def read_image(data: bytes, name: str) -> UInt8Array:
         if image.width * image.height > MAX_PIXELS:
             raise _too_many_pixels(name)
         try:
+            image.draft("L", None)  # of a colour JPEG only the luma is decoded; others know no drafts
             image.load()
             return np.array(_grey(_upright(image)))
         except MemoryError:

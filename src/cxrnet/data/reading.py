@@ -28,8 +28,8 @@ T = TypeVar("T")
 FACTS = np.dtype([("read", np.bool_), ("width", np.int32), ("height", np.int32), ("sha256", np.uint8, 32)])
 FactsArray = npt.NDArray[np.void]
 
-_RUN = 16  # files that a thread takes at a time
-_PIXELS = 2_000_000  # in images that wait to be resized together, as many small ones cost less than one by one
+_TOGETHER = 16  # files that a thread takes at a time, as many small images are resized faster than one by one
+_PIXELS = 2_000_000  # in the images that wait to be resized together
 _FIRST = 10  # so many bad files are named; the total is always given
 
 logger = logging.getLogger("cxrnet")
@@ -58,22 +58,19 @@ def read_into(
     for size, rule in sizes:
         check_resize(size, rule)
     facts = np.zeros(len(rows), FACTS)
+    broken = Event()
 
     def read(places: range) -> dict[int, str]:
         unread: dict[int, str] = {}
         waiting: dict[int, UInt8Array] = {}
         for place in places:
-            if stopped():
+            if stopped() or broken.is_set():
                 break
             row = rows[place]
             try:
-                data = _read_bytes(paths[row])
-                waiting[row] = image = read_image(data, paths[row])
+                waiting[row], facts[place] = _read(paths[row])
             except ImageError as error:
                 unread[row] = error.kind
-                continue
-            digest = np.frombuffer(hashlib.sha256(data).digest(), np.uint8)
-            facts[place] = (True, image.shape[1], image.shape[0], digest)
             if sum(each.size for each in waiting.values()) > _PIXELS:
                 _resize_into(arrays, waiting, sizes)
                 waiting.clear()
@@ -83,9 +80,22 @@ def read_into(
     # Not for these lines alone: the list of filters belongs to the whole process, where other threads are at work.
     warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
     places = range(len(rows))
+    step = max(1, min(_TOGETHER, len(rows) // (4 * processors())))  # fewer where some processors would have none
     with ThreadPoolExecutor(processors()) as pool:
-        runs = pool.map(read, (places[start : start + _RUN] for start in places[::_RUN]))
-        return facts, {row: kind for run in runs for row, kind in run.items()}
+        try:
+            parts = list(pool.map(read, (places[start : start + step] for start in places[::step])))
+        except BaseException:
+            broken.set()  # or the threads would go on to the end of their parts
+            raise
+    return facts, {row: kind for part in parts for row, kind in part.items()}
+
+
+def _read(path: str) -> tuple[UInt8Array, tuple[bool, int, int, npt.NDArray[np.uint8]]]:
+    """An image as it is in its file, and what is noted of it."""
+    data = _read_bytes(path)
+    image = read_image(data, path)
+    height, width = image.shape
+    return image, (True, width, height, np.frombuffer(hashlib.sha256(data).digest(), np.uint8))
 
 
 def _resize_into(arrays: Sequence[UInt8Array], images: Mapping[int, UInt8Array], sizes: Sequence[AtSize]) -> None:
@@ -94,7 +104,7 @@ def _resize_into(arrays: Sequence[UInt8Array], images: Mapping[int, UInt8Array],
     for row, image in images.items():
         alike[image.shape].append(row)
     for chosen in alike.values():
-        originals = np.stack([images[row] for row in chosen])
+        originals = np.stack([images[row] for row in chosen]) if len(chosen) > 1 else images[chosen[0]][None]
         for array, (size, rule) in zip(arrays, sizes, strict=True):
             array[chosen] = resize_all(originals, size, rule)
 

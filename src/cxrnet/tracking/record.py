@@ -13,7 +13,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from cxrnet.errors import CxrnetError
-from cxrnet.whole_file import write_text
+from cxrnet.whole_file import write_json
 
 log = logging.getLogger("cxrnet")
 
@@ -31,7 +31,7 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 def write_record(folder: Path, record: Mapping[str, object]) -> None:
     """Write the record of a run, whole or not at all."""
-    write_text(folder / RECORD, json.dumps(record, indent=2) + "\n")
+    write_json(folder / RECORD, record)
 
 
 def start_of(command: Sequence[str]) -> dict[str, object]:

@@ -74,7 +74,13 @@ def make_classifier(
 
 
 def make_trainer(make: Callable[..., pl.Trainer], epochs: int, folder: Path, callbacks: list[Callback]) -> pl.Trainer:
-    """A trainer for so many epochs, without a logger, a progress bar or anything else that Lightning has of its own.
+    """A trainer for some epochs, of which cxrnet itself keeps the logs and shows the progress.
+
+    Args:
+        make: makes a trainer; its further arguments are added.
+        epochs: at most.
+        folder: of the run.
+        callbacks: of the training.
 
     Raises:
         CxrnetError: there is no such device, argument or precision here.
@@ -93,7 +99,9 @@ def make_trainer(make: Callable[..., pl.Trainer], epochs: int, folder: Path, cal
     except (MisconfigurationException, ImportError, TypeError, ValueError) as error:  # no such device or argument
         reason = str(error).splitlines()[0].rstrip(".!")
         raise CxrnetError(f"trainer: {reason}; use trainer=auto, cpu, gpu or ddp as it fits this machine") from error
-    check_precision(made.precision, on_cpu=isinstance(made.accelerator, CPUAccelerator))
+    # Lightning may have put another precision in the place of what was asked for.
+    asked = made.precision if not isinstance(make, partial) else make.keywords.get("precision", made.precision)
+    check_precision(asked, on_cpu=isinstance(made.accelerator, CPUAccelerator))
     made.strategy.checkpoint_io = PlainFiles()
     return made
 

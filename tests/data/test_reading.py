@@ -1,0 +1,74 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cxrnet.data import reading
+from cxrnet.data.decode import read_image
+from cxrnet.data.images import resize
+from cxrnet.data.reading import read_into
+
+SHAPES = ((30, 20), (30, 20), (17, 40), (30, 20), (8, 8), (17, 40))
+SIZES = [((12, 9), "stretch"), ((5, 5), "pad")]
+
+
+@pytest.fixture
+def paths(tmp_path) -> list[str]:
+    """Eighty files of three sizes in turn, of which the eighth is none."""
+    random = np.random.default_rng(0)
+    for place in range(80):
+        image = random.integers(0, 256, SHAPES[place % len(SHAPES)]).astype(np.uint8)
+        Image.fromarray(image).save(tmp_path / f"{place:02d}.png")
+    (tmp_path / "07.png").write_bytes(b"nothing")
+    return [str(path) for path in sorted(tmp_path.iterdir())]
+
+
+@pytest.mark.parametrize("pixels", [reading._PIXELS, 1500], ids=["all at once", "few at a time"])
+@pytest.mark.parametrize("processors", [1, 3])
+def test_each_image_comes_to_its_row_as_if_it_were_read_alone(paths, monkeypatch, pixels, processors):
+    monkeypatch.setattr(reading, "_PIXELS", pixels)
+    monkeypatch.setattr(reading, "processors", lambda: processors)
+    rows = np.random.default_rng(1).permutation(80)[:70].tolist()
+    rows = [*rows, *({7} - set(rows))]
+    arrays = [np.zeros((80, *size), np.uint8) for size, _ in SIZES]
+    facts, bad = read_into(arrays, rows, paths, SIZES)
+    assert bad == {7: "not an image"}
+    for place, row in enumerate(rows):
+        if row == 7:
+            assert not facts["read"][place]
+            assert not arrays[0][row].any()
+            continue
+        original = read_image(Path(paths[row]).read_bytes(), paths[row])
+        assert (facts["height"][place], facts["width"][place]) == original.shape
+        for array, (size, rule) in zip(arrays, SIZES, strict=True):
+            np.testing.assert_array_equal(array[row], resize(original, size, rule))
+    left = [row for row in range(80) if row not in rows]
+    assert not any(array[left].any() for array in arrays)
+
+
+def test_large_images_do_not_wait_for_each_other(paths, monkeypatch):
+    """Or the memory that is needed would grow with their size."""
+    most = []
+    resize_into = reading._resize_into
+    monkeypatch.setattr(reading, "_PIXELS", 500)
+    monkeypatch.setattr(reading, "_resize_into", lambda *words: most.append(len(words[1])) or resize_into(*words))
+    read_into([np.zeros((80, 6, 6), np.uint8)], range(80), paths, [((6, 6), "stretch")])
+    assert max(most) <= 2  # of 64 pixels at least one, and one that is larger
+
+
+def test_what_breaks_one_thread_ends_the_others(paths, monkeypatch):
+    """Ctrl-C comes into the thread that waits, and files may take seconds each."""
+    begun = []
+
+    def read(data: bytes, name: str) -> np.ndarray:
+        begun.append(name)
+        if name == paths[0]:
+            raise MemoryError
+        return read_image(data, name)
+
+    monkeypatch.setattr(reading, "read_image", read)
+    monkeypatch.setattr(reading, "processors", lambda: 1)
+    with pytest.raises(MemoryError):
+        read_into([np.zeros((80, 6, 6), np.uint8)], range(80), paths, [((6, 6), "stretch")])
+    assert len(begun) < 40
