@@ -61,7 +61,7 @@ def read_image(data: bytes, name: str) -> UInt8Array:
         try:
             image.draft("L", None)  # of a colour JPEG only the luma is decoded; others know no drafts
             image.load()
-            return np.array(_grey(_upright(image)))
+            return np.asarray(_grey(_upright(image)))
         except MemoryError:
             raise
         except Exception as error:  # damaged data makes Pillow's decoders raise all kinds, OverflowError included

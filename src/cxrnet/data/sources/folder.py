@@ -10,6 +10,7 @@ their extension are left out and counted in the log.
 """
 
 import logging
+import os
 from pathlib import Path
 
 import pandas as pd
@@ -41,8 +42,9 @@ def folder(root: str | Path) -> pd.DataFrame:
         raise CxrnetError(f"data.root: '{root}' is not a folder; give the one that holds the class folders")
     top = Path(root).resolve()
     parts = _split_folders(top)
+    below = len(top.as_posix().rstrip("/")) + 1
     rows = [
-        {"path": str(file), "image_id": file.relative_to(top).as_posix(), "label": label.name, "split": split}
+        {"path": str(file), "image_id": file.as_posix()[below:], "label": label.name, "split": split}
         for split, part in parts
         for label in _class_folders(part)
         for file in _image_files(label)
@@ -97,6 +99,6 @@ def _check_classes(labels: set[str], top: Path) -> None:
 
 
 def _log_ignored(top: Path, images: int) -> None:
-    files = sum(path.is_file() for path in top.rglob("*"))
+    files = sum(len(names) for _, _, names in os.walk(top))
     if files > images:
         logger.info("%s: %d files that are hidden or no images were left out", top, files - images)
