@@ -23,10 +23,11 @@ def predict(plan: Plan) -> Group:
     }
     forward = {**shared, "steps": settings["steps"], "bf16": False}
     jobs = [
+        # The longest stands first: a machine changes its pace within minutes, and cxrnet is held against the ceiling.
+        Job(PLAIN, "plain:predict", {**shared, "root": str(roots[OWN])}),
         Job("ceiling", "ceiling:predict", {**forward, "channels_last": False, "fold": False}),
         Job("ceiling, channels last", "ceiling:predict", {**forward, "channels_last": True, "fold": False}),
         Job(CEILING, "ceiling:predict", {**forward, "channels_last": True, "fold": True}),
-        Job(PLAIN, "plain:predict", {**shared, "root": str(roots[OWN])}),
         *(
             Job(
                 name,
