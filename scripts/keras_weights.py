@@ -4,9 +4,9 @@ So that the Keras recipe of ``cxrnet.benchmark`` starts from the same weights as
 downloaded (``keras_weights=<to>``). To be run with the Python that has TensorFlow; needs ``safetensors`` there.
 
 Both libraries build the same layers in the same order. They differ in three points. Two are made up for in the numbers:
-Keras' images lie in -1..1 and aren't normalised by channel, and its batch norms add 1e-3 to the variance instead of
-1e-5. The third stays: where a convolution has stride 2 Keras pads on one side only, so that each of the five such
-layers sees the image moved by a pixel of its own.
+Keras' images lie in -1..1 and aren't normalised by channel (at the border of the first layer that isn't exact), and its
+batch norms add 1e-3 to the variance instead of 1e-5. The third stays: where a convolution has stride 2 Keras pads on
+one side only, so that each of the five such layers sees the image moved by a pixel of its own.
 """
 
 import argparse

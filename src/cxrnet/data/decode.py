@@ -39,16 +39,16 @@ def read_image(data: bytes, name: str) -> UInt8Array:
     """Decode an image file to one grey channel.
 
     The format is told by the content, not by the file's extension: PNG, JPEG, WEBP, BMP, TIFF and GIF (first
-    frame). The EXIF orientation is applied. Colour becomes ITU-R BT.601 luma; transparent pixels lie over
-    black. Grey images of more than 8 bits are scaled linearly from their own minimum and maximum to 0..255,
-    because a hospital's files hold 10 to 14 bits in 16 and do not say how many; a constant one becomes 0.
+    frame). The EXIF orientation is applied. Colour becomes ITU-R BT.601 luma, which a JPEG holds as such; transparent
+    pixels lie over black. Grey images of more than 8 bits are scaled linearly from their own minimum and maximum to
+    0..255, because a hospital's files hold 10 to 14 bits in 16 and do not say how many; a constant one becomes 0.
 
     Args:
         data: the whole file.
         name: what to call the file in error messages.
 
     Returns:
-        ``(H, W) uint8``, upright.
+        ``(H, W) uint8``, upright, not to be written to.
 
     Raises:
         ImageError: the file is empty, not an image, cut off, or has more than ``MAX_PIXELS`` pixels.
