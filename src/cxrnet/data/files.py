@@ -9,7 +9,7 @@ EXTENSIONS = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".tif",
 def image_files(folder: Path) -> list[Path]:
     """Every file below a folder that is named like an image, sorted; hidden files and folders are passed over."""
     found: list[str] = []
-    for place, folders, names in os.walk(folder):  # with plain strings four times as fast as Path.rglob
+    for place, folders, names in os.walk(folder):  # plain strings: far faster than Path.rglob
         folders[:] = [name for name in folders if not is_hidden(name)]
         images = (name for name in names if name.lower().endswith(EXTENSIONS) and not is_hidden(name))
         found += [f"{place}{os.sep}{name}" for name in images]
