@@ -1,6 +1,6 @@
 import pytest
 
-from cxrnet.benchmarking.ratios import Ratio, difference, quotient, repaid_after
+from cxrnet.benchmarking.ratios import Ratio, difference, over_rounds, quotient, repaid_after
 
 
 @pytest.mark.parametrize(
@@ -18,7 +18,7 @@ def test_a_target_is_met_on_its_side(value, target, sense, met):
     ratio = Ratio("a / b", value, target, sense)
     assert ratio.met is met
     assert ratio.to_dict() == {
-        "name": "a / b", "value": value, "target": target, "sense": sense, "unit": "", "met": met
+        "name": "a / b", "value": value, "target": target, "sense": sense, "unit": "", "extremes": None, "met": met
     }  # fmt: skip
 
 
@@ -34,3 +34,21 @@ def test_what_a_faster_rate_costs_at_first_is_paid_by_the_time_it_saves():
     assert repaid_after(60.0, 10.0, 20.0) == pytest.approx(1200)  # 120 s at 10 a second are 60 s at 20, and 60 s
     assert repaid_after(-5.0, 10.0, 20.0) == 0
     assert repaid_after(60.0, 20.0, 20.0) is repaid_after(60.0, 20.0, 10.0) is None
+
+
+def test_ratios_are_taken_in_each_round_and_their_median_counts():
+    # Of medians it would be 20 / 20: the machine was slow in the second round, and slower still in the third.
+    rounds = [(36.0, 40.0), (20.0, 20.0), (9.0, 10.0)]
+    (ratio,) = over_rounds([[Ratio("a / b", quotient(*rates), 0.95)] for rates in rounds])
+    assert ratio.value == pytest.approx(0.9)
+    assert ratio.extremes == pytest.approx((0.9, 1.0))
+    assert ratio.met is False
+
+
+@pytest.mark.parametrize(
+    ("values", "median"), [([None, 2.0], 2.0), ([None, 2.0, 4.0], 3.0), ([None, None, 4.0], None), ([None], None)]
+)
+def test_what_most_rounds_do_not_have_is_not_there(values, median):
+    (ratio,) = over_rounds([[Ratio("images until it pays", value)] for value in values])
+    assert ratio.value == median
+    assert (ratio.extremes is None) is (median is None)

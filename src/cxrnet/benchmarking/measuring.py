@@ -1,4 +1,4 @@
-"""Repeats in turn, so that what else the machine does hits every contender alike, and the medians of them."""
+"""Rounds: every contender in turn, so that what else the machine does hits all of them alike."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -44,12 +44,12 @@ class Measured:
 
 @dataclass(frozen=True)
 class Table:
-    """The medians of a group's jobs, by name."""
+    """Numbers of a group's jobs, by name."""
 
     rows: dict[str, Numbers]
 
     def get(self, job: str, number: str) -> float | None:
-        """A median; ``None`` where the job wasn't done."""
+        """A number; ``None`` where the job wasn't done."""
         value = self.rows.get(job, {}).get(number)
         return None if value is None else float(value)
 
@@ -69,9 +69,13 @@ def measure(group: str, measured: Sequence[Measured], repeats: int, log: Path) -
             one.add(run_job(one.job, log))
 
 
-def table_of(measured: Sequence[Measured]) -> Table:
-    """The medians of jobs that were done."""
-    return Table({one.job.name: one.medians for one in measured if one.repeats})
+def rounds_of(measured: Sequence[Measured]) -> list[Table]:
+    """What each round measured; a job that wasn't done in a round isn't in its table."""
+    rounds = max((len(one.repeats) for one in measured), default=0)
+    return [
+        Table({one.job.name: one.repeats[number] for one in measured if number < len(one.repeats)})
+        for number in range(rounds)
+    ]
 
 
 def _rounds(measured: Sequence[Measured], repeats: int) -> Iterator[tuple[int, Measured]]:

@@ -69,7 +69,7 @@ class Group:
         title: heading.
         numbers: of a job that are shown, see :data:`NUMBERS`; the figure shows the first.
         jobs: that are measured, in the order of each round.
-        ratios: what is made of their medians.
+        ratios: what is made of the numbers of a round.
         before: jobs that are done once before, and not measured.
         repeats: rounds; ``None`` takes those of the configuration.
     """

@@ -1,6 +1,8 @@
 """What was measured against what was wanted."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from statistics import median
 from typing import Any, Literal
 
 Sense = Literal["at least", "at most"]
@@ -16,6 +18,7 @@ class Ratio:
         target: ``None`` where none was set.
         sense: on which side of the target it should be.
         unit: of the value; empty for a ratio.
+        extremes: the lowest and the highest of several rounds, whose median the value is.
     """
 
     name: str
@@ -23,6 +26,7 @@ class Ratio:
     target: float | None = None
     sense: Sense = "at least"
     unit: str = ""
+    extremes: tuple[float, float] | None = None
 
     @property
     def met(self) -> bool | None:
@@ -34,6 +38,22 @@ class Ratio:
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return {**asdict(self), "met": self.met}
+
+
+def over_rounds(rounds: Sequence[Sequence[Ratio]]) -> list[Ratio]:
+    """The medians of what stands at the same place in each round.
+
+    What is compared ran within minutes of each other, whereas a machine changes its pace from one round to the next.
+    ``None`` where most of the rounds have none.
+    """
+    return [_over_rounds(of_rounds) for of_rounds in zip(*rounds, strict=True)]
+
+
+def _over_rounds(of_rounds: Sequence[Ratio]) -> Ratio:
+    values = [ratio.value for ratio in of_rounds if ratio.value is not None]
+    if not values or 2 * len(values) < len(of_rounds):
+        return replace(of_rounds[0], value=None)
+    return replace(of_rounds[0], value=median(values), extremes=(min(values), max(values)))
 
 
 def quotient(a: float | None, b: float | None) -> float | None:

@@ -18,7 +18,7 @@ class GroupResult:
         title: heading.
         numbers: of a job that are shown; the figure shows the first.
         measured: its jobs.
-        ratios: made of their medians.
+        ratios: medians of those of each round.
     """
 
     title: str

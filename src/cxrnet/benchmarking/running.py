@@ -20,9 +20,10 @@ from cxrnet.benchmarking.groups.predict import predict
 from cxrnet.benchmarking.groups.startup import startup
 from cxrnet.benchmarking.groups.train import train
 from cxrnet.benchmarking.jobs import Job, Numbers, run_job
-from cxrnet.benchmarking.measuring import Measured, measure, table_of
+from cxrnet.benchmarking.measuring import Measured, Table, measure, rounds_of
 from cxrnet.benchmarking.overrides import check_overrides
 from cxrnet.benchmarking.plan import Group, Plan, check_plan
+from cxrnet.benchmarking.ratios import over_rounds
 from cxrnet.benchmarking.results import GroupResult, write_results
 from cxrnet.benchmarking.saying import say_group, say_machine
 from cxrnet.configuration import Config, plain_config
@@ -73,7 +74,7 @@ def run_benchmarks(config: DictConfig, folder: Path, command: Sequence[str]) -> 
                 try:
                     measure(group.title, measured, group.repeats or plain["repeats"], folder / "jobs.log")
                 finally:
-                    ratios = group.ratios(table_of(measured))
+                    ratios = over_rounds([group.ratios(each) for each in rounds_of(measured) or [Table({})]])
                     results[name] = GroupResult(group.title, group.numbers, measured, ratios)
                     write_results(results, about, folder / RESULTS)
                 shutil.rmtree(plan.scratch)

@@ -55,6 +55,8 @@ def _cells(ratio: Ratio) -> tuple[str, str, str]:
     if ratio.value is None:
         return "not measured", "", ""
     value = f"{number_text(ratio.value)} {ratio.unit}".strip()
+    if ratio.extremes is not None and ratio.extremes[0] < ratio.extremes[1]:
+        value += f" ({number_text(ratio.extremes[0])} to {number_text(ratio.extremes[1])})"
     if ratio.target is None:
         return value, "", ""
     sign = "≥" if ratio.sense == "at least" else "≤"

@@ -9,6 +9,7 @@ from typing import Any
 from rich import get_console
 
 from cxrnet.benchmarking.jobs import CONTENDERS
+from cxrnet.memory import quick_imports
 
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:
@@ -16,7 +17,9 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     if missing := [name for name in request["needs"] if find_spec(name) is None]:
         return {"missing": f"{', '.join(missing)} not installed"}
     module, _, function = request["function"].partition(":")
-    return {"numbers": getattr(import_module(f"{CONTENDERS}.{module}"), function)(**request["settings"])}
+    with quick_imports():  # as every command does
+        contender = import_module(f"{CONTENDERS}.{module}")
+    return {"numbers": getattr(contender, function)(**request["settings"])}
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from cxrnet.models.published import Published, Size, from_url
 
 TIMM = "timm/"
 _ROWS = ("features", "blocks", "stages", "layers", "body")  # what networks call their row of blocks
+_KEEP_SHAPE = (nn.BatchNorm2d, nn.ReLU, nn.ReLU6, nn.SiLU, nn.GELU, nn.Hardswish)
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of images scaled to 0..1, as torchvision's weights want them
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -137,6 +138,9 @@ def output_shapes(backbone: nn.Module, size: Size) -> dict[str, torch.Size]:
             shapes[name] = output.shape
 
     shadow = copy.deepcopy(backbone).to("meta").eval()
+    for name, part in list(shadow.named_modules()):
+        if type(part) in _KEEP_SHAPE:  # torch takes milliseconds to tell the shape of each, and a network has a hundred
+            shadow.set_submodule(name, nn.Identity())
     for name, part in {**stages(shadow), "": shadow}.items():
         part.register_forward_hook(partial(note, name))
     with torch.no_grad():

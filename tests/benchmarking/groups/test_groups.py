@@ -1,4 +1,4 @@
-"""Every job of every group calls what exists, and every ratio is made of the right medians."""
+"""Every job of every group calls what exists, and every ratio is made of the right numbers."""
 
 import inspect
 from dataclasses import replace
