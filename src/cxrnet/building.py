@@ -8,6 +8,7 @@ from lightning.pytorch.callbacks import Callback, Checkpoint
 
 from cxrnet.configuration import Config
 from cxrnet.data.datamodule import XrayDataModule
+from cxrnet.errors import CxrnetError
 from cxrnet.models.network import Network, NetworkConfig
 from cxrnet.models.weights import LoadedWeights, load_weights
 from cxrnet.training.checkpoints import LogMetrics, Progress
@@ -32,17 +33,24 @@ def make_network(model: Config, data: XrayDataModule) -> tuple[Network, LoadedWe
     return network, load_weights(network.backbone, model["backbone"], str(model["weights"]), data.size)
 
 
-def check_trainer(trainer: Config, folder: Path) -> None:
-    """Refuse a trainer that can't be made on this machine, before images are read.
+def check_trainer(trainer: Config, optimizer: Config, folder: Path) -> None:
+    """Refuse a trainer that can't be made on this machine or can't train, before images are read.
 
     Args:
         trainer: of a configuration.
+        optimizer: of a configuration.
         folder: of the run.
 
     Raises:
-        CxrnetError: there is no such device, argument or precision here.
+        CxrnetError: there is no such device, argument or precision here, or it would clip gradients that the optimizer
+            doesn't hand out.
     """
-    make_trainer(instantiate(trainer), 1, folder, [Checkpoint()])
+    made = make_trainer(instantiate(trainer), 1, folder, [Checkpoint()])
+    if made.gradient_clip_val and "mixed" in made.precision and optimizer.get("fused"):  # Lightning refuses it late
+        raise CxrnetError(
+            f"trainer.gradient_clip_val: {made.gradient_clip_val}, but gradients of a fused optimizer can't be clipped "
+            f"in {made.precision}; give optimizer.fused=false"
+        )
 
 
 def train_network(

@@ -52,7 +52,7 @@ def run_experiment(
     Raises:
         CxrnetError: a mistake in the configuration or the data.
     """
-    check_trainer(plain["trainer"], folder)
+    check_trainer(plain["trainer"], plain["optimizer"], folder)
     tracking, outputs = plain["tracking"], Path(plain["outputs"])
     uri = tracking_uri(tracking["uri"], outputs) if tracking["enabled"] else None
     with track(folder, uri, tracking["experiment"], outputs, name, command, resume=resumed) as run:

@@ -45,6 +45,14 @@ def test_ratios_are_taken_in_each_round_and_their_median_counts():
     assert ratio.met is False
 
 
+def test_a_round_may_leave_a_ratio_out():
+    cost, pays = Ratio("compiling takes", 60.0), Ratio("has paid after", 1200.0)
+    later = Ratio("has paid after", 1400.0)
+    assert [ratio.name for ratio in over_rounds([[cost], [cost], [cost, pays]])] == ["compiling takes"]
+    found = {ratio.name: ratio.value for ratio in over_rounds([[cost, pays], [cost], [cost, later]])}
+    assert found == {"compiling takes": 60.0, "has paid after": 1300.0}
+
+
 @pytest.mark.parametrize(
     ("values", "median"), [([None, 2.0], 2.0), ([None, 2.0, 4.0], 3.0), ([None, None, 4.0], None), ([None], None)]
 )

@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from cxrnet.data import store
+from cxrnet.data import reading, store
 from cxrnet.data.decode import read_image
 from cxrnet.data.manifest import make_manifest
 from cxrnet.data.store import load_at_sizes, load_images
@@ -127,11 +127,21 @@ def test_each_size_is_made_of_the_file_and_lies_in_the_order_of_the_rows(tmp_pat
     assert small.shape == (20, 2, 2)
 
 
-def test_images_on_disk_are_those_in_memory_and_not_read_twice(tmp_path):
+@pytest.fixture
+def no_file_is_read(monkeypatch):
+    """From when it is called on, reading any file fails the test."""
+
+    def refuse(path: str) -> bytes:
+        pytest.fail(f"'{path}' was read again")
+
+    return lambda: monkeypatch.setattr(reading, "_read_bytes", refuse)
+
+
+def test_images_on_disk_are_those_in_memory_and_not_read_twice(tmp_path, no_file_is_read):
     manifest = numbered(tmp_path / "in", 30)
     _, memory = load_images(manifest, (6, 5), "stretch", "fail")
     first, _ = load_images(manifest, (6, 5), "stretch", "fail", tmp_path / "cache")
-    hide_content(manifest, "000.png")
+    no_file_is_read()
     second, images = load_images(manifest, (6, 5), "stretch", "fail", tmp_path / "cache")
     assert np.array_equal(images[:], memory[:])
     assert isinstance(images.array, np.memmap)
@@ -150,7 +160,7 @@ def test_a_disk_that_fails_for_a_moment_leaves_no_mark(tmp_path, monkeypatch):
 
     with monkeypatch.context() as broken:
         broken.setattr(Path, "read_bytes", fails_once)
-        with pytest.raises(CxrnetError, match=r"1 of 5 files give no image .*003.png"):
+        with pytest.raises(CxrnetError, match=r"1 of 5 files are there and gave nothing .*003.png.* start again"):
             load_images(manifest, (6, 5), "stretch", "skip", cache)
     loaded, _ = load_images(manifest, (6, 5), "stretch", "skip", cache)
     assert len(loaded) == 5
@@ -172,12 +182,12 @@ def test_what_the_disk_did_not_take_does_not_count_as_read(tmp_path, monkeypatch
     assert len(loaded) == 5
 
 
-def hide_content(manifest: pd.DataFrame, name: str) -> None:
-    """Spoil a file in such a way that nothing but reading it can tell."""
-    path = Path(manifest.set_index("image_id")["path"][name])
-    before = path.stat()
-    path.write_bytes(b"x" * before.st_size)
-    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+def test_a_path_that_is_no_file_is_left_out_where_bad_ones_are(tmp_path, cache):
+    manifest = numbered(tmp_path / "in", 3)
+    Path(manifest["path"][1]).unlink()
+    Path(manifest["path"][1]).mkdir()
+    loaded, _ = load_images(manifest, (6, 5), "stretch", "skip", cache)
+    assert loaded["image_id"].tolist() == ["000.png", "002.png"]
 
 
 def test_other_sizes_rules_and_changed_files_are_read_anew(tmp_path):
@@ -193,12 +203,32 @@ def test_other_sizes_rules_and_changed_files_are_read_anew(tmp_path):
     assert len([path for path in (cache / "images").iterdir() if path.is_dir()]) == 4
 
 
-def test_what_failed_is_told_again_and_skipped_without_reading(tmp_path):
+def test_a_file_copied_over_another_is_read_anew_though_length_and_time_of_change_are_the_same(tmp_path):
+    manifest = manifest_of(tmp_path, {"a.bmp": encode(Image.fromarray(GREY), "BMP")})
+    path, cache = Path(manifest["path"][0]), tmp_path / "cache"
+    before, stat = load_images(manifest, (40, 60), "stretch", "fail", cache)[0], path.stat()
+    path.write_bytes(encode(Image.fromarray(255 - GREY), "BMP"))
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (stat.st_size, stat.st_mtime_ns)
+    after, images = load_images(manifest, (40, 60), "stretch", "fail", cache)
+    assert np.array_equal(images[[0]][0], 255 - GREY)
+    assert after["sha256"][0] != before["sha256"][0]
+
+
+def test_another_version_of_what_decodes_reads_anew(tmp_path, monkeypatch):
+    manifest, cache = numbered(tmp_path / "in", 3), tmp_path / "cache"
+    load_images(manifest, (6, 5), "stretch", "fail", cache)
+    monkeypatch.setattr(store, "version", lambda package: f"another {package}")
+    load_images(manifest, (6, 5), "stretch", "fail", cache)
+    assert len([path for path in (cache / "images").iterdir() if path.is_dir()]) == 2
+
+
+def test_what_failed_is_told_again_and_skipped_without_reading(tmp_path, no_file_is_read):
     manifest, cache = bad_files(tmp_path), tmp_path / "cache"
     for _ in range(2):
         with pytest.raises(CxrnetError, match="12 of 15 files give no image"):
             load_images(manifest, (8, 8), "pad", "fail", cache)
-    hide_content(manifest, "good0.png")
+    no_file_is_read()
     loaded, images = load_images(manifest, (8, 8), "pad", "skip", cache)
     assert loaded["image_id"].tolist() == ["good0.png", "good1.png", "good2.png"]
     assert images[:].std() > 10
@@ -206,11 +236,14 @@ def test_what_failed_is_told_again_and_skipped_without_reading(tmp_path):
 
 READ = """
 import sys, pandas as pd
+from cxrnet.data import reading
 from cxrnet.data.manifest import read_manifest
 from cxrnet.data.store import load_images
+read, files = reading._read_bytes, []
+reading._read_bytes = lambda path: files.append(path) or read(path)
 manifest = read_manifest(sys.argv[1])
 loaded, images = load_images(manifest, (64, 64), "stretch", "fail", __import__("pathlib").Path(sys.argv[2]))
-print(len(images), int(images[:].astype(int).sum()))
+print(len(images), int(images[:].astype(int).sum()), len(files))
 """
 
 
@@ -241,17 +274,17 @@ def test_a_reader_that_was_killed_is_taken_up_where_it_was(tmp_path, many):
     reader.communicate()
     read = np.load(facts, mmap_mode="r")["read"].copy()
     assert 0 < read.sum() < 4000
-    spoiled = f"{int(np.flatnonzero(read)[0]):05d}.png"
-    manifest = pd.read_csv(tmp_path / "manifest.csv")
-    hide_content(manifest, spoiled)  # it would fail if it was read again
     out, err = start(tmp_path).communicate()
-    assert out.split() == ["4000", str(many)], err
+    assert out.split() == ["4000", str(many), str(4000 - read.sum())], err
 
 
 def test_two_readers_at_once_make_one_store(tmp_path, many):
+    read = 0
     for reader in [start(tmp_path), start(tmp_path)]:
         out, err = reader.communicate()
-        assert out.split() == ["4000", str(many)], err
+        assert out.split()[:2] == ["4000", str(many)], err
+        read += int(out.split()[2])
+    assert read == 4000
     (store,) = [path for path in (tmp_path / "cache" / "images").iterdir() if path.is_dir()]
     assert json.loads((store / "bad.json").read_text()) == {}
 

@@ -290,6 +290,17 @@ def test_what_the_cpu_has_not_got_is_refused_before_images_are_read(workplace, t
     assert [path.name for path in (tmp_path / "outputs").iterdir()] == ["runs"]  # no decoded images, no run in MLflow
 
 
+def test_gradients_that_cannot_be_clipped_are_refused_before_images_are_read(workplace, tmp_path):
+    arguments = ("data=folder", f"data.root={workplace / 'my xrays'}", "trainer=cpu", "trainer.precision=bf16-mixed")
+    done = cxrnet("train", *arguments, "+trainer.gradient_clip_val=1.0", folder=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == (
+        "error: trainer.gradient_clip_val: 1.0, but gradients of a fused optimizer can't be clipped in bf16-mixed; "
+        "give optimizer.fused=false\n"
+    )
+    assert [path.name for path in (tmp_path / "outputs").iterdir()] == ["runs"]
+
+
 def test_ctrl_c_ends_the_run_as_killed_with_one_line(workplace, tmp_path):
     images = f"data.root={workplace / 'my xrays'}"
     line = [sys.executable, "-m", "cxrnet.train", "data=folder", images, *QUICK, "schedule.max_epochs=null"]

@@ -309,6 +309,20 @@ def test_mixed_precision_with_class_weights(run, gigabytes):
     assert all(result.best_score < 5 for result in results)
 
 
+# On images, on a table of features, and through the frozen front.
+@pytest.mark.parametrize(("views", "gigabytes"), [(0, 0), (1, 1), (1, 0)])
+def test_training_is_in_mixed_precision_and_validation_is_not(run, make_network, make_data, views, gigabytes):
+    # With a rate of next to nothing, and batch norms that are frozen, the network stays what it was.
+    plan = schedule(Phase("head", "head", 2, 1e-30), views=views, features_gb=gigabytes)
+    losses = {}
+    for precision in ("32-true", "bf16-mixed"):
+        _, history, _, _ = run(plan, make_network(), make_data(), trainer=partial(CPU, precision=precision))
+        losses[precision] = history.rows[-1]
+    single, half = losses["32-true"], losses["bf16-mixed"]
+    assert half["val_loss"] == pytest.approx(single["val_loss"], abs=1e-6)
+    assert half["train_loss"] != pytest.approx(single["train_loss"], abs=1e-6)
+
+
 @pytest.mark.parametrize("gigabytes", [0, 1])
 def test_what_a_phase_needed_is_gone_before_the_next_one(make_network, make_data, tmp_path, gigabytes):
     held, alive, plan = {}, [], schedule(HEAD, TUNE, features_gb=gigabytes)

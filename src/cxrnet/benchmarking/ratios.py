@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from statistics import median
 from typing import Any, Literal
 
@@ -41,19 +42,22 @@ class Ratio:
 
 
 def over_rounds(rounds: Sequence[Sequence[Ratio]]) -> list[Ratio]:
-    """The medians of what stands at the same place in each round.
+    """The median of each ratio over the rounds.
 
     What is compared ran within minutes of each other, whereas a machine changes its pace from one round to the next.
-    ``None`` where most of the rounds have none.
+    A ratio that most rounds left out isn't there, and one that most rounds have no value of is ``None``.
     """
-    return [_over_rounds(of_rounds) for of_rounds in zip(*rounds, strict=True)]
+    by_name: dict[str, list[Ratio]] = {}
+    for ratio in chain.from_iterable(rounds):
+        by_name.setdefault(ratio.name, []).append(ratio)
+    return [_median(found, len(rounds)) for found in by_name.values() if 2 * len(found) >= len(rounds)]
 
 
-def _over_rounds(of_rounds: Sequence[Ratio]) -> Ratio:
-    values = [ratio.value for ratio in of_rounds if ratio.value is not None]
-    if not values or 2 * len(values) < len(of_rounds):
-        return replace(of_rounds[0], value=None)
-    return replace(of_rounds[0], value=median(values), extremes=(min(values), max(values)))
+def _median(found: Sequence[Ratio], rounds: int) -> Ratio:
+    values = [ratio.value for ratio in found if ratio.value is not None]
+    if not values or 2 * len(values) < rounds:
+        return replace(found[0], value=None)
+    return replace(found[0], value=median(values), extremes=(min(values), max(values)))
 
 
 def quotient(a: float | None, b: float | None) -> float | None:

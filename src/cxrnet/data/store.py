@@ -2,7 +2,7 @@
 
 On disk an image takes a byte a pixel (50 kB at 224 x 224). The files are mapped into memory: training reads the pages
 of the images of a batch, and the system keeps as many of them in memory as there is room for. They are named by
-the files that they were made of (path, length and time of change), the sizes and the rules.
+the files that they were made of (path, length and times of change), the sizes, the rules and what reads them.
 """
 
 import hashlib
@@ -10,8 +10,9 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -20,11 +21,17 @@ from cxrnet.cache import kept, new_array, wait_for_disk
 from cxrnet.data.decode import UInt8Array
 from cxrnet.data.images import Images, ResizeRule, Size, check_resize
 from cxrnet.data.reading import FACTS, AtSize, FactsArray, OnError, check_on_error, one_ahead, read_into, report_bad
+from cxrnet.errors import CxrnetError
 from cxrnet.progress import bar
 
 FORMAT = 2  # of the files, and of how images are decoded and resized
 
 _BLOCK = 512  # images after which what was read is safe, should the process die
+
+
+def reading() -> list[Any]:
+    """What the pixels depend on besides the files, the size and the rule: for the names of what is made of them."""
+    return [FORMAT, *(version(package) for package in ("pillow", "torch"))]
 
 
 class Table(NamedTuple):
@@ -130,8 +137,11 @@ def _make(folder: Path, paths: list[str], sizes: Sequence[AtSize]) -> None:
             wait_for_disk(facts)
             bad |= unread
             advance(len(noted))
-    if lost := {row: kind for row, kind in bad.items() if kind == "missing" and os.access(paths[row], os.R_OK)}:
-        report_bad(lost, paths, "fail")  # the disk or the network failed for a moment: such a store must not stay
+    if lost := [paths[row] for row, kind in bad.items() if kind == "missing" and _can_be_read(paths[row])]:
+        raise CxrnetError(  # whatever is to be done with bad files: such a store must not stay
+            f"{len(lost)} of {len(paths)} files are there and gave nothing ('{lost[0]}' is the first): the disk or the "
+            "network failed; start again, and leave out what stays so"
+        )
     (folder / "bad.json").write_text(json.dumps(bad), encoding="utf-8")
 
 
@@ -140,9 +150,13 @@ def _open(folder: Path, sizes: int, mode: Literal["r", "r+"]) -> tuple[list[np.m
     return arrays, np.load(folder / "facts.npy", mmap_mode=mode)
 
 
+def _can_be_read(path: str) -> bool:
+    return Path(path).is_file() and os.access(path, os.R_OK)
+
+
 def _key(paths: Sequence[str], sizes: Sequence[AtSize]) -> str:
     """What a store is made of, as SHA-256 (hex, 32 digits)."""
-    made_of = hashlib.sha256(json.dumps([FORMAT, sizes]).encode())
+    made_of = hashlib.sha256(json.dumps([*reading(), sizes]).encode())
     for path in paths:
         made_of.update(f"{path}\0{_version(path)}\n".encode())
     return made_of.hexdigest()[:32]
@@ -153,4 +167,5 @@ def _version(path: str) -> str:
         status = os.stat(path)  # noqa: PTH116 (a third of the time of Path.stat, a million times)
     except OSError:
         return "missing"
-    return f"{status.st_size} {status.st_mtime_ns} {os.access(path, os.R_OK)}"
+    # Who copies a file over another may keep the time of change, but not that of the entry on the disk.
+    return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {os.access(path, os.R_OK)}"

@@ -125,7 +125,7 @@ class _Ingredients:
             views=views.number,
             seed=views.seed if views.augment is not None else None,
             device=device.type,
-            versions=tuple(version(package) for package in ("torch", "torchvision", "timm")),
+            versions=tuple(version(package) for package in ("pillow", "torch", "torchvision", "timm")),
             arithmetic=(
                 torch.get_float32_matmul_precision(),
                 *(operations.fp32_precision for operations in (cudnn.conv, mkldnn.conv, mkldnn.matmul)),  # type: ignore[attr-defined]

@@ -15,6 +15,7 @@ def test_the_decoder_and_the_first_set_up_see_the_same_images(images, make_plan,
     )
     assert decoded["images"] == own.setup(overrides, fresh=True)["images"] == 27
     assert decoded["images_per_second"] * decoded["seconds"] == pytest.approx(27)
+    assert decoder.decode(str(images), [])["images"] == 27
 
 
 def test_predicting_a_folder(images, tmp_path, monkeypatch):
@@ -38,7 +39,11 @@ def test_a_manifest_of_many_rows_and_a_growing_set(images, tmp_path):
     growing.write_rows(file, 200, seed=0)
     numbers = growing.manifest(file, seed=0)
     assert numbers["rows"] == 200
-    numbers = growing.setup(str(images / "train"), 18, [32, 32], 8, seed=0)
+    before, scratch = list(images.rglob("*")), tmp_path / "scratch"
+    scratch.mkdir()
+    numbers = growing.setup(str(images / "train"), 18, [32, 32], 8, seed=0, scratch=str(scratch))
+    assert list(images.rglob("*")) == before
+    assert list(scratch.iterdir()) == []
     assert numbers["ms_per_image"] == pytest.approx(1000 * numbers["seconds"] / 18)
 
 

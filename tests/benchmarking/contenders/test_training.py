@@ -1,7 +1,9 @@
 """What every contender measures when it trains a small network for a moment."""
 
+import time
 from collections.abc import Iterator
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -116,6 +118,26 @@ def test_cxrnet_itself_from_a_cold_and_a_warm_cache(images, make_plan, tmp_path)
         assert 0 < numbers["first_batch_seconds"] < numbers["seconds"]
         assert 0 <= numbers["waiting_share"] < 1
         assert abs(numbers["warm_up_seconds"]) < numbers["seconds"]
+
+
+def test_the_clock_of_cxrnet_tells_steps_from_waiting_and_leaves_out_the_first_epoch(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    clock, module = own._Clock(), SimpleNamespace(device=torch.device("cpu"))
+    for waiting, step, validation in ((5.0, 50.0, 500.0), (1.0, 3.0, 7.0), (1.0, 3.0, 7.0)):
+        clock.on_train_epoch_start(None, module)
+        for last in (False, True):
+            now[0] += waiting
+            clock.on_train_batch_start(None, module, {"label": [0] * 6}, 0)
+            now[0] += step
+            clock.on_train_batch_end(SimpleNamespace(is_last_batch=last))
+        now[0] += validation
+    clock.on_train_end(None, module)
+    assert clock.first_batch == 5.0
+    assert clock.watch.seconds == [110.0, 8.0, 8.0]
+    assert clock.watch.rate == 12 / 8
+    assert clock.waiting_share == 2 / 8
+    assert clock.warm_up == 610 - 15
 
 
 def test_without_a_later_epoch_no_warm_up_can_be_told(images, make_plan, tmp_path):

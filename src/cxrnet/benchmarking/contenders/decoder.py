@@ -12,7 +12,10 @@ from cxrnet.data.reading import processors
 
 
 def decode(root: str, sizes: list[list[int]]) -> dict[str, Any]:
-    """Decode every image below a folder once, to one grey channel at each of some sizes, height and width."""
+    """Decode every image below a folder once, to one grey channel at each of some sizes, height and width.
+
+    Without a size the images stay as they are in their files, and of colour JPEGs the brightness alone is decoded.
+    """
     files = image_files(Path(root))
     begin = time.perf_counter()
     with ThreadPoolExecutor(processors()) as pool:
@@ -23,6 +26,8 @@ def decode(root: str, sizes: list[list[int]]) -> dict[str, Any]:
 
 def _decode(file: Path, sizes: list[list[int]]) -> bool:
     with Image.open(file) as image:
+        if not sizes:
+            image.draft("L", None)
         grey = image.convert("L")
         for height, width in sizes:
             grey.resize((width, height), Image.Resampling.BILINEAR)

@@ -43,8 +43,11 @@ def manifest(file: str, seed: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def setup(root: str, images: int, size: list[int], batch_size: int, seed: int) -> dict[str, Any]:
-    """The first set-up of a data module on so many of the images below a folder of class folders."""
+def setup(root: str, images: int, size: list[int], batch_size: int, seed: int, scratch: str) -> dict[str, Any]:
+    """The first set-up of a data module on so many of the images below a folder of class folders.
+
+    The cache lies in ``scratch``, as large as the images together, and is removed.
+    """
     from cxrnet.data.datamodule import XrayDataModule  # brings torch, which the manifest doesn't need
 
     keep_freed_memory()
@@ -52,7 +55,7 @@ def setup(root: str, images: int, size: list[int], batch_size: int, seed: int) -
     chosen = sorted(image_files(Path(root)), key=lambda file: file.name)[:images]
     rows = {"image_id": [file.relative_to(root).as_posix() for file in chosen], "path": [str(file) for file in chosen]}
     table = pd.DataFrame({**rows, "label": [file.parent.name for file in chosen], "source": "drawn"})
-    with TemporaryDirectory(dir=Path(root).parent) as cache:
+    with TemporaryDirectory(dir=scratch) as cache:
         begin = time.perf_counter()
         data = XrayDataModule(
             manifest=make_manifest(table, root),

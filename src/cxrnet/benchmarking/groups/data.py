@@ -13,8 +13,9 @@ from cxrnet.data.files import image_files
 
 OF_DECODER = 0.9
 WAITING = 0.03
-# The second also resizes to the size at which copies are looked for: no set-up that looks for them can do without.
-DECODER, BOTH_SIZES = "decoder", "decoder, both sizes"
+# The second also resizes to the size at which copies are looked for: no set-up that looks for them can do without. The
+# last resizes to none: more than any set-up can reach.
+DECODER, BOTH_SIZES, ALONE = "decoder", "decoder, both sizes", "decoder, not resized"
 FIRST, AGAIN, EPOCHS = "cxrnet, first set-up", "cxrnet, second set-up", "cxrnet, epochs"
 
 
@@ -38,6 +39,7 @@ def data(plan: Plan) -> Group:
     jobs = [
         Job(DECODER, "decoder:decode", {"root": str(root), "sizes": [list(plan.size)]}),
         Job(BOTH_SIZES, "decoder:decode", {"root": str(root), "sizes": [list(plan.size), list(COPY_SIZE)]}),
+        Job(ALONE, "decoder:decode", {"root": str(root), "sizes": []}),
         Job(FIRST, "own:setup", {"overrides": overrides, "fresh": True}),
         Job(AGAIN, "own:setup", {"overrides": overrides, "fresh": False}),
         Job(EPOCHS, "own:train", {"overrides": overrides, "fresh": False}),
@@ -52,6 +54,7 @@ def _ratios(table: Table) -> list[Ratio]:
     return [
         Ratio(f"{FIRST} / {DECODER}", times(FIRST), OF_DECODER),
         Ratio(f"{FIRST} / {BOTH_SIZES}", times(FIRST, BOTH_SIZES)),
+        Ratio(f"{FIRST} / {ALONE}", times(FIRST, ALONE)),
         Ratio(f"{AGAIN} / {DECODER}", times(AGAIN)),
         Ratio("share of later epochs spent waiting", table.get(EPOCHS, "waiting_share"), WAITING, "at most"),
     ]

@@ -16,7 +16,10 @@ def growth(plan: Plan) -> Group:
     settings = plan.config["growth"]
     file = str(plan.scratch / "manifest.parquet")
     root = many_images(plan.drawn, max(settings["images"]), plan.config["file_size"], plan.seed) / "train"
-    task = {"root": str(root), "size": list(plan.size), "batch_size": plan.batch_size, "seed": plan.seed}
+    task = {
+        "root": str(root), "size": list(plan.size), "batch_size": plan.batch_size, "seed": plan.seed,
+        "scratch": str(plan.scratch),
+    }  # fmt: skip
     jobs = [
         Job(MANIFEST, "growing:manifest", {"file": file, "seed": plan.seed}),
         *(Job(set_up(n), "growing:setup", {**task, "images": n}) for n in sorted(settings["images"])),
