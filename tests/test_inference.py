@@ -51,8 +51,7 @@ def test_the_temperature_divides_the_logits(bundle):
 
 def test_convolutions_do_not_round_to_tf32_and_others_may_go_on_doing_so(bundle):
     seen = []
-    conv = next(module for module in bundle.network.modules() if isinstance(module, torch.nn.Conv2d))
-    conv.register_forward_pre_hook(lambda *_: seen.append(torch.backends.cudnn.allow_tf32))
+    bundle.network.backbone.register_forward_pre_hook(lambda *_: seen.append(torch.backends.cudnn.allow_tf32))
     before = torch.backends.cudnn.allow_tf32
     predict_images(bundle, np.zeros((3, 40, 32), np.uint8), 2, CPU)
     assert seen == [False, False]

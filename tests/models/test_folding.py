@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from cxrnet.models.folding import folded
+from cxrnet.models import folding
+from cxrnet.models.folding import folded, fuses_activations
 
 
 @pytest.fixture
@@ -102,3 +103,53 @@ def test_the_copy_is_for_evaluation_and_keeps_its_layout(learned):
     assert copied.backbone.block2[0].weight.is_contiguous(memory_format=torch.channels_last)
     with torch.no_grad():
         assert copied.backbone(copied.normalise(IMAGES)).is_contiguous(memory_format=torch.channels_last)
+
+
+def activated(module: nn.Module) -> int:
+    return sum(isinstance(part, folding._ActivatedConv2d) for part in module.modules())
+
+
+@pytest.fixture
+def both(learned, monkeypatch):
+    """A copy whose convolutions do the activations, and one whose don't."""
+
+    def make(backbone: str) -> tuple[nn.Module, nn.Module]:
+        network = learned(backbone=backbone)
+        with monkeypatch.context() as without:
+            without.setattr(folding, "fuses_activations", lambda: False)
+            plain = folded(network)
+        return folded(network), plain
+
+    return make
+
+
+@pytest.mark.skipif(not fuses_activations(), reason="neither Intel nor AMD")
+@pytest.mark.parametrize(
+    ("backbone", "count"),
+    [
+        ("custom_cnn", 3),
+        ("mobilenet_v2", 35),
+        ("vgg16", 13),
+        ("resnet50", 1),  # a block has one activation, which it calls three times
+    ],
+)
+def test_convolutions_do_the_activations_with_the_same_result(both, backbone, count):
+    fused, plain = both(backbone)
+    assert (activated(fused), activated(plain)) == (count, 0)
+    with torch.inference_mode():
+        features, expected = fused.features(IMAGES), plain.features(IMAGES)
+    assert (features - expected).norm() < 1e-5 * expected.norm()
+
+
+@pytest.mark.skipif(not fuses_activations(), reason="neither Intel nor AMD")
+def test_gradients_and_mixed_precision_go_through_the_activations_too(both):
+    fused, plain = both("mobilenet_v2")
+    gradients = []
+    for network in (fused, plain):
+        images = IMAGES.float().requires_grad_()
+        network(images).sum().backward()
+        gradients.append(images.grad)
+    assert torch.equal(*gradients)
+    assert gradients[0].abs().sum() > 0
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(fused(IMAGES), plain(IMAGES))

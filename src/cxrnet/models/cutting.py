@@ -16,7 +16,7 @@ class Cut:
 
     Attributes:
         front: images (N, 1, H, W) in 0..255 -> features: (N, F) where the whole backbone is in front, else a map
-            (N, C, h, w). A copy for evaluation, batch norms folded.
+            (N, C, h, w). A copy for evaluation, see :func:`cxrnet.models.folding.folded`.
         parts: the network's own modules from there on, the head among them.
         whole: the whole backbone is in front.
     """

@@ -1,8 +1,9 @@
-"""Batch norms folded into the convolutions before them: the same output, with fewer passes over memory.
+"""Networks for evaluation alone: the same output up to rounding, with fewer passes over memory.
 
 In evaluation a batch norm is a fixed scale and shift of each channel, which the convolution before it can do itself
-(https://docs.pytorch.org/tutorials/intermediate/fx_conv_bn_fuser.html). The graph only tells which batch norm follows
-which convolution: the copy keeps its own modules, names and ``forward``.
+(https://docs.pytorch.org/tutorials/intermediate/fx_conv_bn_fuser.html). On processors of Intel and AMD oneDNN's
+convolutions can also do the activation after it, while the numbers are at hand. The graph only tells what follows
+what: the copy keeps its own modules, names and ``forward``.
 """
 
 import copy
@@ -10,10 +11,15 @@ import logging
 from collections import Counter
 from typing import TypeVar
 
-from torch import fx, nn
+import torch
+from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 M = TypeVar("M", bound=nn.Module)
+
+# What oneDNN calls an activation, and its numbers. torch keeps these calls for its own compiler, so that a new release
+# may change them; test_folding.py sees whether they are there and give the same.
+_ACTIVATIONS: dict[type[nn.Module], tuple[str, list[float]]] = {nn.ReLU: ("relu", []), nn.ReLU6: ("hardtanh", [0, 6])}
 
 logger = logging.getLogger("cxrnet")
 
@@ -21,26 +27,62 @@ logger = logging.getLogger("cxrnet")
 def folded(module: M) -> M:
     """An evaluation copy whose batch norms are folded into the convolutions before them.
 
+    On a processor that can, ReLU and ReLU6 are done by the convolutions too.
+
     Args:
         module: left as it is. One that ``torch.fx`` can't trace (some of timm) is copied without folding.
 
     Returns:
-        The copy: in evaluation mode, no parameter requires a gradient, the memory format is kept.
+        The copy: in evaluation mode, no parameter requires a gradient, the memory format is kept. Its output is that of
+        the module up to rounding.
     """
     copied = copy.deepcopy(module).eval().requires_grad_(False)
-    modules = dict(copied.named_modules())
-    for conv_name, norm_name in _pairs(module):
-        conv, norm = modules[conv_name], modules[norm_name]
-        assert isinstance(conv, nn.Conv2d)
-        assert isinstance(norm, nn.BatchNorm2d)
-        copied.set_submodule(conv_name, fuse_conv_bn_eval(conv, norm))
-        # That of timm holds what it does after the normalisation: dropout and activation, in this order.
-        copied.set_submodule(norm_name, nn.Sequential(*norm.children()).eval())
+    followers = _followers(module)
+    for name, after in followers.items():
+        conv, norm = copied.get_submodule(name), copied.get_submodule(after)
+        if type(conv) is nn.Conv2d and _is_batch_norm(norm):  # a class made of it may treat its weights in its own way
+            assert isinstance(norm, nn.BatchNorm2d)
+            copied.set_submodule(name, fuse_conv_bn_eval(conv, norm))
+            # That of timm holds what it does after the normalisation: dropout and activation, in this order.
+            copied.set_submodule(after, nn.Sequential(*norm.children()).eval())
+    for name, after in followers.items() if fuses_activations() else ():
+        conv, activation_name = copied.get_submodule(name), after
+        if _is_nothing(copied.get_submodule(after)):  # where a batch norm was
+            activation_name = followers.get(after, after)
+        activation = copied.get_submodule(activation_name)
+        if type(conv) is nn.Conv2d and type(activation) in _ACTIVATIONS and conv.padding_mode == "zeros":
+            copied.set_submodule(name, _ActivatedConv2d(conv, activation).eval())
+            copied.set_submodule(activation_name, nn.Sequential())
     return copied
 
 
-def _pairs(module: nn.Module) -> list[tuple[str, str]]:
-    """Names of convolutions and of the batch norms that alone take their output."""
+def fuses_activations() -> bool:
+    """Whether convolutions can do activations on this processor."""
+    on_x86 = torch.backends.cpu.get_cpu_capability().startswith("AVX")
+    return on_x86 and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
+
+
+class _ActivatedConv2d(nn.Module):
+    """A convolution and the activation after it; in one pass on the CPU, in float32 and without gradients."""
+
+    def __init__(self, conv: nn.Conv2d, activation: nn.Module) -> None:
+        super().__init__()
+        self.conv = conv
+        self.activation = activation
+        self.name, self.numbers = _ACTIVATIONS[type(activation)]
+
+    def forward(self, images: Tensor) -> Tensor:
+        conv = self.conv
+        if images.device.type != "cpu" or torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):
+            return self.activation(conv(images))  # type: ignore[no-any-return]
+        return torch.ops.mkldnn._convolution_pointwise(  # type: ignore[no-any-return]
+            images, conv.weight, conv.bias, conv.padding, conv.stride, conv.dilation, conv.groups,
+            self.name, self.numbers, "",
+        )  # fmt: skip
+
+
+def _followers(module: nn.Module) -> dict[str, str]:
+    """Names of modules, and of the module that alone takes the output of each; of those that are called once."""
     # Other people's forward may keep what it is traced with, so a copy is traced; it shares the numbers.
     shared = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
     shadow = copy.deepcopy(module, shared).eval()
@@ -48,20 +90,15 @@ def _pairs(module: nn.Module) -> list[tuple[str, str]]:
         graph = _Tracer().trace(shadow)
     except Exception as error:  # a forward that is run on stand-ins for tensors may fail in any way
         logger.info("batch norms of %s stay as they are: %s", type(module).__name__, str(error).partition("\n")[0])
-        return []
-    modules = dict(shadow.named_modules())
+        return {}
     calls = Counter(node.target for node in graph.nodes if node.op == "call_module")
-    found = []
+    found = {}
     for node in graph.nodes:
-        if node.op != "call_module" or not _is_batch_norm(modules[node.target]):
+        if node.op != "call_module" or len(node.all_input_nodes) != 1:
             continue
-        before = node.args[0]
-        if (
-            before.op == "call_module"
-            and type(modules[before.target]) is nn.Conv2d  # a class made of it may treat its weights in its own way
-            and len(before.users) == calls[before.target] == calls[node.target] == 1
-        ):
-            found.append((before.target, node.target))
+        (before,) = node.all_input_nodes
+        if before.op == "call_module" and len(before.users) == calls[before.target] == calls[node.target] == 1:
+            found[before.target] = node.target
     return found
 
 
@@ -73,3 +110,7 @@ class _Tracer(fx.Tracer):
 def _is_batch_norm(module: nn.Module) -> bool:
     known = type(module) is nn.BatchNorm2d or type(module).__name__ == "BatchNormAct2d"  # the latter is timm's
     return known and module.running_mean is not None
+
+
+def _is_nothing(module: nn.Module) -> bool:
+    return type(module) is nn.Sequential and len(module) == 0

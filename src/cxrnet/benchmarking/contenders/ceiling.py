@@ -77,7 +77,7 @@ def train_timm(backbone: str, **settings: Any) -> dict[str, Any]:  # noqa: ANN40
 
 
 def predict(backbone: str, fold: bool, **settings: Any) -> dict[str, Any]:  # noqa: ANN401 (those of Steps)
-    """Forward passes in evaluation mode; with ``fold``, batch norms folded into convolutions."""
+    """Forward passes in evaluation mode; with ``fold``, as cxrnet itself does them (:mod:`cxrnet.models.folding`)."""
     steps = Steps(**settings)
     whole = _whole(backbone, steps).eval()
     whole = folded(whole) if fold else whole

@@ -9,7 +9,8 @@ from cxrnet.benchmarking.ratios import Ratio, quotient
 OF_CEILING = 0.9
 MEMORY = 1.1  # times that of a tenth of the images
 OWN, TENTH, PLAIN = "cxrnet", "cxrnet, a tenth of the images", "plain loop, a tenth of the images"
-CEILING = "ceiling, channels last, folded"
+# The best layout in the precision of predictions; and the very passes that cxrnet does, which none can outdo.
+CEILING, OWN_PASSES = "ceiling, channels last", "ceiling, channels last, folded"
 
 
 def predict(plan: Plan) -> Group:
@@ -26,8 +27,8 @@ def predict(plan: Plan) -> Group:
         # First, and short: a machine's pace changes within minutes, and cxrnet is held against the ceiling beside it.
         Job(PLAIN, "plain:predict", {**shared, "root": str(roots[TENTH])}),
         Job("ceiling", "ceiling:predict", {**forward, "channels_last": False, "fold": False}),
-        Job("ceiling, channels last", "ceiling:predict", {**forward, "channels_last": True, "fold": False}),
-        Job(CEILING, "ceiling:predict", {**forward, "channels_last": True, "fold": True}),
+        Job(CEILING, "ceiling:predict", {**forward, "channels_last": True, "fold": False}),
+        Job(OWN_PASSES, "ceiling:predict", {**forward, "channels_last": True, "fold": True}),
         *(
             Job(
                 name,
@@ -51,6 +52,7 @@ def _ratios(table: Table) -> list[Ratio]:
 
     return [
         Ratio(f"rate: {OWN} / {CEILING}", times(CEILING), OF_CEILING),
+        Ratio(f"rate: {OWN} / {OWN_PASSES}", times(OWN_PASSES), OF_CEILING),
         Ratio(f"rate: {OWN} / {PLAIN}", times(PLAIN)),
         Ratio(f"memory: {OWN} / {TENTH}", times(TENTH, "memory_mb"), MEMORY, "at most"),
     ]
