@@ -100,7 +100,8 @@ def test_the_copy_is_for_evaluation_and_keeps_its_layout(learned):
     copied = folded(learned(dropout=0.5).train())
     assert not any(module.training for module in copied.modules())
     assert not any(parameter.requires_grad for parameter in copied.parameters())
-    assert copied.backbone.block2[0].weight.is_contiguous(memory_format=torch.channels_last)
+    conv = next(module for module in copied.backbone.block2.modules() if isinstance(module, nn.Conv2d))
+    assert conv.weight.is_contiguous(memory_format=torch.channels_last)
     with torch.no_grad():
         assert copied.backbone(copied.normalise(IMAGES)).is_contiguous(memory_format=torch.channels_last)
 
