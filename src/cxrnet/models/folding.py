@@ -52,7 +52,7 @@ def folded(module: M) -> M:
         activation = copied.get_submodule(activation_name)
         if type(conv) is nn.Conv2d and type(activation) in _ACTIVATIONS and conv.padding_mode == "zeros":
             copied.set_submodule(name, _ActivatedConv2d(conv, activation).eval())
-            copied.set_submodule(activation_name, nn.Sequential())
+            copied.set_submodule(activation_name, nn.Sequential().eval())
     return copied
 
 
