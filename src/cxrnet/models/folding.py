@@ -9,6 +9,7 @@ what: the copy keeps its own modules, names and ``forward``.
 import copy
 import logging
 from collections import Counter
+from collections.abc import Mapping
 from typing import TypeVar
 
 import torch
@@ -38,6 +39,13 @@ def folded(module: M) -> M:
     """
     copied = copy.deepcopy(module).eval().requires_grad_(False)
     followers = _followers(module)
+    _fold_batch_norms(copied, followers)
+    if fuses_activations():
+        _fuse_activations(copied, followers)
+    return copied
+
+
+def _fold_batch_norms(copied: nn.Module, followers: Mapping[str, str]) -> None:
     for name, after in followers.items():
         conv, norm = copied.get_submodule(name), copied.get_submodule(after)
         if type(conv) is nn.Conv2d and _is_batch_norm(norm):  # a class made of it may treat its weights in its own way
@@ -45,15 +53,16 @@ def folded(module: M) -> M:
             copied.set_submodule(name, fuse_conv_bn_eval(conv, norm))
             # That of timm holds what it does after the normalisation: dropout and activation, in this order.
             copied.set_submodule(after, nn.Sequential(*norm.children()).eval())
-    for name, after in followers.items() if fuses_activations() else ():
-        conv, activation_name = copied.get_submodule(name), after
-        if _is_nothing(copied.get_submodule(after)):  # where a batch norm was
-            activation_name = followers.get(after, after)
-        activation = copied.get_submodule(activation_name)
+
+
+def _fuse_activations(copied: nn.Module, followers: Mapping[str, str]) -> None:
+    for name, after in followers.items():
+        folded_away = _is_nothing(copied.get_submodule(after))  # a batch norm
+        place = followers.get(after, after) if folded_away else after
+        conv, activation = copied.get_submodule(name), copied.get_submodule(place)
         if type(conv) is nn.Conv2d and type(activation) in _ACTIVATIONS and conv.padding_mode == "zeros":
             copied.set_submodule(name, _ActivatedConv2d(conv, activation).eval())
-            copied.set_submodule(activation_name, nn.Sequential().eval())
-    return copied
+            copied.set_submodule(place, nn.Sequential().eval())
 
 
 def fuses_activations() -> bool:
