@@ -48,6 +48,14 @@ def test_mixtures_are_as_many_as_asked_for_and_no_copies(tmp_path):
     assert len(find_copies(pictures, manifest)) == 0
 
 
+def test_files_of_the_user_stay_as_they_are(tmp_path, draw):
+    draw(tmp_path / "own", images=4)
+    before = [path.stat() for path in image_files(tmp_path / "own")]
+    laid = image_files(labelled_images(tmp_path, str(tmp_path / "own"), 1, 64, seed=0))
+    assert len(laid) == len(before) == 12
+    assert [path.stat() for path in image_files(tmp_path / "own")] == before
+
+
 def test_a_copy_that_was_cut_short_is_made_again(tmp_path, draw, monkeypatch):
     def no_links(*_args: object) -> None:
         raise OSError("no links here")
@@ -58,7 +66,7 @@ def test_a_copy_that_was_cut_short_is_made_again(tmp_path, draw, monkeypatch):
 
     draw(tmp_path / "own", images=4)
     whole = {path.read_bytes() for path in image_files(tmp_path / "own")}
-    monkeypatch.setattr(materials.os, "link", no_links)
+    monkeypatch.setattr(Path, "symlink_to", no_links)
     with monkeypatch.context() as patch:
         patch.setattr(materials.shutil, "copyfile", half)
         with pytest.raises(KeyboardInterrupt):

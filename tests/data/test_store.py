@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import PIL
 import pytest
 from PIL import Image
 
@@ -182,10 +183,14 @@ def test_what_the_disk_did_not_take_does_not_count_as_read(tmp_path, monkeypatch
     assert len(loaded) == 5
 
 
-def test_a_path_that_is_no_file_is_left_out_where_bad_ones_are(tmp_path, cache):
+@pytest.mark.parametrize("odd", ["a folder", "a name that is too long"])
+def test_a_path_that_is_no_file_is_left_out_where_bad_ones_are(tmp_path, cache, odd):
     manifest = numbered(tmp_path / "in", 3)
-    Path(manifest["path"][1]).unlink()
-    Path(manifest["path"][1]).mkdir()
+    if odd == "a folder":
+        Path(manifest["path"][1]).unlink()
+        Path(manifest["path"][1]).mkdir()
+    else:
+        manifest.loc[1, "path"] = str(tmp_path / ("x" * 300 + ".png"))
     loaded, _ = load_images(manifest, (6, 5), "stretch", "skip", cache)
     assert loaded["image_id"].tolist() == ["000.png", "002.png"]
 
@@ -218,7 +223,7 @@ def test_a_file_copied_over_another_is_read_anew_though_length_and_time_of_chang
 def test_another_version_of_what_decodes_reads_anew(tmp_path, monkeypatch):
     manifest, cache = numbered(tmp_path / "in", 3), tmp_path / "cache"
     load_images(manifest, (6, 5), "stretch", "fail", cache)
-    monkeypatch.setattr(store, "version", lambda package: f"another {package}")
+    monkeypatch.setattr(PIL, "__version__", "another")
     load_images(manifest, (6, 5), "stretch", "fail", cache)
     assert len([path for path in (cache / "images").iterdir() if path.is_dir()]) == 2
 

@@ -154,3 +154,18 @@ def test_gradients_and_mixed_precision_go_through_the_activations_too(both):
     assert gradients[0].abs().sum() > 0
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(fused(IMAGES), plain(IMAGES))
+
+
+def test_a_network_that_diverged_still_says_so(learned):
+    network = learned()
+    with torch.no_grad():
+        network.backbone.block1[0].weight[0] = torch.nan
+    with torch.inference_mode():
+        assert folded(network)(IMAGES).isnan().any()
+
+
+def test_padding_in_words_is_left_to_torch(learned):
+    network = learned(backbone="timm/convmixer_768_32", pool="own")
+    with torch.inference_mode():
+        expected, features = network.eval().features(IMAGES[:1]), folded(network).features(IMAGES[:1])
+    assert (features - expected).norm() < 1e-4 * expected.norm()

@@ -3,7 +3,6 @@
 <folder>/train/<class>/*    <folder>/val/<class>/*
 """
 
-import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -81,7 +80,7 @@ def _lay(manifest: pd.DataFrame, to: Path, seed: int) -> None:
         if target.exists():  # of a process that died; it is whole
             continue
         try:
-            os.link(path, target)
+            target.symlink_to(Path(path).resolve())  # a hard link would change the user's file for who keeps its images
         except OSError:
             with whole_file(target) as partial:
                 shutil.copyfile(path, partial)

@@ -10,12 +10,13 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
+import PIL
+import torch
 
 from cxrnet.cache import kept, new_array, wait_for_disk
 from cxrnet.data.decode import UInt8Array
@@ -31,7 +32,7 @@ _BLOCK = 512  # images after which what was read is safe, should the process die
 
 def reading() -> list[Any]:
     """What the pixels depend on besides the files, the size and the rule: for the names of what is made of them."""
-    return [FORMAT, *(version(package) for package in ("pillow", "torch"))]
+    return [FORMAT, PIL.__version__, torch.__version__]
 
 
 class Table(NamedTuple):
@@ -151,7 +152,7 @@ def _open(folder: Path, sizes: int, mode: Literal["r", "r+"]) -> tuple[list[np.m
 
 
 def _can_be_read(path: str) -> bool:
-    return Path(path).is_file() and os.access(path, os.R_OK)
+    return os.path.isfile(path) and os.access(path, os.R_OK)  # noqa: PTH113 (Path.is_file raises where a name is too long)
 
 
 def _key(paths: Sequence[str], sizes: Sequence[AtSize]) -> str:

@@ -10,7 +10,7 @@ import copy
 import logging
 from collections import Counter
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import TypeGuard, TypeVar
 
 import torch
 from torch import Tensor, fx, nn
@@ -28,7 +28,7 @@ logger = logging.getLogger("cxrnet")
 def folded(module: M) -> M:
     """An evaluation copy whose batch norms are folded into the convolutions before them.
 
-    On a processor that can, ReLU and ReLU6 are done by the convolutions too.
+    On a processor that can, ReLU and ReLU6 are done by the convolutions too, unless a parameter is not a number.
 
     Args:
         module: left as it is. One that ``torch.fx`` can't trace (some of timm) is copied without folding.
@@ -40,7 +40,8 @@ def folded(module: M) -> M:
     copied = copy.deepcopy(module).eval().requires_grad_(False)
     followers = _followers(module)
     _fold_batch_norms(copied, followers)
-    if fuses_activations():
+    # oneDNN's activations make 0 of what is not a number: a network that diverged would seem to predict.
+    if fuses_activations() and all(bool(parameter.isfinite().all()) for parameter in copied.parameters()):
         _fuse_activations(copied, followers)
     return copied
 
@@ -60,9 +61,13 @@ def _fuse_activations(copied: nn.Module, followers: Mapping[str, str]) -> None:
         folded_away = _is_nothing(copied.get_submodule(after))  # a batch norm
         place = followers.get(after, after) if folded_away else after
         conv, activation = copied.get_submodule(name), copied.get_submodule(place)
-        if type(conv) is nn.Conv2d and type(activation) in _ACTIVATIONS and conv.padding_mode == "zeros":
+        if type(activation) in _ACTIVATIONS and _can_activate(conv):
             copied.set_submodule(name, _ActivatedConv2d(conv, activation).eval())
             copied.set_submodule(place, nn.Sequential().eval())
+
+
+def _can_activate(conv: nn.Module) -> TypeGuard[nn.Conv2d]:
+    return type(conv) is nn.Conv2d and conv.padding_mode == "zeros" and not isinstance(conv.padding, str)
 
 
 def fuses_activations() -> bool:

