@@ -108,7 +108,7 @@ def find_copies(images: Rows, manifest: pd.DataFrame, cache: Path | None = None)
 
 def _key(manifest: pd.DataFrame) -> str:
     """What a search depends on, as SHA-256 (hex, 32 digits): the content of the files."""
-    rules = json.dumps([FORMAT, store.reading(), COPY_SIZE, HASH_BITS, CORRELATION, RANK_CORRELATION])
+    rules = json.dumps([FORMAT, store.made_with(), COPY_SIZE, HASH_BITS, CORRELATION, RANK_CORRELATION])
     return hashlib.sha256("\n".join([rules, *manifest["sha256"]]).encode()).hexdigest()[:32]
 
 

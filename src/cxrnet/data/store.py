@@ -30,7 +30,7 @@ FORMAT = 2  # of the files, and of how images are decoded and resized
 _BLOCK = 512  # images after which what was read is safe, should the process die
 
 
-def reading() -> list[Any]:
+def made_with() -> list[Any]:
     """What the pixels depend on besides the files, the size and the rule: for the names of what is made of them."""
     return [FORMAT, PIL.__version__, torch.__version__]
 
@@ -157,7 +157,7 @@ def _can_be_read(path: str) -> bool:
 
 def _key(paths: Sequence[str], sizes: Sequence[AtSize]) -> str:
     """What a store is made of, as SHA-256 (hex, 32 digits)."""
-    made_of = hashlib.sha256(json.dumps([*reading(), sizes]).encode())
+    made_of = hashlib.sha256(json.dumps([*made_with(), sizes]).encode())
     for path in paths:
         made_of.update(f"{path}\0{_version(path)}\n".encode())
     return made_of.hexdigest()[:32]

@@ -28,7 +28,8 @@ logger = logging.getLogger("cxrnet")
 def folded(module: M) -> M:
     """An evaluation copy whose batch norms are folded into the convolutions before them.
 
-    On a processor that can, ReLU and ReLU6 are done by the convolutions too, unless a parameter is not a number.
+    On a processor that can, ReLU and ReLU6 are done by the convolutions too, unless the network holds a number that is
+    not finite.
 
     Args:
         module: left as it is. One that ``torch.fx`` can't trace (some of timm) is copied without folding.
@@ -41,7 +42,7 @@ def folded(module: M) -> M:
     followers = _followers(module)
     _fold_batch_norms(copied, followers)
     # oneDNN's activations make 0 of what is not a number: a network that diverged would seem to predict.
-    if fuses_activations() and all(bool(parameter.isfinite().all()) for parameter in copied.parameters()):
+    if fuses_activations() and all(bool(tensor.isfinite().all()) for tensor in copied.state_dict().values()):
         _fuse_activations(copied, followers)
     return copied
 

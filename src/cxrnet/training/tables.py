@@ -131,7 +131,7 @@ class _Ingredients:
                 *(operations.fp32_precision for operations in (cudnn.conv, mkldnn.conv, mkldnn.matmul)),  # type: ignore[attr-defined]
                 os.environ.get("ONEDNN_DEFAULT_FPMATH_MODE", ""),
             ),
-            format=(FORMAT, *store.reading()),
+            format=(FORMAT, *store.made_with()),
         )
 
     def digest(self) -> str:
