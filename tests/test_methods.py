@@ -10,11 +10,18 @@ CONFIG = {
     "augment": None,
     "optimizer": {"_target_": "torch.optim.Adam", "_partial_": True, "weight_decay": 0.0},
     "loss": {"_target_": "cxrnet.models.losses.cross_entropy", "_partial_": True},
-    "schedule": {"monitor": "val_loss", "mode": "min"},
+    "schedule": {"monitor": "val_loss", "views": 2},
     "data": {"split": {"_target_": "cxrnet.data.splits.split_manifest", "_partial_": True, "seed": 0}},
 }
 PHASE = SimpleNamespace(
-    name="head", trainable="head", trained_parameters=3843, epochs=5, kept=True, best_epoch=4, best_score=0.25
+    name="head",
+    trainable="head",
+    trained_parameters=3843,
+    epochs=5,
+    kept=True,
+    keep="best",
+    kept_epoch=4,
+    kept_score=0.25,
 )
 
 
@@ -27,9 +34,19 @@ def test_methods_are_read_from_configuration_and_data(make_data):
     assert said["split"] == "split_manifest(seed=0)"
     assert "Adam(weight_decay=0.0); cross_entropy()" in said["training"]
     assert "augmentation: none" in said["training"]
-    assert "the best val_loss (min) on the validation images: 4, 0.25" in said["final model"]
+    assert "with the best val_loss on the validation images: 4, 0.25" in said["final model"]
     assert "of 9 test images, 0 have a copy in train or val and patients are not known" in said["level"]
     assert said["characteristics"] == ""
+
+
+def test_an_augmentation_that_a_frozen_backbone_does_not_see_is_told(make_data):
+    flips = {"_target_": "cxrnet.data.augment.geometric", "flip": 0.5}
+    once = {"monitor": "val_loss", "views": 1}
+    assert (
+        "geometric(flip=0.5), but for phases on a frozen backbone"
+        in methods(make_data(), augment=flips, schedule=once)["training"]
+    )
+    assert "but for" not in methods(make_data(), augment=flips)["training"]
 
 
 def test_the_split_of_a_fold_is_that_of_the_folds(make_data):

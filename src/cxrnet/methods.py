@@ -23,6 +23,8 @@ def methods_of(
     """Describe a run under the names of :attr:`cxrnet.evaluation.facts.RunFacts.methods`."""
     schedule, kept = config["schedule"], next(phase for phase in phases if phase.kept)
     augment = _call(config["augment"]) if config["augment"] else "none"
+    if config["augment"] and schedule["views"] == 1:
+        augment += ", but for phases on a frozen backbone"
     return {
         "sources": sources_of(data),
         "preprocessing": f"grey, {data.size[0]} x {data.size[1]} pixels (resize: {data.resize}), normalised as the "
@@ -34,8 +36,7 @@ def methods_of(
         "initial weights": weights.detail if weights.pretrained else "random",
         "training": f"{_call(config['optimizer'])}; {_call(config['loss'])}; batches of {data.batch_size}, drawn by "
         f"{data.sampler}; augmentation: {augment}; {_phases(phases)}; seed {config['seed']}",
-        "final model": f"the epoch with the best {schedule['monitor']} ({schedule['mode']}) on the validation images: "
-        f"{kept.best_epoch}, {kept.best_score:.4g}",
+        "final model": f"{_choice(kept, schedule['monitor'])}: {kept.kept_epoch}, {kept.kept_score:.4g}",
         "software": ", ".join(f"{name} {version}" for name, version in package_versions().items()),
     }
 
@@ -103,6 +104,13 @@ def _phases(phases: Sequence[PhaseResult]) -> str:
         f"epochs: {phase.epochs})"
         for phase in phases
     )
+
+
+def _choice(kept: PhaseResult, monitor: str) -> str:
+    """Which epoch the final weights are from."""
+    if kept.keep == "last":
+        return f"the last epoch of phase {kept.name}, and {monitor} on the validation images"
+    return f"the epoch of phase {kept.name} with the best {monitor} on the validation images"
 
 
 def _call(node: Mapping[str, Any]) -> str:

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import pandas as pd
 from omegaconf import DictConfig
 
 from cxrnet import console
@@ -14,7 +13,7 @@ from cxrnet.models.bundle import load_bundle
 from cxrnet.pooling import FinishedRepeat, pool
 from cxrnet.repeats import Repeat, config_of, resplit_for
 from cxrnet.resume import check_same_data
-from cxrnet.run_facts import write_facts_of_all
+from cxrnet.run_facts import read_run_facts, write_facts_of_all
 from cxrnet.single_run import Outcome, run_once
 from cxrnet.stating import state_data
 from cxrnet.tracking.record import RECORD, read_record
@@ -82,7 +81,7 @@ def _run_child(
     if _is_done(folder, config):
         check_same_data(folder, data.manifest)
         console.say("done", "before this run was resumed")
-        return _score(folder, config["schedule"])
+        return _score(folder)
     resumed = (folder / RECORD).is_file()
     experiment, outputs, name = config["tracking"]["experiment"], Path(config["outputs"]), f"{name}_{repeat.name}"
     with track(folder, uri, experiment, outputs, name, parent_run_id=parent.run_id, resume=resumed) as run:
@@ -100,7 +99,6 @@ def _is_done(folder: Path, config: Config) -> bool:
     return all(began.get(key) == config[key] for key in ("schedule", "operating_points", "refer", "evaluation"))
 
 
-def _score(folder: Path, schedule: Config) -> float:
-    """The monitored metric of the weights that a finished run kept: the best of all epochs."""
-    scores = pd.read_csv(folder / "history.csv")[schedule["monitor"]]
-    return float(scores.min() if schedule["mode"] == "min" else scores.max())
+def _score(folder: Path) -> float:
+    """The monitored metric of the weights that a finished run kept."""
+    return float(next(phase["kept_score"] for phase in read_run_facts(folder)["phases"] if phase["kept"]))

@@ -36,7 +36,7 @@ MAY_CHANGE = (
     "cache",
     "data.cache",
 )
-MUST_STAY = ("schedule.monitor", "schedule.mode", "schedule.views")
+MUST_STAY = ("schedule.monitor", "schedule.views", "schedule.best_from")
 
 
 def resumed_arguments(arguments: list[str]) -> list[str]:

@@ -86,7 +86,7 @@ def run_once(
     phases, history = _train(network, data, weights, schedule, config, run, folder, resumed)
     kept = next(phase for phase in phases if phase.kept)
     if not is_main_process():
-        return Outcome(kept.best_score, None, [])
+        return Outcome(kept.kept_score, None, [])
     with get_console().status("evaluating"):
         bundled = make_bundle(network, data, config, folder / "bundle")
         headline = "test" if len(data.rows("test")) else "val"
@@ -97,7 +97,7 @@ def run_once(
             data.classes,
             config["evaluation"],
             history.table(),
-            kept.best_epoch,
+            kept.kept_epoch,
             bundled.temperature.value,
             seen_before(data.manifest, headline),
         )
@@ -112,12 +112,12 @@ def run_once(
     render_report(facts, folder / "report.html")
     write_card(make_card(facts), folder)
     write_run_facts(folder, network, weights, phases, command)
-    run.log_metrics(flat_metrics(results), kept.best_epoch)
+    run.log_metrics(flat_metrics(results), kept.kept_epoch)
     run.log_results(folder)
     log_bundle(run, folder / "bundle", data.classes, bundled.bundle.refer_below is not None)
     if verdict := thumbnail_verdict(results.metrics[headline], results.baselines["thumbnail"]):
         warnings.append(verdict)
-    return Outcome(kept.best_score, results, warnings)
+    return Outcome(kept.kept_score, results, warnings)
 
 
 def _train(
@@ -136,10 +136,15 @@ def _train(
         rows = trained[-1].rows
         console.say("resumed", f"in phase '{trained[-1].name}', {len(rows)} epochs are done")
         run.log_missing([(metrics_of(row), row["epoch"]) for row in rows])
+    planned = enabled_phases(schedule, weights.pretrained)
+    if data.augment is not None and schedule.views == 1 and any(phase.trainable == "head" for phase in planned):
+        console.say(
+            "augmentation", "not on the frozen backbone: its head trains on the images themselves (schedule.views=1)"
+        )
     phases, history = train_network(
         network,
         data,
-        enabled_phases(schedule, weights.pretrained),
+        planned,
         schedule,
         config,
         folder,

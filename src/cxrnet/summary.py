@@ -60,7 +60,7 @@ def say_phase(result: PhaseResult, monitor: str) -> None:
     console.say(
         result.name,
         f"{result.trained_parameters:,} parameters{cached}, {epochs} in {duration(result.seconds)}; "
-        f"best {monitor} {result.best_score:.4f} in epoch {result.best_epoch}",
+        f"kept: the {result.keep} epoch, {result.kept_epoch}, {monitor} {result.kept_score:.4f}",
     )
 
 
@@ -224,9 +224,10 @@ def _phase_facts(phase: PhaseResult, monitor: str) -> PhaseFacts:
         trainable=phase.trainable,
         parameters=phase.trained_parameters,
         epochs=phase.epochs,
-        best_epoch=phase.best_epoch,
+        keep=phase.keep,
+        kept_epoch=phase.kept_epoch,
         monitor=monitor,
-        value=phase.best_score,
+        value=phase.kept_score,
         seconds=phase.seconds,
         cached=phase.cached,
         kept=phase.kept,

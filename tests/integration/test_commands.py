@@ -191,7 +191,7 @@ def test_mistakes_of_predict_are_one_line(trained, workplace, argument, message)
 
 def test_checkpoints_hold_tensors_and_plain_values_only(trained):
     folder, _ = trained
-    for name in ("best", "last"):
+    for name in ("kept", "last"):
         checkpoint = torch.load(folder / "checkpoints" / "scratch" / f"{name}.ckpt", weights_only=True)
         assert "network.backbone.block1.0.weight" in checkpoint["state_dict"]
 

@@ -69,6 +69,6 @@ def test_all_phases_ran_and_the_kept_weights_are_the_bundles(finished):
     history = pd.read_csv(place / "the run" / "history.csv")
     assert history["phase"].tolist() == [name for name in ("head", "one_stage", "two_stages", "all") for _ in range(3)]
     kept = history.loc[history["val_loss"].idxmin(), "phase"]
-    state = torch.load(place / "the run" / "checkpoints" / kept / "best.ckpt", weights_only=True)["state_dict"]
+    state = torch.load(place / "the run" / "checkpoints" / kept / "kept.ckpt", weights_only=True)["state_dict"]
     bundle = load_bundle(place / "the run" / "bundle").network.state_dict()
     assert all(torch.equal(bundle[name], state[f"network.{name}"]) for name in bundle)

@@ -26,6 +26,8 @@ VECTORS = 2e-4  # gigabytes: room for the features of the whole backbone, but no
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
+UPHILL = partial(torch.optim.Adam, maximize=True)  # each epoch is worse than the one before it
+
 
 class PowerCutError(Exception):
     pass
@@ -46,13 +48,12 @@ class PowerCut(Callback):
 def train(make_network, make_data, tmp_path):
     """Trains in a folder of its own, or goes on there; gives results, rows, weights and the epochs handed on."""
 
-    def make(
-        place="run", phases=(HEAD, TUNE), cut=None, monitor="val_loss", mode="min", views=2, resume=False, **changes
-    ):
+    def make(place="run", phases=(HEAD, TUNE), cut=None, monitor="val_loss", views=2, resume=False, **changes):
         network, folder, told = make_network(dropout=0.5), tmp_path / place, []
-        schedule = Schedule(phases, HEAD, monitor, mode, views, changes.pop("features_gb", VECTORS))
+        schedule = Schedule(phases, HEAD, monitor, views, changes.pop("features_gb", VECTORS), best_from=0)
+        optimizer = changes.pop("optimizer", torch.optim.Adam)
         results, history = run_phases(
-            network, make_data(augment=AUGMENT), phases, schedule, nn.CrossEntropyLoss(), torch.optim.Adam,
+            network, make_data(augment=AUGMENT), phases, schedule, nn.CrossEntropyLoss(), optimizer,
             CPU, folder, changes.pop("seed", 0), log_metrics=lambda metrics, epoch: told.append(epoch),
             callbacks=lambda phase: [cut[1]] if cut and phase.name == cut[0] else [],
             trained=trained_so_far(folder) if resume else (), **changes
@@ -160,9 +161,9 @@ def test_early_stopping_goes_on_counting(train):
 
 
 def test_a_plateau_goes_on_counting(train):
-    # The largest loss is called the best, so the rate is halved soon.
+    # The loss grows, so the rate is halved soon.
     phase = Phase("head", "head", epochs=6, lr=1e-2, lr_schedule={**PLATEAU, "patience": 0})
-    flat = {"phases": (phase,), "mode": "max"}
+    flat = {"phases": (phase,), "optimizer": UPHILL}
     whole = train("whole", **flat)
     halved = [row["lr"] for row in whole[1]].index(5e-3)
     with pytest.raises(PowerCutError):
@@ -215,13 +216,16 @@ def test_what_is_finished_is_not_trained_again_and_nothing_it_is_built_on(train)
 
 
 def test_the_best_weights_survive_a_folder_that_moves(train, tmp_path):
-    worst = {"phases": (Phase("all", "all", epochs=3, lr=1e-3),), "mode": "max"}  # the first epoch has the largest loss
+    worst = {
+        "phases": (Phase("all", "all", epochs=3, lr=1e-3),),
+        "optimizer": UPHILL,
+    }  # the first epoch has the lowest loss
     with pytest.raises(PowerCutError):
         train(cut=("all", PowerCut("on_train_batch_start", 1)), **worst)
-    first = torch.load(checkpoint(tmp_path / "run", "all", "best"), weights_only=True)["state_dict"]
+    first = torch.load(checkpoint(tmp_path / "run", "all", "kept"), weights_only=True)["state_dict"]
     (tmp_path / "run").rename(tmp_path / "moved")
     results, _, weights, _ = train("moved", resume=True, **worst)
-    assert results[0].best_epoch == 1
+    assert results[0].kept_epoch == 1
     assert all(torch.equal(first[f"network.{name}"], weights[name]) for name in weights)
 
 
@@ -229,11 +233,11 @@ def test_the_best_checkpoint_is_made_up_for(train, whole, tmp_path, monkeypatch)
     def cut(*_):
         raise PowerCutError
 
-    monkeypatch.setattr(checkpoints, "keep_best", cut)  # last.ckpt has been written, best.ckpt not yet
+    monkeypatch.setattr(checkpoints, "keep_epoch", cut)  # last.ckpt has been written, kept.ckpt not yet
     with pytest.raises(PowerCutError):
         train()
     monkeypatch.undo()
-    assert not checkpoint(tmp_path / "run", "head", "best").exists()
+    assert not checkpoint(tmp_path / "run", "head", "kept").exists()
     assert_same(train(resume=True), whole)
 
 
@@ -241,10 +245,10 @@ def test_a_metric_of_training_can_be_monitored(train, tmp_path):
     stops = Phase("all", "all", epochs=6, lr=1.0, patience=2)
     results, rows, _, _ = train(phases=(stops,), monitor="train_loss")
     losses = [row["train_loss"] for row in rows]
-    assert results[0].best_score == min(losses)
-    assert len(losses) == min(6, results[0].best_epoch + 2)
-    progress = read_progress(checkpoint(tmp_path / "run", "all", "best"))
-    assert len(progress.rows) == results[0].best_epoch
+    assert results[0].kept_score == min(losses)
+    assert len(losses) == min(6, results[0].kept_epoch + 2)
+    progress = read_progress(checkpoint(tmp_path / "run", "all", "kept"))
+    assert len(progress.rows) == results[0].kept_epoch
 
 
 def test_another_seed_draws_other_numbers(train):

@@ -156,6 +156,7 @@ def test_folds_that_can_keep_no_table_compute_their_own_splits_alone(make_networ
         (HEAD, {"views": 0}, None, False),
         (PART, {}, FeatureDataModule, True),
         (PART, {"views": 0}, None, False),
+        (PART, {"views": 1}, FrontDataModule, False),  # what trains a part of the backbone sees augmented images
         (PART, {"features_gb": 0}, FrontDataModule, False),
         (PART, {"features_gb": 45 * 64 * 8 * 8 * 4 / 1e9}, FeatureDataModule, True),  # 2 x 18 + 9 maps
         (PART, {"features_gb": (45 * 64 * 8 * 8 * 4 - 1) / 1e9}, FrontDataModule, False),
@@ -166,7 +167,7 @@ def test_folds_that_can_keep_no_table_compute_their_own_splits_alone(make_networ
 def test_what_a_phase_trains_on(make_network, make_data, phase, changes, kind, cached):
     network, data = make_network(), make_data(augment=AUGMENT)
     set_trainable(network, phase.trainable)
-    settings = {"scratch": HEAD, "monitor": "val_loss", "mode": "min", "views": 2, "features_gb": 1, **changes}
+    settings = {"scratch": HEAD, "monitor": "val_loss", "views": 2, "features_gb": 1, "best_from": 0, **changes}
     feed = make_feed(network, data, phase, Schedule((phase,), **settings), 0)
     assert feed.cached is cached
     if kind is None:
@@ -183,7 +184,7 @@ def test_what_a_phase_trains_on(make_network, make_data, phase, changes, kind, c
 def test_a_resumed_phase_trains_on_what_it_began_with(make_network, make_data, phase, gigabytes, cached, kind):
     network = make_network()
     set_trainable(network, phase.trainable)
-    plan = Schedule((phase,), HEAD, "val_loss", "min", views=2, features_gb=gigabytes)
+    plan = Schedule((phase,), HEAD, "val_loss", views=2, features_gb=gigabytes, best_from=0)
     feed = make_feed(network, make_data(augment=AUGMENT), phase, plan, 0, cached)
     assert (type(feed.data), feed.cached) == (kind, cached)
 
@@ -196,7 +197,7 @@ def test_features_of_a_whole_backbone_that_are_too_many_are_told(
 ):
     network = make_network()
     set_trainable(network, phase.trainable)
-    plan = Schedule((phase,), HEAD, "val_loss", "min", views=2, features_gb=gigabytes)
+    plan = Schedule((phase,), HEAD, "val_loss", views=2, features_gb=gigabytes, best_from=0)
     make_feed(network, make_data(augment=AUGMENT), phase, plan, 0)
     assert len(caplog.records) == lines
     if lines:

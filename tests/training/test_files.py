@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from cxrnet.models.freezing import frozen_names, set_trainable
-from cxrnet.training.files import PlainFiles, checkpoint, complete_best, load_best
+from cxrnet.training.files import PlainFiles, checkpoint, complete_kept, load_kept
 
 
 @pytest.fixture
@@ -14,7 +14,7 @@ def trained(make_network, tmp_path):
         network.head[1].weight.fill_(7.0)
     frozen = frozen_names(network)
     state = {f"network.{name}": value for name, value in network.state_dict().items() if name not in frozen}
-    file = checkpoint(tmp_path, "head", "best")
+    file = checkpoint(tmp_path, "head", "kept")
     PlainFiles().save_checkpoint({"state_dict": {**state, "loss.weight": torch.ones(3)}, "epoch": 4}, file)
     return network, file
 
@@ -24,14 +24,14 @@ def test_what_a_checkpoint_lacks_stays_as_it_is(trained, make_network, tmp_path)
     with torch.no_grad():
         for parameter in other.parameters():
             parameter.fill_(0.5)
-    load_best(other, tmp_path, "head")
+    load_kept(other, tmp_path, "head")
     assert (other.head[1].weight == 7.0).all()
     assert (other.backbone.block1[0].weight == 0.5).all()
 
 
 def test_a_completed_checkpoint_is_the_whole_network(trained, make_network, tmp_path):
     network, file = trained
-    complete_best(network, tmp_path, "head")
+    complete_kept(network, tmp_path, "head")
     content = torch.load(file, weights_only=True)
     assert content["epoch"] == 4
     assert set(content["state_dict"]) == {f"network.{name}" for name in network.state_dict()} | {"loss.weight"}
@@ -39,23 +39,23 @@ def test_a_completed_checkpoint_is_the_whole_network(trained, make_network, tmp_
     with torch.no_grad():
         for parameter in other.parameters():
             parameter.fill_(0.5)
-    load_best(other, tmp_path, "head")
+    load_kept(other, tmp_path, "head")
     assert all(torch.equal(value, network.state_dict()[name]) for name, value in other.state_dict().items())
-    assert [path.name for path in file.parent.iterdir()] == ["best.ckpt"]
+    assert [path.name for path in file.parent.iterdir()] == ["kept.ckpt"]
 
 
 def test_a_whole_checkpoint_is_not_written_again(trained, tmp_path):
     network, file = trained
-    complete_best(network, tmp_path, "head")
+    complete_kept(network, tmp_path, "head")
     before = file.stat().st_mtime_ns, file.stat().st_ino
-    complete_best(network, tmp_path, "head")
+    complete_kept(network, tmp_path, "head")
     assert (file.stat().st_mtime_ns, file.stat().st_ino) == before
 
 
 def test_the_best_weights_may_be_moved_after_they_were_loaded(trained, tmp_path):
     network, file = trained
-    complete_best(network, tmp_path, "head")
-    load_best(network, tmp_path, "head")
+    complete_kept(network, tmp_path, "head")
+    load_kept(network, tmp_path, "head")
     file.write_bytes(b"")
     assert (network.head[1].weight == 7.0).all()
 
@@ -65,4 +65,4 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(trained):
     with pytest.raises(AttributeError, match="pickle"):
         PlainFiles().save_checkpoint({"epoch": 5, "a lambda": lambda: None}, file)
     assert torch.load(file, weights_only=True)["epoch"] == 4
-    assert [path.name for path in file.parent.iterdir()] == ["best.ckpt"]
+    assert [path.name for path in file.parent.iterdir()] == ["kept.ckpt"]

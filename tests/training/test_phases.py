@@ -22,14 +22,15 @@ TUNE = Phase("finetune", {"from": "block3"}, epochs=2, lr=1e-3)
 SCRATCH = Phase("scratch", "all", epochs=2, lr=1e-2)
 COSINE = {"name": "cosine", "warmup_epochs": 2}
 AUGMENT = geometric(flip=0, degrees=10, translate=0.1, shear=0, zoom=0.1, distortion=0)
+UPHILL = partial(torch.optim.Adam, maximize=True)  # each epoch is worse than the one before it
 CPU = partial(pl.Trainer, accelerator="cpu", devices=1)
 VECTORS = 2e-4  # gigabytes: room for the features of the whole backbone, but not for maps
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 
-def schedule(*phases: Phase, views: int = 1, monitor: str = "val_loss", mode: str = "min", **more) -> Schedule:
-    return Schedule(phases, SCRATCH, monitor, mode, views, **{"features_gb": VECTORS, **more})
+def schedule(*phases: Phase, views: int = 1, monitor: str = "val_loss", **more) -> Schedule:
+    return Schedule(phases, SCRATCH, monitor, views, **{"features_gb": VECTORS, "best_from": 0, **more})
 
 
 class Spy(Callback):
@@ -83,7 +84,7 @@ def val_loss(network, data) -> float:
         return nn.functional.cross_entropy(network.eval()(torch.from_numpy(images[:]).unsqueeze(1)), labels).item()
 
 
-def saved(folder, phase: str, name: str = "best") -> dict[str, torch.Tensor]:
+def saved(folder, phase: str, name: str = "kept") -> dict[str, torch.Tensor]:
     state = torch.load(folder / "run" / "checkpoints" / phase / f"{name}.ckpt", weights_only=True)["state_dict"]
     return {key.removeprefix("network."): value for key, value in state.items() if key.startswith("network.")}
 
@@ -225,9 +226,8 @@ def test_epochs_run_on_and_every_one_is_handed_on_once(run):
 
 
 def test_a_phase_starts_from_the_best_weights_before_it(run, tmp_path):
-    # The largest loss is called the best, so that the last epoch is not the best one.
-    results, _, _, spies = run(schedule(Phase("head", "head", 6, 1e-2), TUNE, mode="max"))
-    assert results[0].best_epoch < 6
+    results, _, _, spies = run(schedule(Phase("head", "head", 6, 1e-2), TUNE), optimizer=UPHILL)
+    assert results[0].kept_epoch == 1
     assert equal(spies["finetune"].start, saved(tmp_path, "head"))
     assert not equal(saved(tmp_path, "head", "last"), spies["finetune"].start)
 
@@ -235,7 +235,7 @@ def test_a_phase_starts_from_the_best_weights_before_it(run, tmp_path):
 def test_a_phase_does_not_start_from_a_worse_one(run, tmp_path):
     ruin = Phase("ruin", "all", 1, 50.0)
     results, _, _, spies = run(schedule(HEAD, ruin, TUNE))
-    assert results[1].best_score > results[0].best_score
+    assert results[1].kept_score > results[0].kept_score
     assert equal(spies["finetune"].start, saved(tmp_path, "head"))
 
 
@@ -243,9 +243,9 @@ def test_what_is_kept_has_the_score_that_is_reported(run, make_data):
     data = make_data()
     results, history, network, _ = run(schedule(HEAD, TUNE), data=data)
     (kept,) = [result for result in results if result.kept]
-    assert val_loss(network, data) == pytest.approx(kept.best_score, abs=1e-5)
-    assert kept.best_score == history.table()["val_loss"].min()
-    assert history.rows[kept.best_epoch - 1]["val_loss"] == kept.best_score
+    assert val_loss(network, data) == pytest.approx(kept.kept_score, abs=1e-5)
+    assert kept.kept_score == history.table()["val_loss"].min()
+    assert history.rows[kept.kept_epoch - 1]["val_loss"] == kept.kept_score
 
 
 @pytest.mark.parametrize("lr", [50.0, 1e30])
@@ -255,7 +255,7 @@ def test_a_fine_tuning_that_makes_things_worse_is_not_kept(run, make_data, tmp_p
     results, _, network, _ = run(schedule(HEAD, Phase("finetune", "all", 1, lr)), data=data, optimizer=torch.optim.SGD)
     assert [result.kept for result in results] == [True, False]
     assert equal(network.state_dict(), saved(tmp_path, "head"))
-    assert val_loss(network, data) == pytest.approx(results[0].best_score, abs=1e-5)
+    assert val_loss(network, data) == pytest.approx(results[0].kept_score, abs=1e-5)
 
 
 def test_a_fine_tuning_that_helps_is_kept(run, tmp_path):
@@ -270,17 +270,38 @@ def test_early_stopping_of_one_phase_leaves_the_next_its_epochs(run):
     assert [result.epochs for result in results] == [3, 2]
 
 
+@pytest.mark.parametrize(
+    ("phase", "best_from", "keep"),
+    [(Phase("head", "head", 6, 1e-2, keep="last"), 0, "last"), (Phase("head", "head", 6, 1e-2), 1000, "last")],
+)
+def test_the_last_epoch_is_kept(run, tmp_path, phase, best_from, keep):
+    results, history, _, spies = run(schedule(phase, TUNE, best_from=best_from), optimizer=UPHILL)
+    assert (results[0].keep, results[0].kept_epoch) == (keep, 6)
+    assert results[0].kept_score == history.rows[5]["val_loss"] > history.table()["val_loss"][:6].min()
+    assert equal(spies["finetune"].start, saved(tmp_path, "head"))
+    assert equal(
+        {name: spies["finetune"].start[name] for name in saved(tmp_path, "head", "last")},
+        saved(tmp_path, "head", "last"),
+    )
+
+
+def test_a_last_epoch_that_diverged_is_refused(run):
+    phase = Phase("all", "all", 2, 1e30, keep="last")
+    with pytest.raises(CxrnetError, match="not a number in its last epoch; lower its lr"):
+        run(schedule(phase), optimizer=torch.optim.SGD)
+
+
 def test_a_metric_to_be_maximised(run):
-    results, history, _, _ = run(schedule(HEAD, monitor="val_auc", mode="max"))
-    assert results[0].best_score == history.table()["val_auc"].max()
+    results, history, _, _ = run(schedule(HEAD, monitor="val_auc"))
+    assert results[0].kept_score == history.table()["val_auc"].max()
 
 
 def test_checkpoints_hold_tensors_and_plain_values(run, tmp_path):
     phase = Phase("all", "all", 2, 1e-3, 3, {"name": "plateau", "factor": 0.5, "patience": 1})
     run(schedule(phase))
     files = sorted(path.relative_to(tmp_path / "run").as_posix() for path in tmp_path.rglob("*.ckpt"))
-    assert files == ["checkpoints/all/best.ckpt", "checkpoints/all/last.ckpt"]
-    for name in ("best", "last"):
+    assert files == ["checkpoints/all/kept.ckpt", "checkpoints/all/last.ckpt"]
+    for name in ("kept", "last"):
         torch.load(tmp_path / "run" / "checkpoints" / "all" / f"{name}.ckpt", weights_only=True)
     last = torch.load(tmp_path / "run" / "checkpoints" / "all" / "last.ckpt", weights_only=True)
     assert last["epoch"] == 1
@@ -306,7 +327,7 @@ def test_mixed_precision_with_class_weights(run, gigabytes):
     half = partial(CPU, precision="bf16-mixed")
     weights = nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0, 3.0]))
     results, _, _, _ = run(schedule(HEAD, TUNE, features_gb=gigabytes), trainer=half, loss=weights)
-    assert all(result.best_score < 5 for result in results)
+    assert all(result.kept_score < 5 for result in results)
 
 
 # On images, on a table of features, and through the frozen front.
@@ -373,11 +394,7 @@ def test_facts_of_a_phase(run, make_network):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (
-            {"monitor": "val_acc"},
-            "schedule: 'val_acc' with mode 'min' can't be monitored; use min or max of val_loss, val",
-        ),
-        ({"mode": "maximum"}, "schedule: 'val_loss' with mode 'maximum' can't be monitored"),
+        ({"monitor": "val_acc"}, "schedule.monitor: 'val_acc' is no logged metric; use one of val_loss, val"),
     ],
 )
 def test_a_bad_schedule(run, tmp_path, changes, message):

@@ -13,7 +13,7 @@ ALL = Phase("all", "all", 1, 1e-4)
 
 
 def schedule(*phases: Phase, **changes) -> Schedule:
-    settings = {"scratch": SCRATCH, "monitor": "val_loss", "mode": "min", "views": 1, "features_gb": 0}
+    settings = {"scratch": SCRATCH, "monitor": "val_loss", "views": 1, "features_gb": 0, "best_from": 100}
     return Schedule(phases, **{**settings, **changes})
 
 
@@ -24,6 +24,7 @@ def schedule(*phases: Phase, **changes) -> Schedule:
         ({"epochs": -1}, "phase 'head': -1 epochs"),
         ({"epochs": 1.5}, "phase 'head': 1.5 epochs"),
         ({"patience": 0}, "phase 'head': patience 0"),
+        ({"keep": "first"}, "phase 'head': keep first; give last or best"),
         ({"name": "a/b"}, "phase 'a/b': the name becomes a folder"),
     ],
 )
@@ -43,12 +44,28 @@ def test_a_phase_that_cannot_be_trained(changes, message):
         ({"features_gb": -1}, "schedule.features_gb: -1; give gigabytes, or 0 to store none"),
         ({"features_gb": "2 GB"}, "schedule.features_gb: 2 GB"),
         ({"features_gb": math.nan}, "schedule.features_gb: nan"),
+        ({"best_from": -1}, "schedule.best_from: -1"),
         ({"max_epochs": 0}, "schedule.max_epochs: 0"),
     ],
 )
 def test_what_is_no_schedule(changes, message):
     with pytest.raises(CxrnetError, match=message):
         schedule(HEAD, ALL, **changes)
+
+
+@pytest.mark.parametrize(
+    ("monitor", "mode"),
+    [("val_loss", "min"), ("train_loss", "min"), ("val_accuracy", "max"), ("val_sensitivity_loss of volume", "max")],
+)
+def test_the_direction_belongs_to_the_metric(monitor, mode):
+    assert schedule(HEAD, monitor=monitor).mode == mode
+
+
+@pytest.mark.parametrize(
+    ("keep", "validation", "last"), [("last", 1000, True), ("best", 100, False), ("best", 99, True)]
+)
+def test_few_validation_images_choose_no_epoch(keep, validation, last):
+    assert schedule(HEAD).keeps_last(dataclasses.replace(HEAD, keep=keep), validation) is last
 
 
 def unfrozen(*phases: Phase, **changes) -> list[str]:

@@ -44,7 +44,7 @@ def test_two_views_are_not_worse_than_augmenting_in_every_epoch(shared, make_net
         weights = shared / "weights" / "mobilenet_v2-imagenet-features.safetensors"
         load_weights(network.backbone, "mobilenet_v2", str(weights), (224, 224))
         shuffled = data.resplit(lambda manifest: split_manifest(manifest, FRACTIONS, seed=0), seed, shared=False)
-        plan = Schedule((HEAD,), HEAD, "val_loss", "min", views, features_gb=1)
+        plan = Schedule((HEAD,), HEAD, "val_loss", views, features_gb=1, best_from=0)
         trainer = partial(pl.Trainer, accelerator="cpu", devices=1)
         folder = tmp_path / f"{views}_{seed}"
         _, history = run_phases(

@@ -20,11 +20,13 @@ class PhaseFacts:
     parameters: int
     """Trained in this phase."""
     epochs: int
-    best_epoch: int
+    keep: str
+    """Which epoch was kept: ``last`` or ``best``."""
+    kept_epoch: int
     """Counted from 1, running on across phases."""
     monitor: str
     value: float
-    """Of ``monitor`` at ``best_epoch``."""
+    """Of ``monitor`` at ``kept_epoch``."""
     seconds: float
     cached: bool
     """Trained on features computed once."""

@@ -1,8 +1,8 @@
 """What a phase leaves in its folder after every epoch, and how a resumed run finds it.
 
 ``checkpoints/<phase>/last.ckpt`` holds all it takes to go on: weights, optimizer, early stopping and, in the same file
-so that they can't disagree, the history of all epochs so far. ``best.ckpt`` is the one of the best epoch of the phase.
-The weights are those that the phase trains. When it is over, ``best.ckpt`` gets the frozen ones too.
+so that they can't disagree, the history of all epochs so far. ``kept.ckpt`` is that of the epoch whose weights are
+kept, so far. The weights are those that the phase trains. When it is over, ``kept.ckpt`` gets the frozen ones too.
 """
 
 import dataclasses
@@ -67,6 +67,7 @@ class EpochKeeper(Checkpoint):
         phase: that is trained.
         schedule: what the phases share.
         cached: what is frozen is computed once.
+        last: the last epoch is kept, not the best.
         history: gets a row an epoch: the logged metrics and ``lr``, the rate that it was trained at.
         seconds: that the phase was trained before it was resumed.
         log_metrics: gets the metrics of each epoch and its number, when all is saved; ``None`` for nobody.
@@ -78,6 +79,7 @@ class EpochKeeper(Checkpoint):
         phase: Phase,
         schedule: Schedule,
         cached: bool,
+        last: bool,
         history: History,
         seconds: float,
         log_metrics: LogMetrics | None,
@@ -86,6 +88,7 @@ class EpochKeeper(Checkpoint):
         self.phase = phase
         self.schedule = schedule
         self.cached = cached
+        self.last = last
         self.history = history
         self.log_metrics = log_metrics
         self._started = time.monotonic() - seconds
@@ -140,10 +143,10 @@ class EpochKeeper(Checkpoint):
         self._stopped = trainer.should_stop
         trainer.save_checkpoint(checkpoint(self.folder, self.phase.name, "last"), weights_only=False)
         if trainer.is_global_zero:
-            keep_best(self.folder, self.history, self.phase.name, self.schedule)
+            keep_epoch(self.folder, self.history, self.phase.name, self.schedule, self.last)
             if self.log_metrics is not None:
                 self.log_metrics(metrics_of(row), row["epoch"])
-        trainer.strategy.barrier()  # no other process looks for best.ckpt before it is there
+        trainer.strategy.barrier()  # no other process looks for kept.ckpt before it is there
 
 
 class EpochSeed(Callback):
@@ -166,10 +169,10 @@ class EpochSeed(Callback):
 
 
 @rank_zero_only
-def keep_best(folder: Path, history: History, phase: str, schedule: Schedule) -> None:
-    """Copy ``last.ckpt`` to ``best.ckpt`` if the last epoch is the best one of the phase."""
-    if history.best(phase, schedule.monitor, schedule.mode) is history.rows[-1]:
-        with whole_file(checkpoint(folder, phase, "best")) as partial:
+def keep_epoch(folder: Path, history: History, phase: str, schedule: Schedule, last: bool) -> None:
+    """Copy ``last.ckpt`` to ``kept.ckpt`` if the last epoch is the best one of the phase, or the last is kept."""
+    if history.kept(phase, schedule.monitor, schedule.mode, last) is history.rows[-1]:
+        with whole_file(checkpoint(folder, phase, "kept")) as partial:
             shutil.copyfile(checkpoint(folder, phase, "last"), partial)
 
 

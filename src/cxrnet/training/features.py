@@ -2,8 +2,8 @@
 
 Features are computed once, and what is trained works on the table, where that is small enough. Else the images go
 through the front in every epoch, without gradients. In float32 and without augmentation all of this gives the result of
-the long way, epoch by epoch. With augmentation a table holds K augmented views of every training image, and each epoch
-draws one of them for each image.
+the long way, epoch by epoch. A table holds K views of every training image, the image itself and K - 1 augmented
+ones, and each epoch draws one of them for each image.
 """
 
 import logging
@@ -74,7 +74,8 @@ def make_feed(
         return Feed(table, parts.rest, cached=True)
     if compiled:  # that of a table makes each view once, in less time than it takes to compile
         parts.front.compile()
-    return Feed(FrontDataModule(data, parts.front), parts.rest, cached=False)
+    # What would have been trained on the images themselves is so without a table too.
+    return Feed(FrontDataModule(data, parts.front, augmented=not parts.whole or schedule.views > 1), parts.rest, False)
 
 
 def _table_pays(table: "FeatureDataModule", phase: Phase, schedule: Schedule) -> bool:
@@ -82,8 +83,9 @@ def _table_pays(table: "FeatureDataModule", phase: Phase, schedule: Schedule) ->
     gigabytes = table.n_bytes / 1e9
     fits = gigabytes <= schedule.features_gb
     if not table.parts.whole:
-        # With no more epochs than views, storing would compute more than it saves.
-        return fits and phase.epochs > table.views
+        # With no more epochs than views, storing would compute more than it saves; and what trains the backbone sees
+        # augmented images where there is an augmentation.
+        return fits and phase.epochs > table.views and (table.views > 1 or table.data.augment is None)
     if not fits and schedule.features_gb > 0 and is_main_process():
         logger.warning(
             f"schedule.features_gb: the features of phase '{phase.name}' would take {gigabytes:.3g} GB, more than "
@@ -126,7 +128,7 @@ class FeatureDataModule(pl.LightningDataModule):
     Args:
         data: the images.
         parts: of the network.
-        views: augmented views of each training image; of no effect without augmentation, which gives one.
+        views: of each training image, the first of which is the image itself; without augmentation there is one.
         seed: of the augmentation.
     """
 
@@ -144,7 +146,7 @@ class FeatureDataModule(pl.LightningDataModule):
     def n_bytes(self) -> int:
         """Size of the tables."""
         views = self.views * len(self._manifest("train"))
-        if self.data.augment is not None or not self.shared:  # else one table holds both splits
+        if self.views > 1 or not self.shared:  # else one table holds both splits
             views += len(self._manifest("val"))
         return 4 * views * math.prod(self.shape)
 
@@ -160,7 +162,9 @@ class FeatureDataModule(pl.LightningDataModule):
         for split, augment, number in (("train", data.augment, self.views), ("val", None, 1)):
             manifest = self._manifest(split)
             images = data.images.take(manifest.index.to_numpy())
-            views = Views(images, manifest["sha256"].tolist(), data.resize, augment, number, self.seed)
+            views = Views(
+                images, manifest["sha256"].tolist(), data.resize, augment if number > 1 else None, number, self.seed
+            )
             table = features_of(self.parts.front, views, self.shape, device, data.batch_size, data.cache)
             rows = torch.from_numpy(np.flatnonzero(manifest["split"] == split))
             self.tables[split] = FeatureDataset(table, rows, data.arrays(split)[1])
@@ -181,12 +185,14 @@ class FrontDataModule(pl.LightningDataModule):
     Args:
         data: the images.
         front: of the network.
+        augmented: training images are augmented, where there is an augmentation.
     """
 
-    def __init__(self, data: XrayDataModule, front: nn.Module) -> None:
+    def __init__(self, data: XrayDataModule, front: nn.Module, augmented: bool) -> None:
         super().__init__()
         self.data = data
         self.front = front
+        self.augmented = augmented
 
     def setup(self, stage: str | None = None) -> None:
         """Bring the front to the trainer's device."""
@@ -207,8 +213,9 @@ class FrontDataModule(pl.LightningDataModule):
 
     @torch.no_grad()
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Augment a batch while training, and put ``features`` in the place of ``image``."""
-        batch = self.data.on_after_batch_transfer(batch, dataloader_idx)
+        """Augment a batch of training images, and put ``features`` in the place of ``image``."""
+        if self.augmented:
+            batch = self.data.on_after_batch_transfer(batch, dataloader_idx)
         assert self.trainer is not None
         training = self.trainer.training  # validation is without mixed precision
         with self.trainer.precision_plugin.forward_context() if training else nullcontext():

@@ -15,7 +15,7 @@ PLAIN: dict[str, Any] = {"map_location": "cpu", "weights_only": True, "mmap": Tr
 _PREFIX = "network."  # of the network's weights in the state of a classifier
 
 
-def checkpoint(folder: Path, phase: str, name: Literal["best", "last"]) -> Path:
+def checkpoint(folder: Path, phase: str, name: Literal["kept", "last"]) -> Path:
     """The file of a checkpoint in a run's folder."""
     return folder / "checkpoints" / phase / f"{name}.ckpt"
 
@@ -29,25 +29,25 @@ class PlainFiles(TorchCheckpointIO):
             torch.save(checkpoint, partial)
 
 
-def load_best(network: nn.Module, folder: Path, phase: str) -> None:
-    """Load the best weights of a phase; frozen ones that its checkpoint lacks are those that the network has."""
-    network.load_state_dict(_whole(network, torch.load(checkpoint(folder, phase, "best"), **PLAIN)))
+def load_kept(network: nn.Module, folder: Path, phase: str) -> None:
+    """Load the weights that a phase keeps; frozen ones that its checkpoint lacks are those that the network has."""
+    network.load_state_dict(_whole(network, torch.load(checkpoint(folder, phase, "kept"), **PLAIN)))
 
 
 @rank_zero_only
-def complete_best(network: nn.Module, folder: Path, phase: str) -> None:
-    """Add the weights that were frozen in a phase to its best checkpoint, when it is over.
+def complete_kept(network: nn.Module, folder: Path, phase: str) -> None:
+    """Add the weights that were frozen in a phase to its ``kept.ckpt``, when it is over.
 
     Args:
         network: with these weights.
         folder: of the run.
         phase: its name.
     """
-    best = checkpoint(folder, phase, "best")
-    content = torch.load(best, **PLAIN)
+    kept = checkpoint(folder, phase, "kept")
+    content = torch.load(kept, **PLAIN)
     whole = {f"{_PREFIX}{name}": value for name, value in _whole(network, content).items()}
     if not whole.keys() <= content["state_dict"].keys():
-        with whole_file(best) as partial:
+        with whole_file(kept) as partial:
             torch.save({**content, "state_dict": content["state_dict"] | whole}, partial)
 
 

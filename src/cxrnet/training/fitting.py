@@ -33,11 +33,8 @@ def check_phases(
         CxrnetError: a phase, the monitored metric or the optimizer is not usable.
     """
     known = metric_names(network.config.classes)
-    if schedule.monitor not in known or schedule.mode not in ("min", "max"):
-        raise CxrnetError(
-            f"schedule: '{schedule.monitor}' with mode '{schedule.mode}' can't be monitored; "
-            f"use min or max of {', '.join(known)}"
-        )
+    if schedule.monitor not in known:
+        raise CxrnetError(f"schedule.monitor: '{schedule.monitor}' is no logged metric; use one of {', '.join(known)}")
     for phase in phases:
         set_trainable(network, phase.trainable)
         try:

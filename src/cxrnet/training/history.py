@@ -38,6 +38,10 @@ class History:
         """The epoch of a phase with the best monitored metric; the earlier one of two equals."""
         return min(self.of(phase), key=lambda row: rank(row[monitor], mode))
 
+    def kept(self, phase: str, monitor: str, mode: str, last: bool) -> Row:
+        """The epoch of a phase whose weights are kept: its last one, or the best."""
+        return self.of(phase)[-1] if last else self.best(phase, monitor, mode)
+
     def table(self) -> pd.DataFrame:
         """All epochs, one row each."""
         return pd.DataFrame(self.rows)

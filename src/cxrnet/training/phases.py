@@ -1,6 +1,6 @@
 """Training in phases: each phase is one ``Trainer.fit`` with a fresh optimizer.
 
-A phase starts from the best weights of the phases before it, so early stopping can't end a run before its
+A phase starts from the kept weights of the phases before it, so early stopping can't end a run before its
 fine-tuning begins, and no stale parameter group is carried along. What is kept in the end is the best phase on
 validation: a fine-tuning that made things worse is not what the user gets.
 """
@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
@@ -20,9 +21,9 @@ from cxrnet.data.datamodule import XrayDataModule
 from cxrnet.errors import CxrnetError
 from cxrnet.models.freezing import describe, set_trainable
 from cxrnet.models.network import Network, count_parameters
-from cxrnet.training.checkpoints import EpochKeeper, EpochSeed, LogMetrics, Progress, check_goes_on, keep_best
+from cxrnet.training.checkpoints import EpochKeeper, EpochSeed, LogMetrics, Progress, check_goes_on, keep_epoch
 from cxrnet.training.features import make_feed
-from cxrnet.training.files import checkpoint, complete_best, load_best
+from cxrnet.training.files import checkpoint, complete_kept, load_kept
 from cxrnet.training.fitting import (
     OptimizerOfRate,
     check_phases,
@@ -47,8 +48,9 @@ class PhaseResult:
         cached: what is frozen was computed once.
         first_epoch: counted over all phases, from 1.
         epochs: that were trained.
-        best_epoch: counted over all phases, from 1.
-        best_score: the monitored metric at its best.
+        keep: whether the ``last`` epoch was kept, or the ``best``.
+        kept_epoch: whose weights were kept, counted over all phases, from 1.
+        kept_score: the monitored metric of that epoch.
         seconds: wall time, features included.
         kept: the run's final weights come from this phase.
     """
@@ -60,8 +62,9 @@ class PhaseResult:
     cached: bool
     first_epoch: int
     epochs: int
-    best_epoch: int
-    best_score: float
+    keep: Literal["last", "best"]
+    kept_epoch: int
+    kept_score: float
     seconds: float
     kept: bool = False
 
@@ -81,7 +84,7 @@ def run_phases(
     trained: Sequence[Progress] = (),
     compiled: bool = False,
 ) -> tuple[list[PhaseResult], History]:
-    """Train a network in place; it ends with the best weights of the best phase.
+    """Train a network in place; it ends with the kept weights of the best phase.
 
     Args:
         network: with its starting weights, also when training is resumed.
@@ -91,7 +94,7 @@ def run_phases(
         loss: takes logits and labels.
         optimizer: makes an optimizer of parameters and ``lr=``.
         trainer: makes a Lightning Trainer; this function adds epochs, callbacks and logger.
-        folder: gets ``checkpoints/<phase>/best.ckpt`` and ``last.ckpt``.
+        folder: gets ``checkpoints/<phase>/kept.ckpt`` and ``last.ckpt``.
         seed: the random state of each epoch depends on it, the phase's place and the epoch alone.
         log_metrics: gets every epoch's metrics and its number, epochs running on over the phases.
         callbacks: makes further callbacks for a phase (progress).
@@ -107,18 +110,21 @@ def run_phases(
     check_phases(network, phases, schedule, loss, optimizer)
     check_goes_on(trained, phases)
     history = History(trained[-1].rows if trained else ())
-    if trained:
-        keep_best(folder, history, trained[-1].name, schedule)  # the run may have been stopped just before this
+    validation = len(data.rows("val"))
+    if trained:  # the run may have been stopped just before this
+        going_on = phases[len(trained) - 1]
+        keep_epoch(folder, history, going_on.name, schedule, schedule.keeps_last(going_on, validation))
     results: list[PhaseResult] = []
     for place, phase in enumerate(phases):
         set_trainable(network, phase.trainable)
+        last = schedule.keeps_last(phase, validation)
         before = trained[place] if place < len(trained) else None
         if before is not None and (before is not trained[-1] or before.is_over(phase)):
             cached, seconds = before.cached, before.seconds
         else:
             feed = make_feed(network, data, phase, schedule, seed, before.cached if before else None, compiled)
             so_far = before.seconds if before else 0.0
-            keeper = EpochKeeper(folder, phase, schedule, feed.cached, history, so_far, log_metrics)
+            keeper = EpochKeeper(folder, phase, schedule, feed.cached, last, history, so_far, log_metrics)
             extra = callbacks(phase) if callbacks is not None else []
             fit(
                 make_trainer(
@@ -137,17 +143,17 @@ def run_phases(
             # and callbacks were given methods of the classifier.
             del feed, keeper, extra
             gc.collect()
-        results.append(_result(network, phase, cached, history, schedule, seconds))
-        load_best(network, folder, phase.name)
-        complete_best(network, folder, phase.name)
+        results.append(_result(network, phase, cached, history, schedule, last, seconds))
+        load_kept(network, folder, phase.name)
+        complete_kept(network, folder, phase.name)
         results = _keep_best(network, results, schedule, folder)
     return results, history
 
 
 def _result(
-    network: Network, phase: Phase, cached: bool, history: History, schedule: Schedule, seconds: float
+    network: Network, phase: Phase, cached: bool, history: History, schedule: Schedule, last: bool, seconds: float
 ) -> PhaseResult:
-    rows, best = history.of(phase.name), history.best(phase.name, schedule.monitor, schedule.mode)
+    rows, kept = history.of(phase.name), history.kept(phase.name, schedule.monitor, schedule.mode, last)
     return PhaseResult(
         name=phase.name,
         trainable=describe(phase.trainable),
@@ -156,15 +162,17 @@ def _result(
         cached=cached,
         first_epoch=rows[0]["epoch"],
         epochs=len(rows),
-        best_epoch=best["epoch"],
-        best_score=best[schedule.monitor],
+        keep="last" if last else "best",
+        kept_epoch=kept["epoch"],
+        kept_score=kept[schedule.monitor],
         seconds=seconds,
     )
 
 
 def _keep_best(network: Network, results: list[PhaseResult], schedule: Schedule, folder: Path) -> list[PhaseResult]:
-    kept = min(results, key=lambda result: rank(result.best_score, schedule.mode))  # the earlier one of two equals
-    if math.isnan(kept.best_score):
-        raise CxrnetError(f"phase '{kept.name}': {schedule.monitor} is not a number in any epoch; lower its lr")
-    load_best(network, folder, kept.name)
+    kept = min(results, key=lambda result: rank(result.kept_score, schedule.mode))  # the earlier one of two equals
+    if math.isnan(kept.kept_score):
+        which = "its last" if kept.keep == "last" else "any"
+        raise CxrnetError(f"phase '{kept.name}': {schedule.monitor} is not a number in {which} epoch; lower its lr")
+    load_kept(network, folder, kept.name)
     return [dataclasses.replace(result, kept=result is kept) for result in results]

@@ -25,6 +25,7 @@ class Phase:
         lr: learning rate at the start.
         patience: epochs without improvement before the phase stops; ``None`` never stops early.
         lr_schedule: see :mod:`cxrnet.training.lr_schedules`; ``None`` keeps the rate.
+        keep: the epoch whose weights are kept: ``last``, or ``best`` by the schedule's monitored metric.
         enabled: a phase that is not enabled is left out.
     """
 
@@ -34,6 +35,7 @@ class Phase:
     lr: float
     patience: int | None = None
     lr_schedule: dict[str, Any] | None = None
+    keep: Literal["last", "best"] = "best"
     enabled: bool | None = True
 
     def __post_init__(self) -> None:
@@ -48,6 +50,8 @@ class Phase:
             raise CxrnetError(f"phase '{self.name}': {self.epochs} epochs; give at least one, a whole number")
         if self.patience is not None and (not isinstance(self.patience, int) or self.patience < 1):
             raise CxrnetError(f"phase '{self.name}': patience {self.patience}; give a whole number from 1 on, or null")
+        if self.keep not in ("last", "best"):
+            raise CxrnetError(f"phase '{self.name}': keep {self.keep}; give last or best")
 
 
 @dataclass(frozen=True)
@@ -57,30 +61,31 @@ class Schedule:
     Attributes:
         phases: in order.
         monitor: the metric that decides which epoch is best, see :func:`cxrnet.models.classifier.metric_names`.
-        mode: ``min`` or ``max`` of the monitored metric.
         scratch: takes the place of the phases that train the head alone when the weights are random; ``None`` where
             no phase does.
-        views: augmented views of each training image where the output of what is frozen is computed once; 0 trains
-            the long way, on images.
+        views: of each training image where the output of what is frozen is computed once: the image itself and
+            ``views`` - 1 augmented ones; 0 trains the long way, on images.
         features_gb: the output of what is frozen is stored if that takes no more gigabytes and, where a part of the
             backbone is trained, there are more epochs than views; 0 never stores it.
+        best_from: validation images from which on a phase with ``keep: best`` chooses its epoch. With fewer the choice
+            would be noise, and the last epoch is kept.
         max_epochs: caps every phase; ``None`` for no cap.
     """
 
     phases: tuple[Phase, ...]
     scratch: Phase | None
     monitor: str
-    mode: Literal["min", "max"]
     views: int
     features_gb: float
+    best_from: int
     max_epochs: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse what is no schedule.
 
         Raises:
-            CxrnetError: scratch is missing where it is needed, or views, features_gb or max_epochs are no such
-                numbers.
+            CxrnetError: scratch is missing where it is needed, or views, features_gb, best_from or max_epochs are no
+                such numbers.
         """
         heads = [phase.name for phase in self.phases if phase.trainable == "head"]
         if heads and not isinstance(self.scratch, Phase):
@@ -91,8 +96,19 @@ class Schedule:
             raise CxrnetError(f"schedule.views: {self.views}; give a whole number of views, or 0 to train on images")
         if not isinstance(self.features_gb, int | float) or not self.features_gb >= 0:
             raise CxrnetError(f"schedule.features_gb: {self.features_gb}; give gigabytes, or 0 to store none")
+        if not isinstance(self.best_from, int) or self.best_from < 0:
+            raise CxrnetError(f"schedule.best_from: {self.best_from}; give a number of validation images, from 0 on")
         if self.max_epochs is not None and (not isinstance(self.max_epochs, int) or self.max_epochs < 1):
             raise CxrnetError(f"schedule.max_epochs: {self.max_epochs}; give a whole number from 1 on, or null")
+
+    @property
+    def mode(self) -> Literal["min", "max"]:
+        """Whether the monitored metric is better when it is small: a loss is."""
+        return "min" if self.monitor in ("train_loss", "val_loss") else "max"
+
+    def keeps_last(self, phase: Phase, validation: int) -> bool:
+        """Whether the last epoch of a phase is kept, where there are so many validation images."""
+        return phase.keep == "last" or validation < self.best_from
 
 
 def enabled_phases(schedule: Schedule, pretrained: bool) -> tuple[Phase, ...]:

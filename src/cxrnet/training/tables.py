@@ -29,7 +29,7 @@ from cxrnet.progress import bar
 
 Table = npt.NDArray[np.float32]  # (V, N, F) or (V, N, h, w, C): V views of N images, channels last
 
-FORMAT = 1  # of the files, and of how features are computed
+FORMAT = 2  # of the files, and of how features are computed
 
 _FILE = "table.npy"
 
@@ -38,13 +38,13 @@ logger = logging.getLogger("cxrnet")
 
 @dataclass(frozen=True)
 class Views:
-    """The images of a table: those of a split, each as often as there are views.
+    """The images of a table: those of a split, each as often as there are views; the first view is the image itself.
 
     Attributes:
         images: N of them.
         digests: SHA-256 of their files.
         resize: how they were brought to their size.
-        augment: makes a view of a batch of images; ``None`` for the images as they are.
+        augment: makes a further view of a batch of images; ``None`` where there is none.
         number: of views, V.
         seed: of the augmentation.
     """
@@ -177,10 +177,10 @@ def _compute(table: Table, front: nn.Module, views: Views, device: torch.device,
         bar("computing features", table.shape[0] * table.shape[1]) as advance,
     ):
         torch.manual_seed(views.seed)
-        for view in table:
+        for place, view in enumerate(table):
             for start in range(0, len(views.images), drawn):
                 batch = torch.from_numpy(views.images[start : start + drawn]).unsqueeze(1).to(device)
-                if views.augment is not None:
+                if place > 0 and views.augment is not None:
                     batch = views.augment(batch)
                 rows = view[start : start + len(batch)]
                 for first in range(0, len(batch), batch_size):
