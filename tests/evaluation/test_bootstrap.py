@@ -43,6 +43,33 @@ def test_units_are_stratified_by_their_labels():
     assert units.stratum.tolist() == [0, 1, 1, 0]
 
 
+@pytest.mark.parametrize(
+    ("labels", "patients", "strata"),
+    [
+        ("abaabb", "112345", [0, 0, 0, 1, 1]),  # one patient with both labels: as rare as each other
+        ("abaabbb", "1123456", [0, 0, 0, 1, 1, 1]),  # it is drawn with those of the rarer one
+        ("acababcc", "11234567", [0, 0, 1, 0, 1, 2, 2]),
+        ("caabbb", "123456", [0, 1, 1, 0, 0, 0]),  # a label that one patient has: with the largest stratum
+        ("dcaabbb", "1234567", [0, 0, 1, 1, 0, 0, 0]),
+        ("cccaabbb", "11123456", [0, 1, 1, 0, 0, 0]),
+    ],
+)
+def test_no_patient_is_in_every_resample(labels, patients, strata):
+    units = units_of(make_rows(labels, patient_id=list(patients)))
+    assert units.stratum.tolist() == strata
+    weights = all_drawn(units)
+    assert (weights.min(axis=0) == 0).all()
+
+
+def test_the_effective_number_of_patients():
+    units = units_of(make_rows("aaaaabb", patient_id=["1", "1", "1", "2", "3", "4", "4"]))
+    assert units.effective(np.ones(7, bool)) == pytest.approx(49 / (9 + 1 + 1 + 4))
+    assert units.effective(np.arange(7) >= 3) == pytest.approx(16 / 6)
+    assert units.effective(np.isin(np.arange(7), [0, 3, 5])) == 3  # one image of each
+    assert units.effective(np.zeros(7, bool)) == 0
+    assert units.cases(np.ones(7, bool), 1.0) == 4
+
+
 def test_a_resample_holds_whole_patients_and_as_many_of_each_label():
     rows = make_rows("aaabbbb", patient_id=["1", "1", "2", "3", "4", "5", "5"])
     weights = all_drawn(units_of(rows))

@@ -115,14 +115,14 @@ def _intervals(shares: Sequence[Share], resampling: Resampling) -> list[FloatArr
 def _of_share(part: BoolArray, whole: BoolArray, drawn: FloatArray, resampling: Resampling) -> FloatArray:
     """The interval at each of T points, of which there are R resamples, ``(R, T)``."""
     values = part.sum(axis=0) / whole.sum(axis=0)
-    behind = np.broadcast_to([resampling.units.count(rows) for rows in whole.T], len(values))
-    points = zip(values, drawn.T, behind, strict=True)
-    return np.array([_interval(*point, resampling.level) for point in points])
+    points = zip(values, drawn.T, np.broadcast_to(whole, part.shape).T, strict=True)
+    return np.array([_interval(*point, resampling) for point in points])
 
 
-def _interval(value: float, drawn: FloatArray, units: int, level: float) -> Interval:
-    """Of one share, in each resample ``(R,)``, of the images of so many units."""
-    defined = drawn[~np.isnan(drawn)]
-    if units < 2 or len(defined) < LEAST_DEFINED * len(drawn) or np.ptp(defined) < ROUNDING:
-        return wilson(value * units, units, level)
-    return on_log_odds(value, defined, units, level=level)
+def _interval(value: float, drawn: FloatArray, rows: BoolArray, resampling: Resampling) -> Interval:
+    """Of one share of the rows ``(N,)``, which is in each resample ``drawn``, ``(R,)``."""
+    units, level, defined = resampling.units, resampling.level, drawn[~np.isnan(drawn)]
+    if units.count(rows) < 2 or len(defined) < LEAST_DEFINED * len(drawn) or np.ptp(defined) < ROUNDING:
+        cases = units.cases(rows, value)
+        return wilson(value * cases, cases, level)
+    return on_log_odds(value, defined, units.effective(rows), level=level)

@@ -2,8 +2,9 @@
 
 Images of one patient are alike, so a resample draws patients, with all their images (Davison & Hinkley 1997, section
 3.8). It draws as many patients of each label as the table has: the figures are then of this mix of classes, and no
-class is lost from a resample. A resample is a row of whole numbers, the times that each image counts, so that figures
-are computed for many resamples at once, and for two tables of the same images on the same resamples.
+class is lost from a resample but one that a single patient has. A resample is a row of whole numbers, the times that
+each image counts, so that figures are computed for many resamples at once, and for two tables of the same images on the
+same resamples.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -20,6 +21,7 @@ from cxrnet.linking import known_cells, link
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
 Key = TypeVar("Key")
 
 # Weights computed at once: 8 MB, which the cache of a processor holds in part.
@@ -40,16 +42,34 @@ class Units:
     stratum: IntArray
     kind: str
 
-    def count(self, rows: npt.NDArray[np.bool_]) -> int:
+    def count(self, rows: BoolArray) -> int:
         """How many units the rows ``(N,)`` come from."""
         return len(np.unique(self.of_row[rows]))
+
+    def effective(self, rows: BoolArray) -> float:
+        """How many clusters of equal size would tell as much as those of the rows ``(N,)``, 0 of no rows.
+
+        Kish's (sum n)^2 / sum n^2 over their sizes n (Kish 1965, Survey Sampling, section 8.2; as degrees of freedom
+        Carter, Schnepel & Steigerwald 2017, doi:10.1162/REST_a_00639): of clusters of equal size it is their number,
+        of one with 30 images beside 10 with one each it is 1.8.
+        """
+        sizes = np.bincount(self.of_row[rows])
+        return float(sizes.sum() ** 2 / (sizes @ sizes)) if len(sizes) else 0.0
+
+    def cases(self, rows: BoolArray, share: float) -> float:
+        """How many cases a share of rows ``(N,)`` is of, as if all images of a cluster went right or wrong together.
+
+        Of a share of 0 or 1 every cluster is a case; of another one, clusters of many images weigh more than others.
+        """
+        return self.count(rows) if share in (0, 1) else self.effective(rows)
 
 
 def units_of(predictions: pd.DataFrame) -> Units:
     """Find the units of a table: the patients, the groups of copies where patients aren't known, or the images.
 
-    Units are stratified by the labels of their images. Those that share their set of labels with no other unit form
-    one stratum, or they would be in every resample.
+    Each is in the stratum of its rarest label, the one that the fewest units have, so that no class is lost from a
+    resample. One that is alone in its stratum would be in every resample, as if it were certain: it is drawn with those
+    of the largest stratum.
 
     Args:
         predictions: the rows of one split, every label known; ``group_id`` may be missing.
@@ -60,9 +80,9 @@ def units_of(predictions: pd.DataFrame) -> Units:
     labels, names = pd.factorize(predictions["label"])
     has_label = np.zeros((of_row.max() + 1, len(names)), bool)
     has_label[of_row, labels] = True
-    _, stratum = np.unique(has_label, axis=0, return_inverse=True)
-    alone = np.bincount(stratum)[stratum] == 1
-    stratum = pd.factorize(np.where(alone, -1, stratum))[0]
+    stratum = np.where(has_label, has_label.sum(axis=0), len(has_label) + 1).argmin(axis=1)
+    sizes = np.bincount(stratum)
+    stratum = pd.factorize(np.where(sizes[stratum] == 1, sizes.argmax(), stratum))[0]
     return Units(of_row, stratum, kinds[tying[0]] if tying else "image")
 
 

@@ -12,7 +12,7 @@ Interval = tuple[float, float]
 LEVEL = 0.95
 
 
-def percentile(drawn: FloatArray, units: int, level: float = LEVEL) -> Interval:
+def percentile(drawn: FloatArray, units: float, level: float = LEVEL) -> Interval:
     """Take the interval between two percentiles of the resamples.
 
     Percentiles of few units lie too close together. They are taken further out, where the t distribution and the
@@ -21,7 +21,7 @@ def percentile(drawn: FloatArray, units: int, level: float = LEVEL) -> Interval:
 
     Args:
         drawn: the figure in each resample, ``(R,)``.
-        units: how many independent units the figure is computed on, from 2 on.
+        units: effective number of independent clusters that the figure is computed on, above 1.
         level: share of such intervals that hold the truth.
     """
     tail = norm.cdf(-np.sqrt(units / (units - 1)) * t.ppf((1 + level) / 2, units - 1))
@@ -42,7 +42,7 @@ def on_log_odds(value: float, drawn: FloatArray, units: float, top: float = 1.0,
     Args:
         value: of the table, above 0 and below ``top``.
         drawn: in each resample, ``(R,)``.
-        units: how many independent units the figure is computed on, from 2 on.
+        units: effective number of independent clusters that the figure is computed on, above 1.
         top: the largest value that the figure can have. Infinity for none, which makes it the scale of logarithms.
         level: as for :func:`percentile`.
     """
@@ -72,7 +72,7 @@ def wilson(part: float, whole: float, level: float = LEVEL) -> Interval:
     return max(float(low), 0.0), min(float(high), 1.0)
 
 
-def newcombe(auc: float, positives: int, negatives: int, level: float = LEVEL) -> Interval:
+def newcombe(auc: float, positives: float, negatives: float, level: float = LEVEL) -> Interval:
     """Newcombe's interval of a ROC-AUC, which has a width at 0 and at 1 too.
 
     As Wilson's it holds the AUCs from which the observed one is no further than chance would have it, under the

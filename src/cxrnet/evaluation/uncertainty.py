@@ -15,11 +15,14 @@ the interval that has a closed form:
 
 The cases of these are patients where images of one belong together, as if all images of one went wrong together: a
 proportion of 0 or 1 can't tell how much they do, and so takes the smallest number of cases that it may be of (the
-effective sample size of Korn & Graubard 1998, Survey Methodology 24, at its limit).
+effective sample size of Korn & Graubard 1998, Survey Methodology 24, at its limit). Where patients have unequally many
+images, the degrees of freedom are of Kish's effective number of them (:meth:`Units.effective
+<cxrnet.evaluation.bootstrap.Units.effective>`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import harmonic_mean
 from typing import TypedDict
 
 import numpy as np
@@ -31,8 +34,11 @@ from cxrnet.evaluation.intervals import Interval, newcombe, of_gaps, of_mean, on
 from cxrnet.evaluation.weighted import MEANS, Figures, Key, Rows, rows_behind
 
 FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
 
 PROPORTIONS = ("accuracy", "sensitivity", "specificity", "precision", "npv")
+# What weighs the images of a class against the others.
+WEIGHED = ("precision", "npv", "f1", "roc_auc", "pr_auc")
 ECES = ("ece", "ece_equal_mass")
 # Largest value of a figure, where it isn't 1.
 TOPS = {("", "brier"): 2.0, ("", "log_loss"): np.inf}
@@ -78,13 +84,10 @@ class Sample:
     drawn: Figures
     level: float
 
-    def behind(self, label: str, figure: str) -> int:
-        """Units that a figure is computed on."""
-        return self.units.count(rows_behind(self.rows, (label, figure)))
-
     def sides(self, label: str) -> tuple[int, int]:
         """Units with images of a class, and units with images of others."""
-        return self.behind(label, "sensitivity"), self.behind(label, "specificity")
+        sides = (rows_behind(self.rows, (label, figure)) for figure in ("sensitivity", "specificity"))
+        return self.units.count(next(sides)), self.units.count(next(sides))
 
 
 def uncertainties(sample: Sample) -> dict[Key, Uncertainty]:
@@ -92,6 +95,35 @@ def uncertainties(sample: Sample) -> dict[Key, Uncertainty]:
     keys = [key for key, value in sample.values.items() if not np.isnan(value[0]) and not key[1].endswith("_moved")]
     known = {key: _of_figure(sample, *key) | _cross_check(sample, *key) for key in keys if key[1] not in MEANS}
     return known | {key: _of_mean(sample, key[1], known) for key in keys if key[1] in MEANS}
+
+
+def of_one_cluster(units: Units, key: Key, *tables: Rows) -> bool:
+    """Whether a metric, or the metric of a class that it is a mean of, rests on one cluster; as :func:`behind`."""
+    return min(_least(units.count, key, tables)) < 2
+
+
+def behind(units: Units, key: Key, *tables: Rows) -> float:
+    """The effective number of clusters that a metric rests on, the smaller one where it weighs a class against others.
+
+    Of a mean over classes it is the harmonic mean of theirs: variances go with 1 / clusters, and a mean adds them.
+
+    Args:
+        units: the clusters.
+        key: class and name of the metric.
+        tables: of the same images; those that any of them computes the metric on count.
+    """
+    return harmonic_mean(_least(units.effective, key, tables))
+
+
+def _least(measure: Callable[[BoolArray], float], key: Key, tables: Sequence[Rows]) -> list[float]:
+    """The fewest clusters that a metric rests on, by a measure of the rows ``(N,)``; of a mean, by class."""
+    label, figure = key
+    if figure in MEANS:
+        keys = [(tables[0].classes[place], MEANS[figure]) for place in tables[0].over]
+        return [least for part in keys for least in _least(measure, part, tables)]
+    names = (figure, "sensitivity", "specificity") if figure in WEIGHED else (figure,)
+    some = [np.logical_or.reduce([rows_behind(rows, (label, name)) for rows in tables]) for name in names]
+    return [min(measure(rows) for rows in some)]
 
 
 def _of_figure(sample: Sample, label: str, figure: str) -> Uncertainty:
@@ -103,7 +135,8 @@ def _of_figure(sample: Sample, label: str, figure: str) -> Uncertainty:
         moved = sample.drawn[label, f"{figure}_moved"]
         return _stated(of_gaps(value, drawn, moved, sample.level), "bootstrap of gaps")
     top = TOPS.get((label, figure), 1.0)
-    interval = on_log_odds(value, defined, _least(sample, label, figure), top, sample.level)
+    clusters = behind(sample.units, (label, figure), sample.rows)
+    interval = on_log_odds(value, defined, clusters, top, sample.level)
     known = _stated(interval, "bootstrap on logarithms" if np.isinf(top) else "bootstrap on log odds")
     return known if len(defined) == len(drawn) else known | {"resamples": len(defined)}
 
@@ -129,7 +162,7 @@ def _of_mean(sample: Sample, figure: str, known: Mapping[Key, Uncertainty]) -> U
 def _silence(sample: Sample, label: str, figure: str, defined: FloatArray) -> str | None:
     """Why resamples say nothing of the error of a figure; None where they do. ``defined`` are those with a value."""
     resamples = len(sample.drawn[label, figure])
-    if _least(sample, label, figure) < 2:
+    if of_one_cluster(sample.units, (label, figure), sample.rows):
         side = "" if not label else f" labelled {label}" if sample.sides(label)[0] < 2 else f" not labelled {label}"
         kind = sample.units.kind
         return f"there is only one image{side}" if kind == "image" else f"all images{side} are of one {kind}"
@@ -140,31 +173,19 @@ def _silence(sample: Sample, label: str, figure: str, defined: FloatArray) -> st
     return None
 
 
-def _least(sample: Sample, label: str, figure: str) -> float:
-    """The fewest units that a figure rests on: one that weighs a class against the rest rests on either.
-
-    Of a mean over classes it is the harmonic mean of theirs: variances go with 1 / units, and a mean adds them.
-    """
-    if figure in MEANS:
-        of_classes = [_least(sample, sample.rows.classes[place], MEANS[figure]) for place in sample.rows.over]
-        return len(of_classes) / sum(1 / units for units in of_classes)
-    behind = sample.behind(label, figure)
-    return min(behind, *sample.sides(label)) if figure in ("precision", "npv", "f1", "roc_auc", "pr_auc") else behind
-
-
 def _closed_form(sample: Sample, label: str, figure: str, value: float) -> Uncertainty | None:
     """An interval without resamples, where there is one."""
-    cases = sample.behind(label, figure)
+    cases = sample.units.cases(rows_behind(sample.rows, (label, figure)), value)
     if figure in PROPORTIONS:
         return _stated(wilson(value * cases, cases, sample.level), "wilson")
     if figure == "f1":
         low, high = wilson(value / (2 - value) * cases, cases, sample.level)
         return _stated((2 * low / (1 + low), 2 * high / (1 + high)), "wilson")
-    if figure == "pr_auc" and value == 1 and _least(sample, label, figure) >= 2:
+    if figure == "pr_auc" and value == 1 and not of_one_cluster(sample.units, (label, figure), sample.rows):
         positives = sample.sides(label)[0]
         return _stated(wilson(positives, positives, sample.level), "wilson")
     # Of one score for all images the AUC is 0.5 by definition.
-    if figure == "roc_auc" and (value in (0, 1) or _least(sample, label, figure) < 2):
+    if figure == "roc_auc" and (value in (0, 1) or of_one_cluster(sample.units, (label, figure), sample.rows)):
         return _stated(newcombe(value, *sample.sides(label), sample.level), "newcombe")
     return None
 
@@ -174,7 +195,7 @@ def _cross_check(sample: Sample, label: str, figure: str) -> Uncertainty:
     if figure in PROPORTIONS:
         images = int(rows_behind(sample.rows, (label, figure)).sum())
         return {"wilson": list(wilson(value * images, images, sample.level))}
-    if figure == "roc_auc" and _least(sample, label, figure) >= 2:
+    if figure == "roc_auc" and not of_one_cluster(sample.units, (label, figure), sample.rows):
         index = sample.rows.classes.index(label)
         auc = delong(sample.rows.codes == index, sample.rows.probabilities[:, index], sample.units.of_row)
         low, high = auc.interval(sample.level)
