@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 import pytest
-from scipy.stats import norm
+from scipy.stats import norm, t
 from sklearn.metrics import roc_auc_score
 
 from cxrnet.errors import CxrnetError
@@ -89,6 +89,22 @@ def test_error_of_patients_is_that_of_many_repetitions():
         values.append(auc.value)
         errors.append(auc.error)
     assert np.sqrt(np.mean(np.square(errors))) == pytest.approx(np.std(values), rel=0.1)
+
+
+def test_degrees_of_freedom_are_those_of_few_patients():
+    """By Welch and Satterthwaite, of 3 and 12 patients of two images, and of none where each has one."""
+    rng = np.random.default_rng(0)
+    positive, units = np.arange(30) < 6, np.arange(30) // 2
+    score = positive + rng.normal(size=30)
+    auc = delong(positive, score, units)
+    assert 2 < auc.free < 13
+    low, high = auc.interval()
+    assert high - low == pytest.approx(2 * t.ppf(0.975, auc.free) * auc.error)
+    assert delong(positive, score, np.arange(30)).free == math.inf
+    # One patient with 5 of the 6 positives is worth little more than one.
+    one_large = delong(positive, score, np.r_[np.zeros(5, int), np.arange(1, 26)])
+    assert one_large.free < auc.free
+    assert delong_difference(positive, score, rng.normal(size=30), units).p > 0
 
 
 def test_where_nothing_varies():

@@ -5,13 +5,17 @@ negatives, of the share of positives above each. The spread of these shares give
 Clarke-Pearson 1988, doi:10.2307/2531595); midranks give the shares without comparing all pairs (Sun & Xu 2014,
 doi:10.1109/LSP.2014.2337313). Where several images are of one patient, the shares of a patient are summed before their
 spread is taken (Obuchowski 1997, doi:10.2307/2533958), which for one image each is the formula of 1988.
+
+The formula of 1988 takes the error for normal. Of patients with several images it is taken for Student's t, or one
+patient with many of the images makes a difference of nothing: of the two sides, positives and negatives, each with
+Kish's effective number of patients less one as degrees of freedom, by Satterthwaite 1946 (doi:10.2307/3002019).
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import norm, rankdata
+from scipy.stats import rankdata, t
 
 from cxrnet.errors import CxrnetError
 from cxrnet.evaluation.intervals import LEVEL, Interval
@@ -29,14 +33,16 @@ class Auc:
         value: in 0..1, a difference in -1..1.
         error: its standard error. 0 where no share differs from another: all positives score above all negatives, or
             the two models rank alike.
+        free: degrees of freedom of the error; infinite where no patient has two images.
     """
 
     value: float
     error: float
+    free: float = np.inf
 
     def interval(self, level: float = LEVEL) -> Interval:
         """The value -/+ a multiple of the error, which for one AUC may reach past 0 or 1."""
-        half = float(norm.ppf((1 + level) / 2)) * self.error
+        half = float(t.ppf((1 + level) / 2, self.free)) * self.error
         return self.value - half, self.value + half
 
     @property
@@ -44,7 +50,7 @@ class Auc:
         """Two-sided p of a value of 0, for a difference; 1 where it is 0 without error, NaN where another is."""
         if self.error == 0:
             return 1.0 if self.value == 0 else float("nan")
-        return float(2 * norm.sf(abs(self.value) / self.error))
+        return float(2 * t.sf(abs(self.value) / self.error, self.free))
 
 
 def delong(positive: BoolArray, score: FloatArray, units: IntArray | None = None) -> Auc:
@@ -89,16 +95,20 @@ def _auc(positive: BoolArray, shares: FloatArray, units: IntArray | None) -> Auc
     """Mean of the shares, and its error from the spread of their sums over each unit."""
     unit = np.arange(len(shares)) if units is None else units
     total, value = unit.max() + 1, float(shares[positive].mean())
-    sums, counts = [], []
+    sums, variances, free = [], [], []
     for side in (positive, ~positive):
-        counts.append(np.unique(unit[side]).size)
+        sizes = np.bincount(unit[side], minlength=total)
+        if (sizes > 0).sum() < 2:
+            raise CxrnetError("DeLong: the positives, or the negatives, are of one patient; give images of two of each")
         sums.append(np.bincount(unit[side], weights=shares[side] - value, minlength=total) / side.sum())
-    if min(counts) < 2:
-        raise CxrnetError("DeLong: the positives, or the negatives, are of one patient; give images of two of each")
-    (of_positives, of_negatives), units_in_all = sums, np.unique(unit).size
-    variance = _times(of_positives, of_positives, counts[0]) + _times(of_negatives, of_negatives, counts[1])
-    variance += 2 * _times(of_positives, of_negatives, units_in_all)
-    return Auc(value, float(np.sqrt(max(variance, 0.0))))
+        variances.append(_times(sums[-1], sums[-1], (sizes > 0).sum()))
+        free.append(sizes.sum() ** 2 / (sizes @ sizes) - 1)
+    units_in_all = np.unique(unit).size
+    variance = sum(variances) + 2 * _times(sums[0], sums[1], units_in_all)
+    if variance <= 0 or units_in_all == len(unit):
+        return Auc(value, float(np.sqrt(max(variance, 0.0))))
+    spread = np.square(variances) / free
+    return Auc(value, float(np.sqrt(variance)), float(sum(variances) ** 2 / spread.sum()))
 
 
 def _times(first: FloatArray, second: FloatArray, units: int) -> float:
