@@ -72,11 +72,20 @@ def test_every_pair_is_tested_in_every_metric(comparison):
     assert comparison.metrics == list(METRICS)
 
 
+def test_a_class_of_one_patient_shows_nothing_of_its_means(make_table):
+    labels = ["Viral Pneumonia"] * 2 + ["Covid", "Normal"] * 29  # patients have two images each
+    found = _compare({name: make_table(labels=labels, seed=i) for i, name in enumerate("ab")})
+    tests = found.tests.set_index("metric")
+    assert tests.loc["macro_f1", "reason"] == "the images behind it are of one patient"
+    assert np.isnan(tests.loc["macro_f1", "p"])
+    assert tests.loc["accuracy", "low"] < tests.loc["accuracy", "high"]
+
+
 def test_each_metric_has_its_test(tables, comparison):
     tests = comparison.tests.set_index(["metric", "a", "b"])
     assert dict(zip(comparison.tests["metric"], comparison.tests["test"], strict=True)) == {
         "roc_auc_macro": "paired bootstrap",
-        "accuracy": "exact McNemar",
+        "accuracy": "exact cluster permutation",
         "macro_f1": "paired bootstrap",
         "sensitivity_Covid": "paired bootstrap",
         "roc_auc_Covid": "DeLong",
@@ -84,7 +93,7 @@ def test_each_metric_has_its_test(tables, comparison):
     }
     a, b = tables["middle"], tables["weak"]
     right = [(table["predicted"] == table["label"]).to_numpy(bool) for table in (a, b)]
-    assert tests.loc[("accuracy", "middle", "weak"), "p"] == mcnemar(*right)
+    assert tests.loc[("accuracy", "middle", "weak"), "p"] == mcnemar(*right, comparison.units.of_row)
 
 
 def test_holm_is_over_the_pairs_of_one_metric(comparison):

@@ -1,4 +1,5 @@
-import pandas as pd
+import dataclasses
+
 import pytest
 
 from cxrnet.evaluation.comparison import compare
@@ -73,12 +74,14 @@ def test_no_verdict_without_a_figure(make_text):
     assert verdict == "No run has a figure for ROC-AUC, macro: no image is labelled Viral Pneumonia."
 
 
-def test_images_of_one_patient_are_a_warning_for_mcnemar(make_text):
-    luck, patients = make_text({"a": 1.0, "b": 2.0}, metrics=["accuracy"]).warnings
-    assert luck.startswith("The best of 2 runs is in part the luckiest one")
-    assert patients.startswith("The 90 images are of 45 independent units (unit: patient). McNemar's test takes")
-    assert len(make_text({"a": 1.0, "b": 2.0}).warnings) == 1
-    assert len(make_text({"a": 1.0, "b": 2.0}, metrics=["accuracy"], patient_id=pd.NA).warnings) == 1
+def test_better_is_what_the_p_and_the_interval_show(make_table):
+    labels = [str(label) for label in make_table(n=90)["label"]]
+    tables = {name: make_table(labels=labels, seed=int(name), strength=3.0 * int(name)) for name in "01"}
+    comparison = compare(tables, ["accuracy"], "accuracy", 500, 0, 0.95, 15)
+    assert text_of(comparison, {}).verdict.endswith("The tests show it to be better than 0.")
+    wide = dataclasses.replace(comparison, tests=comparison.tests.assign(low=-0.01))
+    assert (wide.tests["p_holm"] < 0.001).all()
+    assert text_of(wide, {}).verdict.endswith("The tests do not show it to be better than 0.")
 
 
 def test_too_few_resamples_for_the_runs_are_a_warning(make_text):

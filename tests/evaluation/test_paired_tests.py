@@ -1,3 +1,5 @@
+from itertools import product
+
 import numpy as np
 import pytest
 from scipy.stats import binom
@@ -26,13 +28,33 @@ def _right(both: int, first: int, second: int, neither: int) -> tuple[np.ndarray
     ],
 )
 def test_mcnemar_by_hand(first, second, p):
-    assert mcnemar(*_right(20, first, second, 7)) == pytest.approx(p, abs=1e-15)
+    right = _right(20, first, second, 7)
+    assert mcnemar(*right, np.arange(len(right[0]))) == pytest.approx(p, abs=1e-15)
 
 
 def test_mcnemar_of_the_published_table():
     # Agresti, Categorical Data Analysis: approval of the prime minister, 150 against 86 changed their mind; the
     # exact p is twice the binomial tail, as statsmodels' mcnemar(exact=True) computes it.
-    assert mcnemar(*_right(794, 150, 86, 570)) == pytest.approx(2 * binom.cdf(86, 236, 0.5), rel=1e-12)
+    assert mcnemar(*_right(794, 150, 86, 570), np.arange(1600)) == pytest.approx(2 * binom.cdf(86, 236, 0.5), rel=1e-12)
+
+
+def test_models_change_places_in_whole_clusters():
+    """Every exchange counted out, of clusters of one to nine images."""
+    random = np.random.default_rng(0)
+    units = np.repeat(np.arange(9), np.arange(1, 10))
+    first, second = random.random((2, 45)) < [[0.7], [0.5]]
+    gains = np.bincount(units, first * 1.0 - second)
+    sums = np.array(list(product([-1, 1], repeat=9))) @ gains
+    assert mcnemar(first, second, units) == pytest.approx((np.abs(sums) >= abs(gains.sum())).mean())
+    assert mcnemar(second, first, units) == mcnemar(first, second, units)
+
+
+def test_images_of_a_patient_are_worth_one():
+    """Five times the images of the same patients show nothing more."""
+    right = _right(20, 8, 2, 7)
+    many = [np.repeat(of_one, 5) for of_one in right]
+    assert mcnemar(*many, np.repeat(np.arange(37), 5)) == pytest.approx(mcnemar(*right, np.arange(37)))
+    assert mcnemar(*many, np.arange(185)) < 1e-4
 
 
 def test_holm_by_hand():
@@ -90,8 +112,10 @@ def test_resamples_without_a_figure_are_left_out():
 
 def test_accuracy_has_the_p_of_mcnemar_and_the_interval_of_the_bootstrap():
     resampled = bootstrap_test(np.linspace(-0.1, 0.4, 101), np.zeros(101), 50, 0.95)
-    test = accuracy_test(*_right(20, 8, 2, 7), resampled)
+    right = _right(20, 8, 2, 7)
+    test = accuracy_test(*right, np.arange(37), resampled)
     assert test == (resampled.low, resampled.high, pytest.approx(2 * 56 / 1024), "exact McNemar", "")
+    assert accuracy_test(*right, np.arange(37) // 2, resampled).test == "exact cluster permutation"
 
 
 def test_auc_has_the_test_of_delong():

@@ -17,7 +17,8 @@ from cxrnet.evaluation.bootstrap import Units, units_of
 from cxrnet.evaluation.metrics import Evaluation, Metric, evaluate, evaluate_resampled, flat, rows_of
 from cxrnet.evaluation.paired_tests import PairedTest, accuracy_test, auc_test, bootstrap_test, holm, no_test
 from cxrnet.evaluation.predictions import classes_of
-from cxrnet.evaluation.weighted import Figures, Key, Rows, rows_behind
+from cxrnet.evaluation.uncertainty import behind, of_one_cluster
+from cxrnet.evaluation.weighted import Figures, Key, Rows
 
 LOWER_IS_BETTER = ("log_loss", "brier", "ece")
 
@@ -205,30 +206,21 @@ def _test(key: Key, a: Evaluated, b: Evaluated, units: Units, level: float) -> t
     if first["value"] is None or second["value"] is None:
         return np.nan, no_test(first.get("reason") or second.get("reason", ""))
     difference = first["value"] - second["value"]
-    behind = _units_behind(key, a.rows, b.rows, units)
-    if behind < 2:
+    if of_one_cluster(units, key, a.rows, b.rows):
         return difference, no_test(f"the images behind it are of one {units.kind}")
     if (positive := _auc_class(key, a.rows.classes)) is not None:
         scores = [run.rows.probabilities[:, positive] for run in (a, b)]
         return difference, auc_test(a.rows.codes == positive, scores[0], scores[1], units.of_row, level)
-    test = bootstrap_test(a.drawn[key], b.drawn[key], behind, level)
+    test = bootstrap_test(a.drawn[key], b.drawn[key], behind(units, key, a.rows, b.rows), level)
     if key == ("", "accuracy"):
-        return difference, accuracy_test(a.rows.called == a.rows.codes, b.rows.called == b.rows.codes, test)
+        right = [run.rows.called == run.rows.codes for run in (a, b)]
+        return difference, accuracy_test(right[0], right[1], units.of_row, test)
     return difference, test
 
 
 def _metric(evaluation: Evaluation, key: Key) -> Metric:
     label, name = key
     return evaluation["per_class"][label][name] if label else evaluation[name]  # type: ignore[literal-required]
-
-
-def _units_behind(key: Key, a: Rows, b: Rows, units: Units) -> int:
-    """The fewest units that a figure of both runs rests on: one that weighs a class against the rest rests on both."""
-    label, name = key
-    behind = units.count(rows_behind(a, key) | rows_behind(b, key))
-    if not label or name in ("sensitivity", "specificity"):
-        return behind
-    return min(behind, *(units.count(rows_behind(a, (label, side))) for side in ("sensitivity", "specificity")))
 
 
 def _auc_class(key: Key, classes: Sequence[str]) -> int | None:

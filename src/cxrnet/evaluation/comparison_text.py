@@ -36,7 +36,10 @@ def text_of(comparison: Comparison, seen: Seen) -> Text:
 
 
 def _verdict(comparison: Comparison, seen: Seen) -> str:
-    """The best run, with the tests of it against each other run that is not less flattered than it."""
+    """The best run, with the tests of it against each other run that is not less flattered than it.
+
+    Better is what the corrected p and the confidence interval of the difference both show: they may be of two tests.
+    """
     best, title = comparison.runs[0], title_of(comparison.by, comparison)
     figures = comparison.figures
     figure = figures[(figures["run"] == best) & (figures["metric"] == comparison.by)].iloc[0]
@@ -52,7 +55,7 @@ def _verdict(comparison: Comparison, seen: Seen) -> str:
     if less.all():
         return says
     tests = tests[~less]
-    shown = tests["p_holm"] < 1 - comparison.level
+    shown = (tests["p_holm"] < 1 - comparison.level) & ~((tests["low"] <= 0) & (tests["high"] >= 0))
     better, others = (_names(list(tests["b"][rows])) for rows in (shown, ~shown))
     if not better:
         return f"{says} The tests do not show it to be better than {others}."
@@ -98,12 +101,7 @@ def _warnings(comparison: Comparison) -> list[str]:
         f"The best of {len(comparison.runs)} runs is in part the luckiest one on these images: "
         "choose a run by its validation images, and use this page to say how it compares."
     ]
-    units, kind, used = len(comparison.units.stratum), comparison.units.kind, set(comparison.tests["test"])
-    if units < comparison.n and "exact McNemar" in used:
-        sentences.append(
-            f"The {grouped(comparison.n)} images are of {grouped(units)} independent units (unit: {kind}). McNemar's "
-            "test takes every image for independent, so its p may be too small; the other tests take a unit as a whole."
-        )
+    units, used = len(comparison.units.stratum), set(comparison.tests["test"])
     least = comparison.pairs * smallest_p(comparison.resamples, units)
     if least >= 1 - comparison.level and "paired bootstrap" in used:
         sentences.append(

@@ -1,15 +1,15 @@
 """Are two models on the same images different? Paired tests, and Holm's correction for many pairs.
 
-Of the accuracy: McNemar's exact test, which takes images for independent. Of an AUC: DeLong's test
+Of the accuracy: McNemar's exact test, or its form for clusters of several images. Of an AUC: DeLong's test
 (:func:`cxrnet.evaluation.delong.delong_difference`). Of everything else: the bootstrap, both models on the same
-resamples. These two take the images of a patient together.
+resamples. All take the images of a patient together.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import binomtest, norm, t
+from scipy.stats import binom, norm, t
 
 from cxrnet.evaluation.delong import delong_difference
 from cxrnet.evaluation.intervals import percentile
@@ -39,26 +39,45 @@ def no_test(reason: str) -> PairedTest:
     return PairedTest(np.nan, np.nan, np.nan, "", reason)
 
 
-def mcnemar(first: BoolArray, second: BoolArray) -> float:
-    """Test whether two models are right equally often: the two-sided p of McNemar's exact test.
+def mcnemar(first: BoolArray, second: BoolArray, units: IntArray) -> float:
+    """Test whether two models are right equally often: the exact two-sided p over clusters of images.
 
-    Of the images that only one of them gets right, half would be the first one's (Edwards 1948; McNemar 1947). With no
-    such image the models can't be told apart, and p is 1.
+    Were the models alike, they could change places in any cluster, with all its images, and the images that the first
+    one gets right more than the second would as likely be those that it gets right less. p is the share of all such
+    exchanges after which the models differ by as much as they do, or more: a permutation test (Ernst 2004,
+    Statistical Science 19:676), which keeps to its level for clusters of any number and size. Where each cluster
+    is one image it is McNemar's exact test: of the images that only one model gets right, half would be the first one's
+    (Edwards 1948; McNemar 1947). The test of Durkalski et al. 2003 (doi:10.1002/sim.1438) approximates it for many
+    clusters, with the same weight for each: it is of another difference than that of the accuracies.
+    With no image that only one model gets right the models can't be told apart, and p is 1.
 
     Args:
         first: (N,) whether the first model calls the image right.
         second: (N,) the same of the second model.
+        units: (N,) number of the cluster of each image.
 
-    >>> mcnemar(np.array([True] * 6 + [False]), np.array([False] * 5 + [True, True]))
+    >>> first, second = np.array([True] * 6 + [False]), np.array([False] * 5 + [True, True])
+    >>> round(mcnemar(first, second, np.arange(7)), 12)
     0.21875
+    >>> round(mcnemar(first, second, np.array([0, 0, 0, 1, 1, 2, 3])), 12)
+    0.5
     """
-    wins, losses = int((first & ~second).sum()), int((second & ~first).sum())
-    return float(binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
+    gains = np.bincount(units, first.astype(np.float64) - second).astype(int)
+    chances = np.ones(1)  # of each sum of gains, from the lowest to the highest
+    for size, count in zip(*np.unique(np.abs(gains[gains != 0]), return_counts=True), strict=True):
+        steps = np.zeros(2 * size * count + 1)
+        steps[:: 2 * size] = binom.pmf(np.arange(count + 1), count, 0.5)
+        chances = np.convolve(chances, steps)
+    sums = np.arange(len(chances)) - np.abs(gains).sum()
+    return min(1.0, float(chances[np.abs(sums) >= abs(gains.sum())].sum()))
 
 
-def accuracy_test(first: BoolArray, second: BoolArray, resampled: PairedTest) -> PairedTest:
+def accuracy_test(first: BoolArray, second: BoolArray, units: IntArray, resampled: PairedTest) -> PairedTest:
     """Test a difference of accuracy by McNemar, with the interval of the bootstrap; arrays as for :func:`mcnemar`."""
-    return resampled._replace(p=mcnemar(first, second), test="exact McNemar")
+    alone = len(np.unique(units)) == len(units)
+    return resampled._replace(
+        p=mcnemar(first, second, units), test="exact McNemar" if alone else "exact cluster permutation"
+    )
 
 
 def auc_test(positive: BoolArray, first: FloatArray, second: FloatArray, units: IntArray, level: float) -> PairedTest:
@@ -69,7 +88,7 @@ def auc_test(positive: BoolArray, first: FloatArray, second: FloatArray, units: 
     return PairedTest(*auc.interval(level), auc.p, "DeLong")
 
 
-def bootstrap_test(first: FloatArray, second: FloatArray, units: int, level: float) -> PairedTest:
+def bootstrap_test(first: FloatArray, second: FloatArray, units: float, level: float) -> PairedTest:
     """Interval and p of a difference from the figures of both models on the same resamples.
 
     The p is that of the largest interval by :func:`cxrnet.evaluation.intervals.percentile` that leaves zero out. The
@@ -79,7 +98,7 @@ def bootstrap_test(first: FloatArray, second: FloatArray, units: int, level: flo
     Args:
         first: figure of the first model on each resample, ``(R,)``; NaN where it can't be computed, which is left out.
         second: the same of the second model.
-        units: how many independent units the figure is computed on, from 2 on.
+        units: effective number of independent clusters that the figure is computed on, above 1.
         level: of the interval.
     """
     differences = first - second
@@ -90,12 +109,12 @@ def bootstrap_test(first: FloatArray, second: FloatArray, units: int, level: flo
     return PairedTest(*percentile(differences, units, level), p, "paired bootstrap")
 
 
-def smallest_p(resamples: int, units: int) -> float:
+def smallest_p(resamples: int, units: float) -> float:
     """The p where every resample is on the same side of zero; arguments as for :func:`bootstrap_test`."""
     return _p(0, resamples, units)
 
 
-def _p(beyond: int, resamples: int, units: int) -> float:
+def _p(beyond: int, resamples: int, units: float) -> float:
     """Two-sided p of ``beyond`` of the resamples on the other side of zero."""
     z = max(0.0, -float(norm.ppf((1 + beyond) / (1 + resamples))))
     return float(2 * t.sf(z * np.sqrt((units - 1) / units), units - 1))
