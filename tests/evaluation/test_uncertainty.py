@@ -180,6 +180,12 @@ def test_one_large_patient_is_worth_less_than_many():
     assert sensitivity["interval"] == pytest.approx(of_class)
 
 
+def test_a_patient_with_nearly_all_images_says_nothing_of_others():
+    figures = evaluate(table_of(*noisy(1000), ["0"] * 999 + ["1"]), 500)
+    assert figures["accuracy"]["interval"] == pytest.approx([0, 1], abs=0.01)
+    assert figures["log_loss"]["interval_reason"] == "nearly all images are of one patient"
+
+
 def test_one_class():
     figures = evaluate(table_of("c" * 20, noisy(40)[1][:20]), 500)
     figures_of_covid = figures["per_class"]["Covid"]

@@ -48,7 +48,9 @@ def on_log_odds(value: float, drawn: FloatArray, units: float, top: float = 1.0,
     """
     share, error = value / top, drawn.std(ddof=1) * np.sqrt(units / (units - 1))
     shrink = np.exp(-t.ppf((1 + level) / 2, units - 1) * error / (value * (1 - share)))
-    return float(value * shrink / (1 - share + share * shrink)), float(value / (share + (1 - share) * shrink))
+    with np.errstate(divide="ignore"):  # of hardly more than one cluster the upper end may be infinite
+        high = np.divide(value, share + (1 - share) * shrink)
+    return float(value * shrink / (1 - share + share * shrink)), float(high)
 
 
 def wilson(part: float, whole: float, level: float = LEVEL) -> Interval:

@@ -85,7 +85,8 @@ def auc_test(positive: BoolArray, first: FloatArray, second: FloatArray, units: 
     auc = delong_difference(positive, first, second, units)
     if auc.error == 0:
         return PairedTest(np.nan, np.nan, auc.p, "DeLong", "the error of the difference is 0: no interval")
-    return PairedTest(*auc.interval(level), auc.p, "DeLong")
+    low, high = auc.interval(level)
+    return PairedTest(max(low, -1.0), min(high, 1.0), auc.p, "DeLong")
 
 
 def bootstrap_test(first: FloatArray, second: FloatArray, units: float, level: float) -> PairedTest:

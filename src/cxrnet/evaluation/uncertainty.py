@@ -137,6 +137,8 @@ def _of_figure(sample: Sample, label: str, figure: str) -> Uncertainty:
     top = TOPS.get((label, figure), 1.0)
     clusters = behind(sample.units, (label, figure), sample.rows)
     interval = on_log_odds(value, defined, clusters, top, sample.level)
+    if np.isinf(interval[1]):
+        return {"interval_reason": f"nearly all images are of one {sample.units.kind}"}
     known = _stated(interval, "bootstrap on logarithms" if np.isinf(top) else "bootstrap on log odds")
     return known if len(defined) == len(drawn) else known | {"resamples": len(defined)}
 
