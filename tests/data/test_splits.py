@@ -2,9 +2,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from cxrnet.data.copies import COPY_SIZE, copy_groups, find_copies
 from cxrnet.data.manifest import make_manifest
 from cxrnet.data.sources.covid19_image import covid19_image
+from cxrnet.data.sources.covid_chestxray import covid_chestxray
 from cxrnet.data.splits import carve_validation, complete_split, fold_manifest, split_manifest
+from cxrnet.data.store import load_at_sizes
 from cxrnet.errors import CxrnetError
 
 SEVENTY = {"train": 0.7, "val": 0.15, "test": 0.15}
@@ -68,7 +71,7 @@ def test_the_order_of_the_rows_does_not_count_and_stays():
 
 def test_a_seed_gives_the_same_split_on_every_system():
     split = split_manifest(manifest_of("ab" * 10), {"train": 0.5, "val": 0.25, "test": 0.25}, 3)["split"]
-    assert "".join(name[1] for name in split) == "rrearrararraraeerear"
+    assert "".join(name[1] for name in split) == "rrarerraaaeerearrerr"
 
 
 def test_seeds_differ():
@@ -108,6 +111,74 @@ def test_patients_alone_come_near_to_the_proportions():
     have, share = counts(split, SEVENTY)
     assert np.abs(have - share).max() <= 2
     assert units_of(split, "patient_id").eq(1).all()
+
+
+def patients_of_sizes(sizes: dict[int, int], mixed: int = 0) -> pd.DataFrame:
+    """So many patients by their number of images, four in five with label a; ``mixed`` of them have both labels."""
+    size = np.repeat(list(sizes), list(sizes.values()))
+    patient = np.repeat(np.arange(len(size)), size)
+    label = np.where(patient % 5 == 0, "b", "a")
+    first = np.flatnonzero(np.append(True, patient[1:] != patient[:-1]))
+    label[first[size > 1][:mixed]] = "b"
+    return manifest_of(label, patient_id=[f"p{i}" for i in patient])
+
+
+def shares_by_size(manifest: pd.DataFrame, splits: list[pd.Series], sizes=(1, 2, 3)) -> pd.DataFrame:
+    """How often patients come into each split, by their number of images; the last size is that or more."""
+    size = manifest["patient_id"].map(manifest["patient_id"].value_counts()).clip(upper=sizes[-1]).to_numpy()
+    first = ~manifest["patient_id"].duplicated().to_numpy()
+    parts = pd.concat([pd.DataFrame({"size": size, "split": split.to_numpy()})[first] for split in splits])
+    return pd.crosstab(parts["size"], parts["split"], normalize="index")
+
+
+@pytest.mark.parametrize("sizes", [{1: 120, 2: 40, 3: 15, 4: 8, 9: 2}, {5: 10, 8: 15, 11: 15, 14: 10}])
+def test_patients_of_few_and_of_many_images_come_equally_often_into_each_split(sizes):
+    manifest = patients_of_sizes(sizes, mixed=6)
+    splits = [split_manifest(manifest, SEVENTY, seed) for seed in range(40)]
+    found = shares_by_size(manifest, [split["split"] for split in splits], tuple(sizes)[:3])
+    assert np.abs(found[["val", "test"]].to_numpy() - 0.15).max() < 0.03
+    far = [np.abs(np.subtract(*counts(split, SEVENTY))).max() for split in splits]
+    assert max(far) <= (1 if 1 in sizes else 3)
+
+
+def test_patients_of_few_and_of_many_images_come_equally_often_into_each_fold():
+    manifest = patients_of_sizes({1: 40, 2: 40, 3: 15, 4: 10})
+    splits = [fold_manifest(manifest, 5, 0, "patient", seed)["split"] for seed in range(40)]
+    found = shares_by_size(manifest, splits)
+    assert np.abs(found[["val", "test"]].to_numpy() - 0.2).max() < 0.03
+
+
+@pytest.mark.slow
+@pytest.mark.shared
+@pytest.mark.parametrize("draw", [split_manifest, fold_manifest])
+def test_real_patients_of_few_and_of_many_images_are_tested_equally_often(shared, draw):
+    root = shared / "data" / "covid_chestxray"
+    rule = {"findings": {"covid": ["*COVID-19*"], "non_covid": ["*"]}, "left_out_findings": ["todo", "Unknown", ""]}
+    rows = covid_chestxray(root, views=["PA", "AP"], fallback_views=["AP Supine"], **rule)
+    rows, (small,) = load_at_sizes(rows, [(COPY_SIZE, "stretch")], "fail", None)
+    manifest = copy_groups(find_copies(small, rows), rows)
+    share, arguments = (0.15, (SEVENTY,)) if draw is split_manifest else (0.2, (5, 0, "patient"))
+    splits = [draw(manifest, *arguments, seed) for seed in range(200)]
+    found = shares_by_size(manifest, [split["split"] for split in splits])
+    assert np.abs(found[["val", "test"]].to_numpy() - share).max() < 0.03
+    fractions = {"train": 1 - 2 * share, "val": share, "test": share}
+    assert max(np.abs(np.subtract(*counts(split, fractions))).max() for split in splits) < 1
+
+
+def test_a_group_larger_than_a_split_stays_out_of_it_and_takes_no_fold_for_its_own():
+    label = ["a"] * 300 + ["b"] * 100  # a third of a is copies of one image
+    manifest = manifest_of(label, group_id=["g"] * 100 + [None] * 300)
+    for seed in range(5):
+        split = split_manifest(manifest, SEVENTY, seed)
+        assert set(split["split"][:100]) == {"train"}
+        assert np.abs(np.subtract(*counts(split, SEVENTY))).max() <= 1
+    tested = [fold_manifest(manifest, 5, 0, "patient", seed)["split"][0] == "test" for seed in range(40)]
+    assert 2 < sum(tested) < 16
+
+
+def test_classes_of_equal_size_give_splits_of_equal_size():
+    split = split_manifest(manifest_of("abcd" * 150), SEVENTY, 0)["split"]  # 22.5 of each class for val and for test
+    assert split.value_counts().to_dict() == {"train": 420, "val": 90, "test": 90}
 
 
 def test_one_huge_group_goes_to_train_and_the_rest_makes_up_for_it():

@@ -10,7 +10,7 @@ from typing import Literal, get_args
 import numpy as np
 import pandas as pd
 
-from cxrnet.data.allocation import FloatArray, IntArray, allocate, contents_of, nearest_targets
+from cxrnet.data.allocation import FloatArray, IntArray, allocate, contents_of
 from cxrnet.data.manifest import SPLITS
 from cxrnet.errors import CxrnetError
 from cxrnet.linking import link
@@ -23,10 +23,10 @@ def split_manifest(manifest: pd.DataFrame, fractions: Mapping[str, float], seed:
     """Split a manifest at random, each class in the same proportions; a former split is replaced.
 
     Without patients and groups the number of images of each class in each split is within one of its share.
-    With them the proportions are as near as the groups allow: the largest group goes first, each to the split
-    that lacks most of what it holds, then groups are moved one by one as long as that helps. Each split gets
-    at least one image of each class, even where its share is less than half an image; train may then lack one
-    more.
+    With them the proportions are as near as the groups allow, and chance decides where a group comes: patients
+    with many images are tested as often as those with one. Only a group that holds more of a class than a split
+    should have can't come there. Each split gets at least one image of each class, even where its share is less
+    than half an image; train may then lack one more.
 
     Args:
         manifest: a manifest.
@@ -51,7 +51,8 @@ def fold_manifest(manifest: pd.DataFrame, folds: int, fold: int, by: FoldsBy, se
     """Split for one run of a cross-validation: one part is test, the next one val, the others train.
 
     The parts are equal, each class in the same proportions, as :func:`split_manifest` draws them; they are the same
-    for every ``fold``, so each image is in test exactly once. A former split is replaced.
+    for every ``fold``, so each image is in test exactly once. Patients of any number of images are equally often in
+    each. A former split is replaced.
 
     Args:
         manifest: a manifest.
@@ -127,8 +128,7 @@ def _parts(
     units = link(rows, together) if together else np.arange(len(rows))
     contents = contents_of(units, labels.codes.astype(np.int64), len(labels.categories))
     _check_groups(contents, list(labels.categories), names)
-    targets = nearest_targets(contents.sum(axis=0), np.array(list(shares.values())))
-    place = allocate(contents, targets, np.random.PCG64(seed).random_raw(len(contents)))
+    place = allocate(contents, np.array(list(shares.values())), seed)
     _check_complete(place, contents, list(labels.categories), names)
     parts = np.empty(len(rows), np.int64)
     parts[rows.index] = place[units]
