@@ -49,6 +49,14 @@ def test_an_augmentation_that_a_frozen_backbone_does_not_see_is_told(make_data):
     assert "but for" not in methods(make_data(), augment=flips)["training"]
 
 
+def test_patients_that_are_known_in_part_are_not_told_as_known(make_data):
+    data = make_data()
+    first = data.manifest["split"].eq("test").to_numpy().argmax()
+    patients = ["p" if i == first else None for i in range(len(data.manifest))]
+    data.manifest = data.manifest.assign(patient_id=pd.array(patients, "string"))
+    assert "have a copy in train or val and 0 share a patient (not known of 8)" in methods(data)["level"]
+
+
 def test_the_split_of_a_fold_is_that_of_the_folds(make_data):
     said = methods(make_data(), fold=2, folds=5, folds_by="patient")["split"]
     assert said == (

@@ -4,6 +4,8 @@ Images of one patient, copies of one image, patients who share an image: a split
 must draw them together.
 """
 
+import logging
+
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -11,6 +13,27 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 IntArray = npt.NDArray[np.int64]
+
+# What tables write where they know nobody, in small letters; one patient of that name would tie all of these images.
+NOBODY = (
+    "nan",
+    "none",
+    "null",
+    "na",
+    "n/a",
+    "<na>",
+    "unknown",
+    "unk",
+    "not known",
+    "missing",
+    "?",
+    "-",
+    "anonymous",
+    "anonymized",
+    "anonymised",
+)
+
+logger = logging.getLogger("cxrnet")
 
 
 def link(rows: pd.DataFrame, columns: tuple[str, ...]) -> IntArray:
@@ -53,3 +76,22 @@ def known_cells(column: pd.Series) -> npt.NDArray[np.bool_]:
     """Which cells (N,) hold something."""
     known: npt.NDArray[np.bool_] = (column.notna() & (column.fillna("") != "")).to_numpy(bool)
     return known
+
+
+def read_ids(column: pd.Series, where: str) -> pd.Series:
+    """Ids of patients or groups as text, without the spaces around them.
+
+    Args:
+        column: as a table has it.
+        where: which table, for the warning.
+
+    Returns:
+        The ids, ``string``, missing where a cell is empty or says that nothing is known (:data:`NOBODY`), which is
+        warned of.
+    """
+    ids = column.astype("string").str.strip()
+    nobody = ids.str.lower().isin(NOBODY)
+    if nobody.any():
+        words = ", ".join(f"'{word}' {count}" for word, count in ids[nobody].value_counts().items())
+        logger.warning("%s: %s is read as not known in %d rows (%s)", where, column.name, nobody.sum(), words)
+    return ids.mask(nobody | (ids == ""))

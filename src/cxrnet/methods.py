@@ -78,6 +78,8 @@ def _level(manifest: pd.DataFrame) -> str:
     for split, leak in leaks(manifest).items():
         seen = " or ".join(SEEN_BEFORE[split])
         patients = f"{leak.same_patient} share a patient" if leak.patients_known else "patients are not known"
+        if 0 < leak.patients_known < leak.images:
+            patients += f" (not known of {leak.images - leak.patients_known})"
         parts.append(f"of {leak.images} {split} images, {leak.copies} have a copy in {seen} and {patients}")
     return "; ".join(parts)
 

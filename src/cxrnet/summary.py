@@ -9,6 +9,7 @@ import pandas as pd
 from rich.table import Table
 
 from cxrnet import console
+from cxrnet.audit.statement import patients_text
 from cxrnet.bundling import Bundled
 from cxrnet.data.datamodule import XrayDataModule
 from cxrnet.evaluation.facts import BandFacts, PhaseFacts, PointFacts, RunFacts, SplitFacts
@@ -33,8 +34,7 @@ def say_data(data: XrayDataModule, warnings: Sequence[str]) -> None:
     for split in SPLITS:
         counts = ", ".join(f"{name} {n}" for name, n in zip(data.classes, data.counts(split), strict=True))
         console.say(split, f"{len(data.rows(split))} images: {counts}")
-    patients = data.manifest["patient_id"].nunique()
-    console.say("patients", str(patients) if patients else "not known")
+    console.say("patients", patients_text(data.manifest))
     for text in warnings:
         console.warn(text)
 

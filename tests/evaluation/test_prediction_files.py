@@ -24,6 +24,13 @@ def test_further_columns_are_kept(make_table, tmp_path):
     assert list(read_predictions(tmp_path / "p.csv")["weight"]) == [40, 50, 60]
 
 
+def test_a_word_for_not_known_is_no_patient(make_table, tmp_path):
+    table = make_table()
+    words = ["unknown", "nan", " ", "p"]
+    write_table(table.assign(patient_id=[words[i % 4] for i in range(len(table))]), tmp_path / "p.csv")
+    assert set(read_predictions(tmp_path / "p.csv")["patient_id"].dropna()) == {"p"}
+
+
 def test_a_bad_table_is_told_with_its_file(make_table, tmp_path):
     make_table(n=5).assign(label="COVID").to_parquet(tmp_path / "p.parquet")
     with pytest.raises(CxrnetError, match=r"p\.parquet: label 'COVID' is not one of the classes"):

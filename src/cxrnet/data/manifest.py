@@ -31,6 +31,7 @@ import numpy as np
 import pandas as pd
 
 from cxrnet.errors import CxrnetError
+from cxrnet.linking import read_ids
 from cxrnet.whole_file import write_table
 
 SPLITS = ("train", "val", "test")
@@ -50,6 +51,7 @@ INTEGER_COLUMNS = ("width", "height")
 COLUMNS = (*STRING_COLUMNS[:8], *INTEGER_COLUMNS, *STRING_COLUMNS[8:])
 REQUIRED = ("image_id", "path", "label", "source")
 PATH_COLUMNS = ("path", "mask_path")
+ID_COLUMNS = ("patient_id", "group_id")
 
 _ODD_PATH = r"//|(?:^|/)\.?$|(?:^|/)\./"  # what pathlib writes in another way: "a//b", "", ".", "a/", "./a"
 _ROWS = 100_000  # of a manifest that are text in memory at a time
@@ -103,6 +105,8 @@ def _columns(given: dict[str, pd.Series], where: str) -> dict[str, pd.Series]:
     for name in COLUMNS:
         column = given.pop(name, nothing).rename(name)
         columns[name] = _integers(column, where) if name in INTEGER_COLUMNS else column.astype("string")
+    for name in ID_COLUMNS:
+        columns[name] = read_ids(columns[name], where)
     for name in REQUIRED:
         if empty := int((columns[name].fillna("") == "").sum()):
             raise CxrnetError(f"{where}: column {name} is empty in {empty} of {rows} rows; fill or drop them")

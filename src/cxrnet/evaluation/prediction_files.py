@@ -20,6 +20,7 @@ from cxrnet.evaluation.predictions import (
     check_predictions,
     classes_of,
 )
+from cxrnet.linking import read_ids
 from cxrnet.whole_file import whole_file
 
 
@@ -45,6 +46,8 @@ def read_predictions(path: str | Path) -> pd.DataFrame:
             table[name] = table[name].astype("string")
         elif name.startswith(("prob_", "logit_")):
             table[name] = _numbers(table[name], str(path))
+        if name in ("patient_id", "group_id"):
+            table[name] = read_ids(table[name], str(path))
     table = _filled(table)
     check_predictions(table, str(path))
     return table
