@@ -87,6 +87,16 @@ def test_images_of_the_run_that_are_gone_are_told_by_their_bytes(read_external, 
     assert any(text.startswith("north: 2 images are copies of images that the bundle was made") for text in sentences)
 
 
+def test_duplicates_with_different_labels_are_told(read_external, north, bundle):
+    shutil.copy(north / "sick" / "02.png", north / "well" / "not sick.png")
+    sets, _ = take_out_copies([read_external(north, **NAMES)], None)
+    said = statement(Origin(bundle, "x", None, None, None, None, 0), None, sets)
+    told = (
+        "north: 2 images are duplicates that carry different labels (sick/02.png (Covid) = well/not sick.png (Normal))"
+    )
+    assert any(text.startswith(f"north: {told}") for text in said)
+
+
 def test_images_in_two_external_sets_are_counted(read_external, north, draw, tmp_path, bundle):
     south = draw(tmp_path / "south", classes=("Covid", "Normal"), images=3, seed=9)
     shutil.copy(north / "sick" / "03.png", south / "Covid" / "from north.png")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 from rich import get_console
 
+from cxrnet.audit.conflicts import write_conflicts
 from cxrnet.configuration import Config
 from cxrnet.data.manifest import digest, write_manifest
 from cxrnet.evaluation.analysis import evaluator
@@ -101,6 +102,7 @@ def _results(
     """Write what there is to say of one data set, and tell MLflow."""
     folder.mkdir()
     write_manifest(each.manifest, folder / "manifest.parquet")
+    write_conflicts(each.within, each.manifest, folder)
     results = write_results(
         folder, predictions, baselines, bundle.classes, config["evaluation"], temperature=bundle.temperature
     )

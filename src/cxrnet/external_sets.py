@@ -44,6 +44,7 @@ class ExternalSet:
         same_patients: images, of those that are left, of patients of whom the bundle's run has images.
         same_numbers: other images whose source and patient number images of the run bear too.
         known_faults: what is documented to be wrong with the data, by source.
+        within: pairs of copies among the images that are left.
     """
 
     name: str
@@ -61,6 +62,7 @@ class ExternalSet:
     same_patients: int = 0
     same_numbers: int = 0
     known_faults: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    within: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=["image_id_a", "image_id_b"]))
 
     def where(self, kept: pd.Series) -> "ExternalSet":
         """The same with a part of its images."""
@@ -155,7 +157,7 @@ def _without(each: ExternalSet, taken: pd.DataFrame, within: pd.DataFrame) -> Ex
         return replace(rest, copies=copies, gap=f"no image is left ({taken_out})")
     ids = rest.manifest["image_id"]
     inside = within[within["image_id_a"].isin(ids) & within["image_id_b"].isin(ids)]
-    return replace(rest, manifest=copy_groups(inside, rest.manifest), copies=copies)
+    return replace(rest, manifest=copy_groups(inside, rest.manifest), copies=copies, within=inside)
 
 
 def _with_patients(rest: ExternalSet, whole: pd.DataFrame, known: pd.DataFrame, taken: pd.DataFrame) -> ExternalSet:

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from cxrnet.audit.conflicts import conflict_statement
+from cxrnet.audit.statement import patients_text
 from cxrnet.data.manifest import digest
 from cxrnet.data.overlap import KnownImages
 from cxrnet.external_sets import ExternalSet
@@ -57,6 +59,7 @@ def _about(origin: Origin, each: ExternalSet) -> list[str]:
             f"{each.name}: {each.same_numbers} images bear a source and a patient number that images of the bundle's "
             "run bear too; whether these are the same patients is not known"
         )
+    sentences += [f"{each.name}: {text}" for text in conflict_statement(each.within, each.manifest)]
     for other, count in each.shared.items():
         sentences.append(f"{each.name}: {count} images are in {other} too; the two results are not independent")
     if each.gap:
@@ -88,8 +91,7 @@ def data_facts(each: ExternalSet) -> dict[str, str]:
         return facts | {"evaluated": f"nothing: {each.gap}"}
     counts = each.manifest["label"].value_counts().sort_index()
     facts["evaluated"] = f"{len(each.manifest)} images: {', '.join(f'{k} {n}' for k, n in counts.items())}"
-    patients = each.manifest["patient_id"].nunique()
-    facts["patients"] = str(patients) if patients else "not known"
+    facts["patients"] = patients_text(each.manifest)
     return facts | {"digest": digest(each.manifest)}
 
 

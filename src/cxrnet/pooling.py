@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 from omegaconf import OmegaConf
 
+from cxrnet.audit.conflicts import write_conflicts
 from cxrnet.configuration import Config
 from cxrnet.data.datamodule import XrayDataModule
 from cxrnet.data.leaks import seen_before
@@ -116,6 +117,7 @@ def _write_manifest(first: FinishedRepeat, folder: Path) -> None:
     if first.repeat.fold is not None:
         manifest = manifest.assign(split=pd.array([pd.NA] * len(manifest), "string"))
     write_manifest(manifest, folder / "manifest.parquet")
+    write_conflicts(first.data.copies, manifest, folder)
 
 
 def _pooled_seeds(tables: Mapping[int, pd.DataFrame], folder: Path) -> pd.DataFrame:

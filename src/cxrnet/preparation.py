@@ -17,7 +17,8 @@ from rich import get_console
 from rich.table import Table
 
 from cxrnet import console
-from cxrnet.audit.statement import leak_statement
+from cxrnet.audit.conflicts import conflict_statement, write_conflicts
+from cxrnet.audit.statement import leak_statement, patients_text
 from cxrnet.building import make_data
 from cxrnet.configuration import Config, plain_config
 from cxrnet.data.charts import class_distribution, distribution_chart, image_sizes, sizes_chart
@@ -57,6 +58,7 @@ def prepare(config: DictConfig, folder: Path) -> None:
         _draw(data, distribution, sizes, plain, folder)
     write_manifest(data.manifest, folder / "manifest.csv")
     write_manifest(data.manifest, folder / "manifest.parquet")
+    write_conflicts(data.copies, data.manifest, folder)
     say_places(_places(folder))
     if data.augment is None:
         console.say("note", "augment=none: there is nothing to show on augmented.png")
@@ -116,10 +118,9 @@ def _read(config: Config) -> tuple[XrayDataModule, list[str]]:
 
 
 def _warnings(data: XrayDataModule, copies: pd.DataFrame) -> list[str]:
-    warnings = leak_statement(data.manifest)
-    for column, what in {"label": "labels", "patient_id": "patients"}.items():
-        if differ := int(copies[f"{column}_differs"].sum()):
-            warnings.append(f"{differ} of {len(copies)} pairs of copies stand under two {what}, see copies.csv")
+    warnings = leak_statement(data.manifest) + conflict_statement(data.copies, data.manifest)
+    if differ := int(copies["patient_id_differs"].sum()):
+        warnings.append(f"{differ} of {len(copies)} pairs of copies stand under two patients, see copies.csv")
     if data.limit is not None:
         warnings.append(f"no more than {data.limit} images of each class in each split were taken (data.limit)")
     return warnings
@@ -133,8 +134,7 @@ def _say(
     faults: Sequence[str],
 ) -> None:
     console.say("images", f"{len(data.manifest)} from {sources_of(data)}")
-    patients, known = data.manifest["patient_id"].nunique(), data.manifest["patient_id"].notna().sum()
-    console.say("patients", f"{patients}, known of {known} images" if known else "not known")
+    console.say("patients", patients_text(data.manifest))
     console.say("copies", f"{len(copies)} pairs, {(copies['kind'] == 'exact').sum()} of them the same file")
     for text in warnings:
         console.warn(text)

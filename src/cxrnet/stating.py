@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from cxrnet.audit.conflicts import conflict_statement, write_conflicts
 from cxrnet.audit.statement import leak_statement
 from cxrnet.configuration import Config
 from cxrnet.data.datamodule import XrayDataModule
@@ -37,6 +38,7 @@ def state_data(data: XrayDataModule, config: Config, run: TrackedRun, folder: Pa
         say_data(data, warnings)
         file = folder / "manifest.parquet"
         write_manifest(data.manifest, file)
+        write_conflicts(data.copies, data.manifest, folder)
         counts = {split: dict(zip(data.classes, data.counts(split), strict=True)) for split in SPLITS}
         run.log_dataset(sources_of(data), digest(data.manifest), str(file), counts, "training")
     return warnings
@@ -44,7 +46,7 @@ def state_data(data: XrayDataModule, config: Config, run: TrackedRun, folder: Pa
 
 def data_warnings(data: XrayDataModule, config: Config) -> list[str]:
     """What a reader must know of the data before the numbers, in sentences."""
-    warnings = leak_statement(data.manifest)
+    warnings = leak_statement(data.manifest) + conflict_statement(data.copies, data.manifest)
     if config["folds"] and config["folds_by"] == "image":
         warnings.insert(0, IMAGE_FOLDS)
     if data.left_out:

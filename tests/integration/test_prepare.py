@@ -57,8 +57,11 @@ def test_what_is_wrong_is_said_and_written(prepared):
     folder, said = prepared
     (pair,) = pd.read_csv(folder / "copies.csv").to_dict("records")
     assert (pair["kind"], pair["label_differs"], pair["split_differs"]) == ("exact", True, False)
+    listed = pd.read_csv(folder / "label_conflicts.csv")
+    assert listed["image_id"].tolist() == ["Covid/00.png", "Normal/copy.png"]
+    assert listed["label"].tolist() == ["Covid", "Normal"]
     notes = pd.read_csv(folder / "notes.csv")["note"].tolist()
-    for text in ("1 of 1 pairs of copies stand under two labels", "patients are not known"):
+    for text in ("2 images are duplicates that carry different labels", "patients are not known"):
         assert text in said
         assert any(text in note for note in notes)
 
