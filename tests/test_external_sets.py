@@ -91,9 +91,7 @@ def test_duplicates_with_different_labels_are_told(read_external, north, bundle)
     shutil.copy(north / "sick" / "02.png", north / "well" / "not sick.png")
     sets, _ = take_out_copies([read_external(north, **NAMES)], None)
     said = statement(Origin(bundle, "x", None, None, None, None, 0), None, sets)
-    told = (
-        "north: 2 images are duplicates that carry different labels (sick/02.png (Covid) = well/not sick.png (Normal))"
-    )
+    told = "2 images are duplicates that carry different labels (sick/02.png (Covid) = well/not sick.png (Normal))"
     assert any(text.startswith(f"north: {told}") for text in said)
 
 

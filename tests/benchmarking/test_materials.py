@@ -16,7 +16,7 @@ from cxrnet.errors import CxrnetError
 def test_phantoms_are_laid_out_for_every_program_and_drawn_once(tmp_path):
     root = labelled_images(tmp_path, None, 24, 64, seed=0)
     splits = folder(root)["split"].value_counts()
-    assert abs(splits["train"] - 24) <= 4
+    assert abs(splits["train"] - 24) <= 5  # patients of up to four images stay together
     assert splits.sum() == 30
     before = {file: file.stat().st_mtime_ns for file in image_files(root)}
     assert labelled_images(tmp_path, None, 24, 64, seed=0) == root
