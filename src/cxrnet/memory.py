@@ -29,6 +29,15 @@ def keep_freed_memory() -> bool:
     return bool(mallopt(_MMAP_MAX, 0) and mallopt(_TRIM_THRESHOLD, 2**31 - 1))
 
 
+def return_freed_memory() -> None:
+    """Give freed blocks of all threads back to the system, where the C library can.
+
+    Each thread has blocks of its own: what one has freed of a very large image, the next one cannot use.
+    """
+    if sys.platform.startswith("linux") and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
+        trim(0)
+
+
 @contextmanager
 def quick_imports() -> Iterator[None]:
     """Import heavy libraries without looking for garbage meanwhile, nor ever among what they made.

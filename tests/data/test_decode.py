@@ -6,7 +6,7 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from cxrnet.data.decode import ImageError, read_image
 
@@ -160,3 +160,64 @@ def test_damaged_bytes_give_an_image_or_an_image_error(kind):
                 data[place] = rng.integers(256)
             with contextlib.suppress(ImageError):
                 assert read_image(bytes(data), "x").dtype == np.uint8
+
+
+def chunk(name: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
+LONG = zlib.compress(b"x" * 3_000_000)
+
+
+@pytest.mark.parametrize("at_end", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        chunk(b"zTXt", b"Comment\0\0" + LONG),
+        chunk(b"iTXt", b"Comment\0\1\0\0\0" + LONG),
+        chunk(b"iCCP", b"profile\0\0" + LONG),
+        chunk(b"tEXt", b"Comment\0" + b"x" * 70_000_000),
+        chunk(b"tEXt", b"Comment\0whatever")[:-4] + b"oops",
+    ],
+    ids=["zTXt", "iTXt", "iCCP", "tEXt", "checksum"],
+)
+def test_a_png_is_read_whatever_its_texts(text, at_end):
+    data = encode(Image.fromarray(GREY))
+    place = len(data) - 12 if at_end else 33
+    np.testing.assert_array_equal(read_image(data[:place] + text + data[place:], "x"), GREY)
+
+
+def test_a_long_text_does_not_turn_a_damaged_png_into_an_image():
+    data = encode(Image.fromarray(GREY))
+    with pytest.raises(ImageError, match="cut off or damaged"):
+        read_image(data[:33] + chunk(b"zTXt", b"Comment\0\0" + LONG) + data[33:-40], "x")
+
+
+def test_exif_orientation_beside_a_long_text():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encode(Image.fromarray(GREY), exif=exif)
+    read = read_image(data[:33] + chunk(b"zTXt", b"Comment\0\0" + LONG) + data[33:], "x")
+    np.testing.assert_array_equal(read, np.rot90(GREY, -1))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_orientation_is_as_pillow_turns_it(kind, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for image in (Image.fromarray(GREY), Image.fromarray(GREY.astype(np.uint16) * 16)):
+        data = encode(image, kind, exif=exif)
+        with Image.open(io.BytesIO(data)) as opened:
+            upright = np.asarray(ImageOps.exif_transpose(opened)).astype(int)
+        expected = upright if image.mode == "L" else np.rint(upright * 255 / upright.max())
+        np.testing.assert_array_equal(read_image(data, "x"), expected)
+
+
+def test_what_would_take_too_much_memory_is_refused_before_it_is_decoded():
+    data = bytearray(encode(Image.new("RGB", (1, 1)), "WEBP", lossless=True))
+    place = data.index(b"VP8L") + 9
+    data[place : place + 4] = struct.pack("<I", (8_900 - 1) | (8_900 - 1) << 14)
+    with pytest.raises(ImageError, match="would take over 1 GB of memory; make it smaller") as caught:
+        read_image(bytes(data), "x")
+    assert caught.value.kind == "too much memory"

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -61,14 +63,56 @@ def test_what_breaks_one_thread_ends_the_others(paths, monkeypatch):
     """Ctrl-C comes into the thread that waits, and files may take seconds each."""
     begun = []
 
-    def read(data: bytes, name: str) -> np.ndarray:
-        begun.append(name)
-        if name == paths[0]:
+    def read(path: str) -> bytes:
+        begun.append(path)
+        if path == paths[0]:
             raise MemoryError
-        return read_image(data, name)
+        return Path(path).read_bytes()
 
-    monkeypatch.setattr(reading, "read_image", read)
+    monkeypatch.setattr(reading, "_read_bytes", read)
     monkeypatch.setattr(reading, "processors", lambda: 1)
     with pytest.raises(MemoryError):
         read_into([np.zeros((80, 6, 6), np.uint8)], range(80), paths, [((6, 6), "stretch")])
     assert len(begun) < 40
+
+
+LARGE = """
+import sys
+from pathlib import Path
+import numpy as np
+from PIL import Image
+from cxrnet.data import reading
+
+file = Path(sys.argv[1], "large.png")
+Image.new("RGBA", (3000, 3000), (100, 0, 0, 200)).save(file, compress_level=1)
+peak = lambda: int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1e3
+reading.processors = lambda: 4
+reading._MEMORY = reading.MAX_MEMORY = 10_000_000  # so that 9 million pixels are large
+most = []
+for number in (1, 4):
+    arrays = [np.zeros((4, 8, 8), np.uint8)]
+    reading.read_into(arrays, range(number), [str(file)] * number, [((8, 8), "stretch")])
+    most.append(peak())
+print(*most)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells the most that was held")
+def test_several_large_images_need_no_more_memory_than_one(tmp_path):
+    done = subprocess.run([sys.executable, "-c", LARGE, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    one, four = map(float, done.stdout.split())
+    assert four - one < 25  # MB; another one would need 45
+
+
+def test_files_that_wait_for_memory_are_read_as_others(paths, monkeypatch):
+    arrays = [[np.zeros((80, *size), np.uint8) for size, _ in SIZES] for _ in range(2)]
+    read_into(arrays[0], range(80), paths, SIZES)
+    monkeypatch.setattr(reading, "_LARGE", 10)
+    monkeypatch.setattr(reading, "processors", lambda: 3)
+    monkeypatch.setattr(reading, "_MEMORY", 2_000)
+    monkeypatch.setattr(reading, "MAX_MEMORY", 6_000)
+    _, bad = read_into(arrays[1], range(80), paths, SIZES)
+    assert bad == {7: "not an image"}
+    for one, other in zip(*arrays, strict=True):
+        np.testing.assert_array_equal(one, other)

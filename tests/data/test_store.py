@@ -239,6 +239,21 @@ def test_what_failed_is_told_again_and_skipped_without_reading(tmp_path, no_file
     assert images[:].std() > 10
 
 
+def test_outliers_that_were_clipped_are_said_each_time(tmp_path, caplog):
+    deep = np.random.default_rng(0).integers(0, 4096, (40, 40)).astype(np.uint16)
+    hot = deep.copy()
+    hot[3, 3] = 65535
+    files = {f"{name}.png": encode(Image.fromarray(pixels)) for name, pixels in (("deep", deep), ("hot", hot))}
+    manifest = manifest_of(tmp_path, files)
+    for cache in (None, tmp_path / "cache", tmp_path / "cache"):
+        caplog.clear()
+        _, images = load_images(manifest, (40, 40), "stretch", "fail", cache)
+        assert "clipped outliers (hot pixels, burned-in letters) in 1 of the files" in caplog.text
+        assert "hot.png" in caplog.text
+        assert "deep.png" not in caplog.text
+        assert min(len(np.unique(image)) for image in images) > 250
+
+
 READ = """
 import sys, pandas as pd
 from cxrnet.data import reading

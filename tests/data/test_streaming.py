@@ -125,3 +125,13 @@ def test_no_image_at_all(manifest, on_error, ahead):
 def test_unknown_rule(manifest):
     with pytest.raises(CxrnetError, match=r"data.on_error: 'ignore' is not known"):
         list(stream_images(manifest, (4, 3), "stretch", "ignore", 4, ahead=True))
+
+
+def test_outliers_that_were_clipped_are_said_once_for_all_chunks(manifest, caplog, ahead):
+    hot = np.random.default_rng(0).integers(0, 4096, (40, 40)).astype(np.uint16)
+    hot[3, 3] = 65535
+    for row in (1, 8):
+        Image.fromarray(hot).save(manifest["path"][row])
+    list(stream_images(manifest, (4, 3), "stretch", "fail", 3, ahead))
+    (record,) = caplog.records
+    assert "in 2 of the files" in record.getMessage()

@@ -7,7 +7,8 @@ import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from io import BytesIO
 from pathlib import Path
 from threading import Event
 from typing import Literal, TypeVar, get_args
@@ -16,20 +17,27 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from cxrnet.data.decode import ImageError, UInt8Array, read_image
+from cxrnet.data.budget import Budget
+from cxrnet.data.decode import MAX_MEMORY, ImageError, Picture, UInt8Array
 from cxrnet.data.images import ResizeRule, Size, check_resize, resize_all
 from cxrnet.errors import CxrnetError
+from cxrnet.memory import return_freed_memory
 
 AtSize = tuple[Size, ResizeRule]
 OnError = Literal["fail", "skip"]
 T = TypeVar("T")
 
-# What is noted of a file: whether it gave an image, that image's size in pixels (upright), the SHA-256 of its bytes.
-FACTS = np.dtype([("read", np.bool_), ("width", np.int32), ("height", np.int32), ("sha256", np.uint8, 32)])
+# What is noted of a file: whether it gave an image, whether outliers of it were clipped (see data/scaling.py), that
+# image's size in pixels (upright), the SHA-256 of its bytes.
+FACTS = np.dtype(
+    [("read", np.bool_), ("outliers", np.bool_), ("width", np.int32), ("height", np.int32), ("sha256", np.uint8, 32)]
+)
 FactsArray = npt.NDArray[np.void]
 
 _TOGETHER = 16  # files that a thread takes at a time, as many small images are resized faster than one by one
 _PIXELS = 2_000_000  # in the images that wait to be resized together
+_MEMORY = 128_000_000  # bytes for each processor: the largest radiographs need no more
+_LARGE = 8_000_000  # bytes of a file from which on it waits for memory before it is read
 _FIRST = 10  # so many bad files are named; the total is always given
 
 logger = logging.getLogger("cxrnet")
@@ -59,6 +67,7 @@ def read_into(
         check_resize(size, rule)
     facts = np.zeros(len(rows), FACTS)
     broken = Event()
+    budget = Budget(max(MAX_MEMORY, processors() * _MEMORY))
 
     def read(places: range) -> dict[int, str]:
         unread: dict[int, str] = {}
@@ -67,13 +76,14 @@ def read_into(
             if stopped() or broken.is_set():
                 break
             row = rows[place]
-            try:
-                waiting[row], facts[place] = _read(paths[row])
-            except ImageError as error:
-                unread[row] = error.kind
-            if sum(each.size for each in waiting.values()) > _PIXELS:
-                _resize_into(arrays, waiting, sizes)
-                waiting.clear()
+            with ExitStack() as held:
+                try:
+                    waiting[row], facts[place] = _read(paths[row], budget, held)
+                except ImageError as error:
+                    unread[row] = error.kind
+                if sum(each.size for each in waiting.values()) > _PIXELS:
+                    _resize_into(arrays, waiting, sizes)
+                    waiting.clear()
         _resize_into(arrays, waiting, sizes)
         return unread
 
@@ -90,12 +100,27 @@ def read_into(
     return facts, {row: kind for part in parts for row, kind in part.items()}
 
 
-def _read(path: str) -> tuple[UInt8Array, tuple[bool, int, int, npt.NDArray[np.uint8]]]:
-    """An image as it is in its file, and what is noted of it."""
+def _read(path: str, budget: Budget, held: ExitStack) -> tuple[UInt8Array, tuple[object, ...]]:
+    """An image as it is in its file, and what is noted of it; the memory that it needs is held from then on."""
+    large = _size(path) > _LARGE
+    if large:  # or who waits would have it in memory already
+        with _missing_if_not_readable(path), Path(path).open("rb") as file:
+            _hold(Picture(file, path).memory, budget, held)
     data = _read_bytes(path)
-    image = read_image(data, path)
+    digest = hashlib.sha256(data).digest()
+    picture = Picture(BytesIO(data), path)
+    del data  # or it would stay while the image is decoded
+    if not large:
+        _hold(picture.memory, budget, held)
+    image, outliers = picture.decode()
     height, width = image.shape
-    return image, (True, width, height, np.frombuffer(hashlib.sha256(data).digest(), np.uint8))
+    return image, (True, outliers, width, height, np.frombuffer(digest, np.uint8))
+
+
+def _hold(memory: int, budget: Budget, held: ExitStack) -> None:
+    held.enter_context(budget.taken(memory))
+    if memory > _MEMORY:
+        held.callback(return_freed_memory)  # before others get it
 
 
 def _resize_into(arrays: Sequence[UInt8Array], images: Mapping[int, UInt8Array], sizes: Sequence[AtSize]) -> None:
@@ -169,6 +194,21 @@ def report_bad(bad: Mapping[int, str], paths: Sequence[str], on_error: OnError) 
     logger.warning("left out: %s", found)
 
 
+def report_outliers(paths: Sequence[str]) -> None:
+    """Say which images were scaled without their outliers: how many and the first ten."""
+    if not paths:
+        return
+    names = ", ".join(f"'{path}'" for path in paths[:_FIRST])
+    more = f" and {len(paths) - _FIRST} more" if len(paths) > _FIRST else ""
+    logger.warning(
+        "clipped outliers (hot pixels, burned-in letters) in %d of the files with more than 8 bits, "
+        "so that the rest keeps its grey levels: %s%s",
+        len(paths),
+        names,
+        more,
+    )
+
+
 def processors() -> int:
     """How many processors this process may use."""
     if hasattr(os, "sched_getaffinity"):  # knows the limit of a container; Linux only
@@ -177,8 +217,21 @@ def processors() -> int:
 
 
 def _read_bytes(path: str) -> bytes:
-    try:
+    with _missing_if_not_readable(path):
         return Path(path).read_bytes()
+
+
+@contextmanager
+def _missing_if_not_readable(path: str) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise ImageError("missing", path, f"cannot be read ({reason}); put the file there") from error
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size  # noqa: PTH116 (a third of the time of Path.stat)
+    except OSError:
+        return 0  # reading it will say why

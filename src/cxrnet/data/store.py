@@ -21,11 +21,21 @@ import torch
 from cxrnet.cache import kept, new_array, wait_for_disk
 from cxrnet.data.decode import UInt8Array
 from cxrnet.data.images import Images, ResizeRule, Size, check_resize
-from cxrnet.data.reading import FACTS, AtSize, FactsArray, OnError, check_on_error, one_ahead, read_into, report_bad
+from cxrnet.data.reading import (
+    FACTS,
+    AtSize,
+    FactsArray,
+    OnError,
+    check_on_error,
+    one_ahead,
+    read_into,
+    report_bad,
+    report_outliers,
+)
 from cxrnet.errors import CxrnetError
 from cxrnet.progress import bar
 
-FORMAT = 2  # of the files, and of how images are decoded and resized
+FORMAT = 3  # of the files, and of how images are decoded and resized
 
 _BLOCK = 512  # images after which what was read is safe, should the process die
 
@@ -83,6 +93,7 @@ def load_at_sizes(
     table = _in_memory(paths, sizes) if cache is None else _on_disk(paths, sizes, cache)
     if table.bad:
         report_bad(table.bad, paths, on_error)
+    report_outliers([paths[row] for row in np.flatnonzero(table.facts["outliers"])])
     rows = np.flatnonzero(table.facts["read"])
     facts = table.facts[rows]
     manifest = manifest.iloc[rows].reset_index(drop=True)

@@ -7,9 +7,10 @@ import numpy as np
 import pandas as pd
 
 from cxrnet.data.images import Images, ResizeRule, Size
-from cxrnet.data.reading import OnError, check_on_error, one_ahead, read_into, report_bad
+from cxrnet.data.reading import OnError, check_on_error, one_ahead, read_into, report_bad, report_outliers
 
-_Chunk = tuple[Images, dict[int, str]]  # what was read of it, and what is wrong with the others by row of the manifest
+# What was read of it, what is wrong with the others by row of the manifest, and files whose outliers were clipped.
+_Chunk = tuple[Images, dict[int, str], list[str]]
 
 
 def stream_images(
@@ -34,19 +35,26 @@ def stream_images(
         CxrnetError: files that give no image (the total by kind and the first ten), or no image is left.
     """
     check_on_error(on_error)
-    paths, bad = manifest["path"].tolist(), dict[int, str]()
+    paths, bad, with_outliers = manifest["path"].tolist(), dict[int, str](), list[str]()
 
     def read(start: int, stopped: Callable[[], bool] = lambda: False) -> _Chunk:
         files = paths[start : start + chunk]
         array = np.empty((len(files), *size), np.uint8)
         facts, unread = read_into([array], range(len(files)), files, [(size, resize_rule)], stopped)
-        return Images(array, np.flatnonzero(facts["read"])), {start + row: kind for row, kind in unread.items()}
+        clipped = [files[row] for row in np.flatnonzero(facts["outliers"])]
+        return (
+            Images(array, np.flatnonzero(facts["read"])),
+            {start + row: kind for row, kind in unread.items()},
+            clipped,
+        )
 
     starts = range(0, len(paths), chunk)
     with one_ahead(read, starts) if ahead else nullcontext(map(read, starts)) as chunks:
-        for start, (images, unread) in zip(starts, chunks, strict=True):
+        for start, (images, unread, clipped) in zip(starts, chunks, strict=True):
             bad |= unread
+            with_outliers += clipped
             if len(images) and not (bad and on_error == "fail"):
                 yield manifest.iloc[start + images.rows], images
+    report_outliers(with_outliers)
     if bad:
         report_bad(bad, paths, on_error)
