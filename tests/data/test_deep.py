@@ -144,6 +144,16 @@ def test_colour_tiff_of_16_bits(order, compression, alpha, want):
     np.testing.assert_array_equal(read_image(tiff(stacked(*bands), order, False, compression, alpha), "x"), want)
 
 
+@pytest.mark.parametrize("kind", [np.uint16, np.uint8])
+def test_first_page_of_a_tiff(kind):
+    pages = [Image.fromarray((np.arange(12).reshape(3, 4) * factor).astype(kind)) for factor in (1, 0)]
+    buffer = io.BytesIO()
+    pages[0].save(buffer, "TIFF", save_all=True, append_images=pages[1:])
+    read = read_image(buffer.getvalue(), "x")
+    assert read[0, 0] == 0
+    assert len(np.unique(read)) == 12
+
+
 def test_unsigned_32_bits_have_no_sign():
     values = np.array([[0, 2**31], [2**30, 2**32 - 1]], np.uint32)
     assert read_image(tiff(values), "x").tolist() == [[0, 128], [64, 255]]

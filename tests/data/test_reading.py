@@ -116,3 +116,11 @@ def test_files_that_wait_for_memory_are_read_as_others(paths, monkeypatch):
     assert bad == {7: "not an image"}
     for one, other in zip(*arrays, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_a_huge_file_is_refused_without_reading_it(tmp_path, monkeypatch):
+    with (tmp_path / "huge.png").open("wb") as file:
+        file.truncate(2_000_000_000)  # takes no room on the disk
+    monkeypatch.setattr(reading, "_read_bytes", None)
+    _, bad = read_into([np.zeros((1, 8, 8), np.uint8)], [0], [str(tmp_path / "huge.png")], [((8, 8), "stretch")])
+    assert bad == {0: "too much memory"}

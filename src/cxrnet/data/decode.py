@@ -68,7 +68,7 @@ class Picture:
         """Read the header.
 
         Args:
-            file: the whole file, open for reading at its start.
+            file: the whole file, open for reading.
             name: what to call the file in error messages.
 
         Raises:
@@ -76,6 +76,8 @@ class Picture:
         """
         self._file, self._name = file, name
         self._white_is_least = False
+        if file.seek(0, 2) > MAX_MEMORY:
+            raise _too_much_memory(name)
         self._image = self._open()
         width, height = self._image.size
         if width * height > MAX_PIXELS:
@@ -121,6 +123,7 @@ class Picture:
         return result._replace(pixels=turn(result.pixels)) if turn else result
 
     def _open(self) -> ImageFile.ImageFile:
+        self._file.seek(0)
         start = self._file.read(16)
         if not start:
             raise ImageError("empty", self._name, "is empty (0 bytes); copy it again or remove it")
@@ -163,9 +166,10 @@ class Picture:
 
     def _leave_texts_out(self) -> bool:
         data = without_texts(self._data())
-        self._file = BytesIO(data or b"") if data else self._file
-        self._file.seek(0)
-        return data is not None
+        if data is None:
+            return False
+        self._file = BytesIO(data)
+        return True
 
     def _memory_needed(self) -> int:
         image = self._image
