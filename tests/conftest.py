@@ -151,6 +151,6 @@ def read_external(bundle) -> Callable:
     def call(root: Path, name: str = "north", on_error: str = "fail", **labels: str | None):
         source = {"_target_": "cxrnet.data.sources.folder.folder", "_partial_": True, "root": str(root)}
         config = {"manifest": source, "on_error": on_error, "cache": None, "known_faults": {name: ["it is small"]}}
-        return read_set(name, config, labels, bundle)
+        return read_set(name, "data", config, labels, bundle)
 
     return call

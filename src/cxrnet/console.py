@@ -2,6 +2,8 @@
 
 import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich import get_console
@@ -57,6 +59,27 @@ def quiet_libraries() -> None:
         library = logging.getLogger(name)
         library.handlers.clear()
         library.propagate = True
+
+
+@contextmanager
+def heard() -> Iterator[list[str]]:
+    """Collect cxrnet's warnings, which reach the console too."""
+    collector = _Collector(logging.WARNING)
+    logger = logging.getLogger("cxrnet")
+    logger.addHandler(collector)
+    try:
+        yield collector.texts
+    finally:
+        logger.removeHandler(collector)
+
+
+class _Collector(logging.Handler):
+    def __init__(self, level: int) -> None:
+        super().__init__(level)
+        self.texts: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.texts.append(record.getMessage())
 
 
 class _ConsoleHandler(logging.Handler):

@@ -139,7 +139,13 @@ def _read(
 ) -> tuple[list[ExternalSet], KnownImages | None, list[str]]:
     """Read the data sets, take out the copies, and say what was done."""
     labels = config["classes"] or {}
-    sets = [read_set(name, each, labels.get(name) or {}, origin.bundle) for name, each in configs.items()]
+    keys = [f"sets.{name}" for name in configs]
+    if config["data"] is not None:
+        keys[0] = "data"
+    sets = [
+        read_set(name, key, each, labels.get(name) or {}, origin.bundle)
+        for key, (name, each) in zip(keys, configs.items(), strict=True)
+    ]
     known = load_known(origin.manifest) if origin.manifest is not None else None
     with get_console().status("looking for copies"):
         sets, copies = take_out_copies(sets, known)

@@ -1,5 +1,6 @@
 """External data sets: from their files to the images that a bundle can be tested on."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,9 +11,11 @@ import pandas as pd
 from hydra.utils import instantiate
 
 from cxrnet.configuration import Config
+from cxrnet.console import heard
 from cxrnet.data.copies import COPY_SIZE, copy_groups
 from cxrnet.data.images import Images
 from cxrnet.data.manifest import SPLITS
+from cxrnet.data.masks import binary_warning, look_binary
 from cxrnet.data.overlap import KnownImages, find_overlap
 from cxrnet.data.reading import AtSize
 from cxrnet.data.relabel import relabel
@@ -21,6 +24,7 @@ from cxrnet.errors import CxrnetError
 from cxrnet.models.bundle import Bundle
 
 Value = TypeVar("Value")
+KEY = re.compile(r"(?<![\w.])data\.(?=(?:root|manifest|on_error)\b)")  # as who reads data names it
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,7 @@ class ExternalSet:
         same_numbers: other images whose source and patient number images of the run bear too.
         known_faults: what is documented to be wrong with the data, by source.
         within: pairs of copies among the images that are left.
+        notes: what was said while it was read, such as what is left out.
     """
 
     name: str
@@ -63,6 +68,7 @@ class ExternalSet:
     same_numbers: int = 0
     known_faults: Mapping[str, Sequence[str]] = field(default_factory=dict)
     within: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=["image_id_a", "image_id_b"]))
+    notes: Sequence[str] = ()
 
     def where(self, kept: pd.Series) -> "ExternalSet":
         """The same with a part of its images."""
@@ -71,11 +77,12 @@ class ExternalSet:
         return replace(self, manifest=manifest, images=self.images.take(rows), small=self.small.take(rows))
 
 
-def read_set(name: str, config: Config, labels: Mapping[object, str | None], bundle: Bundle) -> ExternalSet:
+def read_set(name: str, key: str, config: Config, labels: Mapping[object, str | None], bundle: Bundle) -> ExternalSet:
     """Read a data set as a bundle wants it.
 
     Args:
         name: of the data set.
+        key: of the configuration, below which its option stands: ``data``, or ``sets.<name>``.
         config: its data option.
         labels: class of the bundle by label of the data set, see :func:`cxrnet.data.relabel.relabel`.
         bundle: says the classes, and how images are prepared.
@@ -83,7 +90,8 @@ def read_set(name: str, config: Config, labels: Mapping[object, str | None], bun
     Raises:
         CxrnetError: the data set isn't there or not usable, or a label has no class.
     """
-    manifest = _called(name, instantiate(config["manifest"]))
+    with heard() as notes:
+        manifest = _called(name, key, instantiate(config["manifest"]))
     listed, published = len(manifest), bool(manifest["split"].notna().any())
     classes = {str(label): target for label, target in labels.items()}
     renamed = {label: target for label, target in classes.items() if target not in (None, label)}
@@ -96,19 +104,32 @@ def read_set(name: str, config: Config, labels: Mapping[object, str | None], bun
     ]
     cache = Path(config["cache"]) if config["cache"] else None
     read, (images, small) = _called(
-        name, lambda: load_at_sizes(manifest.assign(split="test"), sizes, config["on_error"], cache)
+        name, key, lambda: load_at_sizes(manifest.assign(split="test"), sizes, config["on_error"], cache)
     )
     read["split"] = read["split"].astype("string")
+    notes += binary_warning(read["image_id"][look_binary(small[:])].tolist(), len(read))
     unreadable, faults = len(manifest) - len(read), config["known_faults"]
-    return ExternalSet(name, read, images, small, listed, renamed, left_out, unreadable, published, known_faults=faults)
+    return ExternalSet(
+        name,
+        read,
+        images,
+        small,
+        listed,
+        renamed,
+        left_out,
+        unreadable,
+        published,
+        known_faults=faults,
+        notes=notes,
+    )
 
 
-def _called(name: str, read: Callable[[], Value]) -> Value:
-    """Read something; who reads doesn't know how the data set is called here."""
+def _called(name: str, key: str, read: Callable[[], Value]) -> Value:
+    """Read something; who reads doesn't know how the data set, and where its option stands, are called here."""
     try:
         return read()
     except CxrnetError as error:
-        raise CxrnetError(f"{name}: {error}") from error
+        raise CxrnetError(f"{name}: {KEY.sub(lambda _: f'{key}.', str(error))}") from error
 
 
 def take_out_copies(sets: Sequence[ExternalSet], known: KnownImages | None) -> tuple[list[ExternalSet], pd.DataFrame]:

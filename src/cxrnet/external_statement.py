@@ -43,7 +43,7 @@ def statement(origin: Origin, known: KnownImages | None, sets: Sequence[External
 
 
 def _about(origin: Origin, each: ExternalSet) -> list[str]:
-    sentences = []
+    sentences = [f"{each.name}: {note}" for note in each.notes]
     if copies := sum((each.copies or {}).values()):
         sentences.append(
             f"{each.name}: {copies} images are copies of images that the bundle was made with or tested on; they were "

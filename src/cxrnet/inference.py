@@ -1,5 +1,6 @@
 """A bundle and images in, predictions out: the one way in which anything predicts."""
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,9 +10,10 @@ import pandas as pd
 import torch
 
 from cxrnet.data.decode import read_image
-from cxrnet.data.files import EXTENSIONS, image_files
+from cxrnet.data.files import EXTENSIONS, find_images
 from cxrnet.data.images import Images, resize
 from cxrnet.data.manifest import make_manifest
+from cxrnet.data.masks import binary_warning, look_binary
 from cxrnet.data.reading import OnError
 from cxrnet.data.streaming import stream_images
 from cxrnet.errors import CxrnetError
@@ -20,6 +22,8 @@ from cxrnet.models.bundle import Bundle
 from cxrnet.models.folding import folded
 
 _BATCHES = 8  # that are read at a time
+
+logger = logging.getLogger("cxrnet")
 
 Logits = Callable[[Images], np.ndarray]
 
@@ -85,8 +89,12 @@ def predict_manifest(
     """
     logits, size = predictor(bundle, batch_size, device), bundle.network.config.size
     ahead = device.type != "cpu"
+    odd: list[str] = []
     for rows, images in stream_images(manifest, size, bundle.resize, on_error, _BATCHES * batch_size, ahead):
+        odd += rows["image_id"][look_binary(images[:])].tolist()
         yield make_predictions(rows, bundle.classes, logits(images), bundle.operating_points, bundle.refer_below)
+    for text in binary_warning(odd, len(manifest)):
+        logger.warning(text)
 
 
 def predict_files(
@@ -110,7 +118,7 @@ def predict_files(
 def _files_of(path: Path) -> pd.DataFrame:
     if not path.exists():
         raise CxrnetError(f"input: '{path}' doesn't exist; give an image file or a folder of images")
-    files = [path] if path.is_file() else image_files(path)
+    files = [path] if path.is_file() else find_images(path, "input").images
     if not files:
         raise CxrnetError(f"input: no images below '{path}'; it looks for {', '.join(EXTENSIONS)}")
     ids = [file.relative_to(path).as_posix() if file != path else file.name for file in files]

@@ -78,6 +78,7 @@ def pool(
     level = config["evaluation"]["level"]
     say_spread(spread, pooled, level)
     warnings = list(dict.fromkeys(text for each in first for text in data_warnings(each.data, config)))
+    warnings += first[0].data.notes
     facts = _repeats_facts(
         runs,
         figures,

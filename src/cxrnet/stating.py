@@ -26,7 +26,7 @@ def state_data(data: XrayDataModule, config: Config, run: TrackedRun, folder: Pa
         resumed: the folder's run goes on.
 
     Returns:
-        What :func:`data_warnings` does.
+        What :func:`data_warnings` does, and what was said while the data were read.
 
     Raises:
         CxrnetError: the data of a resumed run have changed.
@@ -41,7 +41,7 @@ def state_data(data: XrayDataModule, config: Config, run: TrackedRun, folder: Pa
         write_conflicts(data.copies, data.manifest, folder)
         counts = {split: dict(zip(data.classes, data.counts(split), strict=True)) for split in SPLITS}
         run.log_dataset(sources_of(data), digest(data.manifest), str(file), counts, "training")
-    return warnings
+    return [*warnings, *data.notes]  # the console has them, from when the data were read
 
 
 def data_warnings(data: XrayDataModule, config: Config) -> list[str]:

@@ -7,7 +7,7 @@ from PIL import Image
 from cxrnet.benchmarking import materials
 from cxrnet.benchmarking.materials import labelled_images, many_images
 from cxrnet.data.copies import find_copies
-from cxrnet.data.files import image_files
+from cxrnet.data.files import find_images
 from cxrnet.data.sources.folder import folder
 from cxrnet.data.store import load_images
 from cxrnet.errors import CxrnetError
@@ -18,9 +18,9 @@ def test_phantoms_are_laid_out_for_every_program_and_drawn_once(tmp_path):
     splits = folder(root)["split"].value_counts()
     assert abs(splits["train"] - 24) <= 5  # patients of up to four images stay together
     assert splits.sum() == 30
-    before = {file: file.stat().st_mtime_ns for file in image_files(root)}
+    before = {file: file.stat().st_mtime_ns for file in find_images(root).images}
     assert labelled_images(tmp_path, None, 24, 64, seed=0) == root
-    assert {file: file.stat().st_mtime_ns for file in image_files(root)} == before
+    assert {file: file.stat().st_mtime_ns for file in find_images(root).images} == before
 
 
 def test_own_images_are_split_unless_they_are_published_so(tmp_path, draw):
@@ -50,10 +50,10 @@ def test_mixtures_are_as_many_as_asked_for_and_no_copies(tmp_path):
 
 def test_files_of_the_user_stay_as_they_are(tmp_path, draw):
     draw(tmp_path / "own", images=4)
-    before = [path.stat() for path in image_files(tmp_path / "own")]
-    laid = image_files(labelled_images(tmp_path, str(tmp_path / "own"), 1, 64, seed=0))
+    before = [path.stat() for path in find_images(tmp_path / "own").images]
+    laid = find_images(labelled_images(tmp_path, str(tmp_path / "own"), 1, 64, seed=0)).images
     assert len(laid) == len(before) == 12
-    assert [path.stat() for path in image_files(tmp_path / "own")] == before
+    assert [path.stat() for path in find_images(tmp_path / "own").images] == before
 
 
 def test_a_copy_that_was_cut_short_is_made_again(tmp_path, draw, monkeypatch):
@@ -65,13 +65,13 @@ def test_a_copy_that_was_cut_short_is_made_again(tmp_path, draw, monkeypatch):
         raise KeyboardInterrupt
 
     draw(tmp_path / "own", images=4)
-    whole = {path.read_bytes() for path in image_files(tmp_path / "own")}
+    whole = {path.read_bytes() for path in find_images(tmp_path / "own").images}
     monkeypatch.setattr(Path, "symlink_to", no_links)
     with monkeypatch.context() as patch:
         patch.setattr(materials.shutil, "copyfile", half)
         with pytest.raises(KeyboardInterrupt):
             labelled_images(tmp_path, str(tmp_path / "own"), 1, 64, seed=0)
-    assert image_files(tmp_path / "own images") == []
-    laid = image_files(labelled_images(tmp_path, str(tmp_path / "own"), 1, 64, seed=0))
+    assert find_images(tmp_path / "own images").images == []
+    laid = find_images(labelled_images(tmp_path, str(tmp_path / "own"), 1, 64, seed=0)).images
     assert {path.read_bytes() for path in laid} == whole
     assert len(laid) == len([path for path in (tmp_path / "own images").rglob("*") if path.is_file()]) == 12

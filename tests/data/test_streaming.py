@@ -123,7 +123,7 @@ def test_no_image_at_all(manifest, on_error, ahead):
 
 
 def test_unknown_rule(manifest):
-    with pytest.raises(CxrnetError, match=r"data.on_error: 'ignore' is not known"):
+    with pytest.raises(CxrnetError, match=r"^on_error: 'ignore' is not known"):
         list(stream_images(manifest, (4, 3), "stretch", "ignore", 4, ahead=True))
 
 

@@ -18,14 +18,18 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from cxrnet.console import heard
 from cxrnet.data.augment import Augmentation
 from cxrnet.data.copies import COPY_SIZE, copy_groups, find_copies
 from cxrnet.data.images import Images, ResizeRule
 from cxrnet.data.loaders import Batch, eval_loader, train_loader
+from cxrnet.data.masks import binary_warning, look_binary
 from cxrnet.data.reading import AtSize, OnError
 from cxrnet.data.settings import Draw, check_numbers
 from cxrnet.data.store import load_at_sizes
 from cxrnet.errors import CxrnetError
+
+_BLOCK = 4096  # images that are looked at at a time
 
 logger = logging.getLogger("cxrnet")
 
@@ -74,6 +78,8 @@ class XrayDataModule(pl.LightningDataModule):
         manifest: after :meth:`setup`, the rows that are used, with split, size and hash filled in.
         images: after :meth:`setup`, in the order of the manifest.
         classes: after :meth:`setup`, the class names in the order of the logits.
+        notes: after :meth:`setup`, what was said while the data set was read, such as what is left out, and of
+            images that look like masks.
         left_out: after :meth:`setup`, images that could not be read.
         copies: after :meth:`setup`, the pairs of copies among the images, found before the split (``find_copies``).
         shared: the same images are trained on in other splits too, as in folds: what is computed of all of them at once
@@ -125,7 +131,8 @@ class XrayDataModule(pl.LightningDataModule):
         """
         if self._ready:
             return
-        manifest = self._manifest() if callable(self._manifest) else self._manifest
+        with heard() as self.notes:
+            manifest = self._manifest() if callable(self._manifest) else self._manifest
         listed = len(manifest)
         manifest = manifest.reset_index(drop=True)  # the index is the place of an image, also in a part of a manifest
         _class_order(manifest, self._classes)  # what won't do is refused before anything is decoded
@@ -133,6 +140,7 @@ class XrayDataModule(pl.LightningDataModule):
         sizes: list[AtSize] = [(self.size, self.resize), (COPY_SIZE, "stretch")]
         manifest, (images, small) = load_at_sizes(manifest, sizes, self.on_error, self.cache)
         self.left_out = listed - len(manifest)
+        self._warn_of_masks(small, manifest)
         # Copies get a group, so that no split drawn here parts them, patients known or not.
         self.copies = find_copies(small, manifest, self.cache)
         self._unsplit = copy_groups(self.copies, manifest)
@@ -145,6 +153,13 @@ class XrayDataModule(pl.LightningDataModule):
         self.classes = _class_order(manifest, self._classes)
         self._check_splits()
         self._ready = True
+
+    def _warn_of_masks(self, small: Images, manifest: pd.DataFrame) -> None:
+        blocks = [look_binary(small[start : start + _BLOCK]) for start in range(0, len(small), _BLOCK)]
+        names = manifest["image_id"][np.concatenate(blocks)].tolist()
+        for text in binary_warning(names, len(manifest)):
+            self.notes.append(text)
+            logger.warning(text)
 
     def resplit(self, split: Callable[[pd.DataFrame], pd.DataFrame], seed: int, shared: bool) -> Self:
         """The same images in other splits; nothing is decoded again.

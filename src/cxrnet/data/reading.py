@@ -161,23 +161,24 @@ def one_ahead(read: Callable[[int, Callable[[], bool]], T], starts: range) -> It
             left.set()
 
 
-def check_on_error(on_error: str) -> None:
-    """Refuse an unknown rule.
+def check_on_error(on_error: str, key: str = "data.on_error") -> None:
+    """Refuse an unknown rule, given by a key of the configuration.
 
     Raises:
         CxrnetError: it is neither ``fail`` nor ``skip``.
     """
     if on_error not in get_args(OnError):
-        raise CxrnetError(f"data.on_error: '{on_error}' is not known; use {' or '.join(get_args(OnError))}")
+        raise CxrnetError(f"{key}: '{on_error}' is not known; use {' or '.join(get_args(OnError))}")
 
 
-def report_bad(bad: Mapping[int, str], paths: Sequence[str], on_error: OnError) -> None:
+def report_bad(bad: Mapping[int, str], paths: Sequence[str], on_error: OnError, key: str = "data.on_error") -> None:
     """Say which files give no image: the total by kind and the first ten.
 
     Args:
         bad: kind of :class:`cxrnet.data.decode.ImageError` by row.
         paths: of all files, by row.
         on_error: ``skip`` warns.
+        key: of the configuration, which gave ``on_error``.
 
     Raises:
         CxrnetError: ``on_error`` is ``fail``, or no file gives an image.
@@ -190,7 +191,7 @@ def report_bad(bad: Mapping[int, str], paths: Sequence[str], on_error: OnError) 
     if len(bad) == len(paths):
         raise CxrnetError(f"{found}; not one image is left: check the paths")
     if on_error == "fail":
-        raise CxrnetError(f"{found}; mend or remove them, or set data.on_error=skip to leave them out")
+        raise CxrnetError(f"{found}; mend or remove them, or set {key}=skip to leave them out")
     logger.warning("left out: %s", found)
 
 

@@ -9,6 +9,8 @@ import pandas as pd
 from cxrnet.data.images import Images, ResizeRule, Size
 from cxrnet.data.reading import OnError, check_on_error, one_ahead, read_into, report_bad, report_outliers
 
+KEY = "on_error"  # of prediction, which alone reads so
+
 # What was read of it, what is wrong with the others by row of the manifest, and files whose outliers were clipped.
 _Chunk = tuple[Images, dict[int, str], list[str]]
 
@@ -34,7 +36,7 @@ def stream_images(
     Raises:
         CxrnetError: files that give no image (the total by kind and the first ten), or no image is left.
     """
-    check_on_error(on_error)
+    check_on_error(on_error, KEY)
     paths, bad, with_outliers = manifest["path"].tolist(), dict[int, str](), list[str]()
 
     def read(start: int, stopped: Callable[[], bool] = lambda: False) -> _Chunk:
@@ -57,4 +59,4 @@ def stream_images(
                 yield manifest.iloc[start + images.rows], images
     report_outliers(with_outliers)
     if bad:
-        report_bad(bad, paths, on_error)
+        report_bad(bad, paths, on_error, KEY)

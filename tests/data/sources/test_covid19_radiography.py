@@ -1,8 +1,10 @@
+import shutil
+
 import pandas as pd
 import pytest
 from PIL import Image
 
-from cxrnet.data.sources.covid19_radiography import PUBLISHED, collection, covid19_radiography
+from cxrnet.data.sources.covid19_radiography import FOLDER, PUBLISHED, collection, covid19_radiography
 from cxrnet.errors import CxrnetError
 
 RSNA = "https://www.kaggle.com/c/rsna-pneumonia-detection-challenge/data"
@@ -150,3 +152,20 @@ def test_the_reduced_data_set(shared, caplog):
     assert manifest["label"].value_counts().to_dict() == {"Normal": 1700, "COVID": 600}
     assert "600 of 3616 images of COVID, 1700 of 10192 images of Normal" in caplog.text
     assert len(caplog.messages) == 1
+
+
+@pytest.mark.parametrize(("covid", "normal"), [("COVID", "Normal"), ("COVID-19", "NORMAL")])
+def test_the_older_layout_has_no_folder_of_images_and_no_masks(tmp_path, caplog, covid, normal):
+    names = {covid: "COVID", normal: "Normal", "Viral Pneumonia": "Viral Pneumonia", "Lung_Opacity": "Lung_Opacity"}
+    for name in names:
+        (tmp_path / FOLDER / name).mkdir(parents=True)
+        for i in (1, 2):
+            (tmp_path / FOLDER / name / f"{name}-{i}.png").touch()
+    manifest = covid19_radiography(tmp_path, None, False)
+    assert dict(zip(manifest["image_id"], manifest["label"], strict=True)) == {
+        f"{name}/{name}-{i}.png": label for name, label in names.items() for i in (1, 2)
+    }
+    assert "2 of 3616 images of COVID" in caplog.text
+    with pytest.raises(CxrnetError, match="lacks .*class Normal"):
+        shutil.rmtree(tmp_path / FOLDER / normal)
+        covid19_radiography(tmp_path, None, False)

@@ -1,5 +1,3 @@
-import logging
-
 import pytest
 
 from cxrnet.data.sources.folder import folder
@@ -24,12 +22,21 @@ def test_class_folders(tmp_path):
     assert manifest["path"].tolist()[0] == str(root.resolve() / "Normal" / "a.JPG")
 
 
-@pytest.mark.parametrize("val", ["val", "valid", "Validation", "VAL"])
-def test_split_folders_in_any_case(tmp_path, val):
-    names = [f"{part}/{label}/1.png" for part in ("Train", val, "TEST") for label in ("a", "b")]
-    manifest = folder(make(tmp_path, *names))
-    assert sorted(manifest["split"].tolist()) == ["test"] * 2 + ["train"] * 2 + ["val"] * 2
-    assert dict(zip(manifest["image_id"], manifest["split"], strict=True))[f"{val}/a/1.png"] == "val"
+@pytest.mark.parametrize(
+    ("train", "val", "test"),
+    [
+        ("train", "val", "test"),
+        ("Train", "Validation", "TEST"),
+        ("Training", "valid", "Testing"),
+        ("training_set", "dev", "test_set"),
+        ("train", "validation", "testing"),
+    ],
+)
+def test_split_folders_by_their_usual_names(tmp_path, caplog, train, val, test):
+    manifest = folder(make(tmp_path, *[f"{part}/{label}/1.png" for part in (train, val, test) for label in ("a", "b")]))
+    splits = dict(zip(manifest["image_id"], manifest["split"], strict=True))
+    assert (splits[f"{train}/a/1.png"], splits[f"{val}/b/1.png"], splits[f"{test}/a/1.png"]) == ("train", "val", "test")
+    assert (f"'{val}' is val" in caplog.text) == (val != "val")
 
 
 def test_the_same_name_in_two_classes_gives_two_ids(tmp_path):
@@ -47,9 +54,11 @@ def test_a_relative_root_gives_absolute_paths(tmp_path, monkeypatch):
 def test_files_that_are_no_images_are_left_out_and_counted(tmp_path, caplog):
     make(tmp_path, "a/1.png", "b/1.png", "a/Thumbs.db", "a/.DS_Store", "a/._1.png", "a/.cache/2.png")
     make(tmp_path, "readme.txt", "a/notes.csv", ".git/x/1.png", "__MACOSX/a/1.png", ".ipynb_checkpoints/1.png")
-    with caplog.at_level(logging.INFO, "cxrnet"):
-        assert folder(tmp_path)["image_id"].tolist() == ["a/1.png", "b/1.png"]
-    assert "9 files that are hidden or no images were left out" in caplog.text
+    assert folder(tmp_path)["image_id"].tolist() == ["a/1.png", "b/1.png"]
+    assert (
+        "left out: 5 hidden or system files (.cache, .git, .ipynb_checkpoints, __MACOSX, hidden files)" in caplog.text
+    )
+    assert "1 .csv, 1 .txt" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -61,6 +70,13 @@ def test_files_that_are_no_images_are_left_out_and_counted(tmp_path, caplog):
         (["train/a/1.png", "a/1.png", "b/1.png"], r"split folders \(train\) and class folders \(a, b\) side by"),
         (["a/1.png", "b/1.txt"], "b' holds no images; put those of the class there or remove it"),
         (["train/Covid/1.png", "test/covid/1.png"], "'Covid' and 'covid', which differ in case or spaces only"),
+        (["train/a/1.png", "Training/a/1.png"], r"several folders that are train \(Training, train\); leave one"),
+        (["train/a/1.png", "val/a/1.png", "dev/a/1.png"], r"several folders that are val \(dev, val\)"),
+        (["train/Testing/1.png", "train/a/1.png"], "Testing' stands where a class does and has the name of a split"),
+        (["evaluation/1.png", "a/1.png"], "evaluation' stands where a class does and has the name of a split"),
+        (["images/1.png", "masks/1.png"], "images' stands where a class does and has the name of images"),
+        (["train/images/1.png", "train/masks/1.png"], "images' stands where a class does and has the name of images"),
+        (["a/train/1.png", "a/test/2.png", "b/train/3.png"], "a' stands where a class does and holds split folders"),
     ],
 )
 def test_folders_that_are_no_data_set(tmp_path, files, message):
@@ -76,3 +92,47 @@ def test_no_such_folder(tmp_path):
     make(tmp_path, "file.png")
     with pytest.raises(CxrnetError, match="is not a folder"):
         folder(tmp_path / "file.png")
+
+
+def test_a_nested_folder_alone_is_read_and_a_second_copy_is_left_out(tmp_path, caplog):
+    """As Kaggle's chest_xray is unpacked."""
+    splits = ("train", "val", "test")
+    names = [
+        f"chest_xray/{top}{split}/{label}/1.png" for top in ("", "chest_xray/") for split in splits for label in "ab"
+    ]
+    make(tmp_path, *names, "chest_xray/__MACOSX/chest_xray/train/a/._1.png", "__MACOSX/x.png")
+    manifest = folder(tmp_path)
+    assert manifest["image_id"].tolist() == sorted(f"{split}/{label}/1.png" for split in splits for label in "ab")
+    assert folder(tmp_path / "chest_xray")["image_id"].tolist() == manifest["image_id"].tolist()
+    assert f"holds one folder alone, so '{tmp_path}/chest_xray' is read" in caplog.text
+    assert "left out: 'chest_xray', which holds split folders of its own" in caplog.text
+    assert "left out: 6 images outside the class folders" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("image", "mask"),
+    [
+        ("{}/images/1.png", "{}/masks/1.png"),
+        ("{}/1.jpg", "{}/lung_masks/1_mask.png"),
+        ("{}/1.png", "{}/1_mask.png"),
+        ("images/{}/1.png", "Masks/{}/1.png"),
+        ("{}/deep/images/1.png", "{}/deep/Segmentations/1.png"),
+    ],
+)
+def test_masks_are_left_out_and_fitted_to_their_images(tmp_path, caplog, image, mask):
+    files = [name.format(label) for label in "ab" for name in (image, mask)]
+    manifest = folder(make(tmp_path, *files))
+    assert manifest["path"].tolist() == [str(tmp_path / image.format(label)) for label in "ab"]
+    assert manifest["mask_path"].tolist() == [str(tmp_path / mask.format(label)) for label in "ab"]
+    assert "left out: 2 masks" in caplog.text
+
+
+def test_of_several_masks_that_of_the_lungs_is_taken_and_a_mask_of_another_image_never(tmp_path):
+    names = [
+        f"{label}/{part}/1.png" for label in "ab" for part in ("images", "lung masks", "infection masks", "site A")
+    ]
+    manifest = folder(make(tmp_path, *names)).set_index("image_id")
+    assert manifest["mask_path"].dropna().to_dict() == {
+        f"{label}/images/1.png": str(tmp_path / label / "lung masks" / "1.png") for label in "ab"
+    }
+    assert len(manifest) == 4

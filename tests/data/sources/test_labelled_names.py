@@ -1,5 +1,3 @@
-import logging
-
 import pytest
 
 from cxrnet.data.sources.labelled_names import labelled_names
@@ -52,9 +50,44 @@ def test_the_longest_label_wins(tmp_path):
 
 def test_a_folder_that_is_not_named_is_left_out_and_counted(tmp_path, caplog):
     make(tmp_path, "train/covid/1.png", "more/what.png", "notes.txt")
-    with caplog.at_level(logging.INFO, "cxrnet"):
-        assert len(labelled_names(tmp_path, LABELS, {"train": "train"})) == 1
-    assert "1 images outside the folders of data.manifest.folders were left out" in caplog.text
+    assert len(labelled_names(tmp_path, LABELS, {"train": "train"})) == 1
+    assert "left out: 1 images outside the folders of data.manifest.folders" in caplog.text
+
+
+@pytest.mark.parametrize("train", ["train", "Train"])
+def test_numbers_before_labels_and_alone(tmp_path, caplog, train):
+    """0_normal and 1_covid in train and test say what 0- and 1- mean in predict; a file's own number means nothing."""
+    make(
+        tmp_path,
+        f"{train}/0_normal/1-s2.0-fx1.png",
+        f"{train}/1_covid/0.png",
+        "test/1_covid/a.png",
+        "test/0_normal/b.png",
+    )
+    make(tmp_path, "predict/0-from-somewhere.jpeg", "predict/1 (2).jpg", "predict/12_covid.png")
+    manifest = labelled_names(tmp_path, LABELS, FOLDERS)
+    assert labels_of(manifest) == {
+        f"{train}/0_normal/1-s2.0-fx1.png": "Normal",
+        f"{train}/1_covid/0.png": "COVID-19",
+        "test/0_normal/b.png": "Normal",
+        "test/1_covid/a.png": "COVID-19",
+        "predict/0-from-somewhere.jpeg": "Normal",
+        "predict/1 (2).jpg": "COVID-19",
+        "predict/12_covid.png": "COVID-19",
+    }
+    assert "0 is Normal, 1 is COVID-19" in caplog.text
+
+
+def test_numbers_as_labels(tmp_path):
+    make(tmp_path, "0_x/1-s2.0.png", "1/000.png", "0-a.png", "1.png")
+    labels = labels_of(labelled_names(tmp_path, {"0": "normal", "1": "covid"}, None))
+    assert labels == {"0_x/1-s2.0.png": "normal", "1/000.png": "covid", "0-a.png": "normal", "1.png": "covid"}
+
+
+@pytest.mark.parametrize("name", ["10.png", "0th.png", "00.png", "x0.png"])
+def test_a_number_that_goes_on_is_no_label(tmp_path, name):
+    with pytest.raises(CxrnetError, match="1 of 1 images .* begin with no label"):
+        labelled_names(make(tmp_path, name), {"0": "normal", "1": "covid"}, None)
 
 
 @pytest.mark.parametrize(
@@ -65,6 +98,8 @@ def test_a_folder_that_is_not_named_is_left_out_and_counted(tmp_path, caplog):
         (["train/covid1.png"], {"train": "train", "tset": "test"}, "has no folder 'tset'"),
         (["train/covid1.png"], {"train": "training"}, "train: 'training' is no split; use train, val, test"),
         (["train/notes.txt"], {"train": "train"}, "train' holds no images"),
+        (["0_normal/1.png", "0_covid/1.png"], None, "the number 0 stands before 'COVID-19' and before 'Normal'"),
+        (["normal/1.png", "0-x.png"], None, "1 of 2 images .* begin with no label"),
     ],
 )
 def test_folders_that_can_not_be_read(tmp_path, files, folders, message):

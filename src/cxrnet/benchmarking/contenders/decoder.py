@@ -7,7 +7,7 @@ from typing import Any
 
 from PIL import Image
 
-from cxrnet.data.files import image_files
+from cxrnet.data.files import find_images
 from cxrnet.data.reading import processors
 
 
@@ -16,7 +16,7 @@ def decode(root: str, sizes: list[list[int]]) -> dict[str, Any]:
 
     Without a size the images stay as they are in their files, and of colour JPEGs the brightness alone is decoded.
     """
-    files = image_files(Path(root))
+    files = find_images(Path(root)).images
     begin = time.perf_counter()
     with ThreadPoolExecutor(processors()) as pool:
         done = sum(pool.map(lambda file: _decode(file, sizes), files))

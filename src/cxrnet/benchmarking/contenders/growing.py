@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from cxrnet.benchmarking.contenders.memory import peak_resident
-from cxrnet.data.files import image_files
+from cxrnet.data.files import find_images
 from cxrnet.data.manifest import make_manifest, read_manifest, write_manifest
 from cxrnet.data.splits import split_manifest
 from cxrnet.memory import keep_freed_memory
@@ -52,7 +52,7 @@ def setup(root: str, images: int, size: list[int], batch_size: int, seed: int, s
 
     keep_freed_memory()
     # Files are numbered through the classes: the first ones are of all classes alike.
-    chosen = sorted(image_files(Path(root)), key=lambda file: file.name)[:images]
+    chosen = sorted(find_images(Path(root)).images, key=lambda file: file.name)[:images]
     rows = {"image_id": [file.relative_to(root).as_posix() for file in chosen], "path": [str(file) for file in chosen]}
     table = pd.DataFrame({**rows, "label": [file.parent.name for file in chosen], "source": "drawn"})
     with TemporaryDirectory(dir=scratch) as cache:

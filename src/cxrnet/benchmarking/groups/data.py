@@ -9,7 +9,7 @@ from cxrnet.benchmarking.overrides import train_overrides
 from cxrnet.benchmarking.plan import Group, Plan
 from cxrnet.benchmarking.ratios import Ratio, quotient
 from cxrnet.data.copies import COPY_SIZE
-from cxrnet.data.files import image_files
+from cxrnet.data.files import find_images
 
 OF_DECODER = 0.9
 WAITING = 0.03
@@ -30,7 +30,7 @@ def data(plan: Plan) -> Group:
     )
     # So many epochs that the later ones have the steps that are asked for; a small set has few in each.
     wanted = config["data"]["steps"]
-    steps = min(wanted, ceil(len(image_files(root / "train")) / plan.batch_size))
+    steps = min(wanted, ceil(len(find_images(root / "train").images) / plan.batch_size))
     phase = {"trainable": "all", "epochs": 1 + ceil(wanted / steps), "lr": config["train"]["lr"]}
     overrides = train_overrides(
         plan, root, plan.backbone, "none", phase, views=1, augment=True, bf16=False,

@@ -24,6 +24,8 @@ Images
 Layout
     ``COVID-19_Radiography_Dataset/CLASS/images/CLASS-1.png``, ``CLASS/masks/CLASS-1.png``,
     ``CLASS.metadata.xlsx`` (``FILE NAME``, ``FORMAT``, ``SIZE``, ``URL``; the table of Normal writes ``NORMAL-1``).
+    Older versions have no masks and no ``images/``: ``CLASS/CLASS-1.png``; their folders may be called ``COVID-19``,
+    ``NORMAL``, ``Viral_Pneumonia``.
 
 Licence
     The copy from which the faults are counted states none, and the images come from collections with licences of
@@ -35,6 +37,7 @@ Known faults
 """
 
 import logging
+import re
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,7 +45,7 @@ from urllib.parse import urlsplit
 
 import pandas as pd
 
-from cxrnet.data.files import image_files
+from cxrnet.data.files import find_images
 from cxrnet.data.manifest import make_manifest
 from cxrnet.errors import CxrnetError
 
@@ -59,7 +62,8 @@ def covid19_radiography(root: str | Path, classes: Sequence[str] | None, partial
     Args:
         root: the folder that holds ``COVID-19_Radiography_Dataset``, or that folder itself.
         classes: those wanted, as their folders are called; ``None`` for all four.
-        partial: whether to go on, with a warning, where classes, masks or tables are missing.
+        partial: whether to go on, with a warning, where classes, masks or tables are missing. In the older layout, where
+            all images lie in the folders of the classes, only a class can be missing.
 
     Returns:
         A manifest, not split; ``image_id`` is the path below ``COVID-19_Radiography_Dataset``, ``source`` the
@@ -72,13 +76,15 @@ def covid19_radiography(root: str | Path, classes: Sequence[str] | None, partial
     """
     top = _find(Path(root))
     chosen = _chosen(classes)
-    missing = [part for name in chosen for part in _missing(top, name)]
-    if missing and not partial:
+    folders = {name: folder for name in chosen if (folder := _folder(top, name)) is not None}
+    older = not any((folder / "images").is_dir() for folder in folders.values())
+    missing = [part for name in chosen for part in _missing(top, name, folders.get(name), older)]
+    if missing and not partial and not (older and len(folders) == len(chosen)):
         raise CxrnetError(
             f"data.root: '{top}' lacks {', '.join(missing)}; complete it (see data/README.md), choose other "
             "classes, or go on with what is there by data.manifest.partial=true (in data=merged: partial of the part)"
         )
-    rows = [row for name in chosen if (top / name / "images").is_dir() for row in _rows(top, name)]
+    rows = [row for name, folder in folders.items() for row in _rows(top, name, folder)]
     manifest = make_manifest(pd.DataFrame(rows).astype("string"), str(root))
     _warn(manifest, chosen, missing)
     return manifest
@@ -95,9 +101,9 @@ def collection(url: str) -> str:
 
 
 def _find(root: Path) -> Path:
-    places = (root / FOLDER, root)
+    places = (root / FOLDER, root / "COVID-19 Radiography Database", root)
     for place in places:
-        if any((place / name).is_dir() for name in PUBLISHED):
+        if any(_folder(place, name) is not None for name in PUBLISHED):
             return place.resolve()
     looked = " and ".join(f"'{place.as_posix()}'" for place in places)
     raise CxrnetError(
@@ -113,18 +119,34 @@ def _chosen(classes: Sequence[str] | None) -> list[str]:
     return sorted(wanted)
 
 
-def _missing(top: Path, name: str) -> list[str]:
+def _folder(top: Path, name: str) -> Path | None:
+    """The folder of a class, under its name or one of older versions; ``None`` where there is none with images."""
+    wanted = {_plain(name), *(("covid19",) if name == "COVID" else ())}
+    found = (
+        sorted(path for path in top.iterdir() if path.is_dir() and _plain(path.name) in wanted) if top.is_dir() else []
+    )
+    return next((path for path in found if (path / "images").is_dir() or any(map(Path.is_file, path.iterdir()))), None)
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\W_]", "", name).casefold()
+
+
+def _missing(top: Path, name: str, folder: Path | None, older: bool) -> list[str]:
     """What a class lacks; a class without images lacks everything."""
-    if not (top / name / "images").is_dir():
+    if folder is None or not (older or (folder / "images").is_dir()):
         return [f"class {name}"]
-    return [part for part in (f"{name}/masks", f"{name}.metadata.xlsx") if not (top / part).exists()]
+    parts = (f"{folder.name}/masks", f"{folder.name}.metadata.xlsx")[older:]
+    return [part for part in parts if not (top / part).exists()]
 
 
-def _rows(top: Path, name: str) -> list[dict[str, str | None]]:
-    urls = _urls(top / f"{name}.metadata.xlsx")
-    masks = {path.name: str(path) for path in image_files(top / name / "masks")}
+def _rows(top: Path, name: str, folder: Path) -> list[dict[str, str | None]]:
+    urls = _urls(top / f"{folder.name}.metadata.xlsx")
+    published = (folder / "images").is_dir()
+    masked = (folder / "masks").is_dir()
+    masks = {path.name: str(path) for path in find_images(folder / "masks").images} if masked else {}
     rows: list[dict[str, str | None]] = []
-    for file in image_files(top / name / "images"):
+    for file in find_images(folder / "images" if published else folder).images:
         url = urls.get(file.stem.casefold())
         rows.append(
             {

@@ -3,23 +3,26 @@
 Two layouts are read, told by the names of the folders in ``root``::
 
     root/CLASS/**/image.png                     not split yet
-    root/{train,val,test}/CLASS/**/image.png    split as published; also valid, validation; any case
+    root/{train,val,test}/CLASS/**/image.png    split as published; also training, testing, valid, dev, ..., any case
 
-The name of a class is the name of its folder, spaces included. Hidden files and files that are no images by
-their extension are left out and counted in the log.
+Where ``root`` holds nothing but one folder, as after unpacking an archive, that one is read. The name of a class is the
+name of its folder, spaces included. What is left out (masks, hidden files, other kinds of files) is counted on the
+console, see :mod:`cxrnet.data.files`.
 """
 
 import logging
-import os
+from collections import Counter
 from pathlib import Path
 
 import pandas as pd
 
-from cxrnet.data.files import image_files, is_hidden
+from cxrnet.data.files import Found, find_images, is_hidden
 from cxrnet.data.manifest import make_manifest
+from cxrnet.data.masks import IMAGES, is_mask_folder, masks_of
+from cxrnet.data.split_names import looks_like_split, split_of
 from cxrnet.errors import CxrnetError
 
-SPLIT_FOLDERS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+NAMED = 5  # folders that a line names
 
 logger = logging.getLogger("cxrnet")
 
@@ -31,60 +34,114 @@ def folder(root: str | Path) -> pd.DataFrame:
         root: the folder that holds them.
 
     Returns:
-        A manifest: ``image_id`` is the path below ``root`` with forward slashes, ``source`` the name of
-            ``root``.
+        A manifest: ``image_id`` is the path below ``root`` with forward slashes (below the one folder in ``root``,
+            where there is one alone), ``source`` the name of ``root``, ``mask_path`` the mask that fits by its name.
 
     Raises:
         CxrnetError: no such folder, no class folders, a class folder without images, class names that differ in
-            case only, or class folders and split folders side by side.
+            case only or are those of splits, images or masks, two folders of one split, class folders and split folders
+            side by side, or a folder that can't be read.
     """
     if not Path(root).is_dir():
         raise CxrnetError(f"data.root: '{root}' is not a folder; give the one that holds the class folders")
-    top = Path(root).resolve()
-    parts = _split_folders(top)
+    resolved = Path(root).resolve()
+    top = _top(resolved)
+    splits = _split_folders(top)
+    labels = {label: split for split, part in splits for label in _class_folders(part)}
+    found = find_images(resolved)
+    images = _images_of(labels, found, top)
     below = len(top.as_posix().rstrip("/")) + 1
-    rows = [
-        {"path": str(file), "image_id": file.as_posix()[below:], "label": label.name, "split": split}
-        for split, part in parts
-        for label in _class_folders(part)
-        for file in _image_files(label)
-    ]
-    _check_classes({row["label"] for row in rows if row["label"]}, top)
-    _log_ignored(top, len(rows))
-    return make_manifest(pd.DataFrame(rows).assign(source=top.name), str(root))
+    rows = {
+        "image_id": [image.as_posix()[below:] for image, _ in images],
+        "path": [str(image) for image, _ in images],
+        "label": [label.name for _, label in images],
+        "split": [labels[label] for _, label in images],
+        "mask_path": masks_of([image for image, _ in images], found.masks, resolved),
+    }
+    return make_manifest(pd.DataFrame(rows).assign(source=resolved.name), str(root))
+
+
+def _top(root: Path) -> Path:
+    """The folder that holds the split or class folders: ``root``, or the only folder in it, however deep."""
+    top = root
+    while len(only := _folders(top)) == 1 and split_of(only[0].name) is None and _folders(only[0]):
+        top = only[0]
+    if top != root:
+        logger.warning("'%s' holds one folder alone, so '%s' is read", root, top)
+    return top
 
 
 def _split_folders(top: Path) -> list[tuple[str | None, Path]]:
     """Pairs of split and folder; one pair without a split where ``top`` holds the classes itself."""
-    found = [(SPLIT_FOLDERS.get(path.name.lower()), path) for path in _folders(top)]
-    classes = [path.name for split, path in found if split is None]
-    if len(classes) == len(found):
+    folders = _folders(top)
+    splits = {path: split for path in folders if (split := split_of(path.name)) is not None}
+    others = [path for path in folders if path not in splits]
+    if not splits:
         return [(None, top)]
-    if classes:
-        splits = [path.name for split, path in found if split is not None]
+    for split, count in Counter(splits.values()).items():
+        if count > 1:
+            names = ", ".join(path.name for path, each in splits.items() if each == split)
+            raise CxrnetError(f"data.root: '{top}' holds several folders that are {split} ({names}); leave one of them")
+    if classes := [path.name for path in others if not _holds_splits(path)]:
         raise CxrnetError(
-            f"data.root: '{top}' holds split folders ({', '.join(splits)}) and class folders "
-            f"({', '.join(classes[:5])}) side by side; put the class folders into the split folders"
+            f"data.root: '{top}' holds split folders ({', '.join(path.name for path in splits)}) and class folders "
+            f"({', '.join(classes[:NAMED])}) side by side; put the class folders into the split folders"
         )
-    return [*found]
+    if others:
+        names = ", ".join(f"'{path.name}'" for path in others)
+        logger.warning("'%s': left out: %s, which holds split folders of its own", top, names)
+    if any(path.name.casefold() != split for path, split in splits.items()):
+        logger.warning("'%s': %s", top, ", ".join(f"'{path.name}' is {split}" for path, split in splits.items()))
+    return [(split, path) for path, split in splits.items()]
 
 
 def _class_folders(part: Path) -> list[Path]:
     classes = _folders(part)
     if not classes:
         raise CxrnetError(f"data.root: '{part}' holds no class folders; make one for each class")
+    for path in classes:
+        if looks_like_split(path.name) or IMAGES.fullmatch(path.name):
+            kind = "images" if IMAGES.fullmatch(path.name) else "a split"
+            raise CxrnetError(
+                f"data.root: '{path}' stands where a class does and has the name of {kind}; give it the name of the class, "
+                "or give the folder that holds the class folders"
+            )
+        if _holds_splits(path):
+            raise CxrnetError(
+                f"data.root: '{path}' stands where a class does and holds split folders; put the class folders into the "
+                "split folders, or give that folder itself"
+            )
     return classes
 
 
+def _holds_splits(path: Path) -> bool:
+    return any(split_of(inner.name) for inner in _folders(path))
+
+
 def _folders(parent: Path) -> list[Path]:
-    return sorted(path for path in parent.iterdir() if path.is_dir() and not is_hidden(path.name))
+    """The folders that may be of a split or a class, sorted; masks are not."""
+    try:
+        return sorted(
+            path
+            for path in parent.iterdir()
+            if path.is_dir() and not is_hidden(path.name) and not is_mask_folder(path.name)
+        )
+    except OSError:  # the search says it
+        return []
 
 
-def _image_files(label: Path) -> list[Path]:
-    files = image_files(label)
-    if not files:
-        raise CxrnetError(f"data.root: '{label}' holds no images; put those of the class there or remove it")
-    return files
+def _images_of(labels: dict[Path, str | None], found: Found, top: Path) -> list[tuple[Path, Path]]:
+    """Images and the folders of their classes; images outside of them are counted."""
+    by_parts = {label.parts: label for label in labels}
+    depth = len(next(iter(by_parts)))
+    placed = [(image, by_parts.get(image.parts[:depth])) for image in found.images]
+    images = [(image, label) for image, label in placed if label is not None]
+    if empty := sorted(labels.keys() - {label for _, label in images}):
+        raise CxrnetError(f"data.root: '{empty[0]}' holds no images; put those of the class there or remove it")
+    _check_classes({label.name for label in labels}, top)
+    if outside := len(placed) - len(images):
+        logger.warning("'%s': left out: %d images outside the class folders", top, outside)
+    return images
 
 
 def _check_classes(labels: set[str], top: Path) -> None:
@@ -96,9 +153,3 @@ def _check_classes(labels: set[str], top: Path) -> None:
                 f"data.root: '{top}' holds classes '{other}' and '{label}', which differ in case or spaces "
                 "only; give their folders one name"
             )
-
-
-def _log_ignored(top: Path, images: int) -> None:
-    files = sum(len(names) for _, _, names in os.walk(top))
-    if files > images:
-        logger.info("%s: %d files that are hidden or no images were left out", top, files - images)

@@ -8,19 +8,29 @@ the name tells the class::
     root/predict/covid_12.png             class by the name
     root/predict/normal (3).jpg
 
-A name begins with a label when it does so in any case and no letter follows: ``covid`` is the label of
-``covid_12.png``, ``COVID-12.png`` and ``Covid19.jpg``, not of ``covidlike.png``. The longest label that fits wins.
+or with numbers, where the folders say what the numbers mean::
+
+    root/train/0_normal/anything.png
+    root/train/1_covid/anything.png
+    root/predict/1-anything.png
+
+A name begins with a label when it does so in any case and no letter follows: ``covid`` is the label of ``covid_12.png``,
+``COVID-12.png`` and ``Covid19.jpg``, not of ``covidlike.png``. A number may stand before it: ``1_covid``. The longest label
+that fits wins. A number is a label where it is given as one, or stands before a label in the name of a folder; it counts
+in names that begin with no other label, when neither a letter nor a digit follows, and that of a folder before that of a
+file in it.
 """
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from cxrnet.data.files import image_files
+from cxrnet.data.files import find_images
 from cxrnet.data.manifest import SPLITS, make_manifest
+from cxrnet.data.masks import masks_of
 from cxrnet.errors import CxrnetError
 
 NAMED = 5  # files that an error names
@@ -33,7 +43,7 @@ def labelled_names(root: str | Path, labels: Mapping[str, str], folders: Mapping
 
     Args:
         root: the folder with the images.
-        labels: class by label, as ``{"covid": "COVID-19", "normal": "Normal"}``.
+        labels: class by label, as ``{"covid": "COVID-19", "normal": "Normal"}``; numbers as ``"0"``.
         folders: split by folder of ``root``, as ``{"train": "train", "test": "val", "predict": "test"}``; other folders
             are left out. ``None``: all images below ``root``, not split.
 
@@ -47,54 +57,87 @@ def labelled_names(root: str | Path, labels: Mapping[str, str], folders: Mapping
     if not Path(root).is_dir():
         raise CxrnetError(f"data.root: '{root}' is not a folder; give the one that holds the images")
     top = Path(root).resolve()
-    rows = [
-        {"image_id": file.relative_to(top).as_posix(), "path": str(file), "label": _label(file, folder, labels)}
-        | {"split": split}
-        for folder, split in _parts(top, folders)
-        for file in _images(folder)
-    ]
-    _check_labels(rows, labels, top)
-    if ignored := len(image_files(top)) - len(rows):
-        logger.info("%s: %d images outside the folders of data.manifest.folders were left out", top, ignored)
-    return make_manifest(pd.DataFrame(rows).assign(source=top.name), str(root))
+    found = find_images(top)
+    parts = _parts(top, folders)
+    placed = [(file, folder, split) for folder, split in parts for file in _below(folder, found.images)]
+    words = {label: name for label, name in labels.items() if not label.isdigit()}
+    inner = {part for file, folder, _ in placed for part in file.relative_to(folder).parts[:-1]}
+    given = {label: name for label, name in labels.items() if label.isdigit()}
+    numbers = _numbered(inner, words, given, top)
+    rows = pd.DataFrame(
+        {
+            "image_id": [file.relative_to(top).as_posix() for file, _, _ in placed],
+            "path": [str(file) for file, _, _ in placed],
+            "label": [_label(file.relative_to(folder).parts, words, numbers) for file, folder, _ in placed],
+            "split": [split for _, _, split in placed],
+            "mask_path": masks_of([file for file, _, _ in placed], found.masks, top),
+        }
+    )
+    _check_labels(rows, [*words, *numbers], top)
+    if ignored := len(found.images) - len(rows):
+        logger.warning("'%s': left out: %d images outside the folders of data.manifest.folders", top, ignored)
+    return make_manifest(rows.assign(source=top.name), str(root))
 
 
 def _parts(top: Path, folders: Mapping[str, str] | None) -> list[tuple[Path, str | None]]:
     if folders is None:
         return [(top, None)]
+    here = {path.name.casefold(): path for path in top.iterdir() if path.is_dir()}
     for name, split in folders.items():
         if split not in SPLITS:
             raise CxrnetError(f"data.manifest.folders: {name}: '{split}' is no split; use {', '.join(SPLITS)}")
-        if not (top / name).is_dir():
+        if name.casefold() not in here:
             raise CxrnetError(
                 f"data.manifest.folders: '{top}' has no folder '{name}'; name those that are there, or null for none"
             )
-    return [(top / name, split) for name, split in folders.items()]
+    return [(here[name.casefold()], split) for name, split in folders.items()]
 
 
-def _images(folder: Path) -> list[Path]:
-    files = image_files(folder)
+def _below(folder: Path, images: Sequence[Path]) -> list[Path]:
+    depth = len(folder.parts)
+    files = [image for image in images if image.parts[:depth] == folder.parts]
     if not files:
         raise CxrnetError(f"data.root: '{folder}' holds no images; put some there")
     return files
 
 
-def _label(file: Path, folder: Path, labels: Mapping[str, str]) -> str | None:
-    """The class that the file's name and the folders between it and ``folder`` agree on."""
-    found = {label for part in file.relative_to(folder).parts if (label := _class(part, labels)) is not None}
-    return found.pop() if len(found) == 1 else None
+def _numbered(folders: Iterable[str], words: Mapping[str, str], given: Mapping[str, str], top: Path) -> dict[str, str]:
+    """Class by number, as given and as the names of folders say, ``{"0": "normal"}`` for ``0_normal``."""
+    numbers = dict(given)
+    for folder in sorted(folders):
+        number = re.match(r"\d+", folder)
+        if number is None or (name := _class(folder, words)) is None:
+            continue
+        if numbers.setdefault(number[0], name) != name:
+            raise CxrnetError(
+                f"data.root: in '{top}' the number {number[0]} stands before '{numbers[number[0]]}' and before '{name}' in "
+                "the names of folders; rename one of them"
+            )
+    if said := ", ".join(f"{number} is {name}" for number, name in numbers.items() if number not in given):
+        logger.warning("'%s': %s, where no other label stands in a name, as the folders say", top, said)
+    return numbers
 
 
-def _class(name: str, labels: Mapping[str, str]) -> str | None:
-    for label in sorted(labels, key=len, reverse=True):
+def _label(parts: Sequence[str], words: Mapping[str, str], numbers: Mapping[str, str]) -> str | None:
+    """The class that the names of a file and of the folders around it agree on; ``None`` where there is none."""
+    found = {name for part in parts if (name := _class(part, words)) is not None}
+    if found:
+        return found.pop() if len(found) == 1 else None
+    begins = (re.match(r"(\d+)(?![^\W_])", part) for part in parts)
+    return next((numbers[number[1]] for number in begins if number and number[1] in numbers), None)
+
+
+def _class(name: str, words: Mapping[str, str]) -> str | None:
+    for label in sorted(words, key=len, reverse=True):
         end = r"(?![^\W\d_])" if label[-1:].isalpha() else ""
-        if re.match(re.escape(label) + end, name, re.IGNORECASE):
-            return labels[label]
+        if re.match(r"(?:\d+[\W_]*)?" + re.escape(label) + end, name, re.IGNORECASE):
+            return words[label]
     return None
 
 
-def _check_labels(rows: list[dict[str, str | None]], labels: Mapping[str, str], top: Path) -> None:
-    if without := [str(row["image_id"]) for row in rows if row["label"] is None]:
+def _check_labels(rows: pd.DataFrame, labels: Sequence[str], top: Path) -> None:
+    without = rows.loc[rows["label"].isna(), "image_id"].tolist()
+    if without:
         raise CxrnetError(
             f"data.root: {len(without)} of {len(rows)} images in '{top}' begin with no label ({', '.join(labels)}), or "
             f"with one in a folder of another: {', '.join(without[:NAMED])}; rename or remove them, or add the label "
