@@ -14,6 +14,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from cxrnet.command_line import typed_words
 from cxrnet.configuration import plain_config
 from cxrnet.errors import CxrnetError
 from cxrnet.memory import keep_freed_memory
@@ -47,6 +48,7 @@ def entry_point(
         def command() -> None:
             asked = os.environ.get(FULL_ERROR) == "1"
             try:
+                sys.argv[1:] = typed_words(sys.argv[1:])
                 if arguments is not None:
                     sys.argv[1:] = arguments(sys.argv[1:])
                 os.environ[FULL_ERROR] = "1"  # Hydra then raises what it would print, until the task begins

@@ -3,23 +3,79 @@
 ``config.yaml`` is what the run began with; each time it is resumed, ``config.resumed-1.yaml`` and so on join it.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from cxrnet.errors import CxrnetError
 from cxrnet.whole_file import write_text
 
 Config = dict[str, Any]
 
+# Mappings whose keys are names of the user's, such as classes, and not settings of cxrnet's: each is one whole.
+OWN_NAMES = frozenset(
+    {
+        *("fractions", "labels", "folders", "findings", "parts", "known_faults"),
+        *("operating_points", "class_weights", "costs", "prior", "classes"),
+    }
+)
+CLASS_NAMES = frozenset({"labels", "classes"})  # whose values are names of classes too
+
 
 def plain_config(config: DictConfig) -> Config:
-    """Dictionaries, lists and values, interpolations resolved.
+    """Dictionaries, lists and values, interpolations resolved; names of classes are text, ``0`` too.
 
     Raises:
+        CxrnetError: the name of a class is a truth value or null.
         omegaconf.errors.OmegaConfBaseException: a mandatory value is missing, or an interpolation leads nowhere.
     """
-    return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore[return-value]
+    plain: Config = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
+    return {key: _named(value, str(key), str(key)) for key, value in plain.items()}
+
+
+def _named(value: Any, key: str, last: str, own: bool = False, classes: bool = False) -> Any:  # noqa: ANN401
+    """What stands at a key, with names as text.
+
+    Args:
+        value: as YAML and Hydra read it.
+        key: where it stands, for messages.
+        last: part of the key.
+        own: it stands in a mapping of :data:`OWN_NAMES`.
+        classes: it stands in one of :data:`CLASS_NAMES`.
+    """
+    own, classes = own or last in OWN_NAMES, classes or last in CLASS_NAMES
+    if isinstance(value, dict):
+        names = {_name(part, key) if own else part: inner for part, inner in value.items()}
+        return {part: _named(inner, f"{key}.{part}", str(part), own, classes) for part, inner in names.items()}
+    if isinstance(value, list):
+        return [
+            _name(part, key) if classes and not isinstance(part, dict | list) else _named(part, key, "", own)
+            for part in value
+        ]
+    return _name(value, key) if classes and value is not None else value
+
+
+def _name(value: Any, key: str) -> str:  # noqa: ANN401
+    if value is None or isinstance(value, bool):
+        word = "null" if value is None else str(value).lower()
+        raise CxrnetError(
+            f"{key}: {word} is read as {'nothing' if value is None else 'a truth value'}, not as a name; quote it, "
+            f"in a list as [\"'{word}'\", ...], as the key of a mapping in a YAML file (Hydra can't quote it)"
+        )
+    return str(value)
+
+
+def own_mappings(config: Config, key: str = "") -> Iterator[str]:
+    """The dotted keys of the mappings of :data:`OWN_NAMES` in a configuration, the outermost."""
+    for part, value in config.items():
+        if isinstance(value, dict):
+            name = f"{key}.{part}".strip(".")
+            if name.rpartition(".")[2] in OWN_NAMES:
+                yield name
+            else:
+                yield from own_mappings(value, name)
 
 
 def flat(value: Any, name: str = "") -> Config:  # noqa: ANN401 (whatever YAML holds)

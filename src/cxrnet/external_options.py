@@ -9,7 +9,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from cxrnet.configuration import Config
+from cxrnet.configuration import Config, own_mappings, plain_config
 from cxrnet.errors import CxrnetError
 
 COUNTED = ("root", "manifest", "on_error", "known_faults")  # of a data option; the rest is of training
@@ -62,7 +62,7 @@ def _named(external: Any) -> dict[str, str]:  # noqa: ANN401 (whatever a user ty
 def _plain(config: DictConfig | None) -> Config:
     if config is None:
         return {}
-    return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore[return-value]
+    return plain_config(config)
 
 
 def _check_names(given: Config, names: Mapping[str, object], where: str) -> None:
@@ -87,6 +87,8 @@ def _composed(name: str, option: str, changes: Config, seed: int) -> Config:
     _check_keys(changes, f"sets.{name}")
     whole = compose("evaluate", [f"data={option}", f"seed={seed}"])
     try:
+        for key in own_mappings(changes):  # which are replaced, not merged into
+            OmegaConf.update(whole.data, key, None)
         whole.data = OmegaConf.merge(whole.data, changes)
         return _plain(whole.data)
     except OmegaConfBaseException as error:

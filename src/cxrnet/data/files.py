@@ -2,8 +2,8 @@
 
 A file counts as an image by its ending, and where its name has none by its content. Left out and counted on the
 console: masks (:mod:`cxrnet.data.masks`), what is hidden or belongs to an operating system or a network store
-(``__MACOSX``, ``@eaDir``, thumbnails, deleted files), and files with another ending. Linked folders are followed; a folder
-is read once, under its own name rather than that of a link to it.
+(``__MACOSX``, ``@eaDir``, thumbnails, deleted files), and files with another ending. Linked folders are followed; a
+folder is read once, under its own name rather than that of a link to it.
 """
 
 import logging

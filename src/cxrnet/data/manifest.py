@@ -69,8 +69,8 @@ def make_manifest(rows: pd.DataFrame, where: str) -> pd.DataFrame:
         the same table whatever the order in which the file system listed them.
 
     Raises:
-        CxrnetError: no rows, a required column is missing or has empty cells, ``image_id`` is not unique, or
-            ``split`` holds anything but ``train``, ``val``, ``test`` or nothing.
+        CxrnetError: no rows, a required column is missing or has empty cells, ``image_id`` is not unique, labels differ
+            in case or spaces only, or ``split`` holds anything but ``train``, ``val``, ``test`` or nothing.
     """
     if len(rows) == 0:
         raise CxrnetError(f"{where}: no images found; a manifest needs at least one row")
@@ -88,6 +88,7 @@ def make_manifest(rows: pd.DataFrame, where: str) -> pd.DataFrame:
             f"{where}: image_id '{duplicated.iloc[0]}' stands in more than one row "
             f"({duplicated.nunique()} ids in all); image_id must be unique"
         )
+    check_labels(columns["label"], where)
     unknown = set(columns["split"].dropna().unique()) - set(SPLITS)
     if unknown:
         raise CxrnetError(f"{where}: split '{min(unknown)}' is not known; use train, val, test or leave the cell empty")
@@ -95,6 +96,21 @@ def make_manifest(rows: pd.DataFrame, where: str) -> pd.DataFrame:
         for name in columns:
             columns[name] = columns[name].take(order).reset_index(drop=True)
     return pd.DataFrame(columns)
+
+
+def check_labels(labels: pd.Series, where: str) -> None:
+    """Refuse what is one class to a person and several to a program.
+
+    Raises:
+        CxrnetError: labels differ in case or spaces only.
+    """
+    spellings: dict[str, str] = {}
+    for label in sorted(labels.dropna().unique()):
+        other = spellings.setdefault(" ".join(label.casefold().split()), label)
+        if other != label:
+            raise CxrnetError(
+                f"{where}: classes '{other}' and '{label}', which differ in case or spaces only; give them one name"
+            )
 
 
 def _columns(given: dict[str, pd.Series], where: str) -> dict[str, pd.Series]:
@@ -132,7 +148,7 @@ def read_manifest(path: str | Path) -> pd.DataFrame:
     manifest = make_manifest(_read_table(path), str(path))
     root = path.resolve().parent
     for name in PATH_COLUMNS:
-        manifest[name] = _absolute(manifest[name], root)
+        manifest[name] = absolute_paths(manifest[name], root)
     return manifest
 
 
@@ -146,14 +162,17 @@ def _read_table(path: Path) -> pd.DataFrame:
         raise CxrnetError(f"manifest: '{path}' cannot be read as a table ({reason}); use .csv or .parquet") from error
 
 
-def _absolute(paths: pd.Series, root: Path) -> pd.Series:
+def absolute_paths(paths: pd.Series, root: Path) -> pd.Series:
+    """Paths that count from a folder, from which absolute ones are left alone."""
     joined, absolute = f"{root}/".replace("//", "/") + paths, paths.str.startswith("/", na=False)
     if absolute.any():
         joined = joined.mask(absolute, paths)
     return _mend_odd(joined, paths, lambda path: str(root / path))
 
 
-def _relative(paths: pd.Series, root: Path) -> pd.Series:
+def relative_paths(paths: pd.Series, root: Path) -> pd.Series:
+    """Paths below a folder relative to it; others are left alone."""
+
     def relative(path: str) -> str:
         return Path(path).relative_to(root).as_posix() if Path(path).is_relative_to(root) else path
 
@@ -173,7 +192,7 @@ def write_manifest(manifest: pd.DataFrame, path: str | Path) -> None:
     """Write a manifest as ``.parquet`` or ``.csv``; paths below the file's folder are stored relative to it."""
     path = Path(path)
     root = path.resolve().parent
-    table = manifest.assign(**{name: _relative(manifest[name].astype("string"), root) for name in PATH_COLUMNS})
+    table = manifest.assign(**{name: relative_paths(manifest[name].astype("string"), root) for name in PATH_COLUMNS})
     write_table(table, path)
 
 

@@ -166,6 +166,6 @@ def test_the_older_layout_has_no_folder_of_images_and_no_masks(tmp_path, caplog,
         f"{name}/{name}-{i}.png": label for name, label in names.items() for i in (1, 2)
     }
     assert "2 of 3616 images of COVID" in caplog.text
-    with pytest.raises(CxrnetError, match="lacks .*class Normal"):
-        shutil.rmtree(tmp_path / FOLDER / normal)
+    shutil.rmtree(tmp_path / FOLDER / normal)
+    with pytest.raises(CxrnetError, match=r"lacks .*class Normal"):
         covid19_radiography(tmp_path, None, False)

@@ -86,7 +86,7 @@ def test_numbers_as_labels(tmp_path):
 
 @pytest.mark.parametrize("name", ["10.png", "0th.png", "00.png", "x0.png"])
 def test_a_number_that_goes_on_is_no_label(tmp_path, name):
-    with pytest.raises(CxrnetError, match="1 of 1 images .* begin with no label"):
+    with pytest.raises(CxrnetError, match=r"1 of 1 images .* begin with no label"):
         labelled_names(make(tmp_path, name), {"0": "normal", "1": "covid"}, None)
 
 
@@ -98,7 +98,7 @@ def test_a_number_that_goes_on_is_no_label(tmp_path, name):
         (["train/covid1.png"], {"train": "train", "tset": "test"}, "has no folder 'tset'"),
         (["train/covid1.png"], {"train": "training"}, "train: 'training' is no split; use train, val, test"),
         (["train/notes.txt"], {"train": "train"}, "train' holds no images"),
-        (["0_normal/1.png", "0_covid/1.png"], None, "the number 0 stands before 'COVID-19' and before 'Normal'"),
+        (["0_normal/1.png", "0_covid/1.png"], None, "the number 0 stands before 'COVID-19' and 'Normal'"),
         (["normal/1.png", "0-x.png"], None, "1 of 2 images .* begin with no label"),
     ],
 )

@@ -62,8 +62,8 @@ def covid19_radiography(root: str | Path, classes: Sequence[str] | None, partial
     Args:
         root: the folder that holds ``COVID-19_Radiography_Dataset``, or that folder itself.
         classes: those wanted, as their folders are called; ``None`` for all four.
-        partial: whether to go on, with a warning, where classes, masks or tables are missing. In the older layout, where
-            all images lie in the folders of the classes, only a class can be missing.
+        partial: whether to go on, with a warning, where classes, masks or tables are missing. In the older layout,
+            where all images lie in the folders of the classes, only a class can be missing.
 
     Returns:
         A manifest, not split; ``image_id`` is the path below ``COVID-19_Radiography_Dataset``, ``source`` the

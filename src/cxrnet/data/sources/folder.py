@@ -103,13 +103,13 @@ def _class_folders(part: Path) -> list[Path]:
         if looks_like_split(path.name) or IMAGES.fullmatch(path.name):
             kind = "images" if IMAGES.fullmatch(path.name) else "a split"
             raise CxrnetError(
-                f"data.root: '{path}' stands where a class does and has the name of {kind}; give it the name of the class, "
-                "or give the folder that holds the class folders"
+                f"data.root: '{path}' stands where a class does and has the name of {kind}; give it the name of "
+                "the class, or give the folder that holds the class folders"
             )
         if _holds_splits(path):
             raise CxrnetError(
-                f"data.root: '{path}' stands where a class does and holds split folders; put the class folders into the "
-                "split folders, or give that folder itself"
+                f"data.root: '{path}' stands where a class does and holds split folders; put the class folders into "
+                "the split folders, or give that folder itself"
             )
     return classes
 
@@ -138,18 +138,6 @@ def _images_of(labels: dict[Path, str | None], found: Found, top: Path) -> list[
     images = [(image, label) for image, label in placed if label is not None]
     if empty := sorted(labels.keys() - {label for _, label in images}):
         raise CxrnetError(f"data.root: '{empty[0]}' holds no images; put those of the class there or remove it")
-    _check_classes({label.name for label in labels}, top)
     if outside := len(placed) - len(images):
         logger.warning("'%s': left out: %d images outside the class folders", top, outside)
     return images
-
-
-def _check_classes(labels: set[str], top: Path) -> None:
-    spellings: dict[str, str] = {}
-    for label in sorted(labels):
-        other = spellings.setdefault(label.casefold().strip(), label)
-        if other != label:
-            raise CxrnetError(
-                f"data.root: '{top}' holds classes '{other}' and '{label}', which differ in case or spaces "
-                "only; give their folders one name"
-            )

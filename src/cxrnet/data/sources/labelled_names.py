@@ -14,11 +14,11 @@ or with numbers, where the folders say what the numbers mean::
     root/train/1_covid/anything.png
     root/predict/1-anything.png
 
-A name begins with a label when it does so in any case and no letter follows: ``covid`` is the label of ``covid_12.png``,
-``COVID-12.png`` and ``Covid19.jpg``, not of ``covidlike.png``. A number may stand before it: ``1_covid``. The longest label
-that fits wins. A number is a label where it is given as one, or stands before a label in the name of a folder; it counts
-in names that begin with no other label, when neither a letter nor a digit follows, and that of a folder before that of a
-file in it.
+A name begins with a label when it does so in any case and no letter follows: ``covid`` is the label of
+``covid_12.png``, ``COVID-12.png`` and ``Covid19.jpg``, not of ``covidlike.png``. A number may stand before it:
+``1_covid``. The longest label that fits wins. A number is a label where it is given as one, or stands before a label in
+the name of a folder; it counts in names that begin with no other label, when neither a letter nor a digit follows, and
+that of a folder before that of a file in it.
 """
 
 import logging
@@ -110,8 +110,8 @@ def _numbered(folders: Iterable[str], words: Mapping[str, str], given: Mapping[s
             continue
         if numbers.setdefault(number[0], name) != name:
             raise CxrnetError(
-                f"data.root: in '{top}' the number {number[0]} stands before '{numbers[number[0]]}' and before '{name}' in "
-                "the names of folders; rename one of them"
+                f"data.root: in '{top}' the number {number[0]} stands before '{numbers[number[0]]}' and '{name}' "
+                "in the names of folders; rename one of them"
             )
     if said := ", ".join(f"{number} is {name}" for number, name in numbers.items() if number not in given):
         logger.warning("'%s': %s, where no other label stands in a name, as the folders say", top, said)
