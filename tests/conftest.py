@@ -148,9 +148,9 @@ def read_external(bundle) -> Callable:
     """Reads class folders as an external data set of the bundle: root, name, and its class by each label."""
     from cxrnet.external_sets import read_set
 
-    def call(root: Path, name: str = "north", on_error: str = "fail", **labels: str | None):
+    def call(root: Path, name: str = "north", on_error: str = "fail", key: str = "data", **labels: str | None):
         source = {"_target_": "cxrnet.data.sources.folder.folder", "_partial_": True, "root": str(root)}
         config = {"manifest": source, "on_error": on_error, "cache": None, "known_faults": {name: ["it is small"]}}
-        return read_set(name, "data", config, labels, bundle)
+        return read_set(name, key, config, labels, bundle)
 
     return call

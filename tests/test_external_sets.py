@@ -158,6 +158,10 @@ def test_unreadable_images_are_counted(read_external, north, bundle):
     (north / "sick" / "broken.png").write_bytes(b"no image")
     with pytest.raises(CxrnetError, match="1 of 12 files give no image"):
         read_external(north, **NAMES)
+    with pytest.raises(CxrnetError, match=r"set sets\.north\.on_error=skip"):
+        read_external(north, key="sets.north", **NAMES)
+    with pytest.raises(CxrnetError, match=r"north: sets.north.root: '.*gone' is not a folder"):
+        read_external(north / "gone", key="sets.north", **NAMES)
     each = read_external(north, on_error="skip", **NAMES)
     assert (each.unreadable, data_facts(each)["unreadable"]) == (1, "1")
 

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 from cxrnet.data.sources.folder import folder
 from cxrnet.data.store import load_images
@@ -124,13 +125,26 @@ def test_nothing_there(bundle, tmp_path):
 def test_unreadable_images(bundle, draw, tmp_path):
     root = draw(tmp_path / "set", images=2)
     (root / "Covid" / "00.png").write_bytes(b"broken")
-    with pytest.raises(CxrnetError, match=r"1 of 6 files give no image .*00.png"):
+    with pytest.raises(CxrnetError, match=r"1 of 6 files give no image .*00.png.* or set on_error=skip to"):
         predict(bundle, root)
     predictions = predict(bundle, root, on_error="skip")
     assert "Covid/00.png" not in predictions["image_id"].tolist()
     assert len(predictions) == 5
     with pytest.raises(CxrnetError, match=r"00.png' is not an image"):
         predict_bytes(bundle, predictor(bundle, 32, CPU), [b"broken"], ["00.png"])
+
+
+def test_masks_are_left_out_or_told(bundle, draw, tmp_path, caplog):
+    root = draw(tmp_path / "set", images=2)
+    for name in ("Covid/masks/00.png", "Normal/odd.png"):
+        (root / name).parent.mkdir(exist_ok=True)
+        mask = np.hypot(*np.mgrid[-24:24, -24:24]) < 15
+        Image.fromarray(mask.astype(np.uint8) * 255).save(root / name)
+    ids = predict(bundle, root)["image_id"].tolist()
+    assert len(ids) == 7
+    assert "Covid/masks/00.png" not in ids
+    assert "left out: 1 masks" in caplog.text
+    assert "1 of 7 images has two grey levels or one, as masks and blank pictures do: Normal/odd.png" in caplog.text
 
 
 def test_the_table_is_a_table_of_predictions(bundle, xrays):

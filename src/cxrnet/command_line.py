@@ -18,8 +18,8 @@ def typed_words(arguments: list[str]) -> list[str]:
     """The command line that Hydra gets.
 
     ``~/xrays`` and ``~name/xrays`` become the home folder's path: a shell leaves them alone behind a dotted key, and
-    Hydra can't read them. A mapping whose keys are the user's own names (:data:`cxrnet.configuration.OWN_NAMES`) replaces
-    the default instead of being merged into it: the word ``<key>=null`` before it takes the default away.
+    Hydra can't read them. A mapping whose keys are the user's own names (``OWN_NAMES`` of :mod:`cxrnet.configuration`)
+    replaces the default instead of being merged into it: the word ``<key>=null`` before it takes the default away.
     """
     words: list[str] = []
     for word in arguments:

@@ -140,7 +140,7 @@ def _read(
     """Read the data sets, take out the copies, and say what was done."""
     labels = config["classes"] or {}
     keys = [f"sets.{name}" for name in configs]
-    if config["data"] is not None:
+    if config.get("data") is not None:
         keys[0] = "data"
     sets = [
         read_set(name, key, each, labels.get(name) or {}, origin.bundle)

@@ -327,3 +327,15 @@ def test_split_and_copies_do_not_depend_on_the_size_of_the_model(make_data):
     before = make_data().manifest[columns]
     for size, rule in (((8, 8), "stretch"), ((48, 24), "pad"), ((96, 96), "crop")):
         assert make_data(size=size, resize=rule).manifest[columns].equals(before)
+
+
+def test_what_was_left_out_and_what_looks_like_a_mask_is_kept_for_the_report(make_data, draw, tmp_path):
+    root = draw(tmp_path / "set", images=12)
+    (root / "notes.txt").write_text("a")
+    mask = np.hypot(*np.mgrid[-24:24, -24:24]) < 15
+    Image.fromarray(mask.astype(np.uint8) * 255).save(root / "Covid" / "odd.png")
+    notes = make_data(manifest=partial(folder, root)).notes
+    assert notes == [
+        f"'{root}': left out: 1 .txt",
+        "1 of 37 images has two grey levels or one, as masks and blank pictures do: Covid/odd.png",
+    ]
