@@ -81,7 +81,7 @@ def test_groups_of_settings_still_merge():
 
 def test_the_mapping_used_is_that_of_each_job_of_a_sweep_and_is_taken_once():
     words = ["data.split.fractions={train: 0.8, val: 0.2},{train: 0.9, val: 0.1}"]
-    assert typed_words(["-m", *words]) == ["-m", "data.split.fractions=null", *words]
+    assert typed_words(["-m", *words]) == ["-m", "data.split.fractions=null", f"+{words[0]}"]
     once = typed_words(["data.split.fractions={train: 0.8, val: 0.2}"])
     assert typed_words(once) == once  # as when a run is resumed
 

@@ -19,14 +19,17 @@ def typed_words(arguments: list[str]) -> list[str]:
 
     ``~/xrays`` and ``~name/xrays`` become the home folder's path: a shell leaves them alone behind a dotted key, and
     Hydra can't read them. A mapping whose keys are the user's own names (``OWN_NAMES`` of :mod:`cxrnet.configuration`)
-    replaces the default instead of being merged into it: the word ``<key>=null`` before it takes the default away.
+    replaces the default instead of being merged into it: the word ``<key>=null`` takes the default away, and
+    ``+<key>={...}`` follows.
     """
     words: list[str] = []
     for word in arguments:
         key, equals, value = word.partition("=")
         expanded = f"{key}{equals}{HOME.sub(_expanded, f'={value}')[1:]}" if "~" in value else word
-        words += [null for name in _replaced(expanded) if (null := f"{name}=null") not in words[-1:]]
-        words.append(expanded)
+        replaced = list(_replaced(expanded))
+        words += [f"{name}=null" for name in replaced]
+        # With the +, because of two words with one key a sweep drops the first.
+        words.append(f"+{expanded}" if key in replaced else expanded)
     return words
 
 
