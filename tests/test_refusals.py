@@ -2,6 +2,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from cxrnet.app import config_folder
+from cxrnet.command_line import typed_words
 from cxrnet.refusals import REFUSALS, explain
 
 MODELS = "there is no such option; choose one of custom_cnn, mobilenet_v2, resnet50, timm, vgg16, vgg19"
@@ -62,3 +63,8 @@ def test_a_config_that_asks_for_an_option_that_is_not_there(tmp_path):
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "vgg16.yaml").write_text("a: 1\n")
     assert refused(configs=tmp_path) == "config: In 'train': Could not find 'model/nope'; choose one of vgg16"
+
+
+def test_a_mistyped_key_of_a_mapping_is_not_proposed():
+    line = refused(*typed_words(["data.splitt.fractions={train: 1}"]))
+    assert line.startswith("data.splitt.fractions: no such key; did you mean data.split.fractions? (")

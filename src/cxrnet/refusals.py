@@ -42,7 +42,7 @@ def explain(error: Exception, configs: Path, config_name: str, arguments: Sequen
         return f"{getattr(error, 'full_key', None) or 'config'}: {_reason(error)}"
     if isinstance(error.__cause__, ConfigKeyError | ConfigAttributeError):
         key = max(word.key_or_group, str(error.__cause__.full_key), key=len)  # data.foo of data={foo: 1}
-        others = [override for override in overrides if override is not word]
+        others = [override for override in overrides if override.key_or_group != word.key_or_group]
         return _no_key(key, word, _names(configs, config_name, others))
     return f"{word.input_line}: {_mistake(error, word)}"
 

@@ -34,8 +34,8 @@ def test_own_images_are_split_unless_they_are_published_so(tmp_path, draw):
 
 
 def test_one_class_is_refused(tmp_path, draw):
-    draw(tmp_path / "set" / "train", classes=("images",))
-    with pytest.raises(CxrnetError, match=r"data.root: .* holds one class \('images'\); give a folder"):
+    draw(tmp_path / "set" / "train", classes=("sick",))
+    with pytest.raises(CxrnetError, match=r"data.root: .* holds one class \('sick'\); give a folder"):
         labelled_images(tmp_path, str(tmp_path / "set"), 1, 64, seed=0)
 
 
