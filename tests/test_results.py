@@ -6,8 +6,9 @@ import pytest
 from omegaconf import OmegaConf
 
 from cxrnet.app import config_folder
+from cxrnet.evaluation.metrics import evaluate
 from cxrnet.evaluation.predictions import make_predictions
-from cxrnet.results import flat_metrics, write_results
+from cxrnet.results import figures_of, flat_metrics, write_results
 
 CLASSES = ("Viral Pneumonia", "Covid", "Normal")
 
@@ -112,3 +113,14 @@ def test_there_is_no_second_result_where_nothing_or_everything_was_seen(written,
     results, folder = written(predictions_of("test", "vcnvcnvcn", seed=1), seen=seen)
     assert results.unseen is None
     assert "without_seen" not in json.loads((folder / "metrics.json").read_text())
+
+
+def test_a_class_called_like_a_mean_keeps_its_own_metrics():
+    classes = ("macro", "weighted", "Normal")
+    rows = predictions_of("test", "vcnvcncn").replace(dict(zip(CLASSES, classes, strict=True)))
+    rows.columns = [column.replace("Viral Pneumonia", "macro").replace("Covid", "weighted") for column in rows]
+    metrics = evaluate(rows)
+    values = figures_of(metrics)
+    assert values["roc_auc_macro"] == metrics["roc_auc_macro"]["value"]
+    assert values["roc_auc_macro (class)"] == metrics["per_class"]["macro"]["roc_auc"]["value"]
+    assert len(values) == 11 + 3 * len(metrics["per_class"]["macro"])

@@ -88,6 +88,19 @@ def published(xrays, split_of):
     return manifest.assign(split=manifest.apply(split_of, axis=1).astype("string"))
 
 
+@pytest.mark.parametrize("other", ["covid", "Covid ", "Ｃovid"])
+def test_classes_that_look_alike_are_one_line(make_data, xrays, other):
+    def source():
+        table = folder(xrays)
+        table.loc[table.index[:3], "label"] = other
+        return table
+
+    with pytest.raises(
+        CxrnetError, match=r"^data: the classes '.*' and '.*' differ in nothing but case, spaces or Uni"
+    ):
+        make_data(manifest=source)
+
+
 def test_a_class_without_a_training_image(make_data, xrays):
     manifest = published(xrays, lambda row: "val" if row["label"] == "Normal" or "01" in row["image_id"] else "train")
     with pytest.raises(

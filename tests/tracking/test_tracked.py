@@ -16,7 +16,12 @@ def test_params_of_any_number_and_length(tracked, client):
     stored = client.get_run(run.run_id).data.params
     assert run.lost_calls == 0
     assert len(stored) == 254
-    assert (stored["group.key249"], stored["none"], stored["empty"], stored["odd key__"]) == ("249", "None", "", "1")
+    assert (stored["group.key249"], stored["none"], stored["empty"], stored["odd key___d214dd50"]) == (
+        "249",
+        "None",
+        "",
+        "1",
+    )
     assert stored["long"].startswith("xxx")
     assert stored["long"].endswith("...")
 
@@ -25,10 +30,39 @@ def test_metrics_of_classes_with_any_name_and_steps(tracked, client):
     with tracked() as run:
         for epoch in range(3):
             run.log_metrics({"val/sensitivity/Lung (opacity)": epoch / 2, "loss": math.nan}, step=epoch)
-    history = client.get_metric_history(run.run_id, "val/sensitivity/Lung _opacity_")
+    history = client.get_metric_history(run.run_id, "val/sensitivity/Lung _opacity__1ec69f91")
     assert [(point.step, point.value) for point in history] == [(0, 0.0), (1, 0.5), (2, 1.0)]
     assert math.isnan(client.get_run(run.run_id).data.metrics["loss"])
     assert run.lost_calls == 0
+
+
+CLASSES = (
+    "a+b", "a*b", "a_b", "a b", "a/b", "a//b", "a/../b", "a..b", "a.", "a/", "..", "../x", "/x", ".", "a", "A", "a:b",
+    "a\\b", "a\nb", "[/red]", "", "\u200b", "Größe", "日本", "\udcff", "x" * 300, "x" * 299 + "y", "x" * 220 + "+" * 80,
+)  # fmt: skip
+
+
+def test_every_class_has_metrics_of_its_own(tracked, client):
+    values = {f"val_sensitivity_{name}": float(place) for place, name in enumerate(CLASSES)}
+    with tracked() as run:
+        run.log_metrics(values, step=1)
+        run.log_params({f"operating_points.{name}": place for place, name in enumerate(CLASSES)})
+        run.set_tags({f"of {name}": place for place, name in enumerate(CLASSES)})
+    assert run.lost_calls == 0
+    data = client.get_run(run.run_id).data
+    assert sorted(data.metrics.values()) == sorted(values.values())
+    assert sorted(data.params.values()) == sorted(map(str, range(len(CLASSES))))
+    assert sum(name.startswith("of ") for name in data.tags) == len(CLASSES)
+    assert data.metrics["val_sensitivity_Größe"] == CLASSES.index("Größe")
+    assert data.metrics["val_sensitivity_a/b"] == CLASSES.index("a/b")
+
+
+def test_a_class_is_named_alike_in_all_its_metrics_and_on_every_machine(tracked, client):
+    with tracked() as run:
+        run.log_metrics({"val_sensitivity_a+b": 0.1, "test_f1_a+b": 0.2}, step=1)
+        run.log_metrics({"val_sensitivity_a+b": 0.3, "val_sensitivity_Gro\u0308ße": 0.4}, step=2)  # as macOS spells it
+    expected = {"val_sensitivity_a_b_8478c3c8": 0.3, "test_f1_a_b_8478c3c8": 0.2, "val_sensitivity_Größe": 0.4}
+    assert client.get_run(run.run_id).data.metrics == expected
 
 
 def test_artifacts(tracked, artifact, tmp_path):

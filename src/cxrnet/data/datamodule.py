@@ -7,6 +7,7 @@ trains.
 
 import copy
 import logging
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Self
@@ -222,6 +223,14 @@ def _class_order(manifest: pd.DataFrame, classes: tuple[str, ...] | None) -> tup
     labels = set(manifest["label"].unique())
     if len(labels) < 2:
         raise CxrnetError(f"data: only one class ('{min(labels)}'); a classifier needs at least two, see data.root")
+    alike: dict[str, str] = {}
+    for label in sorted(labels):
+        other = alike.setdefault("".join(unicodedata.normalize("NFKC", label).casefold().split()), label)
+        if other != label:
+            raise CxrnetError(
+                f"data: the classes {other!r} and {label!r} differ in nothing but case, spaces or Unicode form; give "
+                "their images one name"
+            )
     if classes is None:
         return tuple(sorted(labels))
     if len(set(classes)) != len(classes) or set(classes) != labels:

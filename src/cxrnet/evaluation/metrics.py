@@ -150,7 +150,9 @@ def flat(evaluation: Evaluation) -> Iterator[tuple[str, Key, Metric]]:
         if name != "per_class":
             yield name, ("", name), metric  # type: ignore[misc]
     for label, figures in evaluation["per_class"].items():
-        yield from ((f"{name}_{label}", (label, name), metric) for name, metric in figures.items())
+        for figure, metric in figures.items():
+            name = f"{figure}_{label}"
+            yield f"{name} (class)" if name in evaluation else name, (label, figure), metric  # a class called "macro"
 
 
 def label_codes(predictions: pd.DataFrame) -> npt.NDArray[np.intp]:

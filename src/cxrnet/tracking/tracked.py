@@ -1,8 +1,11 @@
 """What a command tells MLflow of its run."""
 
+import hashlib
 import json
+import posixpath
 import re
 import time
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +16,7 @@ from cxrnet.tracking.record import RECORD
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-LONGEST_PARAM, LONGEST_TAG, LONGEST_DIGEST = 6000, 8000, 36  # characters, of MLflow 3.17
+LONGEST_KEY, LONGEST_PARAM, LONGEST_TAG, LONGEST_DIGEST = 250, 6000, 8000, 36  # characters, of MLflow 3.17
 LARGEST_BATCH = 1000  # metrics in one call
 
 
@@ -80,7 +83,7 @@ class TrackedRun:
         """Log values of one step.
 
         Args:
-            metrics: characters of a name that MLflow does not know become ``_``.
+            metrics: a name that MLflow does not take is written in another way, see :func:`_key`.
             step: the epoch, running on across phases.
         """
         values = {_key(name): float(value) for name, value in metrics.items()}
@@ -166,8 +169,23 @@ class TrackedRun:
 
 
 def _key(name: str) -> str:
-    """A name of a class may hold anything; MLflow takes letters, digits and ``_-. /``."""
-    return re.sub(r"[^/\w.\- ]", "_", name)
+    """The name of a metric, parameter or tag in MLflow, readable and another one for every name.
+
+    The name of a class may hold anything. MLflow takes at most 250 letters, digits and ``_-. /`` (and ``:``, but not on
+    Windows), and what would be the same as the path of a file. Other characters become ``_``, and a short hash of them
+    and their places, counted from the end, is added: all metrics of a class get the same one, in every run.
+    """
+    name = unicodedata.normalize("NFC", name)  # in folders on macOS an umlaut is two characters
+    fitting = re.sub(r"[^/\w.\- ]", "_", name)
+    if fitting != posixpath.normpath(fitting) or fitting.startswith(("/", "..")):
+        fitting = re.sub(r"[/.]", "_", fitting)
+    changed: object = [(place, name[place]) for place in range(-len(name), 0) if name[place] != fitting[place]]
+    if not changed and len(name) <= LONGEST_KEY:
+        return name
+    beginning = fitting[: LONGEST_KEY - 9]
+    if beginning != fitting:
+        changed = name
+    return f"{beginning}_{hashlib.sha256(repr(changed).encode(errors='surrogatepass')).hexdigest()[:8]}"
 
 
 def _shortened(text: str, length: int) -> str:
