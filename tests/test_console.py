@@ -55,10 +55,13 @@ def test_a_long_path_stays_on_one_line_so_that_it_can_be_copied(written):
 
 
 def test_a_table_is_shown(written):
-    table = Table("n")
-    table.add_row("7")
+    table = Table("n", "[bold]")
+    table.add_row("7", "[/red]")
     console.show(table)
-    assert "7" in written()
+    text = written()
+    assert "7" in text
+    assert "[/red]" in text
+    assert "[bold]" in text
 
 
 @pytest.fixture(scope="module")

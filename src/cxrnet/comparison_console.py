@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from math import ceil
 
 from rich import get_console
-from rich.markup import escape
 from rich.table import Table
 
 from cxrnet import console
@@ -66,8 +65,8 @@ def _show(columns: Sequence[str], rows: Sequence[Sequence[str]], places: Sequenc
     """Some columns of a table; the first ones hold text, the others numbers."""
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 2))
     for place in places:
-        table.add_column(escape(columns[place]), justify="left" if place < text else "right", overflow="fold")
+        table.add_column(columns[place], justify="left" if place < text else "right", overflow="fold")
     for row in rows:
-        table.add_row(*(escape(row[place]) for place in places))
+        table.add_row(*(row[place] for place in places))
     console.show(table)
     print()

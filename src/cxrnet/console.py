@@ -29,8 +29,8 @@ def warn(text: str) -> None:
 
 
 def show(table: Table) -> None:
-    """A table."""
-    get_console().print(table)
+    """A table, whose cells are printed as they are: a class may be called ``[/red]``."""
+    get_console().print(table, markup=False)
 
 
 def log_to(folder: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 from rich import get_console
+from rich.markup import escape
 
 from cxrnet.audit.conflicts import write_conflicts
 from cxrnet.configuration import Config
@@ -85,7 +86,7 @@ def thumbnail_warnings(tested: Mapping[str, Tested]) -> list[str]:
 
 
 def _predict(bundle: Bundle, each: ExternalSet, config: Config) -> pd.DataFrame:
-    with get_console().status(f"predicting {each.name}"):
+    with get_console().status(escape(f"predicting {each.name}")):
         logits = predict_images(bundle, each.images, config["batch_size"], device_of(config["device"]))
     return make_predictions(each.manifest, bundle.classes, logits, bundle.operating_points, bundle.refer_below)
 

@@ -1,6 +1,5 @@
 """A benchmark on the console: what was measured on what, and what was wanted."""
 
-from rich.markup import escape
 from rich.table import Table
 
 from cxrnet import console
@@ -25,7 +24,7 @@ def say_group(result: GroupResult) -> None:
     console.heading(result.title)
     table = _table("median", *(NUMBERS[name] for name in result.numbers))
     for one in result.measured:
-        table.add_row(escape(one.job.name), *(_cell(one, name) for name in result.numbers))
+        table.add_row(one.job.name, *(_cell(one, name) for name in result.numbers))
     console.show(table)
     for one in result.measured:
         if one.missing is not None:
@@ -34,7 +33,7 @@ def say_group(result: GroupResult) -> None:
             console.warn(f"{one.job.name} failed: {one.failed}")
     table = _table("ratio", "value", "target", "")
     for ratio in result.ratios:
-        table.add_row(escape(ratio.name), *_cells(ratio))
+        table.add_row(ratio.name, *_cells(ratio))
     console.show(table)
 
 
