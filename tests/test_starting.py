@@ -122,6 +122,15 @@ def test_a_trainer_is_exact_or_tries_what_is_fastest(config):
         check_config(changed(config, trainer__deterministic=True, trainer__benchmark=True))
 
 
+def test_batches_of_one_have_no_variance(config):
+    with pytest.raises(
+        CxrnetError, match=r"^data.batch_size: 1, but the batch norms of the head .*give data.batch_siz"
+    ):
+        check_config(changed(config, data__batch_size=1, model__batch_norm=True))
+    check_config(changed(config, data__batch_size=1))
+    check_config(changed(config, data__batch_size=2, model__batch_norm=True))
+
+
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [

@@ -55,7 +55,8 @@ def check_config(config: Config) -> None:
 
     Raises:
         CxrnetError: a number of the groups data, schedule or evaluation, the seed or the precision won't do, the
-            trainer shall be exact and try what is fastest, or it is not said which class one logit is of.
+            trainer shall be exact and try what is fastest, batches of one meet batch norms, or it is not said which
+            class one logit is of.
     """
     seed = config["seed"]
     if not isinstance(seed, int) or not 0 <= seed < 2**31:
@@ -69,6 +70,11 @@ def check_config(config: Config) -> None:
         raise CxrnetError(f"compile: {config['compile']} is neither true nor false")
     data = config["data"]
     check_numbers(data["size"], data["batch_size"], data["sampler"], data["num_workers"], data["limit"])
+    if data["batch_size"] == 1 and config["model"]["batch_norm"] is True:
+        raise CxrnetError(
+            "data.batch_size: 1, but the batch norms of the head (model.batch_norm=true) need several images; give "
+            "data.batch_size=2 or more, or model.batch_norm=false"
+        )
     check_settings(config["evaluation"])
     check_share(config["refer"])
     instantiate(config["schedule"], _convert_="object")  # which refuses what is none

@@ -34,6 +34,9 @@ def say_data(data: XrayDataModule, warnings: Sequence[str]) -> None:
     for split in SPLITS:
         counts = ", ".join(f"{name} {n}" for name, n in zip(data.classes, data.counts(split), strict=True))
         console.say(split, f"{len(data.rows(split))} images: {counts}")
+    if (n := len(data.rows("train"))) % data.batch_size == 1 and data.batch_size > 1:
+        left_out = f"one of the {n} training images is left out, each time another: a last batch of one has no variance"
+        console.say("every epoch", left_out)
     console.say("patients", patients_text(data.manifest))
     for text in warnings:
         console.warn(text)

@@ -71,9 +71,12 @@ def test_processes_share_balanced_draws():
     assert [index for pair in zip(one, other, strict=True) for index in pair] == whole[:1000]
 
 
-def test_more_processes_than_images():
-    with pytest.raises(CxrnetError, match=r"trainer.devices: 3 training images can't be shared by 4 processes; use fe"):
-        EpochSampler(torch.tensor([0, 1, 2]), "shuffle", 0, 4, 0)
+@pytest.mark.parametrize("processes", [2, 4])
+def test_a_process_has_two_images_at_least(processes):
+    with pytest.raises(CxrnetError, match=rf"trainer.devices: 3 training images can't be shared by {processes} proc"):
+        EpochSampler(torch.tensor([0, 1, 2]), "shuffle", 0, processes, 0)
+    assert len(EpochSampler(torch.tensor([0, 1, 2, 3]), "shuffle", 0, 2, 1)) == 2
+    assert len(EpochSampler(torch.tensor([0]), "shuffle", 0)) == 1
 
 
 class Recorder(pl.LightningModule):

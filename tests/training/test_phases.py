@@ -421,6 +421,27 @@ def test_a_mistake_in_the_last_phase_is_told_before_the_first_trains(run, tmp_pa
     assert not list(tmp_path.rglob("*.ckpt"))
 
 
+def test_a_batch_norm_that_would_train_on_one_number_is_told_before_the_first_phase(
+    run, make_network, make_data, tmp_path
+):
+    ones, tune = make_data(batch_size=1), Phase("tune", "all", 1, 1e-3)
+    with pytest.raises(CxrnetError, match=r"^data.batch_size: 1, but phase 'head' trains a batch norm .*=2 or more$"):
+        run(schedule(HEAD), make_network(hidden=(8,), batch_norm=True), ones)
+    with pytest.raises(CxrnetError, match=r"^data.batch_size: 1, but phase 'tune' trains a batch norm"):
+        run(schedule(HEAD, tune), make_network(backbone="mobilenet_v2"), ones)  # whose last maps are of one pixel here
+    assert not list(tmp_path.rglob("*.ckpt"))
+
+
+def test_batches_of_one_train_where_every_batch_norm_has_several_numbers_or_is_frozen(run, make_network, make_data):
+    head = Phase("head", "head", 1, 1e-3)
+    for network, *phases in (
+        (make_network(), head, Phase("all", "all", 1, 1e-3)),
+        (make_network(backbone="mobilenet_v2"), head),
+    ):
+        results, _, _, _ = run(schedule(*phases), network, make_data(batch_size=1))
+        assert len(results) == len(phases)
+
+
 def test_an_argument_that_the_optimizer_does_not_know(run):
     with pytest.raises(
         CxrnetError, match=r"phase 'head': no optimizer can be made: .*unexpected keyword argument 'foo'"

@@ -44,13 +44,14 @@ class EpochSampler(Sampler[int]):
         rank: of this process, from 0.
 
     Raises:
-        CxrnetError: there are fewer images than processes.
+        CxrnetError: there are not two images for each process: one has no variance, and batch norm fails on it.
     """
 
     def __init__(self, labels: Tensor, draw: Draw, seed: int, processes: int = 1, rank: int = 0) -> None:
-        if len(labels) < processes:
+        if processes > 1 and len(labels) < 2 * processes:
             raise CxrnetError(
-                f"trainer.devices: {len(labels)} training images can't be shared by {processes} processes; use fewer"
+                f"trainer.devices: {len(labels)} training images can't be shared by {processes} processes, two for "
+                "each; use fewer"
             )
         self.labels = labels.numpy()
         self.draw = draw

@@ -211,6 +211,28 @@ def count_parameters(module: nn.Module) -> ParameterCounts:
     )
 
 
+@torch.no_grad()
+def lone_batch_norms(network: Network) -> list[str]:
+    """Names of the batch norms that get one number a channel of one image: they can't train on batches of one."""
+    found: list[str] = []
+
+    def note(name: str, inputs: tuple[Tensor, ...]) -> None:
+        if inputs[0][0, 0].numel() == 1:
+            found.append(name)
+
+    hooks = [
+        part.register_forward_pre_hook(lambda _, inputs, name=name: note(name, inputs))
+        for name, part in network.named_modules()
+        if isinstance(part, nn.modules.batchnorm._BatchNorm)
+    ]
+    mode = network.training
+    network.eval()(torch.zeros(1, 1, *network.config.size))
+    network.train(mode)
+    for hook in hooks:
+        hook.remove()
+    return found
+
+
 def _check(config: NetworkConfig) -> None:
     if not _is_triple(config.mean) or not _is_triple(config.std) or min(config.std) <= 0:
         raise CxrnetError(f"model.mean, model.std: {config.mean}, {config.std}; give three numbers each, std above 0")

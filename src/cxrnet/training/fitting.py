@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from cxrnet.errors import CxrnetError
 from cxrnet.models.classifier import Classifier, metric_names
 from cxrnet.models.freezing import set_trainable
-from cxrnet.models.network import Network
+from cxrnet.models.network import Network, lone_batch_norms
 from cxrnet.training.files import PlainFiles
 from cxrnet.training.lr_schedules import lr_schedule
 from cxrnet.training.precision import check_precision
@@ -25,18 +25,30 @@ OptimizerOfRate = Callable[..., Optimizer]
 
 
 def check_phases(
-    network: Network, phases: Sequence[Phase], schedule: Schedule, loss: nn.Module, optimizer: OptimizerOfRate
+    network: Network,
+    phases: Sequence[Phase],
+    schedule: Schedule,
+    loss: nn.Module,
+    optimizer: OptimizerOfRate,
+    batch_size: int,
 ) -> None:
     """Try everything that needs no data: a mistake in the last phase is told before the first one trains.
 
     Raises:
-        CxrnetError: a phase, the monitored metric or the optimizer is not usable.
+        CxrnetError: a phase, the monitored metric or the optimizer is not usable, or a batch norm would train on one
+            number.
     """
+    lone = lone_batch_norms(network) if batch_size == 1 else []
     known = metric_names(network.config.classes)
     if schedule.monitor not in known:
         raise CxrnetError(f"schedule.monitor: '{schedule.monitor}' is no logged metric; use one of {', '.join(known)}")
     for phase in phases:
         set_trainable(network, phase.trainable)
+        if lone and any(network.train().get_submodule(name).training for name in lone):
+            raise CxrnetError(
+                f"data.batch_size: 1, but phase '{phase.name}' trains a batch norm for which one image is one number, "
+                "without variance; give data.batch_size=2 or more"
+            )
         try:
             make_classifier(network, phase, schedule, loss, optimizer).configure_optimizers()
         except (TypeError, ValueError) as error:
@@ -71,10 +83,10 @@ def make_classifier(
 
 
 def make_trainer(make: Callable[..., pl.Trainer], epochs: int, folder: Path, callbacks: list[Callback]) -> pl.Trainer:
-    """A trainer for some epochs, of which cxrnet itself keeps the logs and shows the progress.
+    """A trainer for some epochs, of which cxrnet itself keeps the history and shows the progress.
 
     Args:
-        make: makes a trainer; its further arguments are added.
+        make: makes a trainer; its further arguments are added. The loggers of a partial are used.
         epochs: at most.
         folder: of the run.
         callbacks: of the training.
@@ -82,10 +94,11 @@ def make_trainer(make: Callable[..., pl.Trainer], epochs: int, folder: Path, cal
     Raises:
         CxrnetError: there is no such device, argument or precision here.
     """
+    given = make.keywords if isinstance(make, partial) else {}
     try:
         made = make(
             max_epochs=epochs,
-            logger=False,  # the history hands the metrics on, with epochs that run on
+            logger=given.get("logger") or False,  # the history hands the metrics on, with epochs that run on
             callbacks=callbacks,
             default_root_dir=folder,
             num_sanity_val_steps=0,  # its metrics would stand among the results
@@ -93,12 +106,14 @@ def make_trainer(make: Callable[..., pl.Trainer], epochs: int, folder: Path, cal
             enable_model_summary=False,
             use_distributed_sampler=False,  # the data module shares out the training images itself
         )
+    except RuntimeError as error:  # two callbacks whose states have one name
+        raise CxrnetError(f"trainer: {_first_line(error).partition('. ')[0]}; leave one out") from error
     except (MisconfigurationException, ImportError, TypeError, ValueError) as error:  # no such device or argument
-        reason = str(error).splitlines()[0].rstrip(".!")
-        raise CxrnetError(f"trainer: {reason}; use trainer=auto, cpu, gpu or ddp as it fits this machine") from error
+        raise CxrnetError(
+            f"trainer: {_first_line(error)}; use trainer=auto, cpu, gpu or ddp as it fits this machine"
+        ) from error
     # Lightning may have put another precision in the place of what was asked for.
-    asked = made.precision if not isinstance(make, partial) else make.keywords.get("precision", made.precision)
-    check_precision(asked, on_cpu=isinstance(made.accelerator, CPUAccelerator))
+    check_precision(given.get("precision", made.precision), on_cpu=isinstance(made.accelerator, CPUAccelerator))
     made.strategy.checkpoint_io = PlainFiles()
     return made
 
@@ -125,23 +140,38 @@ def fit(
         data: what it trains on.
         resumed: the checkpoint that it goes on from, if it does.
         compiled: the steps run on what ``torch.compile`` makes of the network.
+
+    Raises:
+        CxrnetError: what was added to the trainer won't do, an operation isn't deterministic, or nothing compiles.
     """
     classifier.train()  # Lightning doesn't: it keeps the mode in which it finds a network
     if compiled:
         classifier.compile()
-    with _compiler_told():
+    with _told():
         trainer.fit(classifier, datamodule=data, ckpt_path=resumed, weights_only=True)
+    if trainer.current_epoch == 0:
+        raise CxrnetError(
+            "trainer.callbacks: training was stopped before its first epoch; mend or leave out what did so"
+        )
     data.trainer = None
     classifier.network.zero_grad()
 
 
 @contextmanager
-def _compiler_told() -> Iterator[None]:
-    """Say in one line what ``torch.compile`` lacks, as a C++ compiler."""
+def _told() -> Iterator[None]:
+    """Say in one line what ``torch.compile`` lacks, as a C++ compiler, and what Lightning or torch refuse to do."""
     try:
         yield
     except Exception as error:
-        if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
-            raise
-        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise CxrnetError(f"compile: torch.compile failed ({reason}); give compile=false") from error
+        if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            raise CxrnetError(f"compile: torch.compile failed ({_first_line(error)}); give compile=false") from error
+        if isinstance(error, MisconfigurationException):
+            raise CxrnetError(f"trainer: {_first_line(error)}; mend or leave out what was added to it") from error
+        if isinstance(error, RuntimeError) and "deterministic" in (line := _first_line(error)):
+            raise CxrnetError(f"trainer.deterministic: {line}; give trainer.deterministic=warn") from error
+        raise
+
+
+def _first_line(error: Exception) -> str:
+    """What an error says, or its name."""
+    return next((line.strip().rstrip(".!") for line in str(error).splitlines() if line.strip()), type(error).__name__)

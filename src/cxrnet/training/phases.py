@@ -93,7 +93,7 @@ def run_phases(
         schedule: what the phases share.
         loss: takes logits and labels.
         optimizer: makes an optimizer of parameters and ``lr=``.
-        trainer: makes a Lightning Trainer; this function adds epochs, callbacks and logger.
+        trainer: makes a Lightning Trainer; this function adds epochs and callbacks.
         folder: gets ``checkpoints/<phase>/kept.ckpt`` and ``last.ckpt``.
         seed: the random state of each epoch depends on it, the phase's place and the epoch alone.
         log_metrics: gets every epoch's metrics and its number, epochs running on over the phases.
@@ -107,7 +107,7 @@ def run_phases(
         CxrnetError: a phase, the monitored metric, the optimizer or the trainer is not usable, or training diverged;
             or the run that is resumed was trained in other phases.
     """
-    check_phases(network, phases, schedule, loss, optimizer)
+    check_phases(network, phases, schedule, loss, optimizer, data.batch_size)
     check_goes_on(trained, phases)
     history = History(trained[-1].rows if trained else ())
     validation = len(data.rows("val"))
