@@ -47,6 +47,26 @@ def test_what_is_wrong_and_what_to_type(argument, line):
     assert refused("data.limit=3", argument, "schedule=head").startswith(line)
 
 
+@pytest.mark.parametrize(
+    ("argument", "line"),
+    [
+        (
+            "trainer.max_epochs=2",
+            "trainer.max_epochs: the schedule says how long each phase trains; give schedule.max_ep",
+        ),
+        (
+            "trainer.max_epoch=2",
+            "trainer.max_epoch: Lightning's Trainer has no such argument; max_epochs: the schedule ",
+        ),
+        ("trainer.foo.bar=2", "trainer.foo.bar: Lightning's Trainer has no such argument; leave it out"),
+    ],
+)
+def test_an_argument_that_adding_would_not_help_is_not_offered(argument, line):
+    assert refused(argument).startswith(line)
+    assert "would add it" not in refused(argument)
+    assert "(+trainer.profiler=simple would add it)" in refused("trainer.profiler=simple")
+
+
 def test_the_other_words_decide_which_keys_there_are():
     assert "did you mean optimizer.momentum?" in refused("optimizer=sgd", "optimizer.momentun=1")
     assert "did you mean optimizer.momentum?" not in refused("optimizer=adam", "optimizer.momentun=1")

@@ -1,16 +1,20 @@
 """What a configuration asks for: the data, the network with its starting weights, and its training."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
+import lightning.pytorch as pl
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import Callback, Checkpoint
+from lightning.pytorch.loggers import Logger
 
 from cxrnet.configuration import Config
 from cxrnet.data.datamodule import XrayDataModule
 from cxrnet.errors import CxrnetError
 from cxrnet.models.network import Network, NetworkConfig
 from cxrnet.models.weights import LoadedWeights, load_weights
+from cxrnet.training.additions import RunOn, make_callbacks, make_loggers
 from cxrnet.training.checkpoints import LogMetrics, Progress
 from cxrnet.training.fitting import make_trainer
 from cxrnet.training.history import History
@@ -42,10 +46,11 @@ def check_trainer(trainer: Config, optimizer: Config, folder: Path) -> None:
         folder: of the run.
 
     Raises:
-        CxrnetError: there is no such device, argument or precision here, or it would clip gradients that the optimizer
-            doesn't hand out.
+        CxrnetError: there is no such device, argument, precision, callback or logger here, or it would clip gradients
+            that the optimizer doesn't hand out.
     """
-    made = make_trainer(instantiate(trainer), 1, folder, [Checkpoint()])
+    callbacks = [*make_callbacks(trainer), Checkpoint()]
+    made = make_trainer(_trainer_factory(trainer, make_loggers(trainer, folder)), 1, folder, callbacks)
     if made.gradient_clip_val and "mixed" in made.precision and optimizer.get("fused"):  # Lightning refuses it late
         raise CxrnetError(
             f"trainer.gradient_clip_val: {made.gradient_clip_val}, but gradients of a fused optimizer can't be clipped "
@@ -73,10 +78,17 @@ def train_network(
         schedule: what they share.
         config: plain, of ``conf/train.yaml``.
         folder: of the run.
-        callbacks: makes callbacks for a phase.
+        callbacks: makes callbacks for a phase, beside those of the configuration.
         log_metrics: gets every epoch's metrics.
         trained: progress of a run that is resumed.
     """
+    loggers = make_loggers(config["trainer"], folder)
+
+    def with_added(phase: Phase) -> list[Callback]:
+        earlier = [each.name for each in phases[: list(phases).index(phase)]]
+        run_on = [RunOn(folder, earlier)] if loggers else []
+        return [*callbacks(phase), *make_callbacks(config["trainer"]), *run_on]
+
     return run_phases(
         network,
         data,
@@ -84,11 +96,17 @@ def train_network(
         schedule,
         loss=instantiate(config["loss"])(classes=data.classes, counts=data.counts("train")),
         optimizer=instantiate(config["optimizer"]),
-        trainer=instantiate(config["trainer"]),
+        trainer=_trainer_factory(config["trainer"], loggers),
         folder=folder,
         seed=config["seed"],
         log_metrics=log_metrics,
-        callbacks=callbacks,
+        callbacks=with_added,
         trained=trained,
         compiled=config["compile"],
     )
+
+
+def _trainer_factory(trainer: Config, loggers: list[Logger]) -> Callable[..., pl.Trainer]:
+    """What makes a trainer of a phase; its callbacks are made for each phase."""
+    arguments = {name: value for name, value in trainer.items() if name not in ("callbacks", "logger")}
+    return partial(instantiate(arguments), logger=loggers)

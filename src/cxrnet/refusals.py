@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from cxrnet.configuration import flat
+from cxrnet.training.trainer_arguments import refusal
 
 REFUSALS = (HydraException, OmegaConfBaseException, ValueError)
 """What Hydra raises before a command's own work begins."""
@@ -125,6 +126,9 @@ def _mistake(error: Exception, word: Override) -> str:
 
 
 def _no_key(key: str, word: Override, names: Collection[str]) -> str:
+    group, _, argument = key.partition(".")
+    if group == "trainer" and group in names and (reason := refusal(argument)) is not None:
+        return reason  # adding it would not do either
     alike = _alike(key, names)
     hint = f"did you mean {' or '.join(alike)}?" if alike else "--help shows all"
     return f"{key}: no such key; {hint} (+{word.input_line} would add it)"

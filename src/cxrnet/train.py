@@ -13,6 +13,7 @@ from cxrnet.repeats import check_repeats
 from cxrnet.resume import COMMAND, resumed_arguments, without_resume
 from cxrnet.starting import check_config, start
 from cxrnet.training.schedule import check_finetune
+from cxrnet.training.trainer_arguments import check_arguments
 
 
 @entry_point("train", resumed_arguments)
@@ -24,6 +25,7 @@ def main(config: DictConfig) -> float:
     folder = Path(hydra.runtime.output_dir)
     plain, resumed = start(config, folder, command, in_sweep=hydra.mode == RunMode.MULTIRUN)
     check_config(plain)
+    check_arguments(plain["trainer"])
     check_finetune(config["finetune"], config["schedule"])
     repeats = check_repeats(plain)
     with quick_imports():

@@ -67,6 +67,6 @@ def test_the_further_words_are_for_the_jobs_of_the_groups_that_are_asked_for(sma
     )
     check_overrides(augmented, ["train", "data", "predict"])
     check_overrides(limited, ["train", "data", "predict"])
-    for config, key in ((augmented, "augment.flip"), (limited, "trainer.limit_train_batches")):
-        with pytest.raises(CxrnetError, match=f"^overrides: {key}: no such key; "):
+    for config, refusal in ((augmented, "augment.flip: no such key; "), (limited, "trainer.limit_train_batches: ")):
+        with pytest.raises(CxrnetError, match=f"^overrides: {refusal}"):
             check_overrides(config, ["train", "frozen"])  # which has jobs without augmentation, and whole epochs

@@ -16,6 +16,7 @@ from cxrnet.configuration import Config, plain_config
 from cxrnet.errors import CxrnetError
 from cxrnet.refusals import REFUSALS, explain
 from cxrnet.starting import check_config
+from cxrnet.training.trainer_arguments import check_arguments
 
 # The groups whose jobs get the user's words, and what decides which keys there are in them: augmentation, steps.
 _KINDS: dict[str, Sequence[tuple[bool, int | None]]] = {
@@ -23,6 +24,7 @@ _KINDS: dict[str, Sequence[tuple[bool, int | None]]] = {
     "train": ((True, 1),),
     "data": ((True, 1),),
 }
+_OWN = ("limit_train_batches", "limit_val_batches")  # arguments of the trainer that a run may not have
 
 
 def check_overrides(config: Config, groups: Sequence[str]) -> None:
@@ -56,7 +58,8 @@ def check_overrides(config: Config, groups: Sequence[str]) -> None:
         except REFUSALS as error:
             raise CxrnetError(f"overrides: {explain(error, config_folder(), 'train', words)}") from error
         try:
-            check_config(plain_config(composed))
+            check_config(plain := plain_config(composed))
+            check_arguments({name: value for name, value in plain["trainer"].items() if name not in _OWN})
         except (CxrnetError, InstantiationException, OmegaConfBaseException) as error:
             raise CxrnetError(f"overrides: {one_line(error)}") from error
 
