@@ -8,8 +8,19 @@ from cxrnet.bundling import make_bundle, predict_splits
 from cxrnet.data.splits import split_manifest
 from cxrnet.errors import CxrnetError
 from cxrnet.evaluation.predictions import probabilities_of
+from cxrnet.inference import predict_images
 
-CONFIG = {"trainer": {"accelerator": "cpu"}, "operating_points": None, "refer": None}
+CONFIG = {
+    "trainer": {"accelerator": "cpu"},
+    "operating_points": None,
+    "refer": None,
+    "loss": {
+        "_target_": "cxrnet.models.losses.cross_entropy",
+        "_partial_": True,
+        "class_weights": "none",
+        "label_smoothing": 0.0,
+    },
+}
 
 
 def test_thresholds_are_chosen_on_validation_images_and_called_by_the_bundle_on_disk(make_network, make_data, tmp_path):
@@ -65,3 +76,66 @@ def test_what_the_validation_images_cannot_do_is_refused_and_leaves_no_bundle(ma
     with pytest.raises(CxrnetError, match=r"operating_points\.Normal"):
         make_bundle(make_network().eval(), make_data(), config, tmp_path / "bundle")
     assert not (tmp_path / "bundle").exists()
+
+
+def rare(data):
+    """Of Viral Pneumonia one training image is left."""
+    gone = (data.manifest["label"] == "Viral Pneumonia") & (data.manifest["split"] == "train")
+    rows = data.manifest[gone]
+    data.manifest = data.manifest.drop(index=rows.index[1:])
+    return data
+
+
+@pytest.mark.parametrize(
+    ("sampler", "loss"),
+    [
+        ("shuffle", {"class_weights": "balanced"}),
+        ("shuffle", {"class_weights": {"Covid": 3.0}}),
+        ("balanced", {}),
+        ("balanced", {"class_weights": "balanced"}),
+        ("shuffle", {"_target_": "cxrnet.models.losses.cost_sensitive", "weight": 1.0, "costs": None}),
+    ],
+    ids=["balanced", "by name", "sampler", "sampler and weights", "costs"],
+)
+@pytest.mark.parametrize("output", ["softmax", "sigmoid"])
+def test_what_was_weighed_in_training_is_weighed_by_the_decision(
+    make_network, make_data, tmp_path, draw, sampler, loss, output
+):
+    from cxrnet.data.sources.folder import folder
+
+    classes = ("Covid", "Normal", "Viral Pneumonia") if output == "softmax" else ("Covid", "Normal")
+    images = draw(tmp_path / "xrays", classes)
+    data = rare(make_data(manifest=partial(folder, images), sampler=sampler))
+    if output == "sigmoid":
+        gone = data.manifest[(data.manifest["label"] == "Normal") & (data.manifest["split"] == "train")]
+        data.manifest = data.manifest.drop(index=gone.index[2:])
+    network = make_network(classes=classes, output=output).eval()
+    bundled = make_bundle(network, data, {**CONFIG, "loss": {**CONFIG["loss"], **loss}}, tmp_path / "bundle")
+    bundle = bundled.bundle
+    counts = np.array(data.counts("train"))
+    assert list(bundle.prior.values()) == pytest.approx(counts / counts.sum())
+    assert min(bundle.decision_weights.values()) == 1
+    assert bundle.temperature == 1
+    predictions = predict_splits(bundle, data, CONFIG)
+    tested = torch.from_numpy(np.concatenate([data.arrays(split)[0][:] for split in ("val", "test")])).unsqueeze(1)
+    with torch.inference_mode():
+        as_trained = network(tested).argmax(dim=1).tolist()
+    assert predictions["predicted"].tolist() == [classes[index] for index in as_trained]
+    if "costs" in loss:
+        logits = predict_images(bundle, data.arrays("train")[0], 8, torch.device("cpu"))
+        mean = torch.from_numpy(logits).softmax(dim=1).mean(dim=0)
+        np.testing.assert_allclose(mean.numpy(), counts / counts.sum(), atol=1e-5)
+    assert "The training weighed the classes" in bundled.weighing[0]
+    assert "weight x probability" in bundled.weighing[1]
+
+
+def test_without_weights_nothing_is_weighed_and_nothing_is_said(make_network, make_data, tmp_path):
+    data = rare(make_data())
+    network = make_network().eval()
+    bundled = make_bundle(network, data, CONFIG, tmp_path / "bundle")
+    assert bundled.bundle.decision_weights is None
+    assert bundled.weighing == []
+    assert bundled.bundle.prior == pytest.approx({"Covid": 6 / 13, "Normal": 6 / 13, "Viral Pneumonia": 1 / 13})
+    assert all(
+        torch.equal(bundled.bundle.network.state_dict()[name], value) for name, value in network.state_dict().items()
+    )

@@ -4,6 +4,7 @@ import pytest
 from cxrnet.data.overlap import load_known
 from cxrnet.evaluation.metrics import evaluate
 from cxrnet.evaluation.predictions import probabilities_of
+from cxrnet.evaluation.prior import Mix
 from cxrnet.external_baselines import fit_baselines, predict_baselines
 
 CLASSES = ("Covid", "Normal", "Viral Pneumonia")
@@ -22,7 +23,7 @@ def elsewhere(draw, tmp_path, read_external):
 
 def test_both_are_trained_on_the_training_images_of_the_run(manifest, elsewhere):
     uneven = manifest.drop(manifest.index[(manifest["label"] == "Covid") & (manifest["split"] == "train")][:3])
-    tables = predict_baselines(fit_baselines(load_known(uneven), CLASSES), elsewhere)
+    tables = predict_baselines(fit_baselines(load_known(uneven), CLASSES), elsewhere, Mix())
     train = uneven[uneven["split"] == "train"]["label"].value_counts()
     shares = [train[name] / train.sum() for name in CLASSES]
     np.testing.assert_allclose(probabilities_of(tables["majority"])[0], shares, atol=1e-6)
@@ -38,10 +39,10 @@ def test_training_images_that_are_gone_leave_the_majority_class(manifest, elsewh
         baselines.gap
         == f"no thumbnails, as 1 of {(gone['split'] == 'train').sum()} training images can't be read any more"
     )
-    assert list(predict_baselines(baselines, elsewhere)) == ["majority"]
+    assert list(predict_baselines(baselines, elsewhere, Mix())) == ["majority"]
 
 
 def test_without_the_run_there_are_none(elsewhere):
     baselines = fit_baselines(None, CLASSES)
     assert baselines.gap == "the images that the bundle was made with are not known"
-    assert predict_baselines(baselines, elsewhere) == {}
+    assert predict_baselines(baselines, elsewhere, Mix()) == {}

@@ -1,7 +1,8 @@
 """From a trained network to its bundle: what is chosen by looking at labels is chosen on validation images alone.
 
-The temperature is fitted on their logits, the thresholds are chosen at that temperature, and the cut-off below which a
-call is left to a reader of the calls that they make.
+First the prior goes back into the logits, so that what was weighed in training is weighed by the decision instead. Then
+the temperature is fitted on the logits of the validation images, the thresholds are chosen at that temperature, and the
+cut-off below which a call is left to a reader of the calls that they make.
 """
 
 from dataclasses import dataclass, replace
@@ -10,17 +11,21 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from hydra.utils import instantiate
 
 from cxrnet.configuration import Config
 from cxrnet.data.datamodule import XrayDataModule
 from cxrnet.data.manifest import digest
 from cxrnet.evaluation.policies import choose_thresholds, threshold_sentences
 from cxrnet.evaluation.predictions import make_predictions
+from cxrnet.evaluation.prior import Mix, weighing_sentences
 from cxrnet.evaluation.referral import choose_cutoff
 from cxrnet.evaluation.settings import check_share
 from cxrnet.evaluation.temperature import Temperature, fit_temperature
-from cxrnet.inference import predict_images
+from cxrnet.inference import predict_images, predictions_of
 from cxrnet.models.bundle import Bundle, device_of, load_bundle, save_bundle
+from cxrnet.models.costs import cost_offset, without_offset
+from cxrnet.models.losses import weighed_by
 from cxrnet.models.network import Network
 from cxrnet.provenance import package_versions
 
@@ -33,11 +38,14 @@ class Bundled:
         bundle: as it lies on disk.
         temperature: that it has, or why it has none.
         sentences: what each threshold that a rule chose does on the validation images.
+        weighing: what class weights, a balanced sampler or costs did to the training and do to the decision; empty
+            where there were none.
     """
 
     bundle: Bundle
     temperature: Temperature
     sentences: list[str]
+    weighing: list[str]
 
 
 def make_bundle(network: Network, data: XrayDataModule, config: Config, folder: Path) -> Bundled:
@@ -46,7 +54,7 @@ def make_bundle(network: Network, data: XrayDataModule, config: Config, folder: 
     Raises:
         CxrnetError: the validation images can't meet the policy of ``operating_points`` or ``refer``.
     """
-    plain = Bundle(
+    trained = Bundle(
         network=network,
         resize=data.resize,
         temperature=1.0,
@@ -54,7 +62,9 @@ def make_bundle(network: Network, data: XrayDataModule, config: Config, folder: 
         manifest_digest=digest(data.manifest),
         versions=package_versions(),
         training=config,
+        prior={name: n / len(data.rows("train")) for name, n in zip(data.classes, data.counts("train"), strict=True)},
     )
+    plain = _with_prior(trained, data, config)
     rows, policy = data.rows("val"), config["operating_points"] or {}
     logits = predict_images(plain, data.arrays("val")[0], data.batch_size, device_for(config))
     temperature = fit_temperature(make_predictions(rows, data.classes, logits))
@@ -62,10 +72,31 @@ def make_bundle(network: Network, data: XrayDataModule, config: Config, folder: 
     validation = make_predictions(rows, data.classes, scaled)
     points = choose_thresholds(validation, policy)
     share = check_share(config["refer"])
-    cutoff = None if share is None else choose_cutoff(make_predictions(rows, data.classes, scaled, points), share)
-    bundle = replace(plain, temperature=temperature.value, operating_points=points, refer_below=cutoff)
+    bundle = replace(plain, temperature=temperature.value, operating_points=points)
+    if share is not None:
+        bundle = replace(bundle, refer_below=choose_cutoff(predictions_of(bundle, rows, scaled), share))
     save_bundle(bundle, folder)
-    return Bundled(load_bundle(folder), temperature, threshold_sentences(validation, policy, points))
+    cause, weights = weighed_by(data.sampler, config["loss"]), bundle.decision_weights
+    weighing = weighing_sentences(cause, Mix(bundle.prior), weights, points=bool(bundle.operating_points))
+    return Bundled(load_bundle(folder), temperature, threshold_sentences(validation, policy, points), weighing)
+
+
+def _with_prior(trained: Bundle, data: XrayDataModule, config: Config) -> Bundle:
+    """The bundle whose probabilities are of the mix of the training images, and whose decision has the weights.
+
+    At a temperature of 1 it predicts what the network did as trained.
+    """
+    counts = data.counts("train")
+    loss = instantiate(config["loss"])(classes=data.classes, counts=counts)
+
+    def logits() -> np.ndarray:
+        return predict_images(trained, data.arrays("train")[0], data.batch_size, device_for(config))
+
+    offset = cost_offset(loss, data.sampler == "balanced", counts, logits)
+    if offset is None:
+        return trained
+    weights = dict(zip(data.classes, np.exp(offset).tolist(), strict=True))
+    return replace(trained, network=without_offset(trained.network, offset), decision_weights=weights)
 
 
 def predict_splits(bundle: Bundle, data: XrayDataModule, config: Config) -> pd.DataFrame:
@@ -74,7 +105,7 @@ def predict_splits(bundle: Bundle, data: XrayDataModule, config: Config) -> pd.D
     for split in ("val", "test"):
         if len(rows := data.rows(split)):
             logits = predict_images(bundle, data.arrays(split)[0], data.batch_size, device_for(config))
-            tables.append(make_predictions(rows, data.classes, logits, bundle.operating_points, bundle.refer_below))
+            tables.append(predictions_of(bundle, rows, logits))
     return pd.concat(tables, ignore_index=True)
 
 

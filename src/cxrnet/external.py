@@ -24,14 +24,16 @@ from cxrnet.evaluation.generalisation import (
 )
 from cxrnet.evaluation.generalisation_writing import external_section, printed_baselines, write_generalisation
 from cxrnet.evaluation.model_card import with_external, write_card
+from cxrnet.evaluation.prior import Mix, read_mix
 from cxrnet.evaluation.settings import check_settings
 from cxrnet.external_baselines import fit_baselines
 from cxrnet.external_options import configured_sets
 from cxrnet.external_results import evaluate_set, thumbnail_warnings
 from cxrnet.external_sets import ExternalSet, read_set, take_out_copies
-from cxrnet.external_statement import data_facts, documented_faults, statement
+from cxrnet.external_statement import data_facts, documented_faults, mix_statement, statement
+from cxrnet.inference import mix_facts, mix_tags
 from cxrnet.models.bundle import device_of
-from cxrnet.origin import Origin, find_origin
+from cxrnet.origin import Origin, at_mix, find_origin
 from cxrnet.output_folder import refuse_used, say_places, shown
 from cxrnet.provenance import package_versions
 from cxrnet.tracking.record import RECORD
@@ -61,14 +63,16 @@ def evaluate_external(config: DictConfig, folder: Path, option: str | None, over
     outputs, tracking = Path(plain["outputs"]), plain["tracking"]
     uri = tracking_uri(tracking["uri"], outputs)
     origin = find_origin(str(plain["bundle"]), uri)
+    mix = read_mix(plain["prior"], origin.bundle.prior)
+    origin = at_mix(origin, mix)
     console.log_to(folder)
     command = [*COMMAND, *overrides]
     name = f"{origin.bundle.network.config.backbone}_on_{'_'.join(sets)}"
     with track(folder, uri if tracking["enabled"] else None, tracking["experiment"], outputs, name, command) as run:
         run.log_params(flat({**plain, "sets": sets}))
         run.log_artifact(write_config(folder, plain))
-        run.set_tags({"cxrnet.bundle_run_id": origin.run_id or "not known"})
-        _evaluate(origin, sets, plain, run, folder, command)
+        run.set_tags({"cxrnet.bundle_run_id": origin.run_id or "not known", **mix_tags(origin.bundle, mix)})
+        _evaluate(origin, mix, sets, plain, run, folder, command)
 
 
 def _check(config: Config) -> None:
@@ -80,13 +84,22 @@ def _check(config: Config) -> None:
 
 
 def _evaluate(
-    origin: Origin, configs: Mapping[str, Config], config: Config, run: TrackedRun, folder: Path, command: Sequence[str]
+    origin: Origin,
+    mix: Mix,
+    configs: Mapping[str, Config],
+    config: Config,
+    run: TrackedRun,
+    folder: Path,
+    command: Sequence[str],
 ) -> None:
     say_origin(origin)
+    for label, text in mix_facts(origin.bundle, mix).items():
+        console.say(label, text)
     sets, known, warnings = _read(origin, configs, config, folder)
+    warnings += mix_statement(origin, mix)
     baselines = fit_baselines(known, origin.bundle.classes)
     tested = {
-        each.name: evaluate_set(each, origin, baselines, config, folder / each.name, run)
+        each.name: evaluate_set(each, origin, mix, baselines, config, folder / each.name, run)
         for each in sets
         if not each.gap
     }
@@ -110,7 +123,7 @@ def _evaluate(
         figures={name: each.results.figures for name, each in tested.items()},
         baselines=printed_baselines(external, {name: each.baselines for name, each in tested.items()}, baselines.gap),
         command=shlex.join(command),
-        environment=_environment(origin, run, config),
+        environment=_environment(origin, run, config) | mix_facts(origin.bundle, mix),
     )
     if origin.card is not None:
         section = external_section(table, config["evaluation"]["level"], warnings)

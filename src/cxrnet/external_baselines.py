@@ -8,6 +8,7 @@ from sklearn.pipeline import Pipeline
 
 from cxrnet.data.overlap import KnownImages
 from cxrnet.evaluation.predictions import make_predictions
+from cxrnet.evaluation.prior import Mix
 from cxrnet.external_sets import ExternalSet
 from cxrnet.training.baselines import majority_logits, thumbnail_model, thumbnails
 
@@ -50,12 +51,13 @@ def fit_baselines(known: KnownImages | None, classes: Sequence[str]) -> External
     return ExternalBaselines(classes, counts, model, "")
 
 
-def predict_baselines(baselines: ExternalBaselines, each: ExternalSet) -> dict[str, pd.DataFrame]:
-    """Predictions of the baselines that there are, ``majority`` and ``thumbnail``, on one data set."""
+def predict_baselines(baselines: ExternalBaselines, each: ExternalSet, mix: Mix) -> dict[str, pd.DataFrame]:
+    """Predictions of the baselines that there are, ``majority`` and ``thumbnail``, on one data set, at a mix."""
+    shift = mix.shift(baselines.classes)
     logits = {"majority": majority_logits(baselines.counts, len(each.manifest))} if baselines.counts else {}
     if baselines.thumbnails is not None:
         logits["thumbnail"] = baselines.thumbnails.predict_log_proba(thumbnails(each.small))
     return {
-        name: make_predictions(each.manifest, baselines.classes, values.astype("float32"))
+        name: make_predictions(each.manifest, baselines.classes, values.astype("float32"), shift=shift)
         for name, values in logits.items()
     }

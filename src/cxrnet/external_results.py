@@ -15,11 +15,11 @@ from cxrnet.data.manifest import digest, write_manifest
 from cxrnet.evaluation.analysis import evaluator
 from cxrnet.evaluation.generalisation import same_classes, shared_classes
 from cxrnet.evaluation.metrics import Evaluation
-from cxrnet.evaluation.predictions import make_predictions
+from cxrnet.evaluation.prior import Mix
 from cxrnet.evaluation.report import thumbnail_verdict
 from cxrnet.external_baselines import ExternalBaselines, predict_baselines
 from cxrnet.external_sets import ExternalSet
-from cxrnet.inference import predict_images
+from cxrnet.inference import predict_images, predictions_of
 from cxrnet.models.bundle import Bundle, device_of
 from cxrnet.origin import Origin
 from cxrnet.results import Results, figures_of, write_results
@@ -46,20 +46,27 @@ class Tested:
 
 
 def evaluate_set(
-    each: ExternalSet, origin: Origin, baselines: ExternalBaselines, config: Config, folder: Path, run: TrackedRun
+    each: ExternalSet,
+    origin: Origin,
+    mix: Mix,
+    baselines: ExternalBaselines,
+    config: Config,
+    folder: Path,
+    run: TrackedRun,
 ) -> Tested:
     """Evaluate on one data set; means over classes are over those that it has, and the internal test images too.
 
     Args:
         each: the data set, copies taken out.
-        origin: the bundle and its own test result.
+        origin: the bundle and its own test result, at the same mix.
+        mix: that the probabilities are of.
         baselines: of the bundle's run.
         config: plain, of the command.
         folder: of this data set; it is made.
         run: that tracks the evaluation.
     """
-    predictions, trivial = _predict(origin.bundle, each, config), predict_baselines(baselines, each)
-    results = _results(each, predictions, trivial, origin.bundle, config, folder, run)
+    predictions, trivial = _predict(origin.bundle, mix, each, config), predict_baselines(baselines, each, mix)
+    results = _results(each, predictions, trivial, origin.bundle, mix, config, folder, run)
     own = None if origin.test is None else same_classes(origin.test, predictions)
     own = own if own is not None and len(own) else None
     over = shared_classes(own, predictions)
@@ -85,10 +92,10 @@ def thumbnail_warnings(tested: Mapping[str, Tested]) -> list[str]:
     return [f"{name}: {verdict.removesuffix('.')}" for name, verdict in found.items() if verdict]
 
 
-def _predict(bundle: Bundle, each: ExternalSet, config: Config) -> pd.DataFrame:
+def _predict(bundle: Bundle, mix: Mix, each: ExternalSet, config: Config) -> pd.DataFrame:
     with get_console().status(escape(f"predicting {each.name}")):
         logits = predict_images(bundle, each.images, config["batch_size"], device_of(config["device"]))
-    return make_predictions(each.manifest, bundle.classes, logits, bundle.operating_points, bundle.refer_below)
+    return predictions_of(bundle, each.manifest, logits, mix)
 
 
 def _results(
@@ -96,6 +103,7 @@ def _results(
     predictions: pd.DataFrame,
     baselines: Mapping[str, pd.DataFrame],
     bundle: Bundle,
+    mix: Mix,
     config: Config,
     folder: Path,
     run: TrackedRun,
@@ -105,7 +113,7 @@ def _results(
     write_manifest(each.manifest, folder / "manifest.parquet")
     write_conflicts(each.within, each.manifest, folder)
     results = write_results(
-        folder, predictions, baselines, bundle.classes, config["evaluation"], temperature=bundle.temperature
+        folder, predictions, baselines, bundle.classes, config["evaluation"], temperature=bundle.temperature, mix=mix
     )
     metrics = results.metrics["test"]
     named, counts = digest(each.manifest), {str(k): int(n) for k, n in each.manifest["label"].value_counts().items()}

@@ -6,6 +6,7 @@ from cxrnet.audit.conflicts import conflict_statement
 from cxrnet.audit.statement import patients_text
 from cxrnet.data.manifest import digest
 from cxrnet.data.overlap import KnownImages
+from cxrnet.evaluation.prior import Mix, threshold_sentence
 from cxrnet.external_sets import ExternalSet
 from cxrnet.methods import faults_of
 from cxrnet.origin import Origin
@@ -40,6 +41,23 @@ def statement(origin: Origin, known: KnownImages | None, sets: Sequence[External
         missing = "unseen test images were left" if origin.seen else "internal test result lies beside the bundle"
         sentences.append(f"no {missing}, so there is no fall to state")
     return sentences + [sentence for each in sets for sentence in _about(origin, each)]
+
+
+def mix_statement(origin: Origin, mix: Mix) -> list[str]:
+    """What must be said of the mix of classes that the probabilities are of, a sentence each."""
+    if mix.shares is None:
+        return [
+            f"the probabilities are {mix}: decision curves take the mix of each data set's images for it, and with "
+            "class weights or a balanced sampler in training the probabilities are of none that there is"
+        ]
+    if mix.asked is None:
+        return []
+    sentences = [
+        f"the probabilities are {mix}, those of the internal result and of the baselines too; the images are as "
+        "frequent as they are, so log loss, Brier score and ECE mix the two"
+    ]
+    kept = threshold_sentence(mix, origin.bundle.operating_points, origin.bundle.refer_below is not None)
+    return [*sentences, kept] if kept else sentences
 
 
 def _about(origin: Origin, each: ExternalSet) -> list[str]:

@@ -17,7 +17,9 @@ from cxrnet.data.masks import binary_warning, look_binary
 from cxrnet.data.reading import OnError
 from cxrnet.data.streaming import stream_images
 from cxrnet.errors import CxrnetError
+from cxrnet.evaluation.operating_points import DecisionRule
 from cxrnet.evaluation.predictions import make_predictions
+from cxrnet.evaluation.prior import Mix, listed, threshold_sentence
 from cxrnet.models.bundle import Bundle
 from cxrnet.models.folding import folded
 
@@ -41,7 +43,7 @@ def predictor(bundle: Bundle, batch_size: int, device: torch.device) -> Logits:
         device: where the network runs.
 
     Returns:
-        A function whose result is (N, K) float32, divided by the bundle's temperature.
+        A function whose result is (N, K) float32, divided by the bundle's temperature: logits at the training mix.
     """
     network = folded(bundle.network).to(device)
 
@@ -73,8 +75,47 @@ def predict_images(bundle: Bundle, images: Images, batch_size: int, device: torc
     return predictor(bundle, batch_size, device)(images)
 
 
+def rule_of(bundle: Bundle) -> DecisionRule:
+    """What turns the probabilities of a bundle into predictions."""
+    return DecisionRule(bundle.operating_points, bundle.decision_weights, bundle.refer_below)
+
+
+def predictions_of(bundle: Bundle, rows: pd.DataFrame, logits: np.ndarray, mix: Mix | None = None) -> pd.DataFrame:
+    """Put logits of a bundle into a table of predictions.
+
+    Args:
+        bundle: that they are of.
+        rows: of a manifest.
+        logits: (N, K) float32 of :func:`predictor`, row for row.
+        mix: that the probabilities are to be of; ``None`` leaves them at the training mix.
+    """
+    shift = None if mix is None else mix.shift(bundle.classes)
+    return make_predictions(rows, bundle.classes, logits, rule_of(bundle), shift)
+
+
+def mix_facts(bundle: Bundle, mix: Mix) -> dict[str, str]:
+    """Say which mix of classes the probabilities of a bundle are of, and what decides besides them."""
+    facts = {"probabilities": str(mix)}
+    if bundle.decision_weights is not None:
+        facts["decision"] = f"largest weight x probability, weights {listed(bundle.decision_weights)}"
+    if kept := threshold_sentence(mix, bundle.operating_points, bundle.refer_below is not None):
+        facts["thresholds"] = kept
+    return facts
+
+
+def mix_tags(bundle: Bundle, mix: Mix) -> dict[str, str]:
+    """The same for MLflow: the prior that the probabilities are of, and the decision weights where there are any."""
+    known = {"cxrnet.prior": mix.shares, "cxrnet.decision_weights": bundle.decision_weights}
+    return {name: listed(numbers) for name, numbers in known.items() if numbers is not None}
+
+
 def predict_manifest(
-    bundle: Bundle, manifest: pd.DataFrame, batch_size: int, device: torch.device, on_error: OnError
+    bundle: Bundle,
+    manifest: pd.DataFrame,
+    batch_size: int,
+    device: torch.device,
+    on_error: OnError,
+    mix: Mix | None = None,
 ) -> Iterator[pd.DataFrame]:
     """Predictions of the images of a manifest, decoded and resized as the bundle says.
 
@@ -92,13 +133,18 @@ def predict_manifest(
     odd: list[str] = []
     for rows, images in stream_images(manifest, size, bundle.resize, on_error, _BATCHES * batch_size, ahead):
         odd += rows["image_id"][look_binary(images[:])].tolist()
-        yield make_predictions(rows, bundle.classes, logits(images), bundle.operating_points, bundle.refer_below)
+        yield predictions_of(bundle, rows, logits(images), mix)
     for text in binary_warning(odd, len(manifest)):
         logger.warning(text)
 
 
 def predict_files(
-    bundle: Bundle, path: str | Path, batch_size: int, device: torch.device, on_error: OnError
+    bundle: Bundle,
+    path: str | Path,
+    batch_size: int,
+    device: torch.device,
+    on_error: OnError,
+    mix: Mix | None = None,
 ) -> Iterator[pd.DataFrame]:
     """Predictions of one image file or of every image below a folder; labels stay empty.
 
@@ -112,7 +158,7 @@ def predict_files(
     if not isinstance(batch_size, int) or batch_size < 1:
         raise CxrnetError(f"batch_size: {batch_size} is no number of images; give a whole number from 1 on")
     manifest = _files_of(Path(path))
-    yield from predict_manifest(bundle, manifest, batch_size, device, on_error)
+    yield from predict_manifest(bundle, manifest, batch_size, device, on_error, mix)
 
 
 def _files_of(path: Path) -> pd.DataFrame:
@@ -141,7 +187,7 @@ def check_output(path: str | None) -> None:
 
 
 def predict_bytes(bundle: Bundle, logits: Logits, files: Sequence[bytes], names: Sequence[str]) -> np.ndarray:
-    """Class probabilities of image files held in memory.
+    """Class probabilities of image files held in memory, at the training mix.
 
     Args:
         bundle: what predicts; it says how images are prepared.

@@ -1,7 +1,7 @@
 """Where a bundle comes from: the run that made it, the images it was made with, its result on its own test images."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -12,6 +12,9 @@ from cxrnet.data.manifest import digest, read_manifest
 from cxrnet.errors import CxrnetError
 from cxrnet.evaluation.model_card import Card, read_card
 from cxrnet.evaluation.prediction_files import read_predictions
+from cxrnet.evaluation.predictions import logits_of
+from cxrnet.evaluation.prior import Mix
+from cxrnet.inference import predictions_of
 from cxrnet.models.bundle import Bundle, load_bundle
 from cxrnet.tracking.fetch import fetch_run
 from cxrnet.tracking.record import read_record
@@ -61,6 +64,13 @@ def find_origin(place: str, uri: str) -> Origin:
     with TemporaryDirectory() as scratch:
         run = fetch_run(uri, place, Path(scratch))
         return _open(run / "bundle", run, place, place)
+
+
+def at_mix(origin: Origin, mix: Mix) -> Origin:
+    """Carry the bundle's own test result over to another prior, so that it stands beside others at the same."""
+    if origin.test is None or mix.asked is None:
+        return origin
+    return replace(origin, test=predictions_of(origin.bundle, origin.test, logits_of(origin.test), mix))
 
 
 def _open(folder: Path, run: Path, place: str, run_id: str | None = None) -> Origin:

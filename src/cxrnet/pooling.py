@@ -17,10 +17,12 @@ from cxrnet.data.leaks import seen_before
 from cxrnet.data.manifest import write_manifest
 from cxrnet.evaluation.facts import RepeatFacts, RepeatsFacts
 from cxrnet.evaluation.metrics import Evaluation, evaluate
+from cxrnet.evaluation.prior import Mix, weighing_sentences
 from cxrnet.evaluation.report import render_repeats, thumbnail_verdict
 from cxrnet.evaluation.spread import Moments, moments_of
 from cxrnet.methods import faults_of, sources_of
 from cxrnet.models.bundle import Bundle
+from cxrnet.models.losses import weighed_by
 from cxrnet.repeats import Repeat
 from cxrnet.repeats_text import how_often, meaning, means_text, whose_table
 from cxrnet.results import Results, figures_of, flat_metrics, write_results
@@ -146,7 +148,14 @@ def _results(runs: Sequence[FinishedRepeat], tests: pd.DataFrame, folder: Path, 
         settings,
         temperature=runs[0].bundle.temperature if len(runs) == 1 else None,
         seen=[image for each in runs for image in seen_before(each.data.manifest, "test")],
+        mix=_mix(runs),
     )
+
+
+def _mix(runs: Sequence[FinishedRepeat]) -> Mix:
+    """The mean of the training mixes of several folds, which differ by a few images."""
+    priors = [each.bundle.prior for each in runs if each.bundle.prior is not None]
+    return Mix(pd.DataFrame(priors).mean().to_dict() if len(priors) == len(runs) else None)
 
 
 def _flat_moments(spread: pd.DataFrame, of: str, level: float) -> dict[str, float]:
@@ -189,8 +198,20 @@ def _repeats_facts(
         runs=[_facts(each, metrics) for each, metrics in zip(runs, figures, strict=True)],
         moments=moments,
         seeds=seeds,
+        weighing=_weighing(runs, config),
         **provenance,
     )
+
+
+def _weighing(runs: Sequence[FinishedRepeat], config: Config) -> list[str]:
+    """What class weights, a balanced sampler or costs did; over several runs in the mean."""
+    weights = [each.bundle.decision_weights for each in runs if each.bundle.decision_weights is not None]
+    cause = weighed_by(runs[0].data.sampler, config["loss"])
+    mean = pd.DataFrame(weights).mean().to_dict() if weights else None
+    sentences = weighing_sentences(cause, _mix(runs), mean, points=bool(runs[0].bundle.operating_points))
+    if len(runs) > 1 and sentences:
+        sentences.append("Shares and weights are means over the runs; each has those of its own training images.")
+    return sentences
 
 
 def _facts(each: FinishedRepeat, metrics: Evaluation) -> RepeatFacts:

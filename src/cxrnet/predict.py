@@ -1,11 +1,13 @@
 """``python -m cxrnet.predict bundle=<folder> input=<file or folder>``: class and confidence of each image."""
 
+import sys
 from contextlib import nullcontext
 from pathlib import Path
 
 from omegaconf import DictConfig
 
 from cxrnet.app import entry_point
+from cxrnet.configuration import plain_config
 from cxrnet.memory import quick_imports
 
 
@@ -13,18 +15,23 @@ from cxrnet.memory import quick_imports
 def main(config: DictConfig) -> None:
     """Print, and on request write, what a bundle makes of images: path, class and its probability, tab-separated.
 
-    ``referred`` follows where the call is left to a reader.
+    ``referred`` follows where the call is left to a reader. Which mix of classes the probabilities are of is said on
+    stderr, so that stdout is the table alone.
     """
     with quick_imports():
         from cxrnet.evaluation.prediction_files import growing_file
         from cxrnet.evaluation.predictions import REFERRED
-        from cxrnet.inference import check_output, predict_files
+        from cxrnet.evaluation.prior import read_mix
+        from cxrnet.inference import check_output, mix_facts, predict_files
         from cxrnet.models.bundle import device_of, load_bundle
 
     check_output(config.output)
     bundle, device = load_bundle(config.bundle), device_of(config.device)
+    mix = read_mix(plain_config(config)["prior"], bundle.prior)
+    for name, text in mix_facts(bundle, mix).items():
+        print(f"{name}: {text}", file=sys.stderr)
     with growing_file(Path(config.output)) if config.output is not None else nullcontext() as add:
-        for predictions in predict_files(bundle, config.input, config.batch_size, device, config.on_error):
+        for predictions in predict_files(bundle, config.input, config.batch_size, device, config.on_error, mix):
             for image in predictions.to_dict("records"):
                 referred = [REFERRED] if image.get(REFERRED) else []
                 probability = f"{image['prob_' + image['predicted']]:.4f}"

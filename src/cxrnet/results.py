@@ -7,10 +7,11 @@ from typing import Any
 
 import pandas as pd
 
-from cxrnet.evaluation.analysis import Analysis, analyse, evaluator, save_analysis
+from cxrnet.evaluation.analysis import UNKNOWN, Analysis, analyse, evaluator, save_analysis
 from cxrnet.evaluation.curves import save_curves
 from cxrnet.evaluation.figures import save_figures
 from cxrnet.evaluation.metrics import Evaluation, flat
+from cxrnet.evaluation.prior import Mix
 from cxrnet.evaluation.text import classification_report_text, roc_auc_text
 from cxrnet.evaluation.wording import HEADLINE
 from cxrnet.whole_file import write_json, write_table, write_text
@@ -48,6 +49,7 @@ def write_results(
     kept_epoch: int = 0,
     temperature: float | None = 1.0,
     seen: Collection[str] = (),
+    mix: Mix = UNKNOWN,
 ) -> Results:
     """Compute every figure of any table of predictions and write all files but the report.
 
@@ -66,6 +68,7 @@ def write_results(
         temperature: by which the logits of the predictions were divided; ``None`` where not all by the same.
         seen: ``image_id`` of what was seen in training (:func:`cxrnet.data.leaks.seen_before`): the headline figures
             are computed without it too.
+        mix: that the probabilities of the predictions are of.
 
     Raises:
         CxrnetError: a label is missing.
@@ -77,7 +80,7 @@ def write_results(
     baseline_metrics = {name: evaluated(rows) for name, rows in baselines.items()}
     left = by_split[headline][~by_split[headline]["image_id"].isin(list(seen))]
     unseen = evaluated(left) if 0 < len(left) < len(by_split[headline]) else None
-    analyses = {name: analyse(rows, metrics[name], settings, temperature) for name, rows in by_split.items()}
+    analyses = {name: analyse(rows, metrics[name], settings, temperature, mix) for name, rows in by_split.items()}
     write_table(predictions, folder / "predictions.parquet")
     kept = {name: each.band.kept for name, each in analyses.items() if each.band is not None and each.band.kept}
     _write_metrics(folder, metrics, headline, baseline_metrics, unseen, kept)

@@ -23,7 +23,9 @@ from cxrnet.data.datamodule import XrayDataModule
 from cxrnet.data.leaks import seen_before
 from cxrnet.data.manifest import digest
 from cxrnet.evaluation.model_card import make_card, write_card
+from cxrnet.evaluation.prior import Mix
 from cxrnet.evaluation.report import render_report, thumbnail_verdict
+from cxrnet.inference import mix_tags
 from cxrnet.models.network import Network
 from cxrnet.models.weights import LoadedWeights
 from cxrnet.processes import is_main_process
@@ -100,8 +102,10 @@ def run_once(
             kept.kept_epoch,
             bundled.temperature.value,
             seen_before(data.manifest, headline),
+            Mix(bundled.bundle.prior),
         )
     say_bundled(bundled)
+    run.set_tags(mix_tags(bundled.bundle, Mix(bundled.bundle.prior)))
     warnings = [f"trained from scratch: {weights.detail}", *warnings] if weights.fallback else list(warnings)
     provenance = {
         "environment": environment(folder, config, digest(data.manifest), run.run_id),

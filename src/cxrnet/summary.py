@@ -106,6 +106,8 @@ def say_bundled(bundled: Bundled) -> None:
     """What was chosen on the validation images."""
     temperature = bundled.temperature
     console.say("temperature", f"{temperature.value:.3g}" if temperature.reason is None else f"1: {temperature.reason}")
+    for text in bundled.weighing:
+        console.say("costs", text)
     for text in bundled.sentences:
         console.say("threshold", text)
     if (cutoff := bundled.bundle.refer_below) is not None:
@@ -181,6 +183,7 @@ def report_facts(
         unseen=results.unseen,
         points=_points(bundled, config["operating_points"] or {}),
         chosen=bundled.sentences,
+        weighing=bundled.weighing,
         band=BandFacts(cutoff, config["refer"]) if (cutoff := bundled.bundle.refer_below) is not None else None,
         temperature=bundled.temperature,
         level=config["evaluation"]["level"],

@@ -19,17 +19,17 @@ def analysed(settings):
 def test_the_diagram_shows_the_probabilities_before_and_after_the_temperature(analysed, make_table):
     table = make_table()
     plain, scaled = analysed(table), analysed(table, 2.0)
-    assert list(plain.reliability) == ["as trained"]
-    assert list(scaled.reliability) == ["as trained", "temperature 2"]
-    # Of several networks, as those of the folds: "as trained" would be wrong.
+    assert list(plain.reliability) == ["temperature 1"]
+    assert list(scaled.reliability) == ["temperature 1", "temperature 2"]
+    # Of several networks, as those of the folds: "temperature 1" would be wrong.
     pooled = analysed(make_table(), temperature=None).reliability
     assert list(pooled) == ["each at its own temperature"]
-    pd.testing.assert_frame_equal(pooled["each at its own temperature"], plain.reliability["as trained"])
+    pd.testing.assert_frame_equal(pooled["each at its own temperature"], plain.reliability["temperature 1"])
     # What the table holds is after the temperature; before it, the network was more certain.
-    pd.testing.assert_frame_equal(scaled.reliability["temperature 2"], plain.reliability["as trained"])
-    before = scaled.reliability["as trained"]
+    pd.testing.assert_frame_equal(scaled.reliability["temperature 2"], plain.reliability["temperature 1"])
+    before = scaled.reliability["temperature 1"]
     assert np.average(before["confidence"], weights=before["n"]) > table.filter(like="prob_").max(axis=1).mean()
-    assert error_of_table(before) != error_of_table(plain.reliability["as trained"])
+    assert error_of_table(before) != error_of_table(plain.reliability["temperature 1"])
 
 
 def test_one_number_of_bins_serves_the_diagram_and_every_ece(make_table, settings):

@@ -38,9 +38,9 @@ def test_another_prevalence_is_that_of_images_drawn_to_it(model) -> None:
     times = np.where(positive, 1, 6)  # six of each image without the disease
     drawn = np.repeat(positive, times)
     share = drawn.mean()
-    shifted = at_prevalence(probability, positive.mean(), share)
-    expected = decision_curve(np.repeat(shifted, times), drawn, STEPS)
-    np.testing.assert_allclose(decision_curve(probability, positive, STEPS, share), expected, atol=1e-12)
+    carried = at_prevalence(probability, positive.mean(), share)
+    expected = decision_curve(np.repeat(carried, times), drawn, STEPS)
+    np.testing.assert_allclose(decision_curve(carried, positive, STEPS, share), expected, atol=1e-12)
 
 
 def test_probability_at_another_prevalence_is_bayes() -> None:

@@ -4,6 +4,7 @@ import pytest
 from cxrnet.errors import CxrnetError
 from cxrnet.evaluation.intervals import wilson
 from cxrnet.evaluation.metrics import evaluate
+from cxrnet.evaluation.operating_points import DecisionRule
 from cxrnet.evaluation.predictions import classes_of, logits_of, make_predictions
 from cxrnet.evaluation.referral import (
     area_under_risk_coverage,
@@ -47,7 +48,7 @@ def test_certainty_is_that_of_the_call(make_table) -> None:
     confidence, correct = certainty(table)
     assert (confidence == table.filter(like="prob_").max(axis=1)).all()
     assert (correct == (table["label"] == table["predicted"])).all()
-    pointed = make_predictions(table, classes_of(table), logits_of(table), {"Covid": 0.01})
+    pointed = make_predictions(table, classes_of(table), logits_of(table), DecisionRule({"Covid": 0.01}))
     confidence, _ = certainty(pointed)
     covid = (pointed["predicted"] == "Covid").to_numpy(bool)
     assert (confidence[covid] == pointed.loc[covid, "prob_Covid"]).all()
@@ -121,7 +122,7 @@ def test_nothing_is_referred_unless_asked_for(make_table) -> None:
 def test_the_band_has_the_figures_of_the_calls_that_are_left(make_table) -> None:
     table = make_table(60)
     cutoff = choose_cutoff(table, 0.25)
-    marked = make_predictions(table, classes_of(table), logits_of(table), refer_below=cutoff)
+    marked = make_predictions(table, classes_of(table), logits_of(table), DecisionRule(refer_below=cutoff))
     band = band_of(marked, evaluate)
     confidence, correct = certainty(table)
     assert (marked["referred"] == (confidence < cutoff)).all()

@@ -7,7 +7,10 @@ import pytest
 from cxrnet.evaluation.analysis import analyse
 from cxrnet.evaluation.facts import BandFacts
 from cxrnet.evaluation.metrics import evaluate
+from cxrnet.evaluation.model_card import make_card, markdown_card
+from cxrnet.evaluation.operating_points import DecisionRule
 from cxrnet.evaluation.predictions import classes_of, logits_of, make_predictions
+from cxrnet.evaluation.prior import Mix, weighing_sentences
 from cxrnet.evaluation.report import render_repeats, render_report, thumbnail_verdict
 from cxrnet.evaluation.temperature import Temperature
 
@@ -137,9 +140,26 @@ def test_tables_of_calls_and_groups_say_why_a_figure_or_an_interval_is_missing(f
     assert "No interval" not in text_of((tmp_path / "without.html").read_text(encoding="utf-8")).split("For whom")[1]
 
 
+def test_decision_weights_are_said_where_there_are_some(facts, tmp_path):
+    render_report(facts, tmp_path / "plain.html")
+    assert "weight x probability" not in (tmp_path / "plain.html").read_text(encoding="utf-8")
+    mix = Mix({"Viral Pneumonia": 0.1, "Covid": 0.2, "Normal": 0.7})
+    weights = {"Viral Pneumonia": 7.0, "Covid": 3.5, "Normal": 1.0}
+    sentences = weighing_sentences("class weights balanced", mix, weights, points=False)
+    weighed = dataclasses.replace(facts, points={}, chosen=[], weighing=sentences)
+    render_report(weighed, tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    card = markdown_card(make_card(weighed))
+    for said in (page, card):
+        assert "class weights balanced" in said
+        assert "of the training mix (Viral Pneumonia 0.1, Covid 0.2, Normal 0.7)" in said
+        assert "weights: Viral Pneumonia 7, Covid 3.5, Normal 1" in said
+        assert "the class of the largest probability is called" not in said.lower()
+
+
 def test_what_is_left_to_a_reader_stands_with_its_interval(facts, make_table, settings, tmp_path):
     made = make_table(strength=4.0)
-    table = make_predictions(made, classes_of(made), logits_of(made), refer_below=0.8)
+    table = make_predictions(made, classes_of(made), logits_of(made), DecisionRule(refer_below=0.8))
     analyses = {"test": analyse(table, facts.metrics["test"], settings, 1.5)}
     one = dataclasses.replace(
         facts, metrics={"test": facts.metrics["test"]}, analyses=analyses, band=BandFacts(0.8, 0.125)

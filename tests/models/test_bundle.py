@@ -58,6 +58,56 @@ def test_a_cutoff_for_a_reader_comes_back_where_there_is_one(bundle, folder):
     assert load_bundle(folder).refer_below == 0.625
 
 
+def test_prior_and_decision_weights_come_back(bundle, folder):
+    prior = {"Normal": 0.7, "Lungen-Trübung": 0.2, "COVID-19": 0.1}
+    weights = {"Normal": 1.0, "Lungen-Trübung": 3.5, "COVID-19": 7.0}
+    save_bundle(dataclasses.replace(bundle, prior=prior, decision_weights=weights), folder)
+    again = load_bundle(folder)
+    assert (again.prior, again.decision_weights) == (prior, weights)
+
+
+def test_a_bundle_of_format_2_knows_no_prior_and_weighs_nothing(folder):
+    """As they were written before there were priors: the fields of then, by hand."""
+    description = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
+    fields = (
+        "network",
+        "output",
+        "resize",
+        "temperature",
+        "operating_points",
+        "manifest_digest",
+        "versions",
+        "training",
+    )
+    old = {"format": 2, **{name: description[name] for name in fields}, "refer_below": 0.5}
+    (folder / "bundle.json").write_text(json.dumps(old), encoding="utf-8")
+    again = load_bundle(folder)
+    assert (again.temperature, again.refer_below) == (1.5, 0.5)
+    assert (again.prior, again.decision_weights) == (None, None)
+
+
+PRIOR = {"Normal": 0.7, "Lungen-Trübung": 0.2, "COVID-19": 0.1}
+
+
+@pytest.mark.parametrize("name", ["prior", "decision_weights"])
+@pytest.mark.parametrize(
+    "values",
+    [[0.7, 0.2, 0.1], {"Normal": 1.0}, {**PRIOR, "Other": 0.1}, {**PRIOR, "Normal": 0}, {**PRIOR, "Normal": -0.7}]
+    + [{**PRIOR, "Normal": value} for value in (float("inf"), float("nan"), "0.7", None, True)],
+    ids=str,
+)
+def test_a_prior_or_weights_that_are_none_are_refused(folder, name, values):
+    _change(folder, **{name: values})
+    with pytest.raises(CxrnetError, match=f"is damaged .its {name}"):
+        load_bundle(folder)
+
+
+def test_a_prior_sums_to_one(folder):
+    _change(folder, prior={**PRIOR, "Normal": 0.8})
+    with pytest.raises(CxrnetError, match="its prior sums to 1"):
+        load_bundle(folder)
+
+
 @pytest.mark.parametrize("backbone", ["custom_cnn", "mobilenet_v2"])
 def test_a_fresh_process_gives_the_same_logits(make_network, tmp_path, backbone):
     network = make_network(backbone=backbone, size=(64, 48), std=(0.3, 0.2, 0.1), pool="max")

@@ -82,3 +82,14 @@ def test_calls_that_are_left_to_a_reader_are_marked(bundle, tmp_path):
     assert answer["referred"].tolist() == (highest < cutoff).tolist()
     assert answer["referred"].sum() == 1
     assert signature(CLASSES, refers=True).outputs.input_names() == list(answer.columns)
+
+
+def test_the_logged_model_predicts_by_the_decision_weights(bundle, tmp_path):
+    files = [png(seed) for seed in range(3)]
+    probabilities = predict_bytes(bundle, predictor(bundle, 32, torch.device("cpu")), files, ["a", "b", "c"])
+    least = CLASSES[probabilities.mean(axis=0).argmin()]
+    weights = {name: 1e6 if name == least else 1.0 for name in CLASSES}
+    save_bundle(dataclasses.replace(bundle, decision_weights=weights), tmp_path / "bundle")
+    answer = BundleModel(tmp_path / "bundle").predict(pd.DataFrame({"image": files}))
+    assert answer["predicted"].tolist() == [least] * 3
+    np.testing.assert_allclose(answer.iloc[:, 1:].to_numpy(), probabilities, atol=1e-6)

@@ -16,10 +16,11 @@ from cxrnet.evaluation.bands import Resampling, decision_band, risk_band
 from cxrnet.evaluation.bootstrap import units_of
 from cxrnet.evaluation.calibration import brier_decomposition, calibration_text, reliability_table, top_label
 from cxrnet.evaluation.calibration_figures import reliability_diagram
-from cxrnet.evaluation.decision_curve import decision_curve
+from cxrnet.evaluation.decision_curve import at_prevalence, decision_curve
 from cxrnet.evaluation.decision_figures import decision_figure, risk_coverage_figure
 from cxrnet.evaluation.metrics import Evaluation, evaluate, label_codes
 from cxrnet.evaluation.predictions import classes_of, logits_of, probabilities_of, softmax
+from cxrnet.evaluation.prior import Mix
 from cxrnet.evaluation.referral import (
     Band,
     area_under_risk_coverage,
@@ -33,6 +34,7 @@ from cxrnet.evaluation.triage import predictive_table, triage_text
 from cxrnet.style import save
 
 STEPS = 101  # of a decision curve
+UNKNOWN = Mix()
 
 
 @dataclass(frozen=True)
@@ -40,10 +42,11 @@ class Analysis:
     """What follows from the predictions of one split.
 
     Attributes:
-        predictive: by class, PPV and NPV at the stated prevalences (:func:`cxrnet.evaluation.triage.predictive_table`).
+        predictive: by class, PPV and NPV at the stated prevalences (:func:`cxrnet.evaluation.triage.predictive_table`)
+            and, where probabilities are carried over to a prior, at that.
         triage: by class, the same in sentences.
-        decisions: by class, the decision curve with its intervals; a class that is the label of no image, or of all,
-            has none.
+        decisions: by class, the decision curve with its intervals, at the stated prevalence or, where probabilities
+            are carried over to a prior, at that; a class that is the label of no image, or of all, has none.
         reliability: by name, as the legend calls it, the reliability table; before and after the temperature.
         calibration: what an ECE says on as many images, in sentences.
         brier: the decomposition of the Brier score, one row a class and ``all``.
@@ -88,7 +91,11 @@ def evaluator(settings: Mapping[str, Any]) -> "partial[Evaluation]":
 
 
 def analyse(
-    predictions: pd.DataFrame, metrics: Evaluation, settings: Mapping[str, Any], temperature: float | None
+    predictions: pd.DataFrame,
+    metrics: Evaluation,
+    settings: Mapping[str, Any],
+    temperature: float | None,
+    mix: Mix = UNKNOWN,
 ) -> Analysis:
     """Work out what follows from the predictions of one split.
 
@@ -97,13 +104,14 @@ def analyse(
         metrics: of these rows.
         settings: the group ``evaluation`` of the configuration, plain.
         temperature: by which the logits were divided; ``None`` where not all by the same.
+        mix: that the probabilities are of; where it isn't known, decision curves take that of the images for it.
 
     Raises:
         CxrnetError: a setting won't do.
     """
     per_class = metrics["per_class"]
     predictive = {
-        name: predictive_table(figures["sensitivity"], figures["specificity"], settings["prevalences"])
+        name: predictive_table(figures["sensitivity"], figures["specificity"], _prevalences(name, settings, mix))
         for name, figures in per_class.items()
     }
     confidence, correct = certainty(predictions)
@@ -120,8 +128,8 @@ def analyse(
             )
             for name, figures in per_class.items()
         },
-        decisions=_decisions(predictions, settings["decision_curve"], resampling),
-        reliability=_reliability(predictions, settings["calibration"], temperature),
+        decisions=_decisions(predictions, settings["decision_curve"], resampling, mix),
+        reliability=_reliability(predictions, settings["calibration"], temperature, mix),
         calibration=calibration_text(
             *top_label(probabilities_of(predictions), label_codes(predictions)), settings["calibration"]["bins"]
         ),
@@ -138,8 +146,13 @@ def analyse(
     )
 
 
+def _prevalences(name: str, settings: Mapping[str, Any], mix: Mix) -> list[float]:
+    """Those of the configuration, and that of the class where a prior was asked for."""
+    return sorted({*settings["prevalences"], *([mix.asked[name]] if mix.asked is not None else [])})
+
+
 def _decisions(
-    predictions: pd.DataFrame, settings: Mapping[str, Any], resampling: Resampling
+    predictions: pd.DataFrame, settings: Mapping[str, Any], resampling: Resampling, mix: Mix
 ) -> dict[str, pd.DataFrame]:
     first, last = settings["thresholds"]
     thresholds = np.linspace(first, last, STEPS)
@@ -147,21 +160,24 @@ def _decisions(
     for index, name in enumerate(classes_of(predictions)):
         positive = (predictions["label"] == name).to_numpy(bool)
         if 0 < positive.sum() < len(positive):
-            probability = probabilities_of(predictions)[:, index]
-            curve = decision_curve(probability, positive, thresholds, settings["prevalence"])
+            before = after = float(positive.mean()) if mix.shares is None else mix.shares[name]
+            if mix.asked is None:
+                after = settings["prevalence"] or float(positive.mean())
+            probability = at_prevalence(probabilities_of(predictions)[:, index], before, after)
+            curve = decision_curve(probability, positive, thresholds, after)
             curves[name] = decision_band(curve, probability, positive, resampling)
     return curves
 
 
 def _reliability(
-    predictions: pd.DataFrame, settings: Mapping[str, Any], temperature: float | None
+    predictions: pd.DataFrame, settings: Mapping[str, Any], temperature: float | None, mix: Mix
 ) -> dict[str, pd.DataFrame]:
-    """Of the probabilities as they are, after those of the logits as the network gave them, where they differ."""
-    codes = label_codes(predictions)
+    """Of the probabilities as they are, after those at a temperature of 1, where they differ."""
+    codes, shift = label_codes(predictions), mix.shift(classes_of(predictions)).astype(np.float32)
     if temperature is None:
         tables = {"each at its own temperature": probabilities_of(predictions)}
     else:
-        tables = {"as trained": softmax(logits_of(predictions) * np.float32(temperature))}
+        tables = {"temperature 1": softmax((logits_of(predictions) - shift) * np.float32(temperature) + shift)}
     if temperature not in (None, 1):
         tables[f"temperature {temperature:.3g}"] = probabilities_of(predictions)
     return {name: reliability_table(*top_label(table, codes), **settings) for name, table in tables.items()}

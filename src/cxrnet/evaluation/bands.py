@@ -13,7 +13,6 @@ import numpy.typing as npt
 import pandas as pd
 
 from cxrnet.evaluation.bootstrap import Units, bootstrap
-from cxrnet.evaluation.decision_curve import at_prevalence
 from cxrnet.evaluation.intervals import Interval, on_log_odds, wilson
 from cxrnet.evaluation.referral import place_of
 from cxrnet.evaluation.uncertainty import LEAST_DEFINED, ROUNDING
@@ -64,7 +63,7 @@ def decision_band(
     if not resampling.resamples:
         return curve.assign(low=np.nan, high=np.nan)
     prevalence, steps = float(curve["prevalence"].iloc[0]), curve["threshold"].to_numpy()
-    called = at_prevalence(probability, float(positive.mean()), prevalence)[:, None] >= steps
+    called = probability[:, None] >= steps
     side = positive[:, None]
     hits, passes = _intervals([(called & side, side), (~called & ~side, ~side)], resampling)
     hit, passed = called[positive].mean(axis=0), (~called[~positive]).mean(axis=0)

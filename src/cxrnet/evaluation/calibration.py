@@ -27,7 +27,8 @@ def top_label(
         codes: labels as places in the classes, (N,).
 
     Returns:
-        Confidence (N,) and correct (N,), as Guo et al. 2017 count them; operating points play no part.
+        Confidence (N,) and correct (N,), as Guo et al. 2017 count them; operating points and
+        decision weights play no part, so the class need not be the predicted one.
     """
     return probabilities.max(axis=1), probabilities.argmax(axis=1) == codes
 

@@ -17,7 +17,7 @@ def reliability_diagram(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """Draw accuracy over confidence with Wilson's intervals, and below it the images of each bin.
 
     Args:
-        tables: what the legend calls it (``"as trained"``, ``"temperature 1.8"``) to a table from
+        tables: what the legend calls it (``"temperature 1"``, ``"temperature 1.8"``) to a table from
             :func:`cxrnet.evaluation.calibration.reliability_table`, of the same images. On the diagonal a confidence
             is what it says.
     """

@@ -41,11 +41,11 @@ def decision_curve(
     """Compute the net benefit of the model, of treating all and of treating none, over thresholds.
 
     Args:
-        probability: of the class, (N,) in [0, 1].
+        probability: of the class, (N,) in [0, 1], calibrated at the prevalence (:func:`at_prevalence`).
         positive: whether it is the label, (N,); some of both.
         thresholds: (T,) in [0, 1).
-        prevalence: in (0, 1), to which probabilities and benefit are carried over; None takes that of the images, which
-            is seldom that of a ward.
+        prevalence: in (0, 1), at which the benefit is stated; None takes that of the images, which is seldom that of a
+            ward.
 
     Returns:
         ``threshold``, ``model``, ``treat_all``, ``treat_none`` and the ``prevalence``: one row a threshold.
@@ -61,9 +61,7 @@ def decision_curve(
     if positive.all() or not positive.any():
         which = "no" if not positive.any() else "every"
         raise CxrnetError(f"decision_curve: {which} image is of the class; a decision needs some of both")
-    own = float(positive.mean())
-    share = own if prevalence is None else prevalence
-    probability = at_prevalence(probability, own, share)
+    share = float(positive.mean()) if prevalence is None else prevalence
     sensitivity = 1 - np.searchsorted(np.sort(probability[positive]), steps) / positive.sum()
     specificity = np.searchsorted(np.sort(probability[~positive]), steps) / (~positive).sum()
     return pd.DataFrame(

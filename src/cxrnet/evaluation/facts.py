@@ -1,7 +1,7 @@
 """What the report and the model card say of a run: plain values, put together by those who know the run."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from cxrnet.evaluation.analysis import Analysis
@@ -94,6 +94,8 @@ class ResultFacts:
     config_yaml: str
     figures: Mapping[str, Path]
     """Of :func:`cxrnet.results.write_results`."""
+    weighing: Sequence[str] = field(default=(), kw_only=True)
+    """What class weights, a balanced sampler or costs did, in sentences; empty where there were none."""
 
     @property
     def headline(self) -> str:

@@ -29,6 +29,7 @@ EXTERNAL, CLAIM = "External data", "CLAIM 2024 checklist"
 CLAIM_EXTERNAL = "33"
 """The item of the checklist on external data."""
 CARD = "model_card.json"
+MOST_PROBABLE = "The class of the largest probability is called; no threshold was asked for."
 USES = (
     "Meant for research on methods that read chest radiographs: to measure them and to compare them.",
     "Must not be used to diagnose, to triage patients, or to rule a disease out: it is no medical device.",
@@ -177,7 +178,8 @@ def _model(facts: RunFacts) -> list[str]:
     return [
         f"Images: {facts.methods['preprocessing']}.",
         f"Temperature of the probabilities: {temperature.value:.3g} ({scaled}).",
-        *(points or ["The class of the largest probability is called; no threshold was asked for."]),
+        *facts.weighing,
+        *(points or ([] if facts.weighing else [MOST_PROBABLE])),
         *_referral(facts),
     ]
 

@@ -1,16 +1,33 @@
 """Operating points: from which probability on a class is called.
 
 An operating point is a class and a threshold. A class is called when its probability reaches its threshold; where
-several do, the first of them in the order of the mapping. Otherwise the largest probability among the classes
-without a threshold decides. With none, the largest probability of all decides.
+several do, the first of them in the order of the mapping. Otherwise the largest weight x probability among the classes
+without a threshold decides. A model that was trained with class weights, or with other costs, has such weights; without
+them all classes weigh the same, and the most probable one is predicted.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from cxrnet.errors import CxrnetError
+
+
+@dataclass(frozen=True)
+class DecisionRule:
+    """What turns probabilities into predictions.
+
+    Attributes:
+        points: threshold by class.
+        weights: of the probability of each class, above 0; ``None`` weighs all alike.
+        refer_below: predictions of a lower probability are deferred to a reader; ``None`` where none is.
+    """
+
+    points: Mapping[str, float] = field(default_factory=dict)
+    weights: Mapping[str, float] | None = None
+    refer_below: float | None = None
 
 
 def check_operating_points(points: Mapping[str, float] | None, classes: Sequence[str]) -> dict[str, float]:
@@ -35,23 +52,32 @@ def check_operating_points(points: Mapping[str, float] | None, classes: Sequence
 
 
 def decide(
-    probabilities: npt.NDArray[np.float64], classes: Sequence[str], points: Mapping[str, float]
+    probabilities: npt.NDArray[np.float64],
+    classes: Sequence[str],
+    points: Mapping[str, float],
+    weights: Mapping[str, float] | None = None,
+    at_training: npt.NDArray[np.float64] | None = None,
 ) -> npt.NDArray[np.intp]:
-    """Call a class for each image.
+    """Predict the class of each image.
 
     Args:
         probabilities: (N, K) in 0..1, rows sum to one.
         classes: the names of the K classes, in order.
         points: threshold by class, as :func:`check_operating_points` returned it.
+        weights: of each class; ``None`` weighs all alike.
+        at_training: where the probabilities were carried over to another prior, those at the training mix, at which
+            thresholds were chosen: these are compared with them, so that their sensitivity and specificity stay.
 
     Returns:
         Places in ``classes``, (N,).
     """
     others = [index for index, name in enumerate(classes) if name not in points]
-    called = np.asarray(others)[probabilities[:, others].argmax(axis=1)]
+    scores = probabilities if weights is None else probabilities * [weights[name] for name in classes]
+    called = np.asarray(others)[scores[:, others].argmax(axis=1)]
+    chosen_at = probabilities if at_training is None else at_training
     for name, threshold in reversed(list(points.items())):  # so that the first one has the last word
         index = list(classes).index(name)
-        called = np.where(probabilities[:, index] >= threshold, index, called)
+        called = np.where(chosen_at[:, index] >= threshold, index, called)
     return np.asarray(called, dtype=np.intp)
 
 

@@ -11,7 +11,8 @@ source             string   where the image comes from
 patient_id         string   missing where unknown
 logit_<class>      float32  one column a class
 prob_<class>       float64  softmax of the logits; the order of these columns is the order of the classes
-predicted          string   name of the class that was called (:mod:`cxrnet.evaluation.operating_points`)
+predicted          string   name of the predicted class, which need not be the most probable one
+                            (:mod:`cxrnet.evaluation.operating_points`)
 referred           bool     the call is left to a reader; only where the model has a cut-off for that
 =================  =======  ==============================================================================
 
@@ -22,14 +23,14 @@ this shape are as good as our own. A file needs ``image_id``, ``label``, ``predi
 others are added where it lacks them: logits as log(prob), the rest empty.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from cxrnet.errors import CxrnetError
-from cxrnet.evaluation.operating_points import decide, refer
+from cxrnet.evaluation.operating_points import DecisionRule, decide, refer
 
 ROW_COLUMNS = ("image_id", "path", "label", "split", "source", "patient_id")
 # Why a file can't go without a column; the other columns of a row may be empty.
@@ -42,23 +43,26 @@ OPTIONAL_COLUMNS = ("group_id", "view", "sex", "age")
 REFERRED = "referred"
 # Passes probabilities that another program rounded to four digits, fails sigmoids and percentages.
 SUM_TOLERANCE = 1e-3
+EVEN = DecisionRule()
 
 
 def make_predictions(
     rows: pd.DataFrame,
     classes: Sequence[str],
     logits: npt.NDArray[np.float32],
-    operating_points: Mapping[str, float] | None = None,
-    refer_below: float | None = None,
+    rule: DecisionRule = EVEN,
+    shift: npt.NDArray[np.float64] | None = None,
 ) -> pd.DataFrame:
     """Put the logits of a model beside the images they were computed for.
 
     Args:
         rows: a manifest, or any table with its columns ``image_id, path, label, split, source, patient_id``.
         classes: the names of the K >= 2 classes, in the order of the logits.
-        logits: ``(N, K) float32``, row for row with ``rows``.
-        operating_points: threshold by class; without any, the largest probability decides.
-        refer_below: calls of a lower probability are left to a reader; ``None`` where every call stands.
+        logits: ``(N, K) float32``, row for row with ``rows``, at the training mix.
+        rule: what turns probabilities into predictions; by itself the most probable class is predicted.
+        shift: added to the logits for another prior (:meth:`cxrnet.evaluation.prior.Mix.shift`), (K,). Logits,
+            probabilities and what they decide follow it; thresholds, and which images are deferred, stay with the
+            training mix that they were chosen at.
 
     Returns:
         A checked table of predictions, in the order of ``rows``. The softmax is taken in float64.
@@ -74,15 +78,18 @@ def make_predictions(
             "learning rate"
         )
     table = rows[list(ROW_COLUMNS)].reset_index(drop=True).astype("string")
-    probabilities = softmax(logits)
+    at_training = probabilities = softmax(logits)
+    if shift is not None and shift.any():
+        logits = (logits + shift).astype(np.float32)
+        probabilities = softmax(logits)
     for index, name in enumerate(classes):
         table[f"logit_{name}"] = logits[:, index].astype(np.float32)
     for index, name in enumerate(classes):
         table[f"prob_{name}"] = probabilities[:, index]
-    called = decide(probabilities, classes, operating_points or {})
+    called = decide(probabilities, classes, rule.points, rule.weights, at_training)
     table["predicted"] = pd.array(np.array(classes, object)[called], dtype="string")
-    if refer_below is not None:
-        table[REFERRED] = refer(probabilities, called, refer_below)
+    if rule.refer_below is not None:
+        table[REFERRED] = refer(at_training, decide(at_training, classes, rule.points, rule.weights), rule.refer_below)
     for name in OPTIONAL_COLUMNS:
         if name in rows and rows[name].notna().any():
             table[name] = rows[name].astype("string").array

@@ -73,7 +73,11 @@ def band_of(predictions: pd.DataFrame, evaluate: Callable[[pd.DataFrame], Evalua
 
 
 def certainty(predictions: pd.DataFrame) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
-    """Return the probability of the class that each image was called, (N,), and whether the call is right, (N,)."""
+    """Return the probability of the class that each image was called, (N,), and whether the call is right, (N,).
+
+    Where thresholds or decision weights decide, that class need not be the most probable one; how likely the call is to
+    be right is its probability all the same.
+    """
     codes, probabilities = label_codes(predictions), probabilities_of(predictions)
     order = {name: index for index, name in enumerate(classes_of(predictions))}
     called = predictions["predicted"].map(order).to_numpy(dtype=np.intp)

@@ -1,7 +1,8 @@
 """Temperature scaling: one number by which the logits are divided, so that the probabilities can be believed.
 
 C. Guo, G. Pleiss, Y. Sun, K. Q. Weinberger, "On Calibration of Modern Neural Networks", ICML 2017, section 4.2. It
-changes no order of the classes of an image: accuracy stays as it is.
+changes no order of the classes of an image: where the most probable class is predicted, accuracy stays as it is.
+Decision weights play no part in it, for it is about probabilities: it is fitted on logits that are without them.
 """
 
 from dataclasses import dataclass
@@ -70,7 +71,7 @@ def fit_temperature(validation: pd.DataFrame) -> Temperature:
 
 
 def _unfit(logits: npt.NDArray[np.float64], codes: npt.NDArray[np.intp]) -> str | None:
-    """Why no temperature can be fitted."""
+    """Why no temperature can be fitted; wrong are images whose most probable class is, whatever is predicted."""
     if len(codes) < FEWEST:
         return f"{len(codes)} validation images are too few, {FEWEST} are the least"
     if (wrong := int((logits.argmax(axis=1) != codes).sum())) < FEWEST_WRONG:

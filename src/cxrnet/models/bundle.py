@@ -5,7 +5,9 @@ predicts, explains, exports or serves takes a bundle and nothing else. Opening a
 """
 
 import json
+import math
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +20,11 @@ from torch import Tensor
 from cxrnet.errors import CxrnetError
 from cxrnet.models.network import Network, NetworkConfig
 
-FORMAT = 2  # 1 was before windowed pooling, batch norm in the head and sigmoids
+FORMAT = 3  # 1 was before windowed pooling, batch norm in the head and sigmoids, 2 before priors and decision weights
+READ = (2, FORMAT)
+ROUNDING = 1e-6  # of shares that sum to 1
+LATER = ("refer_below", "prior", "decision_weights")
+"""Fields that a bundle.json may lack: those of a policy, and those that a bundle of format 2 knows nothing of."""
 
 
 @dataclass(frozen=True)
@@ -29,12 +35,16 @@ class Bundle:
         network: on the CPU, in evaluation mode.
         resize: the rule by which images were brought to ``network.config.size``: ``stretch``, ``pad`` or ``crop``.
         temperature: the logits are divided by it before the softmax; 1 leaves them as they are.
-        operating_points: threshold by class (:mod:`cxrnet.evaluation.operating_points`); empty where the largest
-            probability decides.
+        operating_points: threshold by class (:mod:`cxrnet.evaluation.operating_points`).
         manifest_digest: of the data that it was trained on.
         versions: of the packages that trained it.
         training: the resolved configuration of the run.
         refer_below: calls of a lower probability are left to a reader; ``None`` where every call stands.
+        prior: share of each class that the probabilities are of, that of the training images; ``None`` where it isn't
+            known, in bundles of format 2. The network's last bias has it: class weights, a balanced sampler and costs
+            are taken out of it (:mod:`cxrnet.models.costs`).
+        decision_weights: of the classes, the smallest 1: of those without a threshold, that of the largest weight x
+            probability is predicted. ``None`` where the largest probability decides.
     """
 
     network: Network
@@ -45,6 +55,8 @@ class Bundle:
     versions: dict[str, str]
     training: dict[str, Any]
     refer_below: float | None = None
+    prior: dict[str, float] | None = None
+    decision_weights: dict[str, float] | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -78,7 +90,7 @@ def load_bundle(folder: str | Path) -> Bundle:
             raise CxrnetError(f"bundle: '{folder}' has no {name}; give the folder 'bundle' of a finished run")
     try:
         values = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
-        if values["format"] == FORMAT:
+        if values["format"] in READ:
             return _from_description(values, load_file(folder / "model.safetensors"))
     except (
         CxrnetError,
@@ -101,9 +113,23 @@ def _from_description(values: dict[str, Any], tensors: dict[str, Tensor]) -> Bun
     network.load_state_dict(tensors)
     if values["output"] != network.config.output:
         raise ValueError(f"its output is {values['output']}, its network's {network.config.output}")
-    others = {name: values[name] for name in Bundle.__dataclass_fields__ if name not in ("network", "refer_below")}
-    # bundle.json has it where a policy set it.
-    return Bundle(network=network.eval().requires_grad_(False), **others, refer_below=values.get("refer_below"))
+    others = {name: values[name] for name in Bundle.__dataclass_fields__ if name not in ("network", *LATER)}
+    later: dict[str, Any] = {name: values.get(name) for name in LATER}
+    for name in ("prior", "decision_weights"):
+        _check_by_class(name, later[name], network.config.classes)
+    if later["prior"] is not None and abs(sum(later["prior"].values()) - 1) > ROUNDING:
+        raise ValueError(f"its prior sums to {sum(later['prior'].values()):g}")
+    return Bundle(network=network.eval().requires_grad_(False), **others, **later)
+
+
+def _check_by_class(name: str, values: object, classes: Sequence[str]) -> None:
+    """See that values are a number above 0 for each class, or none at all."""
+    if values is None:
+        return
+    if not isinstance(values, dict) or set(values) != set(classes):
+        raise ValueError(f"its {name} is not of the classes {', '.join(classes)}")
+    if not all(type(value) in (int, float) and 0 < value < math.inf for value in values.values()):
+        raise ValueError(f"its {name} has a value that is no number above 0")
 
 
 def _description(bundle: Bundle) -> dict[str, Any]:
@@ -117,7 +143,7 @@ def _description(bundle: Bundle) -> dict[str, Any]:
         "manifest_digest": bundle.manifest_digest,
         "versions": bundle.versions,
         "training": bundle.training,
-        **({} if bundle.refer_below is None else {"refer_below": bundle.refer_below}),
+        **{name: value for name in LATER if (value := getattr(bundle, name)) is not None},
     }
 
 

@@ -1,10 +1,14 @@
 """Losses: functions from class names and counts of the training split to a module of logits (N, K) and labels (N,).
 
+Class weights and costs say what mistakes cost. The bundle takes them out of the probabilities again and gives them to
+the decision (:mod:`cxrnet.models.costs`).
+
 Settings for single classes are mappings by class name, never lists by position.
 """
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -200,6 +204,22 @@ def corrected_twice(sampler: str, class_weights: ClassWeights) -> list[str]:
     return [
         "rare classes are corrected for twice: data.sampler=balanced and loss.class_weights; switch one of them off"
     ]
+
+
+def weighed_by(sampler: str, loss: Mapping[str, Any]) -> str:
+    """What weighs the classes in training, in words; empty where nothing does.
+
+    Args:
+        sampler: ``shuffle`` or ``balanced``.
+        loss: the group of the configuration.
+    """
+    rule = loss.get("class_weights", "none")
+    parts = ["a balanced sampler"] if sampler == "balanced" else []
+    if rule != "none":
+        parts.append(f"class weights {rule if isinstance(rule, str) else dict(rule)}")
+    if "costs" in loss and loss["weight"] > 0:
+        parts.append("costs of mistakes")
+    return " and ".join(parts)
 
 
 def _check_names(key: str, names: Iterable[str], classes: Sequence[str]) -> None:

@@ -44,8 +44,9 @@ class BundleModel:
             params: of MLflow's interface; there are none.
 
         Returns:
-            N rows with the same index: ``predicted`` (as the bundle's operating points say), ``referred`` (left to a
-            reader) where the bundle has a cut-off for that, and ``prob_<class>...`` in the order of the classes.
+            N rows with the same index: ``predicted`` (as the bundle's operating points and decision weights say),
+            ``referred`` (left to a reader) where the bundle has a cut-off for that, and ``prob_<class>...`` in the
+            order of the classes, at the mix of the training images.
         """
         from cxrnet.evaluation.operating_points import decide, refer
         from cxrnet.inference import predict_bytes
@@ -54,7 +55,7 @@ class BundleModel:
         names = [f"row {row}" for row in table.index]
         probabilities = predict_bytes(self._bundle, self._logits, [bytes(image) for image in table["image"]], names)
         answer = pd.DataFrame(probabilities, columns=[f"prob_{name}" for name in classes], index=table.index)
-        called = decide(probabilities, classes, self._bundle.operating_points)
+        called = decide(probabilities, classes, self._bundle.operating_points, self._bundle.decision_weights)
         answer.insert(0, "predicted", [classes[index] for index in called])
         if self._bundle.refer_below is not None:
             answer.insert(1, "referred", refer(probabilities, called, self._bundle.refer_below))

@@ -1,0 +1,103 @@
+"""What weighing classes in training does to the logits, and how the prior goes back into them.
+
+A network that minimises the cross-entropy weighted by w_k has softmax(z)_k proportional to w_k p(k | x), and one that
+learns from a sampler that draws class k with r_k times its share to r_k p(k | x): both multiply. So z_k - log w_k -
+log r_k are logits of p(k | x) at the mix of the training images (Elkan 2001, "The Foundations of Cost-Sensitive
+Learning", theorem 2; King and Zeng 2001, doi:10.1093/oxfordjournals.pan.a004868). The offset is a constant by class, so
+it fits into the last bias, and whatever runs the network gives these probabilities. Label smoothing eps stays what it
+is without weights: the probabilities are (1 - eps) p + eps / K.
+
+The other losses have no such offset: an expected cost beside the cross-entropy is no proper scoring rule, and neither
+is the focal loss (Charoenphakdee et al. 2021, arXiv:2011.09172), so their softmax is no function of w_k p(k | x) that a
+constant could mend for every image. There the offset is the one that makes the mean probability over the training
+images equal to their shares, as a likelihood would have it of the biases. It mends the mean alone, and less of it the
+more of the training images are learnt by heart; the temperature mends what it can of the rest.
+"""
+
+import copy
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.optimize import minimize
+from scipy.special import logsumexp, softmax
+from torch import nn
+
+from cxrnet.models.losses import CostSensitiveLoss, FocalLoss
+from cxrnet.models.network import Network
+
+FloatArray = npt.NDArray[np.float64]
+# Below it classes weigh the same: their weights were computed in float32.
+SAME = 1e-5
+
+
+def cost_offset(
+    loss: nn.Module, balanced: bool, counts: Sequence[int], logits: Callable[[], npt.NDArray[np.float32]]
+) -> FloatArray | None:
+    """What the training put on the logits of each class, (K,), its smallest 0; ``None`` where classes weigh the same.
+
+    Args:
+        loss: that the network was trained with.
+        balanced: the sampler drew all classes equally often.
+        counts: training images of each class, in the order of the logits, all above 0.
+        logits: computes those of the training images as they are, (N, K); called where no formula tells the offset.
+    """
+    n = np.asarray(counts, dtype=np.float64)
+    offset = _log_weights(loss, len(n)) - (np.log(n) if balanced else 0.0)
+    has_costs = isinstance(loss, CostSensitiveLoss) and loss.weight > 0
+    if np.ptp(offset) < SAME and not has_costs:
+        return None
+    if not isinstance(loss, nn.CrossEntropyLoss):
+        offset = fitted_offset(logits(), n / n.sum(), offset)
+    return np.asarray(offset - offset.min())
+
+
+def fitted_offset(logits: npt.NDArray[np.float32], shares: FloatArray, start: FloatArray) -> FloatArray:
+    """The offset b (K,) for which the mean over images of softmax(z - b) is ``shares``.
+
+    It is the maximum of the mean of log softmax(z - b) weighted by the shares, which is concave in b.
+
+    Args:
+        logits: (N, K), finite.
+        shares: (K,), above 0, summing to one.
+        start: where the search begins, (K,); it stays there where that does, as with images that are learnt by heart.
+    """
+    wide = logits.astype(np.float64)
+
+    def objective(offset: FloatArray) -> tuple[float, FloatArray]:
+        shifted = wide - offset
+        value = np.mean(logsumexp(shifted, axis=1)) + shares @ offset
+        return float(value), np.asarray(shares - softmax(shifted, axis=1).mean(axis=0))
+
+    found = minimize(objective, start, jac=True, method="BFGS", options={"gtol": 1e-8})
+    return np.asarray(found.x)
+
+
+def without_offset(network: Network, offset: FloatArray) -> Network:
+    """A copy of a network whose last bias lacks an offset: its logits are those of the network less the offset.
+
+    Args:
+        network: left as it is. A single sigmoid is the logits [0, z], and gives [0, z - (b_1 - b_0)].
+        offset: b, (K,).
+    """
+    copied = copy.deepcopy(network)
+    last = [layer for layer in copied.head if isinstance(layer, nn.Linear)][-1]
+    part = offset if network.config.output == "softmax" else np.diff(offset)
+    with torch.no_grad():
+        last.bias.sub_(torch.as_tensor(part, dtype=last.bias.dtype, device=last.bias.device))
+    return copied
+
+
+def _log_weights(loss: nn.Module, n_classes: int) -> FloatArray:
+    """Log of the class weights of a loss, (K,)."""
+    match loss:
+        case nn.CrossEntropyLoss():
+            weights = loss.weight
+        case FocalLoss():
+            weights = loss.class_weights
+        case CostSensitiveLoss():
+            return _log_weights(loss.base, n_classes)
+        case _:
+            weights = None
+    return np.zeros(n_classes) if weights is None else np.log(weights.double().cpu().numpy())
