@@ -18,7 +18,7 @@ from cxrnet.data.datamodule import XrayDataModule
 from cxrnet.data.manifest import digest
 from cxrnet.evaluation.policies import choose_thresholds, threshold_sentences
 from cxrnet.evaluation.predictions import make_predictions
-from cxrnet.evaluation.prior import Mix, weighing_sentences
+from cxrnet.evaluation.prior import Mix, fitted_offset, weighing_sentences
 from cxrnet.evaluation.referral import choose_cutoff
 from cxrnet.evaluation.settings import check_share
 from cxrnet.evaluation.temperature import Temperature, fit_temperature
@@ -67,7 +67,10 @@ def make_bundle(network: Network, data: XrayDataModule, config: Config, folder: 
     plain = _with_prior(trained, data, config)
     rows, policy = data.rows("val"), config["operating_points"] or {}
     logits = predict_images(plain, data.arrays("val")[0], data.batch_size, device_for(config))
-    temperature = fit_temperature(make_predictions(rows, data.classes, logits))
+    temperature = fit_temperature(make_predictions(rows, data.classes, logits), plain.prior)
+    if temperature.offset:
+        plain = replace(plain, network=without_offset(plain.network, np.array(temperature.offset)))
+        logits = logits - np.array(temperature.offset)
     scaled = (logits / temperature.value).astype(np.float32)  # as the bundle will have them
     validation = make_predictions(rows, data.classes, scaled)
     points = choose_thresholds(validation, policy)
@@ -89,10 +92,11 @@ def _with_prior(trained: Bundle, data: XrayDataModule, config: Config) -> Bundle
     counts = data.counts("train")
     loss = instantiate(config["loss"])(classes=data.classes, counts=counts)
 
-    def logits() -> np.ndarray:
-        return predict_images(trained, data.arrays("train")[0], data.batch_size, device_for(config))
+    def fitted(start: np.ndarray) -> np.ndarray:
+        logits = predict_images(trained, data.arrays("train")[0], data.batch_size, device_for(config))
+        return fitted_offset(logits, np.array(counts) / sum(counts), start)
 
-    offset = cost_offset(loss, data.sampler == "balanced", counts, logits)
+    offset = cost_offset(loss, data.sampler == "balanced", counts, fitted)
     if offset is None:
         return trained
     weights = dict(zip(data.classes, np.exp(offset).tolist(), strict=True))

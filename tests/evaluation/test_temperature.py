@@ -44,6 +44,39 @@ def test_temperature_is_the_least_loss_of_an_independent_search(validation, fact
     assert fitted.nll_after <= fitted.nll_before
 
 
+def test_with_the_temperature_comes_the_offset_that_gives_each_class_its_share(validation) -> None:
+    table = validation(4.0, n=2000)
+    wrong = np.array([2.0, 0.0, -3.0], np.float32)
+    biased = make_predictions(table, CLASSES, logits_of(table) + wrong)
+    share = table["label"].value_counts(normalize=True)
+    fitted = fit_temperature(biased, {name: float(share[name]) for name in CLASSES})
+    mended = softmax((logits_of(biased) - np.array(fitted.offset)) / fitted.value)
+    np.testing.assert_allclose(mended.mean(axis=0), [share[name] for name in CLASSES], atol=1e-6)
+    assert fitted.value == pytest.approx(4.0, rel=0.15)
+    assert np.array(fitted.offset) - np.mean(fitted.offset) == pytest.approx(wrong - wrong.mean(), abs=0.8)
+    alone = fit_temperature(biased)
+    assert alone.offset == ()
+    assert fitted.nll_after == pytest.approx(log_loss(label_codes(biased), mended), rel=1e-6)
+    assert fitted.nll_after < alone.nll_after
+
+
+def test_validation_images_of_another_mix_count_so_that_they_are_of_that_of_the_training(validation) -> None:
+    table = validation(2.0, n=4000)
+    share = table["label"].value_counts(normalize=True)
+    prior = {name: float(share[name]) for name in CLASSES}
+    fewer = table[(table["label"] != "Covid") | (np.arange(len(table)) % 4 == 0)].reset_index(drop=True)
+    whole, part = fit_temperature(table, prior), fit_temperature(fewer, prior)
+    assert part.value == pytest.approx(whole.value, rel=0.1)
+    assert part.offset == pytest.approx(whole.offset, abs=0.35)
+
+
+def test_without_an_image_of_each_class_there_is_no_offset(validation) -> None:
+    table = validation(4.0)
+    two = table[table["label"] != "Covid"].reset_index(drop=True)
+    fitted = fit_temperature(two, dict.fromkeys(CLASSES, 1 / 3))
+    assert (fitted.offset, fitted.value) == ((), fit_temperature(two).value)
+
+
 def test_fitted_again_on_what_it_mended_the_temperature_is_one(validation) -> None:
     table = validation(4.0)
     logits = logits_of(table) / np.float32(fit_temperature(table).value)

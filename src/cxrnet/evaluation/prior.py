@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy.optimize import minimize
+from scipy.special import logsumexp, softmax
 
 from cxrnet.errors import CxrnetError
 
@@ -96,6 +98,31 @@ def _class_name(key: object, classes: Shares) -> str:
         if name == str(key) or (isinstance(key, bool) and name.lower() == str(key).lower()):
             return name
     raise CxrnetError(f"prior: '{key}' is no class; the classes are {', '.join(classes)}")
+
+
+def fitted_offset(
+    logits: npt.NDArray[np.floating], shares: FloatArray, start: FloatArray, weights: FloatArray | None = None
+) -> FloatArray:
+    """The offset b (K,) for which the mean over images of softmax(z - b) is ``shares``.
+
+    It is where the mean of log softmax(z - b) over images and, by their shares, classes is largest: concave in b.
+
+    Args:
+        logits: (N, K), finite.
+        shares: (K,), above 0, summing to one.
+        start: where the search begins, (K,); it stays there where that does, as with images that are learnt by heart.
+        weights: of the images, (N,), summing to one; ``None`` weighs all alike.
+    """
+    wide = logits.astype(np.float64)
+    of_images = np.full(len(wide), 1 / len(wide)) if weights is None else weights
+
+    def objective(offset: FloatArray) -> tuple[float, FloatArray]:
+        shifted = wide - offset
+        value = of_images @ logsumexp(shifted, axis=1) + shares @ offset
+        return float(value), np.asarray(shares - of_images @ softmax(shifted, axis=1))
+
+    found = minimize(objective, start, jac=True, method="BFGS", options={"gtol": 1e-8})
+    return np.asarray(found.x)
 
 
 def listed(numbers: Shares) -> str:

@@ -20,8 +20,6 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.optimize import minimize
-from scipy.special import logsumexp, softmax
 from torch import nn
 
 from cxrnet.models.losses import CostSensitiveLoss, FocalLoss
@@ -33,7 +31,7 @@ SAME = 1e-5
 
 
 def cost_offset(
-    loss: nn.Module, balanced: bool, counts: Sequence[int], logits: Callable[[], npt.NDArray[np.float32]]
+    loss: nn.Module, balanced: bool, counts: Sequence[int], fitted: Callable[[FloatArray], FloatArray]
 ) -> FloatArray | None:
     """What the training put on the logits of each class, (K,), its smallest 0; ``None`` where classes weigh the same.
 
@@ -41,7 +39,8 @@ def cost_offset(
         loss: that the network was trained with.
         balanced: the sampler drew all classes equally often.
         counts: training images of each class, in the order of the logits, all above 0.
-        logits: computes those of the training images as they are, (N, K); called where no formula tells the offset.
+        fitted: from where a search begins, (K,), to the offset by which the mean probability over the training images
+            is their shares (:func:`cxrnet.evaluation.prior.fitted_offset`); called where no formula tells the offset.
     """
     n = np.asarray(counts, dtype=np.float64)
     offset = _log_weights(loss, len(n)) - (np.log(n) if balanced else 0.0)
@@ -49,29 +48,8 @@ def cost_offset(
     if np.ptp(offset) < SAME and not has_costs:
         return None
     if not isinstance(loss, nn.CrossEntropyLoss):
-        offset = fitted_offset(logits(), n / n.sum(), offset)
+        offset = fitted(offset)
     return np.asarray(offset - offset.min())
-
-
-def fitted_offset(logits: npt.NDArray[np.float32], shares: FloatArray, start: FloatArray) -> FloatArray:
-    """The offset b (K,) for which the mean over images of softmax(z - b) is ``shares``.
-
-    It is the maximum of the mean of log softmax(z - b) weighted by the shares, which is concave in b.
-
-    Args:
-        logits: (N, K), finite.
-        shares: (K,), above 0, summing to one.
-        start: where the search begins, (K,); it stays there where that does, as with images that are learnt by heart.
-    """
-    wide = logits.astype(np.float64)
-
-    def objective(offset: FloatArray) -> tuple[float, FloatArray]:
-        shifted = wide - offset
-        value = np.mean(logsumexp(shifted, axis=1)) + shares @ offset
-        return float(value), np.asarray(shares - softmax(shifted, axis=1).mean(axis=0))
-
-    found = minimize(objective, start, jac=True, method="BFGS", options={"gtol": 1e-8})
-    return np.asarray(found.x)
 
 
 def without_offset(network: Network, offset: FloatArray) -> Network:
