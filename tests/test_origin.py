@@ -8,8 +8,9 @@ from cxrnet.data.sources.folder import folder
 from cxrnet.data.store import load_images
 from cxrnet.errors import CxrnetError
 from cxrnet.evaluation.predictions import make_predictions
+from cxrnet.evaluation.prior import Mix, read_mix
 from cxrnet.models.bundle import Bundle, save_bundle
-from cxrnet.origin import find_origin
+from cxrnet.origin import at_mix, find_origin
 from cxrnet.tracking.record import write_record
 from cxrnet.whole_file import write_table
 
@@ -72,3 +73,15 @@ def test_what_is_no_bundle_is_said(place, tmp_path):
         find_origin(str(tmp_path), "")
     with pytest.raises(CxrnetError, match="there is no MLflow at"):
         find_origin("0" * 32, f"sqlite:///{tmp_path}/none.db")
+
+
+def test_the_internal_result_is_carried_over_to_the_prior_too(run):
+    origin, trained = find_origin(str(run), ""), dict.fromkeys(CLASSES, 1 / 3)
+    mix = read_mix({"Covid": 0.01}, trained)
+    other = at_mix(origin, mix)
+    assert other.test["image_id"].equals(origin.test["image_id"])
+    assert other.test["label"].equals(origin.test["label"])
+    odds = [table["prob_Covid"] / (1 - table["prob_Covid"]) for table in (origin.test, other.test)]
+    np.testing.assert_allclose(odds[1] / odds[0], 2 * 0.01 / 0.99, rtol=1e-4)
+    assert (other.test["predicted"] == "Covid").sum() < (origin.test["predicted"] == "Covid").sum()
+    assert at_mix(origin, Mix(trained)) is origin

@@ -28,10 +28,11 @@ def main(config: DictConfig) -> None:
     check_output(config.output)
     bundle, device = load_bundle(config.bundle), device_of(config.device)
     mix = read_mix(plain_config(config)["prior"], bundle.prior)
-    for name, text in mix_facts(bundle, mix).items():
-        print(f"{name}: {text}", file=sys.stderr)
     with growing_file(Path(config.output)) if config.output is not None else nullcontext() as add:
+        facts = mix_facts(bundle, mix)
         for predictions in predict_files(bundle, config.input, config.batch_size, device, config.on_error, mix):
+            for name in list(facts):  # once, after what is refused is refused
+                print(f"{name}: {facts.pop(name)}", file=sys.stderr)
             for image in predictions.to_dict("records"):
                 referred = [REFERRED] if image.get(REFERRED) else []
                 probability = f"{image['prob_' + image['predicted']]:.4f}"

@@ -179,6 +179,7 @@ def test_bundle_in_a_fresh_process_gives_the_logits_of_training(trained, workpla
         ("batch_size=0", "batch_size: 0"),
         ("input=nothing.png", "'nothing.png' doesn't exist"),
         ("bundle=nothing", "'nothing' has no bundle.json"),
+        ("prior={Pneumonia: 5}", "prior.Pneumonia: 5 is no share of the images"),
     ],
 )
 def test_mistakes_of_predict_are_one_line(trained, workplace, argument, message):
@@ -187,6 +188,24 @@ def test_mistakes_of_predict_are_one_line(trained, workplace, argument, message)
     assert done.returncode == 2
     assert message in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_predict_at_another_prior(trained, workplace):
+    folder, _ = trained
+    train = pd.read_parquet(folder / "manifest.parquet").query("split == 'train'")["label"]
+    share = (train == "Pneumonia").mean()
+    tables, said = [], []
+    for name, prior in (("plain", ()), ("other", ("prior={Pneumonia: 0.02}",))):
+        output = workplace / f"{name}.parquet"
+        arguments = (f"bundle={folder / 'bundle'}", "input=my xrays", f"output={output}", *prior)
+        done = cxrnet("predict", *arguments, folder=workplace)
+        assert done.returncode == 0, done.stderr
+        tables.append(pd.read_parquet(output))
+        said.append(done.stderr)
+    odds = [table["prob_Pneumonia"] / (1 - table["prob_Pneumonia"]) for table in tables]
+    np.testing.assert_allclose(odds[1] / odds[0], (0.02 / 0.98) / (share / (1 - share)), rtol=1e-3)
+    assert f"of the training mix (No Finding {1 - share:.3g}, Pneumonia {share:.3g})" in said[0]
+    assert "of the prior (No Finding 0.98, Pneumonia 0.02)" in said[1]
 
 
 def test_checkpoints_hold_tensors_and_plain_values_only(trained):

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -125,6 +126,29 @@ def test_a_bundle_alone_has_no_card_to_add_to_and_it_is_said(workplace, run):
     assert (done.returncode, done.stderr) == (0, "")
     assert "model card   not written: beside the bundle lies none of its run" in done.stdout
     assert not (workplace / "without card" / "MODEL_CARD.md").exists()
+
+
+def test_another_prior_is_that_of_the_external_and_of_the_internal_result(evaluated, workplace, run):
+    plain, _ = evaluated
+    quick = ("tracking=none", "evaluation.resamples=0", "hydra.run.dir=at prior")
+    arguments = (f"bundle={run}", "data=folder", "data.root=south", "prior={Covid: 0.02}")
+    done = cxrnet("evaluate", *arguments, *quick, folder=workplace)
+    assert done.returncode == 0, done.stderr
+    shares = "Covid 0.02, Normal 0.49, Viral Pneumonia 0.49"
+    assert f"of the prior ({shares})" in done.stdout
+    for name in ("generalisation.html", "generalisation.md", "MODEL_CARD.md"):
+        assert f"of the prior ({shares})" in (workplace / "at prior" / name).read_text(encoding="utf-8"), name
+    before = pd.read_parquet(plain / "folder" / "predictions.parquet")
+    after = pd.read_parquet(workplace / "at prior" / "folder" / "predictions.parquet")
+    shift = (after["logit_Covid"] - after["logit_Normal"]) - (before["logit_Covid"] - before["logit_Normal"])
+    np.testing.assert_allclose(shift, np.log(0.02 / 0.49), atol=1e-4)  # as many training images of each class
+    values = pd.read_csv(workplace / "at prior" / "folder" / "predictive_values.csv")
+    assert values.loc[values["class"] == "Covid", "prevalence"].tolist() == [0.005, 0.02, 0.05, 0.2]
+    curves = pd.read_csv(workplace / "at prior" / "folder" / "decision_curves.csv")
+    assert set(curves.loc[curves["class"] == "Covid", "prevalence"]) == {0.02}
+    table = pd.read_csv(workplace / "at prior" / "generalisation.csv")
+    internal = table[table["metric"] == "brier"]["internal"].iloc[0]
+    assert internal != pytest.approx(json.loads((run / "metrics.json").read_text())["test"]["brier"]["value"])
 
 
 def test_a_run_by_its_id_and_a_label_without_a_class(workplace, run):
