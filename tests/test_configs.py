@@ -180,4 +180,4 @@ def test_one_seed_reaches_everything_that_is_drawn():
 
 def test_predicting_has_its_own_few_keys():
     config = composed("bundle=a", "input=b", name="predict")
-    assert set(config) == {"bundle", "input", "output", "on_error", "batch_size", "device"}
+    assert set(config) == {"bundle", "input", "output", "prior", "on_error", "batch_size", "device"}
