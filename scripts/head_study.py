@@ -1,0 +1,199 @@
+"""How a head on a frozen backbone is best trained: the table under "Training a head" in docs/recipes.md.
+
+    python scripts/head_study.py data=<folder of the three sets> weights=<mobilenet_v2 file> [seeds=3]
+
+Five folds that part no patient and no duplicates, on the images that are not for testing, a sixth of each training part
+for validation. No test image is looked at. Each row is a command line of ``cxrnet.train``, trained by cxrnet's own
+phases; beside them stands scikit-learn's logistic regression on the same features and folds. Printed are the means over
+seeds of accuracy, ROC-AUC (macro, one against the rest) and log loss on the pooled folds, the last of these also at the
+temperature and offsets that the validation images give, the standard deviation of the accuracy, and seconds a fit.
+"""
+
+import logging
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from scipy.special import softmax
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss, roc_auc_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from cxrnet.app import config_folder
+from cxrnet.building import make_data, make_network, train_network
+from cxrnet.configuration import Config, plain_config
+from cxrnet.data.datamodule import XrayDataModule
+from cxrnet.data.splits import carve_validation, fold_manifest
+from cxrnet.evaluation.predictions import make_predictions
+from cxrnet.evaluation.temperature import fit_temperature
+from cxrnet.models.cutting import cut
+from cxrnet.models.freezing import set_trainable
+from cxrnet.training.schedule import enabled_phases
+from cxrnet.training.tables import Views, features_of
+
+FOLDS = 5
+SETS = {
+    "covid19_image": [],
+    "covid_chestxray": [],
+    "covid19_radiography": ["data.manifest.classes=[COVID,Normal]", "data.manifest.partial=true"],
+}
+FORMER = [
+    "schedule.views=2", "schedule.best_from=0", "loss.class_weights=balanced", "schedule.phases=[{"
+    "_target_: cxrnet.training.schedule.Phase, name: head, trainable: head, epochs: 60, lr: 3.0e-3, patience: 10, "
+    "lr_schedule: {name: plateau, factor: 0.5, patience: 3}, keep: best}]",
+]  # fmt: skip
+
+
+def cosine(epochs: int, lr: float, views: int) -> list[str]:
+    """All epochs of a cosine, the last one kept."""
+    phase = f"epochs: {epochs}, lr: {lr}, lr_schedule: {{name: cosine, warmup_epochs: 0}}, keep: last"
+    target = "_target_: cxrnet.training.schedule.Phase, name: head, trainable: head"
+    return [f"schedule.views={views}", f"schedule.phases=[{{{target}, {phase}}}]"]
+
+
+ROWS: dict[str, list[str]] = {
+    "default": [],
+    "the image + 1 augmented view": cosine(60, 3e-3, 2),
+    "the image + 3 augmented views": cosine(60, 3e-3, 4),
+    "30 epochs": cosine(30, 3e-3, 1),
+    "120 epochs": cosine(120, 3e-3, 1),
+    "rate 1e-3": cosine(60, 1e-3, 1),
+    "rate 1e-2": cosine(60, 1e-2, 1),
+    "former: 2 views, class weights, plateau, best epoch": FORMER,
+}
+Predict = Callable[[np.ndarray], np.ndarray]  # features (n, F) -> logits (n, K)
+
+
+def config_of(name: str, root: Path, weights: str, words: list[str]) -> Config:
+    """The configuration of a row on a data set."""
+    given = [f"data={name}", f"data.root='{root / name}'", f"model.weights='{weights}'", "schedule=head", "trainer=cpu"]
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        return plain_config(compose("train", [*given, *SETS[name], *words]))
+
+
+def images_for_training(config: Config) -> XrayDataModule:
+    """The images of a data set that are not for testing."""
+    whole = make_data(config["data"])
+    manifest = whole.manifest[whole.manifest["split"] != "test"]
+    own = ("_target_", "root", "manifest", "split", "augment")
+    settings = {name: value for name, value in config["data"].items() if name not in own}
+    first = partial(fold_of, fold=0, seed=0)
+    data = XrayDataModule(manifest=manifest, split=first, augment=instantiate(config["augment"]), **settings)
+    data.setup()
+    return data
+
+
+def fold_of(manifest: pd.DataFrame, fold: int, seed: int) -> pd.DataFrame:
+    """The split in which a fold is tested, and a sixth of the others is for validation."""
+    parts = fold_manifest(manifest, FOLDS, fold, "patient", seed)
+    return carve_validation(parts.assign(split=parts["split"].replace("val", "train")), 1 / 6, seed)
+
+
+def all_features(data: XrayDataModule, config: Config) -> np.ndarray:
+    """Features (N, F) of all images as they are."""
+    network, _ = make_network(config["model"], data)
+    set_trainable(network, "head")
+    parts = cut(network)
+    assert parts is not None
+    views = Views(data.images, data.manifest["sha256"].tolist(), data.resize, None, 1, 0)
+    table = features_of(parts.front, views, parts.shape(data.size), torch.device("cpu"), data.batch_size, data.cache)
+    return np.asarray(table[0])
+
+
+def trained_head(data: XrayDataModule, config: Config, seed: int) -> Predict:
+    """A head that cxrnet trained."""
+    torch.manual_seed(seed)
+    network, weights = make_network(config["model"], data)
+    schedule = instantiate(config["schedule"], _convert_="object")
+    with tempfile.TemporaryDirectory() as folder:
+        phases = enabled_phases(schedule, weights.pretrained)
+        train_network(network, data, phases, schedule, {**config, "seed": seed}, Path(folder), lambda _: [])
+    head = network.head.eval()
+
+    def predict(features: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            logits: np.ndarray = head(torch.from_numpy(features)).numpy()
+        return logits
+
+    return predict
+
+
+def regression(features: np.ndarray, labels: np.ndarray, strength: float) -> Predict:
+    """scikit-learn's logistic regression on standardised features."""
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=5000)).fit(features, labels)
+    return lambda others: model.predict_log_proba(others).astype(np.float32)
+
+
+def tested(data: XrayDataModule, config: Config, row: str, seed: int) -> Iterator[tuple[np.ndarray, ...]]:
+    """Labels, logits and calibrated logits of the test part of each fold, and seconds of the fit."""
+    features = all_features(data, config)
+    for fold in range(FOLDS):
+        part = data.resplit(partial(fold_of, fold=fold, seed=seed), seed, shared=True)
+        rows, labels = ({split: part.rows(split).index.to_numpy() for split in ("train", "val", "test")}, {})
+        for split in rows:
+            labels[split] = part.arrays(split)[1].numpy()
+        start = time.perf_counter()
+        if row.startswith("scikit-learn"):
+            predict = regression(features[rows["train"]], labels["train"], float(row.rpartition("=")[2]))
+        else:
+            predict = trained_head(part, config, seed)
+        seconds = time.perf_counter() - start
+        val, logits = predict(features[rows["val"]]), predict(features[rows["test"]])
+        shares = np.bincount(labels["train"], minlength=len(part.classes)) / len(labels["train"])
+        if config["loss"]["class_weights"] == "balanced":
+            val, logits = (table + np.log(shares).astype(np.float32) for table in (val, logits))
+        prior = dict(zip(part.classes, shares, strict=True))
+        found = fit_temperature(make_predictions(part.rows("val"), part.classes, val), prior)
+        offset = np.array(found.offset or 0.0)
+        yield labels["test"], logits, (logits - offset) / found.value, np.array([seconds])
+
+
+def scores(labels: np.ndarray, logits: np.ndarray) -> tuple[float, float, float]:
+    """Accuracy, ROC-AUC and log loss."""
+    p = softmax(logits.astype(np.float64), axis=1)
+    auc = roc_auc_score(labels, p[:, 1]) if p.shape[1] == 2 else roc_auc_score(labels, p, multi_class="ovr")
+    return float((p.argmax(axis=1) == labels).mean()), float(auc), float(log_loss(labels, p))
+
+
+def study(name: str, root: Path, weights: str, seeds: int) -> None:
+    """Print the table of a data set."""
+    data = images_for_training(config_of(name, root, weights, []))
+    print(f"\n{name}: {len(data.manifest)} images\n")
+    names = ("", "accuracy", "sd over seeds", "ROC-AUC", "log loss", "log loss, calibrated", "seconds")
+    print(f"| {' | '.join(names)} |")
+    print("|" + "---|" * len(names))
+    for row in (*ROWS, "scikit-learn C=0.01", "scikit-learn C=0.1"):
+        config = config_of(name, root, weights, ROWS.get(row, []))
+        found = []
+        for seed in range(seeds):
+            labels, logits, calibrated, seconds = map(
+                np.concatenate, zip(*tested(data, config, row, seed), strict=True)
+            )
+            found.append((*scores(labels, logits), scores(labels, calibrated)[2], seconds.mean()))
+        mean, sd = np.mean(found, axis=0), np.std(found, axis=0, ddof=1)
+        print(
+            f"| {row} | {mean[0]:.3f} | {sd[0]:.3f} | {mean[1]:.3f} | {mean[2]:.3f} | {mean[3]:.3f} | {mean[4]:.1f} |",
+            flush=True,
+        )
+
+
+def main() -> None:
+    """Print a table for each data set."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    words = dict(word.partition("=")[::2] for word in sys.argv[1:])
+    root, weights = Path(words["data"]).resolve(), str(Path(words["weights"]).resolve())
+    for name in words.get("sets", ",".join(SETS)).split(","):
+        study(name, root, weights, int(words.get("seeds", 3)))
+
+
+if __name__ == "__main__":
+    main()
