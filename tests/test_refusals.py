@@ -29,6 +29,7 @@ def refused(*arguments: str, configs=None) -> str:
         ("data.batchs=3", "data.batchs: no such key; did you mean data.batch_size? (+data.batchs=3 would add it)"),
         ("batch_size=3", "batch_size: no such key; did you mean data.batch_size? (+batch_size=3 would add it)"),
         ("data.limit.x=3", "data.limit.x: no such key; did you mean data.limit? (+data.limit.x=3 would add it)"),
+        ("schedule.mode=max", "schedule.mode: leave it out; a loss is better when it is small"),
         ("data={foo: 1}", "data.foo: no such key; "),
         ("nothing.like.it=1", "nothing.like.it: no such key; --help shows all (+nothing.like.it=1 would add it)"),
         ("seed", "seed: not of the form key=value; --help shows the keys"),

@@ -109,4 +109,6 @@ def train_network(
 def _trainer_factory(trainer: Config, loggers: list[Logger]) -> Callable[..., pl.Trainer]:
     """What makes a trainer of a phase; its callbacks are made for each phase."""
     arguments = {name: value for name, value in trainer.items() if name not in ("callbacks", "logger")}
-    return partial(instantiate(arguments), logger=loggers)
+    given = instantiate(arguments)
+    # Of a partial within another one the arguments, as the precision that is asked for, couldn't be seen.
+    return partial(given.func, *given.args, **given.keywords, logger=loggers)

@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from cxrnet.configuration import flat
+from cxrnet.training.schedule import NO_MODE
 from cxrnet.training.trainer_arguments import refusal
 
 REFUSALS = (HydraException, OmegaConfBaseException, ValueError)
@@ -129,9 +130,12 @@ def _no_key(key: str, word: Override, names: Collection[str]) -> str:
     group, _, argument = key.partition(".")
     if group == "trainer" and group in names and (reason := refusal(argument)) is not None:
         return reason  # adding it would not do either
+    if key == "schedule.mode":
+        return NO_MODE
     alike = _alike(key, names)
     hint = f"did you mean {' or '.join(alike)}?" if alike else "--help shows all"
-    return f"{key}: no such key; {hint} (+{word.input_line} would add it)"
+    adding = "" if group == "schedule" else f" (+{word.input_line} would add it)"  # a schedule takes no other keys
+    return f"{key}: no such key; {hint}{adding}"
 
 
 def _alike(key: str, names: Collection[str]) -> list[str]:

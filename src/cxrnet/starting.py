@@ -18,6 +18,7 @@ from cxrnet.processes import is_main_process
 from cxrnet.resume import check_resumable
 from cxrnet.tracking.record import RECORD
 from cxrnet.training.precision import check_precision
+from cxrnet.training.schedule import NO_MODE
 
 
 def start(config: DictConfig, folder: Path, command: Sequence[str], in_sweep: bool) -> tuple[Config, bool]:
@@ -77,6 +78,8 @@ def check_config(config: Config) -> None:
         )
     check_settings(config["evaluation"])
     check_share(config["refer"])
+    if "mode" in config["schedule"]:
+        raise CxrnetError(NO_MODE)
     instantiate(config["schedule"], _convert_="object")  # which refuses what is none
     if config["model"]["output"] == "sigmoid" and config["data"]["classes"] is None:
         # Not left to the alphabet.

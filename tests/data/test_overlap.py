@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from cxrnet.data.copies import COPY_SIZE
+from cxrnet.data.manifest import make_manifest
 from cxrnet.data.overlap import find_overlap, load_known
 from cxrnet.data.sources.covid19_radiography import covid19_radiography
 from cxrnet.data.sources.folder import folder
@@ -67,7 +68,13 @@ def test_known_images_may_be_gone_in_part(places):
 @pytest.mark.shared
 def test_public_collections_hold_each_others_images(shared):
     known = load_known(covid19_radiography(shared / "data" / "covid19_radiography", ["COVID", "Normal"], partial=True))
-    sets = [read(shared / "data" / "covid_chestxray"), read(shared / "data" / "covid19_image" / "Covid19-dataset")]
+    files = sorted((shared / "data" / "covid_chestxray" / "images").iterdir())
+    rows = {"image_id": [file.name for file in files], "path": map(str, files), "label": "any", "source": "collection"}
+    collection = make_manifest(pd.DataFrame(rows), "covid_chestxray")
+    sets = [
+        load_images(collection, COPY_SIZE, "stretch", "fail"),
+        read(shared / "data" / "covid19_image" / "Covid19-dataset"),
+    ]
     pairs = find_overlap(known, sets)
     taken = [pairs[(pairs["set_a"] == 0) & (pairs["set_b"] == number)]["image_id_a"].nunique() for number in (1, 2)]
     assert taken == [80, 22]  # by the looser rule of the data's README 80 and 24

@@ -152,12 +152,12 @@ def test_a_phase_that_is_over_stays_what_it_was(train):
 
 
 def test_early_stopping_goes_on_counting(train):
-    stops = Phase("all", "all", epochs=30, lr=1e-30, patience=4)
-    whole = train("whole", phases=(stops,))
+    stops = {"phases": (Phase("all", "all", epochs=30, lr=1e-3, patience=4),), "optimizer": UPHILL}
+    whole = train("whole", **stops)
     assert [result.epochs for result in whole[0]] == [5]
     with pytest.raises(PowerCutError):
-        train(phases=(stops,), cut=("all", PowerCut("on_train_batch_start", 3)))
-    assert_same(train(phases=(stops,), resume=True), whole)
+        train(**stops, cut=("all", PowerCut("on_train_batch_start", 3)))
+    assert_same(train(**stops, resume=True), whole)
 
 
 def test_a_plateau_goes_on_counting(train):
@@ -172,12 +172,12 @@ def test_a_plateau_goes_on_counting(train):
 
 
 def test_a_phase_that_was_stopped_early_is_over(train, tmp_path):
-    stops = Phase("all", "all", epochs=30, lr=1e-30, patience=1)
+    stops = {"phases": (Phase("all", "all", epochs=30, lr=1e-3, patience=1),), "optimizer": UPHILL}
     with pytest.raises(PowerCutError):
-        train(phases=(stops,), cut=("all", PowerCut("on_train_end", 2)))
+        train(**stops, cut=("all", PowerCut("on_train_end", 2)))
     (progress,) = trained_so_far(tmp_path / "run")
     assert progress.stopped
-    assert train(phases=(stops,), resume=True)[3] == []
+    assert train(**stops, resume=True)[3] == []
 
 
 @pytest.mark.parametrize("plan", [PLATEAU, COSINE])

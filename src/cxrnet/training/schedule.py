@@ -10,6 +10,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from cxrnet.errors import CxrnetError
 
+NO_MODE = "schedule.mode: leave it out; a loss is better when it is small, every other metric when it is large"
+
 if TYPE_CHECKING:
     from cxrnet.models.freezing import Trainable
 
