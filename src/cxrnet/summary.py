@@ -16,6 +16,7 @@ from cxrnet.evaluation.facts import BandFacts, PhaseFacts, PointFacts, RunFacts,
 from cxrnet.evaluation.metrics import Evaluation
 from cxrnet.evaluation.policies import Rule, check_policy
 from cxrnet.evaluation.spread import Moments, moments_of
+from cxrnet.evaluation.temperature import USELESS
 from cxrnet.evaluation.wording import HEADLINE, duration, figure_text, number_text
 from cxrnet.methods import faults_of, methods_of, sources_of
 from cxrnet.models.network import Network, count_parameters
@@ -105,7 +106,8 @@ def _say_unseen(unseen: Evaluation) -> None:
 def say_bundled(bundled: Bundled) -> None:
     """What was chosen on the validation images."""
     temperature = bundled.temperature
-    console.say("temperature", f"{temperature.value:.3g}" if temperature.reason is None else f"1: {temperature.reason}")
+    text = f"{temperature.value:.3g}" if temperature.reason is None else f"1: {temperature.reason}"
+    console.say("temperature", f"{text}: {USELESS}" if temperature.useless else text)
     for text in bundled.weighing:
         console.say("costs", text)
     for text in bundled.sentences:

@@ -5,7 +5,7 @@ from sklearn.metrics import log_loss
 
 from cxrnet.errors import CxrnetError
 from cxrnet.evaluation.metrics import label_codes
-from cxrnet.evaluation.predictions import classes_of, logits_of, make_predictions, softmax
+from cxrnet.evaluation.predictions import classes_of, logits_of, make_predictions, probabilities_of, softmax
 from cxrnet.evaluation.temperature import fit_temperature
 
 CLASSES = ("Viral Pneumonia", "Covid", "Normal")
@@ -112,6 +112,16 @@ def test_what_no_temperature_fits_stays_at_one_and_says_why(validation, make_tab
     assert reason in fitted.reason
     assert fitted.nll_after == fitted.nll_before
     assert np.isfinite(fitted.nll_before)
+
+
+def test_a_network_that_tells_nothing_gives_the_shares_of_the_classes(make_table) -> None:
+    table = _unfit(None, make_table, "useless")
+    prior = dict(zip(classes_of(table), (0.5, 0.3, 0.2), strict=True))
+    fitted = fit_temperature(table, prior)
+    assert (fitted.value, fitted.useless, fitted.reason) == (100, True, None)
+    scaled = make_predictions(table, classes_of(table), (logits_of(table) - np.array(fitted.offset)) / fitted.value)
+    assert probabilities_of(scaled) == pytest.approx(np.tile([0.5, 0.3, 0.2], (len(table), 1)), abs=0.25)
+    assert fitted.nll_after < fitted.nll_before
 
 
 def test_infinite_logits_are_refused(validation) -> None:

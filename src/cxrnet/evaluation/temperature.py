@@ -33,6 +33,7 @@ LOWEST, HIGHEST = 0.01, 100.0
 # The temperature hangs on the images that are wrong. Fitted on fewer it may do more harm than good: of four runs on the
 # COVID-19 Image Dataset, with 37 validation images and 2 of them wrong, it raised the log loss of the test images in 3.
 FEWEST, FEWEST_WRONG = 20, 5
+USELESS = "on the validation images the network tells no more than the shares of the classes do"
 
 
 @dataclass(frozen=True)
@@ -55,13 +56,19 @@ class Temperature:
     reason: str | None
     offset: tuple[float, ...] = ()
 
+    @property
+    def useless(self) -> bool:
+        """Whether the logits tell nothing on the validation images that the shares of the classes don't."""
+        return self.value == HIGHEST
+
 
 def fit_temperature(validation: pd.DataFrame, prior: Mapping[str, float] | None = None) -> Temperature:
     """Fit the temperature that minimises the negative log-likelihood of validation images.
 
     With the offset that belongs to it, the likelihood is convex in 1/T too, so its slope has one root at most, and that
-    is the minimum. Where the slope has none between the bounds, the offset is left out; where it has none then either,
-    no temperature is better than all others, and it stays at 1 with the reason.
+    is the minimum. Where the likelihood still grows at the highest temperature, the logits tell nothing that the shares
+    of the classes don't, and the highest is taken: the probabilities are nearly the shares. Where there is no minimum
+    otherwise, the offset is left out; where there is none then either, the temperature stays at 1 with the reason.
 
     Args:
         validation: predictions of the split ``val`` at temperature 1, labelled.
@@ -84,27 +91,34 @@ def fit_temperature(validation: pd.DataFrame, prior: Mapping[str, float] | None 
         shares = np.array([prior[name] for name in classes_of(validation)])
         of_mix = (shares / counts)[codes]
         ways.insert(0, (of_mix, lambda inverse: fitted_offset(logits * inverse, shares, 0 * shares, of_mix)))
-    for weights, offset in ways:
+    if (reason := _too_few(logits, codes)) is not None:
+        return Temperature(1.0, len(codes), before, before, reason)
+    for place, (weights, offset) in enumerate(ways, 1):
         slope = partial(_slope, logits, codes, weights, offset)
-        if (reason := _unfit(logits, codes, slope)) is None:
-            inverse = brentq(slope, 1 / HIGHEST, 1 / LOWEST, xtol=1e-12)
+        useless = slope(1 / HIGHEST) >= 0
+        if (reason := _unbounded(slope, useless and place == len(ways))) is None:
+            inverse = 1 / HIGHEST if useless else brentq(slope, 1 / HIGHEST, 1 / LOWEST, xtol=1e-12)
             shift = offset(inverse) / inverse
             after = _nll(logits - shift, codes, inverse)
-            return Temperature(
-                float(1 / inverse), len(codes), before, after, None, tuple(shift.tolist()) if shift.any() else ()
-            )
+            value = HIGHEST if useless else float(1 / inverse)
+            return Temperature(value, len(codes), before, after, None, tuple(shift.tolist()) if shift.any() else ())
     return Temperature(1.0, len(codes), before, before, reason)
 
 
-def _unfit(logits: FloatArray, codes: npt.NDArray[np.intp], slope: Callable[[float], float]) -> str | None:
-    """Why no temperature can be fitted; wrong are images whose most probable class is, whatever is predicted."""
+def _too_few(logits: FloatArray, codes: npt.NDArray[np.intp]) -> str | None:
+    """Why there are too few images; wrong are those whose most probable class is, whatever is predicted."""
     if len(codes) < FEWEST:
         return f"{len(codes)} validation images are too few, {FEWEST} are the least"
     if (wrong := int((logits.argmax(axis=1) != codes).sum())) < FEWEST_WRONG:
         return f"{wrong} of {len(codes)} validation images are wrong, {FEWEST_WRONG} are the least to learn it from"
+    return None
+
+
+def _unbounded(slope: Callable[[float], float], useless: bool) -> str | None:
+    """Why the likelihood has no minimum between the bounds."""
     if slope(1 / LOWEST) <= 0:
         return f"the likelihood of the validation images still grows at a temperature of {LOWEST:g}"
-    if slope(1 / HIGHEST) >= 0:
+    if useless:
         return f"the likelihood of the validation images still grows at a temperature of {HIGHEST:g}"
     return None
 
