@@ -5,8 +5,9 @@
 Five folds that part no patient and no duplicates, on the images that are not for testing, a sixth of each training part
 for validation. No test image is looked at. Each row is a command line of ``cxrnet.train``, trained by cxrnet's own
 phases; beside them stands scikit-learn's logistic regression on the same features and folds. Printed are the means over
-seeds of accuracy, ROC-AUC (macro, one against the rest) and log loss on the pooled folds, the last of these also at the
-temperature and offsets that the validation images give, the standard deviation of the accuracy, and seconds a fit.
+seeds of accuracy, ROC-AUC (macro, one against the rest) and log loss on the pooled folds, as trained and at the
+temperature and offsets that the validation images give (as a bundle has them), the standard deviation of the accuracy,
+and seconds a fit.
 """
 
 import logging
@@ -168,7 +169,7 @@ def study(name: str, root: Path, weights: str, seeds: int) -> None:
     """Print the table of a data set."""
     data = images_for_training(config_of(name, root, weights, []))
     print(f"\n{name}: {len(data.manifest)} images\n")
-    names = ("", "accuracy", "sd over seeds", "ROC-AUC", "log loss", "log loss, calibrated", "seconds")
+    names = ("", *("accuracy", "ROC-AUC", "log loss") * 2, "sd of accuracy", "seconds")
     print(f"| {' | '.join(names)} |")
     print("|" + "---|" * len(names))
     for row in (*ROWS, "scikit-learn C=0.01", "scikit-learn C=0.1"):
@@ -178,12 +179,10 @@ def study(name: str, root: Path, weights: str, seeds: int) -> None:
             labels, logits, calibrated, seconds = map(
                 np.concatenate, zip(*tested(data, config, row, seed), strict=True)
             )
-            found.append((*scores(labels, logits), scores(labels, calibrated)[2], seconds.mean()))
-        mean, sd = np.mean(found, axis=0), np.std(found, axis=0, ddof=1)
-        print(
-            f"| {row} | {mean[0]:.3f} | {sd[0]:.3f} | {mean[1]:.3f} | {mean[2]:.3f} | {mean[3]:.3f} | {mean[4]:.1f} |",
-            flush=True,
-        )
+            found.append((*scores(labels, logits), *scores(labels, calibrated), seconds.mean()))
+        *mean, seconds = np.mean(found, axis=0)
+        cells = [*(f"{value:.3f}" for value in (*mean, np.std(found, axis=0, ddof=1)[3])), f"{seconds:.1f}"]
+        print(f"| {row} | {' | '.join(cells)} |", flush=True)
 
 
 def main() -> None:

@@ -50,7 +50,7 @@ def test_what_was_measured_stays_when_it_is_stopped_and_no_process_is_left(tmp_p
         # A shell ignores SIGINT for jobs in the background; a person's terminal doesn't.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509
     ) as running:  # fmt: skip
-        while not any("== manifest" in log.read_text() for log in tmp_path.rglob("jobs.log")):
+        while not any("== manifest" in log.read_text() for log in tmp_path.glob("outputs/benchmarks/*/jobs.log")):
             assert running.poll() is None
             time.sleep(0.05)
         running.send_signal(number)
@@ -78,7 +78,7 @@ def test_a_mistake_is_one_line_before_anything_is_done(tmp_path, word, said):
     assert done.returncode == 2
     assert done.stderr.startswith(f"error: {said}")
     assert done.stderr.count("\n") == 1
-    assert not list(tmp_path.rglob("jobs.log"))
+    assert not list(tmp_path.glob("outputs/benchmarks/*/jobs.log"))
 
 
 @pytest.mark.slow
