@@ -143,10 +143,20 @@ class EpochKeeper(Checkpoint):
         self._stopped = trainer.should_stop
         trainer.save_checkpoint(checkpoint(self.folder, self.phase.name, "last"), weights_only=False)
         if trainer.is_global_zero:
-            keep_epoch(self.folder, self.history, self.phase.name, self.schedule, self.last)
+            if not self.last:
+                self._keep()
             if self.log_metrics is not None:
                 self.log_metrics(metrics_of(row), row["epoch"])
         trainer.strategy.barrier()  # no other process looks for kept.ckpt before it is there
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Keep the last epoch, where that is the one that is kept."""
+        if self.last and self.history.of(self.phase.name):
+            self._keep()
+            trainer.strategy.barrier()
+
+    def _keep(self) -> None:
+        keep_epoch(self.folder, self.history, self.phase.name, self.schedule, self.last)
 
 
 class EpochSeed(Callback):
