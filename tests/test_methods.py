@@ -41,12 +41,17 @@ def test_methods_are_read_from_configuration_and_data(make_data):
 
 def test_an_augmentation_that_a_frozen_backbone_does_not_see_is_told(make_data):
     flips = {"_target_": "cxrnet.data.augment.geometric", "flip": 0.5}
-    once = {"monitor": "val_loss", "views": 1}
-    assert (
-        "geometric(flip=0.5), but for phases on a frozen backbone"
-        in methods(make_data(), augment=flips, schedule=once)["training"]
-    )
-    assert "but for" not in methods(make_data(), augment=flips)["training"]
+    once = CONFIG | {"augment": flips, "schedule": {"monitor": "val_loss", "views": 1}}
+    rest = SimpleNamespace(**{**vars(PHASE), "name": "finetune", "trainable": "last 100", "kept": False})
+
+    def augmentation(config, *phases):
+        return methods_of(make_data(), LoadedWeights("random", "as asked for"), phases, config)["training"]
+
+    assert "augmentation: none, as the head was trained on the images themselves" in augmentation(once, PHASE)
+    assert "geometric(flip=0.5), but not in phase head, on the images themselves" in augmentation(once, PHASE, rest)
+    scratch = SimpleNamespace(**{**vars(PHASE), "trainable": "all"})
+    assert "augmentation: geometric(flip=0.5); " in augmentation(once, scratch)
+    assert "augmentation: geometric(flip=0.5); " in augmentation(CONFIG | {"augment": flips}, PHASE)
 
 
 def test_patients_that_are_known_in_part_are_not_told_as_known(make_data):

@@ -22,9 +22,6 @@ def methods_of(
 ) -> dict[str, str]:
     """Describe a run under the names of :attr:`cxrnet.evaluation.facts.RunFacts.methods`."""
     schedule, kept = config["schedule"], next(phase for phase in phases if phase.kept)
-    augment = _call(config["augment"]) if config["augment"] else "none"
-    if config["augment"] and schedule["views"] == 1:
-        augment += ", but for phases on a frozen backbone"
     return {
         "sources": sources_of(data),
         "preprocessing": f"grey, {data.size[0]} x {data.size[1]} pixels (resize: {data.resize}), normalised as the "
@@ -35,7 +32,7 @@ def methods_of(
         "characteristics": _characteristics(data.manifest),
         "initial weights": weights.detail if weights.pretrained else "random",
         "training": f"{_call(config['optimizer'])}; {_call(config['loss'])}; batches of {data.batch_size}, drawn by "
-        f"{data.sampler}; augmentation: {augment}; {_phases(phases)}; seed {config['seed']}",
+        f"{data.sampler}; augmentation: {_augmentation(config, phases)}; {_phases(phases)}; seed {config['seed']}",
         "final model": f"{_choice(kept, schedule['monitor'])}: {kept.kept_epoch}, {kept.kept_score:.4g}",
         "software": ", ".join(f"{name} {version}" for name, version in package_versions().items()),
     }
@@ -106,6 +103,17 @@ def _phases(phases: Sequence[PhaseResult]) -> str:
         f"epochs: {phase.epochs})"
         for phase in phases
     )
+
+
+def _augmentation(config: Mapping[str, Any], phases: Sequence[PhaseResult]) -> str:
+    """How training images were augmented, and in which phases not."""
+    if not config["augment"]:
+        return "none"
+    frozen = [phase.name for phase in phases if phase.trainable == "head"] if config["schedule"]["views"] == 1 else []
+    if len(frozen) == len(phases):
+        return "none, as the head was trained on the images themselves (schedule.views=1)"
+    left_out = f", but not in phase {', '.join(frozen)}, on the images themselves" if frozen else ""
+    return f"{_call(config['augment'])}{left_out}"
 
 
 def _choice(kept: PhaseResult, monitor: str) -> str:
