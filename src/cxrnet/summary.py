@@ -61,10 +61,11 @@ def say_phase(result: PhaseResult, monitor: str) -> None:
     """What came of a phase."""
     cached = " on features computed once" if result.cached else ""
     epochs = "1 epoch" if result.epochs == 1 else f"{result.epochs} epochs"
+    kept = ", which is the result" if result.kept else ""
     console.say(
         result.name,
         f"{result.trained_parameters:,} parameters{cached}, {epochs} in {duration(result.seconds)}; "
-        f"kept: the {result.keep} epoch, {result.kept_epoch}, {monitor} {result.kept_score:.4f}",
+        f"{result.keep} epoch {result.kept_epoch}, {monitor} {result.kept_score:.4f}{kept}",
     )
 
 
