@@ -3,12 +3,16 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import log_loss
 
 from cxrnet.bundling import make_bundle, predict_splits
 from cxrnet.data.splits import split_manifest
 from cxrnet.errors import CxrnetError
-from cxrnet.evaluation.predictions import probabilities_of
+from cxrnet.evaluation.metrics import label_codes
+from cxrnet.evaluation.predictions import logits_of, probabilities_of, softmax
+from cxrnet.evaluation.temperature import before_temperature
 from cxrnet.inference import predict_images
+from cxrnet.models.bundle import load_bundle
 
 CONFIG = {
     "trainer": {"accelerator": "cpu"},
@@ -54,6 +58,15 @@ def test_a_temperature_that_was_fitted_divides_the_logits(make_network, make_dat
     table = predict_splits(bundled.bundle, data, CONFIG)
     losses = [-np.log(row[f"prob_{row['label']}"]) for row in table.to_dict("records")]
     assert np.mean(losses) == pytest.approx(bundled.temperature.nll_after, rel=1e-4)
+    # What the reliability diagram calls temperature 1 is the network as the temperature was fitted on it.
+    again = load_bundle(tmp_path / "bundle")
+    assert again.temperature_offset == pytest.approx(bundled.temperature.offset)
+    assert len(again.temperature_offset) == 3
+    before = before_temperature(logits_of(table), again.temperature, again.temperature_offset)
+    assert log_loss(label_codes(table), softmax(before)) == pytest.approx(bundled.temperature.nll_before, rel=1e-4)
+    assert log_loss(label_codes(table), softmax(logits_of(table) * again.temperature)) != pytest.approx(
+        bundled.temperature.nll_before, rel=1e-2
+    )
 
 
 def test_the_cutoff_for_a_reader_is_chosen_on_validation_images_and_applied_by_the_bundle(

@@ -75,7 +75,9 @@ def make_bundle(network: Network, data: XrayDataModule, config: Config, folder: 
     validation = make_predictions(rows, data.classes, scaled)
     points = choose_thresholds(validation, policy)
     share = check_share(config["refer"])
-    bundle = replace(plain, temperature=temperature.value, operating_points=points)
+    bundle = replace(
+        plain, temperature=temperature.value, temperature_offset=temperature.offset, operating_points=points
+    )
     if share is not None:
         bundle = replace(bundle, refer_below=choose_cutoff(predictions_of(bundle, rows, scaled), share))
     save_bundle(bundle, folder)

@@ -113,7 +113,14 @@ def _results(
     write_manifest(each.manifest, folder / "manifest.parquet")
     write_conflicts(each.within, each.manifest, folder)
     results = write_results(
-        folder, predictions, baselines, bundle.classes, config["evaluation"], temperature=bundle.temperature, mix=mix
+        folder,
+        predictions,
+        baselines,
+        bundle.classes,
+        config["evaluation"],
+        temperature=bundle.temperature,
+        mix=mix,
+        offset=bundle.temperature_offset,
     )
     metrics = results.metrics["test"]
     named, counts = digest(each.manifest), {str(k): int(n) for k, n in each.manifest["label"].value_counts().items()}

@@ -149,6 +149,7 @@ def _results(runs: Sequence[FinishedRepeat], tests: pd.DataFrame, folder: Path, 
         temperature=runs[0].bundle.temperature if len(runs) == 1 else None,
         seen=[image for each in runs for image in seen_before(each.data.manifest, "test")],
         mix=_mix(runs),
+        offset=runs[0].bundle.temperature_offset if len(runs) == 1 else (),
     )
 
 

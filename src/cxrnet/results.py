@@ -50,6 +50,7 @@ def write_results(
     temperature: float | None = 1.0,
     seen: Collection[str] = (),
     mix: Mix = UNKNOWN,
+    offset: Sequence[float] = (),
 ) -> Results:
     """Compute every figure of any table of predictions and write all files but the report.
 
@@ -69,6 +70,7 @@ def write_results(
         seen: ``image_id`` of what was seen in training (:func:`cxrnet.data.leaks.seen_before`): the headline figures
             are computed without it too.
         mix: that the probabilities of the predictions are of.
+        offset: of the classes, that goes with the temperature, (K,); empty where there is none.
 
     Raises:
         CxrnetError: a label is missing.
@@ -80,7 +82,9 @@ def write_results(
     baseline_metrics = {name: evaluated(rows) for name, rows in baselines.items()}
     left = by_split[headline][~by_split[headline]["image_id"].isin(list(seen))]
     unseen = evaluated(left) if 0 < len(left) < len(by_split[headline]) else None
-    analyses = {name: analyse(rows, metrics[name], settings, temperature, mix) for name, rows in by_split.items()}
+    analyses = {
+        name: analyse(rows, metrics[name], settings, temperature, mix, offset) for name, rows in by_split.items()
+    }
     write_table(predictions, folder / "predictions.parquet")
     kept = {name: each.band.kept for name, each in analyses.items() if each.band is not None and each.band.kept}
     _write_metrics(folder, metrics, headline, baseline_metrics, unseen, kept)

@@ -103,6 +103,7 @@ def run_once(
             bundled.temperature.value,
             seen_before(data.manifest, headline),
             Mix(bundled.bundle.prior),
+            bundled.bundle.temperature_offset,
         )
     say_bundled(bundled)
     run.set_tags(mix_tags(bundled.bundle, Mix(bundled.bundle.prior)))

@@ -5,6 +5,10 @@ import pytest
 from cxrnet.errors import CxrnetError
 from cxrnet.evaluation.analysis import analyse, evaluator, save_analysis
 from cxrnet.evaluation.calibration import error_of_table
+from cxrnet.evaluation.predictions import classes_of, logits_of, make_predictions
+from cxrnet.evaluation.prior import Mix, read_mix
+
+CLASSES = ("Viral Pneumonia", "Covid", "Normal")
 
 
 @pytest.fixture
@@ -30,6 +34,20 @@ def test_the_diagram_shows_the_probabilities_before_and_after_the_temperature(an
     before = scaled.reliability["temperature 1"]
     assert np.average(before["confidence"], weights=before["n"]) > table.filter(like="prob_").max(axis=1).mean()
     assert error_of_table(before) != error_of_table(plain.reliability["temperature 1"])
+
+
+def test_the_diagram_of_temperature_1_has_the_offset_of_the_classes_back(make_table, settings):
+    offset = np.array([0.0, 1.5, -0.5])
+    mix = read_mix({"Covid": 0.05}, dict(zip(CLASSES, (0.5, 0.3, 0.2), strict=True)))
+    raw = make_table(n=200)
+    for moved, given in ((np.zeros(3), Mix()), (mix.shift(CLASSES), mix)):
+        plain = make_predictions(raw, classes_of(raw), (logits_of(raw) + moved).astype(np.float32))
+        scaled = make_predictions(raw, classes_of(raw), ((logits_of(raw) - offset) / 2 + moved).astype(np.float32))
+        quick = {**settings, "resamples": 0}
+        before = analyse(scaled, evaluator(quick)(scaled), quick, 2.0, given, tuple(offset)).reliability
+        expected = analyse(plain, evaluator(quick)(plain), quick, 1.0, given).reliability
+        pd.testing.assert_frame_equal(before["temperature 1"], expected["temperature 1"], rtol=1e-5)
+        assert len(before) == 2
 
 
 def test_one_number_of_bins_serves_the_diagram_and_every_ece(make_table, settings):

@@ -3,7 +3,7 @@
 What a call is worth, whether a probability can be believed, who is sent to a reader, and for whom the figures hold.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -30,6 +30,7 @@ from cxrnet.evaluation.referral import (
     risk_coverage,
 )
 from cxrnet.evaluation.subgroups import FIGURES, evaluate_subgroups
+from cxrnet.evaluation.temperature import before_temperature
 from cxrnet.evaluation.triage import predictive_table, triage_text
 from cxrnet.style import save
 
@@ -96,6 +97,7 @@ def analyse(
     settings: Mapping[str, Any],
     temperature: float | None,
     mix: Mix = UNKNOWN,
+    offset: Sequence[float] = (),
 ) -> Analysis:
     """Work out what follows from the predictions of one split.
 
@@ -105,6 +107,7 @@ def analyse(
         settings: the group ``evaluation`` of the configuration, plain.
         temperature: by which the logits were divided; ``None`` where not all by the same.
         mix: that the probabilities are of; where it isn't known, decision curves take that of the images for it.
+        offset: that goes with the temperature (:class:`cxrnet.evaluation.temperature.Temperature`), (K,); may be empty.
 
     Raises:
         CxrnetError: a setting won't do.
@@ -129,7 +132,7 @@ def analyse(
             for name, figures in per_class.items()
         },
         decisions=_decisions(predictions, settings["decision_curve"], resampling, mix),
-        reliability=_reliability(predictions, settings["calibration"], temperature, mix),
+        reliability=_reliability(predictions, settings["calibration"], temperature, mix, offset),
         calibration=calibration_text(
             *top_label(probabilities_of(predictions), label_codes(predictions)), settings["calibration"]["bins"]
         ),
@@ -170,15 +173,19 @@ def _decisions(
 
 
 def _reliability(
-    predictions: pd.DataFrame, settings: Mapping[str, Any], temperature: float | None, mix: Mix
+    predictions: pd.DataFrame,
+    settings: Mapping[str, Any],
+    temperature: float | None,
+    mix: Mix,
+    offset: Sequence[float],
 ) -> dict[str, pd.DataFrame]:
-    """Of the probabilities as they are, after those at a temperature of 1, where they differ."""
-    codes, shift = label_codes(predictions), mix.shift(classes_of(predictions)).astype(np.float32)
+    """Of the probabilities as they are, after those at a temperature of 1 without its offset, where they differ."""
+    codes, shift = label_codes(predictions), mix.shift(classes_of(predictions))
     if temperature is None:
         tables = {"each at its own temperature": probabilities_of(predictions)}
     else:
-        tables = {"temperature 1": softmax((logits_of(predictions) - shift) * np.float32(temperature) + shift)}
-    if temperature not in (None, 1):
+        tables = {"temperature 1": softmax(before_temperature(logits_of(predictions), temperature, offset, shift))}
+    if temperature is not None and (temperature != 1 or len(offset)):
         tables[f"temperature {temperature:.3g}"] = probabilities_of(predictions)
     return {name: reliability_table(*top_label(table, codes), **settings) for name, table in tables.items()}
 

@@ -10,7 +10,7 @@ A. Shrikumar, "Maximum Likelihood with Bias-Corrected Calibration is Hard-To-Bea
 2020, arXiv:1901.06852).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -103,6 +103,22 @@ def fit_temperature(validation: pd.DataFrame, prior: Mapping[str, float] | None 
             value = HIGHEST if useless else float(1 / inverse)
             return Temperature(value, len(codes), before, after, None, tuple(shift.tolist()) if shift.any() else ())
     return Temperature(1.0, len(codes), before, before, reason)
+
+
+def before_temperature(
+    logits: npt.NDArray[np.float32], temperature: float, offset: Sequence[float], shift: FloatArray | float = 0.0
+) -> npt.NDArray[np.float32]:
+    """The logits that a temperature was fitted on, of those that it and its offset gave, (N, K).
+
+    Args:
+        logits: (N, K), as predictions hold them.
+        temperature: by which they were divided.
+        offset: subtracted from them before that, (K,); empty where none was.
+        shift: added to them after that, for another prior (:meth:`cxrnet.evaluation.prior.Mix.shift`), (K,). The result
+            has it too.
+    """
+    subtracted = np.array(offset) if len(offset) else 0.0
+    return np.asarray((logits - shift) * temperature + subtracted + shift, dtype=np.float32)
 
 
 def _too_few(logits: FloatArray, codes: npt.NDArray[np.intp]) -> str | None:

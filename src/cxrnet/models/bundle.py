@@ -23,8 +23,8 @@ from cxrnet.models.network import Network, NetworkConfig
 FORMAT = 3  # 1 was before windowed pooling, batch norm in the head and sigmoids, 2 before priors and decision weights
 READ = (2, FORMAT)
 ROUNDING = 1e-6  # of shares that sum to 1
-LATER = ("refer_below", "prior", "decision_weights")
-"""Fields that a bundle.json may lack: those of a policy, and those that a bundle of format 2 knows nothing of."""
+LATER = ("refer_below", "prior", "decision_weights", "temperature_offset")
+"""Fields that a bundle.json may lack: of what wasn't asked for or fitted, and what a bundle of format 2 knows not of."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,8 @@ class Bundle:
             are taken out of it (:mod:`cxrnet.models.costs`).
         decision_weights: of the classes, the smallest 1: of those without a threshold, that of the largest weight x
             probability is predicted. ``None`` where the largest probability decides.
+        temperature_offset: what was subtracted from the logits of each class before they are divided, (K,), for the
+            temperature was fitted with it. It is in the network's last bias already; empty where there is none.
     """
 
     network: Network
@@ -57,6 +59,7 @@ class Bundle:
     refer_below: float | None = None
     prior: dict[str, float] | None = None
     decision_weights: dict[str, float] | None = None
+    temperature_offset: tuple[float, ...] = ()
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -115,6 +118,7 @@ def _from_description(values: dict[str, Any], tensors: dict[str, Tensor]) -> Bun
         raise ValueError(f"its output is {values['output']}, its network's {network.config.output}")
     others = {name: values[name] for name in Bundle.__dataclass_fields__ if name not in ("network", *LATER)}
     later: dict[str, Any] = {name: values.get(name) for name in LATER}
+    later["temperature_offset"] = _offset(later["temperature_offset"] or (), len(network.config.classes))
     for name in ("prior", "decision_weights"):
         _check_by_class(name, later[name], network.config.classes)
     if later["prior"] is not None and abs(sum(later["prior"].values()) - 1) > ROUNDING:
@@ -132,6 +136,12 @@ def _check_by_class(name: str, values: object, classes: Sequence[str]) -> None:
         raise ValueError(f"its {name} has a value that is no number above 0")
 
 
+def _offset(values: Sequence[float], n_classes: int) -> tuple[float, ...]:
+    if len(values) not in (0, n_classes) or not all(math.isfinite(value) for value in values):
+        raise ValueError(f"its temperature_offset is not a number for each of {n_classes} classes")
+    return tuple(values)
+
+
 def _description(bundle: Bundle) -> dict[str, Any]:
     return {
         "format": FORMAT,
@@ -143,7 +153,7 @@ def _description(bundle: Bundle) -> dict[str, Any]:
         "manifest_digest": bundle.manifest_digest,
         "versions": bundle.versions,
         "training": bundle.training,
-        **{name: value for name in LATER if (value := getattr(bundle, name)) is not None},
+        **{name: value for name in LATER if (value := getattr(bundle, name)) not in (None, ())},
     }
 
 
