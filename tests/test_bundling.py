@@ -84,6 +84,18 @@ def test_the_cutoff_for_a_reader_is_chosen_on_validation_images_and_applied_by_t
     )
 
 
+def test_with_class_weights_the_cutoff_is_of_the_share_in_weight_x_probability(make_network, make_data, tmp_path):
+    data = rare(make_data())
+    config = {**CONFIG, "loss": {**CONFIG["loss"], "class_weights": "balanced"}, "refer": 0.25}
+    bundle = make_bundle(make_network().eval(), data, config, tmp_path / "bundle").bundle
+    predictions = predict_splits(bundle, data, config)
+    scores = probabilities_of(predictions) * [bundle.decision_weights[name] for name in bundle.classes]
+    certain = scores.max(axis=1) / scores.sum(axis=1)
+    np.testing.assert_allclose(predictions["certainty"], certain, rtol=1e-9)
+    assert predictions["referred"].tolist() == (certain < bundle.refer_below).tolist()
+    assert predictions.loc[predictions["split"] == "val", "referred"].sum() == 2  # of nine
+
+
 def test_what_the_validation_images_cannot_do_is_refused_and_leaves_no_bundle(make_network, make_data, tmp_path):
     config = {**CONFIG, "operating_points": {"Covid": {"specificity": 1.0}, "Normal": {"specificity": 1.5}}}
     with pytest.raises(CxrnetError, match=r"operating_points\.Normal"):

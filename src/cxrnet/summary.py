@@ -18,6 +18,7 @@ from cxrnet.evaluation.policies import Rule, check_policy
 from cxrnet.evaluation.spread import Moments, moments_of
 from cxrnet.evaluation.temperature import USELESS
 from cxrnet.evaluation.wording import HEADLINE, duration, figure_text, number_text
+from cxrnet.inference import rule_of
 from cxrnet.methods import faults_of, methods_of, sources_of
 from cxrnet.models.network import Network, count_parameters
 from cxrnet.models.weights import LoadedWeights
@@ -114,7 +115,8 @@ def say_bundled(bundled: Bundled) -> None:
     for text in bundled.sentences:
         console.say("threshold", text)
     if (cutoff := bundled.bundle.refer_below) is not None:
-        console.say("referral", f"calls of a probability below {cutoff:.4g} are left to a reader")
+        certainty = rule_of(bundled.bundle).certainty_name
+        console.say("referral", f"calls are left to a reader where their {certainty} is below {cutoff:.4g}")
 
 
 def say_spread(spread: pd.DataFrame, pooled: pd.DataFrame | None, level: float) -> None:
@@ -187,7 +189,7 @@ def report_facts(
         points=_points(bundled, config["operating_points"] or {}),
         chosen=bundled.sentences,
         weighing=bundled.weighing,
-        band=BandFacts(cutoff, config["refer"]) if (cutoff := bundled.bundle.refer_below) is not None else None,
+        band=_band(bundled, config["refer"]),
         temperature=bundled.temperature,
         level=config["evaluation"]["level"],
         methods=methods_of(data, weights, phases, config),
@@ -220,6 +222,11 @@ def _points(bundled: Bundled, policy: Mapping[str, Any]) -> dict[str, PointFacts
     rules = check_policy(policy, bundled.bundle.classes)
     chosen = {name: str(rule) if isinstance(rule, Rule) else "given" for name, rule in rules.items()}
     return {name: PointFacts(value, chosen[name]) for name, value in bundled.bundle.operating_points.items()}
+
+
+def _band(bundled: Bundled, share: float) -> BandFacts | None:
+    cutoff = bundled.bundle.refer_below
+    return None if cutoff is None else BandFacts(cutoff, share, rule_of(bundled.bundle).certainty_name)
 
 
 def _split_facts(data: XrayDataModule, split: str) -> SplitFacts:

@@ -1,11 +1,12 @@
 import numpy as np
+import pandas as pd
 import pytest
 
 from cxrnet.errors import CxrnetError
 from cxrnet.evaluation.intervals import wilson
 from cxrnet.evaluation.metrics import evaluate
 from cxrnet.evaluation.operating_points import DecisionRule
-from cxrnet.evaluation.predictions import classes_of, logits_of, make_predictions
+from cxrnet.evaluation.predictions import classes_of, logits_of, make_predictions, probabilities_of
 from cxrnet.evaluation.referral import (
     area_under_risk_coverage,
     band_of,
@@ -81,6 +82,44 @@ def test_no_images_and_no_share_are_refused() -> None:
 
 
 # --- the cut-off that is chosen on validation
+
+
+def weighed(table, weights, points=None, cutoff=None):
+    rule = DecisionRule(points or {}, dict(zip(classes_of(table), weights, strict=True)), cutoff)
+    return make_predictions(table, classes_of(table), logits_of(table), rule)
+
+
+def test_with_decision_weights_images_at_the_border_of_the_decision_are_deferred_whatever_class_is_predicted(
+    make_table,
+) -> None:
+    table = make_table(400, classes=("Covid", "Normal"))
+    made = weighed(table, (4.0, 1.0))
+    odds = 4 * table["prob_Covid"] / table["prob_Normal"]
+    certain, _ = certainty(made)
+    np.testing.assert_allclose(certain, np.maximum(odds, 1) / (np.maximum(odds, 1) + np.minimum(odds, 1)), rtol=1e-6)
+    marked = weighed(table, (4.0, 1.0), cutoff=choose_cutoff(made, 0.25))
+    deferred = made[marked["referred"]]
+    assert len(deferred) == 100
+    assert 0.2 < (deferred["predicted"] == "Covid").mean() < 0.8
+    low, high = certain[marked["referred"]].max(), certain[~marked["referred"]].min()
+    assert low < high
+    # Certainty of the raw probability would have sent away one class alone.
+    raw = probabilities_of(made).max(axis=1)[(made["predicted"] == "Normal").to_numpy(bool)]
+    assert raw.min() > 0.79
+
+
+def test_weights_of_several_classes_change_certainty_and_those_without_effect_do_not(make_table) -> None:
+    table = make_table(100)
+    alike, plain = weighed(table, (3.0, 3.0, 3.0)), certainty(table)[0]
+    np.testing.assert_allclose(certainty(alike)[0], plain, rtol=1e-12)
+    scores = probabilities_of(table) * [1.0, 5.0, 2.0]
+    np.testing.assert_allclose(certainty(weighed(table, (1.0, 5.0, 2.0)))[0], scores.max(1) / scores.sum(1), rtol=1e-12)
+    # Thresholds leave one class: the weights decide nothing, the probability is what there is.
+    pointed = weighed(table, (1.0, 5.0, 2.0), {"Viral Pneumonia": 0.4, "Covid": 0.3})
+    assert "certainty" not in pointed
+    # Rows of a fold without weights, beside those of one with them.
+    pooled = pd.concat([table, alike.assign(image_id=alike["image_id"] + "b")], ignore_index=True)
+    np.testing.assert_allclose(certainty(pooled)[0], np.concatenate([plain, plain]), rtol=1e-12)
 
 
 @pytest.mark.parametrize(("share", "referred"), [(0.1, 6), (0.11, 6), (0.2, 12), (0.99, 59)])

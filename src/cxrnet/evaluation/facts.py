@@ -58,9 +58,11 @@ class BandFacts:
     """Which calls are left to a reader."""
 
     cutoff: float
-    """Calls of a lower probability are."""
+    """Calls of a lower certainty are."""
     share: float
     """Of the validation images, that was asked for."""
+    certainty: str = "probability"
+    """What it is of a prediction, in words."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,7 @@ class RepeatFacts:
     points: Mapping[str, float]
     """Threshold by class."""
     cutoff: float | None
-    """Calls of a lower probability are left to a reader."""
+    """Calls of a lower certainty are left to a reader."""
 
 
 @dataclass(frozen=True)

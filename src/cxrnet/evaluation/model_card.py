@@ -194,7 +194,7 @@ def _referral(facts: RunFacts) -> list[str]:
         else f"; the accuracy of the others is {figure_text(test.kept['accuracy'])}"
     )
     return [
-        f"A call is left to a reader where its probability is below {band.cutoff:.4g}, the cut-off that leaves "
+        f"A call is left to a reader where its {band.certainty} is below {band.cutoff:.4g}, the cut-off that leaves "
         f"{percent(band.share)} of the validation images to one. Of the {SPLIT_NAMES[facts.headline].lower()} images "
         f"it leaves a share of {figure_text(test.referred)}{left}."
     ]

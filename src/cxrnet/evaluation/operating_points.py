@@ -22,12 +22,40 @@ class DecisionRule:
     Attributes:
         points: threshold by class.
         weights: of the probability of each class, above 0; ``None`` weighs all alike.
-        refer_below: predictions of a lower probability are deferred to a reader; ``None`` where none is.
+        refer_below: predictions of a lower certainty are deferred to a reader; ``None`` where none is.
     """
 
     points: Mapping[str, float] = field(default_factory=dict)
     weights: Mapping[str, float] | None = None
     refer_below: float | None = None
+
+    @property
+    def deciding_weights(self) -> Mapping[str, float] | None:
+        """The weights where they decide between classes; ``None`` where thresholds leave one class only."""
+        return self.weights if self.weights is not None and len(self.weights) - len(self.points) > 1 else None
+
+    @property
+    def certainty_name(self) -> str:
+        """What :meth:`certainty` is of a prediction, in words that follow "its"."""
+        return "probability" if self.deciding_weights is None else "share in the sum of weight x probability"
+
+    def certainty(
+        self, probabilities: npt.NDArray[np.float64], classes: Sequence[str], predicted: npt.NDArray[np.intp]
+    ) -> npt.NDArray[np.float64]:
+        """How certain each prediction is, (N,) in [0, 1].
+
+        It is the probability of the predicted class or, where weights decide, its share in the sum of weight x
+        probability. The probability alone would be small wherever the weights chose the class, and so a reader would
+        get, of a class that weighs more, nearly every prediction.
+
+        Args:
+            probabilities: (N, K) in 0..1.
+            classes: the names of the K classes, in order.
+            predicted: what :func:`decide` returned, (N,).
+        """
+        weights = self.deciding_weights
+        scores = probabilities if weights is None else probabilities * [weights[name] for name in classes]
+        return np.asarray(scores[np.arange(len(predicted)), predicted] / (1 if weights is None else scores.sum(axis=1)))
 
 
 def check_operating_points(points: Mapping[str, float] | None, classes: Sequence[str]) -> dict[str, float]:
@@ -79,17 +107,3 @@ def decide(
         index = list(classes).index(name)
         called = np.where(chosen_at[:, index] >= threshold, index, called)
     return np.asarray(called, dtype=np.intp)
-
-
-def refer(probabilities: npt.NDArray[np.float64], called: npt.NDArray[np.intp], below: float) -> npt.NDArray[np.bool_]:
-    """Say which calls are left to a reader (:func:`cxrnet.evaluation.referral.choose_cutoff`).
-
-    Args:
-        probabilities: (N, K) in 0..1.
-        called: what :func:`decide` returned, (N,).
-        below: calls of a lower probability are.
-
-    Returns:
-        (N,).
-    """
-    return np.asarray(probabilities[np.arange(len(called)), called] < below)

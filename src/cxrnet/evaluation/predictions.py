@@ -13,6 +13,8 @@ logit_<class>      float32  one column a class
 prob_<class>       float64  softmax of the logits; the order of these columns is the order of the classes
 predicted          string   name of the predicted class, which need not be the most probable one
                             (:mod:`cxrnet.evaluation.operating_points`)
+certainty          float64  of the prediction; only where decision weights decide, else it is the probability of
+                            the predicted class (:meth:`cxrnet.evaluation.operating_points.DecisionRule.certainty`)
 referred           bool     the call is left to a reader; only where the model has a cut-off for that
 =================  =======  ==============================================================================
 
@@ -30,7 +32,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from cxrnet.errors import CxrnetError
-from cxrnet.evaluation.operating_points import DecisionRule, decide, refer
+from cxrnet.evaluation.operating_points import DecisionRule, decide
 
 ROW_COLUMNS = ("image_id", "path", "label", "split", "source", "patient_id")
 # Why a file can't go without a column; the other columns of a row may be empty.
@@ -40,7 +42,7 @@ NEEDED_COLUMNS = {
     "predicted": "add the class that each image was called",
 }
 OPTIONAL_COLUMNS = ("group_id", "view", "sex", "age")
-REFERRED = "referred"
+CERTAINTY, REFERRED = "certainty", "referred"
 # Passes probabilities that another program rounded to four digits, fails sigmoids and percentages.
 SUM_TOLERANCE = 1e-3
 EVEN = DecisionRule()
@@ -88,8 +90,11 @@ def make_predictions(
         table[f"prob_{name}"] = probabilities[:, index]
     called = decide(probabilities, classes, rule.points, rule.weights, at_training)
     table["predicted"] = pd.array(np.array(classes, object)[called], dtype="string")
+    if rule.deciding_weights is not None:
+        table[CERTAINTY] = rule.certainty(probabilities, classes, called)
     if rule.refer_below is not None:
-        table[REFERRED] = refer(at_training, decide(at_training, classes, rule.points, rule.weights), rule.refer_below)
+        as_trained = decide(at_training, classes, rule.points, rule.weights)
+        table[REFERRED] = rule.certainty(at_training, classes, as_trained) < rule.refer_below
     for name in OPTIONAL_COLUMNS:
         if name in rows and rows[name].notna().any():
             table[name] = rows[name].astype("string").array

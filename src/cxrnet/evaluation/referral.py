@@ -13,7 +13,7 @@ import pandas as pd
 from cxrnet.errors import CxrnetError
 from cxrnet.evaluation.intervals import wilson
 from cxrnet.evaluation.metrics import Evaluation, Metric, label_codes, measured
-from cxrnet.evaluation.predictions import REFERRED, classes_of, probabilities_of
+from cxrnet.evaluation.predictions import CERTAINTY, REFERRED, classes_of, probabilities_of
 
 FloatArray = npt.NDArray[np.float64]
 KEY = "refer"
@@ -33,7 +33,7 @@ class Band:
 
 
 def choose_cutoff(validation: pd.DataFrame, share: float) -> float:
-    """Choose the probability below which a call is left to a reader.
+    """Choose the certainty below which a call is left to a reader.
 
     Args:
         validation: predictions of the split ``val``, called as they will be.
@@ -73,15 +73,20 @@ def band_of(predictions: pd.DataFrame, evaluate: Callable[[pd.DataFrame], Evalua
 
 
 def certainty(predictions: pd.DataFrame) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
-    """Return the probability of the class that each image was called, (N,), and whether the call is right, (N,).
+    """Return how certain each prediction is, (N,), and whether it is right, (N,).
 
-    Where thresholds or decision weights decide, that class need not be the most probable one; how likely the call is to
-    be right is its probability all the same.
+    Where decision weights decide, the table says how certain
+    (:meth:`cxrnet.evaluation.operating_points.DecisionRule.certainty`). Otherwise it is the probability of the
+    predicted class. Where thresholds decide, that need not be the most probable one; how likely the prediction is to be
+    right is its probability all the same.
     """
     codes, probabilities = label_codes(predictions), probabilities_of(predictions)
     order = {name: index for index, name in enumerate(classes_of(predictions))}
     called = predictions["predicted"].map(order).to_numpy(dtype=np.intp)
-    return probabilities[np.arange(len(called)), called], called == codes
+    certain = probabilities[np.arange(len(called)), called]
+    if CERTAINTY in predictions:  # empty in the rows of a fold whose weights are all alike
+        certain = predictions[CERTAINTY].fillna(pd.Series(certain, predictions.index)).to_numpy(np.float64)
+    return certain, called == codes
 
 
 def risk_coverage(confidence: FloatArray, correct: npt.NDArray[np.bool_]) -> pd.DataFrame:

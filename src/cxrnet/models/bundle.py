@@ -24,7 +24,7 @@ FORMAT = 3  # 1 was before windowed pooling, batch norm in the head and sigmoids
 READ = (2, FORMAT)
 ROUNDING = 1e-6  # of shares that sum to 1
 LATER = ("refer_below", "prior", "decision_weights", "temperature_offset")
-"""Fields that a bundle.json may lack: of what wasn't asked for or fitted, and what a bundle of format 2 knows not of."""
+"""Fields that a bundle.json may lack: of a policy or a fit, and those that a bundle of format 2 knows nothing of."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,8 @@ class Bundle:
         manifest_digest: of the data that it was trained on.
         versions: of the packages that trained it.
         training: the resolved configuration of the run.
-        refer_below: calls of a lower probability are left to a reader; ``None`` where every call stands.
+        refer_below: calls of a lower certainty (:meth:`cxrnet.evaluation.operating_points.DecisionRule.certainty`) are
+            left to a reader; ``None`` where every call stands.
         prior: share of each class that the probabilities are of, that of the training images; ``None`` where it isn't
             known, in bundles of format 2. The network's last bias has it: class weights, a balanced sampler and costs
             are taken out of it (:mod:`cxrnet.models.costs`).

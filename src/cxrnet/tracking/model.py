@@ -48,17 +48,18 @@ class BundleModel:
             ``referred`` (left to a reader) where the bundle has a cut-off for that, and ``prob_<class>...`` in the
             order of the classes, at the mix of the training images.
         """
-        from cxrnet.evaluation.operating_points import decide, refer
-        from cxrnet.inference import predict_bytes
+        from cxrnet.evaluation.operating_points import decide
+        from cxrnet.inference import predict_bytes, rule_of
 
         classes = self._bundle.classes
         names = [f"row {row}" for row in table.index]
         probabilities = predict_bytes(self._bundle, self._logits, [bytes(image) for image in table["image"]], names)
         answer = pd.DataFrame(probabilities, columns=[f"prob_{name}" for name in classes], index=table.index)
-        called = decide(probabilities, classes, self._bundle.operating_points, self._bundle.decision_weights)
+        rule = rule_of(self._bundle)
+        called = decide(probabilities, classes, rule.points, rule.weights)
         answer.insert(0, "predicted", [classes[index] for index in called])
-        if self._bundle.refer_below is not None:
-            answer.insert(1, "referred", refer(probabilities, called, self._bundle.refer_below))
+        if rule.refer_below is not None:
+            answer.insert(1, "referred", rule.certainty(probabilities, classes, called) < rule.refer_below)
         return answer
 
 
