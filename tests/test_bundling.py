@@ -6,6 +6,7 @@ import torch
 from sklearn.metrics import log_loss
 
 from cxrnet.bundling import make_bundle, predict_splits
+from cxrnet.data.sources.folder import folder
 from cxrnet.data.splits import split_manifest
 from cxrnet.errors import CxrnetError
 from cxrnet.evaluation.metrics import label_codes
@@ -41,8 +42,10 @@ def test_thresholds_are_chosen_on_validation_images_and_called_by_the_bundle_on_
     assert "chosen for sensitivity >= 0.5" in bundled.sentences[0]
 
 
-def test_a_temperature_that_was_fitted_divides_the_logits(make_network, make_data, tmp_path):
-    data = make_data(split=partial(split_manifest, fractions={"train": 0.25, "val": 0.75, "test": 0.0}, seed=0))
+def test_a_temperature_that_was_fitted_divides_the_logits(make_network, make_data, draw, tmp_path):
+    split = partial(split_manifest, fractions={"train": 0.25, "val": 0.75, "test": 0.0}, seed=0)
+    images = draw(tmp_path / "xrays", images=16)  # 12 of each class for validation, enough for an offset
+    data = make_data(manifest=partial(folder, images), split=split)
     network = make_network()
     images, labels = data.arrays("val")
     labels = labels.clone()
@@ -126,8 +129,6 @@ def rare(data):
 def test_what_was_weighed_in_training_is_weighed_by_the_decision(
     make_network, make_data, tmp_path, draw, sampler, loss, output
 ):
-    from cxrnet.data.sources.folder import folder
-
     classes = ("Covid", "Normal", "Viral Pneumonia") if output == "softmax" else ("Covid", "Normal")
     images = draw(tmp_path / "xrays", classes)
     data = rare(make_data(manifest=partial(folder, images), sampler=sampler))

@@ -109,6 +109,8 @@ def say_bundled(bundled: Bundled) -> None:
     """What was chosen on the validation images."""
     temperature = bundled.temperature
     text = f"{temperature.value:.3g}" if temperature.reason is None else f"1: {temperature.reason}"
+    moved = temperature.offset_text(bundled.bundle.classes)
+    text = f"{text}; {moved}" if moved else text
     console.say("temperature", f"{text}: {USELESS}" if temperature.useless else text)
     for text in bundled.weighing:
         console.say("costs", text)

@@ -77,6 +77,22 @@ def test_without_an_image_of_each_class_there_is_no_offset(validation) -> None:
     assert (fitted.offset, fitted.value) == ((), fit_temperature(two).value)
 
 
+@pytest.mark.parametrize(("of_covid", "has"), [(9, False), (10, True), (1, False)])
+def test_the_offset_wants_ten_images_of_each_class_and_the_temperature_does_not(validation, of_covid, has) -> None:
+    table = validation(4.0)
+    covid = (table["label"] == "Covid").to_numpy(bool)
+    fewer = table[~covid | (covid.cumsum() <= of_covid)].reset_index(drop=True)
+    fitted = fit_temperature(fewer, dict.fromkeys(CLASSES, 1 / 3))
+    assert bool(fitted.offset) == has
+    assert fitted.reason is None
+    if has:
+        assert fitted.offset_text(CLASSES).startswith("the logits less an offset of Viral Pneumonia ")
+    else:
+        assert fitted.value == fit_temperature(fewer).value
+        assert f"{of_covid} validation images are of Covid, 10 of each class" in fitted.offset_text(CLASSES)
+    assert fit_temperature(fewer).offset_text(CLASSES) == ""
+
+
 def test_fitted_again_on_what_it_mended_the_temperature_is_one(validation) -> None:
     table = validation(4.0)
     logits = logits_of(table) / np.float32(fit_temperature(table).value)

@@ -171,13 +171,14 @@ def _data(facts: RunFacts) -> list[list[str]]:
 def _model(facts: RunFacts) -> list[str]:
     temperature = facts.temperature
     scaled = f"fitted on {temperature.n} validation images" if temperature.reason is None else temperature.reason
+    moved = temperature.offset_text(facts.classes)
     points = [
         f"{name} is called from a probability of {point.threshold:.4g} on ({point.chosen})."
         for name, point in facts.points.items()
     ]
     return [
         f"Images: {facts.methods['preprocessing']}.",
-        f"Temperature of the probabilities: {temperature.value:.3g} ({scaled}).",
+        f"Temperature of the probabilities: {temperature.value:.3g} ({scaled}{f'; {moved}' if moved else ''}).",
         *facts.weighing,
         *(points or ([] if facts.weighing else [MOST_PROBABLE])),
         *_referral(facts),
