@@ -10,7 +10,8 @@ from cxrnet.data.sources.folder import folder
 from cxrnet.data.store import load_images
 from cxrnet.errors import CxrnetError
 from cxrnet.evaluation.predictions import logits_of, probabilities_of
-from cxrnet.inference import predict_bytes, predict_files, predict_images, predict_manifest, predictor
+from cxrnet.evaluation.prior import Mix
+from cxrnet.inference import mix_facts, predict_bytes, predict_files, predict_images, predict_manifest, predictor
 from cxrnet.models.bundle import Bundle
 
 CPU = torch.device("cpu")
@@ -40,6 +41,21 @@ def test_logits_do_not_depend_on_batches_mode_or_chance(bundle):
     assert tables[0].dtype == np.float32
     for table in tables[1:]:
         np.testing.assert_allclose(table, tables[0], atol=1e-6)
+
+
+def test_what_decides_and_what_is_deferred_is_said_of_a_bundle(bundle):
+    weighed = dataclasses.replace(bundle, decision_weights=dict(zip(CLASSES, (7.0, 3.5, 1.0), strict=True)))
+    assert list(mix_facts(bundle, Mix())) == ["probabilities"]
+    assert "weight x probability" in mix_facts(weighed, Mix())["decision"]
+    some = mix_facts(dataclasses.replace(weighed, operating_points={"Covid": 0.7}, refer_below=0.6), Mix())
+    assert "Covid 0.7" in some["thresholds"]
+    assert "of the classes without a threshold" in some["decision"]
+    assert "share in the sum of weight x probability is below 0.6" in some["deferral"]
+    points = {"Covid": 0.7, "Viral Pneumonia": 0.5}
+    alone = mix_facts(dataclasses.replace(weighed, operating_points=points, refer_below=0.6), Mix())
+    assert "Viral Pneumonia 0.5" in alone["thresholds"]
+    assert alone["decision"].startswith("Normal where no threshold is reached")
+    assert "their probability is below 0.6" in alone["deferral"]
 
 
 def test_the_temperature_divides_the_logits(bundle):

@@ -24,7 +24,7 @@ from cxrnet.evaluation.settings import check_share
 from cxrnet.evaluation.temperature import Temperature, fit_temperature
 from cxrnet.inference import predict_images, predictions_of
 from cxrnet.models.bundle import Bundle, device_of, load_bundle, save_bundle
-from cxrnet.models.costs import cost_offset, without_offset
+from cxrnet.models.costs import cost_offset, decision_weights, without_offset
 from cxrnet.models.losses import weighed_by
 from cxrnet.models.network import Network
 from cxrnet.provenance import package_versions
@@ -82,14 +82,14 @@ def make_bundle(network: Network, data: XrayDataModule, config: Config, folder: 
         bundle = replace(bundle, refer_below=choose_cutoff(predictions_of(bundle, rows, scaled), share))
     save_bundle(bundle, folder)
     cause, weights = weighed_by(data.sampler, config["loss"]), bundle.decision_weights
-    weighing = weighing_sentences(cause, Mix(bundle.prior), weights, points=bool(bundle.operating_points))
+    weighing = weighing_sentences(cause, Mix(bundle.prior), weights, bundle.operating_points)
     return Bundled(load_bundle(folder), temperature, threshold_sentences(validation, policy, points), weighing)
 
 
 def _with_prior(trained: Bundle, data: XrayDataModule, config: Config) -> Bundle:
     """The bundle whose probabilities are of the mix of the training images, and whose decision has the weights.
 
-    At a temperature of 1 it predicts what the network did as trained.
+    At a temperature of 1 it predicts what the network did as trained, where the loss is the cross-entropy.
     """
     counts = data.counts("train")
     loss = instantiate(config["loss"])(classes=data.classes, counts=counts)
@@ -101,8 +101,9 @@ def _with_prior(trained: Bundle, data: XrayDataModule, config: Config) -> Bundle
     offset = cost_offset(loss, data.sampler == "balanced", counts, fitted)
     if offset is None:
         return trained
-    weights = dict(zip(data.classes, np.exp(offset).tolist(), strict=True))
-    return replace(trained, network=without_offset(trained.network, offset), decision_weights=weights)
+    weights = decision_weights(loss, data.sampler == "balanced", counts, offset)
+    named = None if weights is None else dict(zip(data.classes, weights.tolist(), strict=True))
+    return replace(trained, network=without_offset(trained.network, offset), decision_weights=named)
 
 
 def predict_splits(bundle: Bundle, data: XrayDataModule, config: Config) -> pd.DataFrame:

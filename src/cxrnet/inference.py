@@ -19,7 +19,7 @@ from cxrnet.data.streaming import stream_images
 from cxrnet.errors import CxrnetError
 from cxrnet.evaluation.operating_points import DecisionRule
 from cxrnet.evaluation.predictions import make_predictions
-from cxrnet.evaluation.prior import Mix, listed, threshold_sentence
+from cxrnet.evaluation.prior import Mix, decision_text, listed, threshold_sentence
 from cxrnet.models.bundle import Bundle
 from cxrnet.models.folding import folded
 
@@ -95,11 +95,17 @@ def predictions_of(bundle: Bundle, rows: pd.DataFrame, logits: np.ndarray, mix: 
 
 def mix_facts(bundle: Bundle, mix: Mix) -> dict[str, str]:
     """Say which mix of classes the probabilities of a bundle are of, and what decides besides them."""
-    facts = {"probabilities": str(mix)}
-    if bundle.decision_weights is not None:
-        facts["decision"] = f"largest weight x probability, weights {listed(bundle.decision_weights)}"
-    if kept := threshold_sentence(mix, bundle.operating_points, bundle.refer_below is not None):
-        facts["thresholds"] = kept
+    facts, rule = {"probabilities": str(mix)}, rule_of(bundle)
+    chosen = [f"a class is predicted from this probability on: {listed(rule.points)}"] if rule.points else []
+    kept = threshold_sentence(mix, rule.points, rule.refer_below is not None)
+    if said := chosen + ([kept] if kept else []):
+        facts["thresholds"] = "; ".join(said)
+    if rule.weights is not None:
+        facts["decision"] = decision_text(rule.weights, rule.points)
+    if rule.refer_below is not None:
+        facts["deferral"] = (
+            f"predictions are deferred where their {rule.certainty_name} is below {rule.refer_below:.4g}"
+        )
     return facts
 
 

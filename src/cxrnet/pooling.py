@@ -209,7 +209,7 @@ def _weighing(runs: Sequence[FinishedRepeat], config: Config) -> list[str]:
     weights = [each.bundle.decision_weights for each in runs if each.bundle.decision_weights is not None]
     cause = weighed_by(runs[0].data.sampler, config["loss"])
     mean = pd.DataFrame(weights).mean().to_dict() if weights else None
-    sentences = weighing_sentences(cause, _mix(runs), mean, points=bool(runs[0].bundle.operating_points))
+    sentences = weighing_sentences(cause, _mix(runs), mean, runs[0].bundle.operating_points)
     if len(runs) > 1 and sentences:
         sentences.append("Shares and weights are means over the runs; each has those of its own training images.")
     return sentences

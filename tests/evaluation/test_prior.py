@@ -6,7 +6,7 @@ from cxrnet.errors import CxrnetError
 from cxrnet.evaluation.analysis import analyse, evaluator
 from cxrnet.evaluation.operating_points import DecisionRule
 from cxrnet.evaluation.predictions import classes_of, logits_of, make_predictions, probabilities_of
-from cxrnet.evaluation.prior import Mix, read_mix, threshold_sentence
+from cxrnet.evaluation.prior import Mix, decision_text, read_mix, threshold_sentence, weighing_sentences
 
 TRAINED = {"Viral Pneumonia": 0.3, "Covid": 0.5, "Normal": 0.2}
 CLASSES = tuple(TRAINED)
@@ -103,6 +103,20 @@ def test_thresholds_and_deferred_images_stay_with_the_training_mix(make_table):
     assert threshold_sentence(mix, rule.points, True).startswith("the thresholds of Covid and the deferral threshold")
     assert threshold_sentence(Mix(TRAINED), rule.points, True) is None
     assert threshold_sentence(mix, {}, False) is None
+
+
+def test_what_decides_is_said_as_it_is():
+    two, three = {"Covid": 4.0, "Normal": 1.0}, {"Covid": 4.0, "Normal": 1.0, "Viral Pneumonia": 2.0}
+    assert decision_text(two, ()) == "the class of the largest weight x probability (weights: Covid 4, Normal 1)"
+    assert "of the classes without a threshold" in decision_text(three, {"Covid": 0.7})
+    alone = decision_text(two, {"Covid": 0.7})
+    assert alone.startswith("Normal where no threshold is reached")
+    assert "have no effect" in alone
+    *_, said = weighing_sentences("class weights balanced", Mix(), two, {"Covid": 0.7})
+    assert "largest weight" not in said
+    assert "have no effect" in said
+    assert weighing_sentences("", Mix(), None, ()) == []
+    assert "all weigh the same" in weighing_sentences("class weights balanced", Mix(), None, ())[0]
 
 
 def test_predictive_values_and_decision_curves_follow_the_prior(make_table, settings):

@@ -145,7 +145,7 @@ def test_decision_weights_are_said_where_there_are_some(facts, tmp_path):
     assert "weight x probability" not in (tmp_path / "plain.html").read_text(encoding="utf-8")
     mix = Mix({"Viral Pneumonia": 0.1, "Covid": 0.2, "Normal": 0.7})
     weights = {"Viral Pneumonia": 7.0, "Covid": 3.5, "Normal": 1.0}
-    sentences = weighing_sentences("class weights balanced", mix, weights, points=False)
+    sentences = weighing_sentences("class weights balanced", mix, weights, ())
     weighed = dataclasses.replace(facts, points={}, chosen=[], weighing=sentences)
     render_report(weighed, tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text(encoding="utf-8")

@@ -7,7 +7,7 @@ from scipy.special import log_softmax, softmax
 from torch import nn
 
 from cxrnet.evaluation.prior import fitted_offset
-from cxrnet.models.costs import cost_offset, without_offset
+from cxrnet.models.costs import cost_offset, decision_weights, without_offset
 from cxrnet.models.losses import cost_sensitive, cross_entropy, focal
 
 CLASSES = ("a", "b", "c")
@@ -116,7 +116,31 @@ def test_other_losses_give_the_training_images_their_shares_in_the_mean(loss):
     assert np.abs(softmax(logits, axis=1).mean(axis=0) - SHARES).max() > 0.01
     before, after = (-log_softmax(z, axis=1)[range(len(labels)), labels].mean() for z in (logits, logits - offset))
     assert after < before
-    np.testing.assert_array_equal((np.exp(offset) * restored).argmax(axis=1), logits.argmax(axis=1))
+
+
+@pytest.mark.parametrize(
+    ("loss", "balanced", "expected"),
+    [
+        (cross_entropy(CLASSES, COUNTS, "balanced", 0.0), False, [1, 3.75, 15]),
+        (focal(CLASSES, COUNTS, "balanced", 2.0), False, [1, 3.75, 15]),
+        (focal(CLASSES, COUNTS, "none", 2.0), True, [1, 3.75, 15]),
+        (focal(CLASSES, COUNTS, {"b": 2.0}, 2.0), True, [1, 7.5, 15]),
+        (cost_sensitive(CLASSES, COUNTS, "none", 0.0, 0.5, {"c": {"a": 4.0, "b": 4.0}}), False, [1, 1, 4]),
+        (cost_sensitive(CLASSES, COUNTS, "none", 0.0, 1.0, {"c": {"a": 4.0}}), False, [1, 1, 2.5]),
+        (cost_sensitive(CLASSES, COUNTS, {"b": 2.0}, 0.0, 1.0, {"c": {"a": 4.0}}), False, [1, 2, 2.5]),
+        (cost_sensitive(CLASSES, COUNTS, "balanced", 0.0, 1.0, None), False, [1, 3.75, 15]),
+        (cost_sensitive(CLASSES, COUNTS, "balanced", 0.0, 0.0, {"c": {"a": 4.0}}), False, [1, 3.75, 15]),
+        (cost_sensitive(CLASSES[:2], COUNTS[:2], "none", 0.0, 1.0, {"b": {"a": 4.0}}), False, [1, 4]),
+        (cost_sensitive(CLASSES, COUNTS, "none", 0.0, 1.0, None), False, None),
+        # Missing b costs nothing, which no weight above 0 says: what the training put on the logits is left.
+        (cost_sensitive(CLASSES[:2], COUNTS[:2], "none", 0.0, 1.0, {"b": {"a": 0.0}}), False, [np.e, 1]),
+    ],
+)
+def test_the_decision_weighs_what_was_asked_for_whatever_the_fit_says(loss, balanced, expected):
+    counts = COUNTS if expected is None else COUNTS[: len(expected)]
+    offset = np.array([1.0, 0.0, 0.3])[: len(counts)]
+    weights = decision_weights(loss, balanced, counts, offset)
+    assert weights is None if expected is None else weights == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_fit_is_finite_where_the_training_images_are_learnt_by_heart():

@@ -6,7 +6,7 @@ of new over old is added to the logits. That holds where a class looks the same 
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -130,23 +130,45 @@ def listed(numbers: Shares) -> str:
     return ", ".join(f"{name} {number:.3g}" for name, number in numbers.items())
 
 
-def weighing_sentences(cause: str, mix: Mix, weights: Mapping[str, float] | None, points: bool) -> list[str]:
+def decision_text(weights: Mapping[str, float], points: Collection[str]) -> str:
+    """Say what decides where no threshold is reached.
+
+    Args:
+        weights: of the decision.
+        points: classes with a threshold, fewer than all.
+    """
+    left = [name for name in weights if name not in points]
+    if len(left) == 1:
+        return (
+            f"{left[0]} where no threshold is reached, for it alone has none; the decision weights "
+            f"({listed(weights)}) have no effect"
+        )
+    among = " of the classes without a threshold" if points else ""
+    return f"the class of the largest weight x probability{among} (weights: {listed(weights)})"
+
+
+def weighing_sentences(cause: str, mix: Mix, weights: Mapping[str, float] | None, points: Collection[str]) -> list[str]:
     """Say what class weights, a balanced sampler or costs did; nothing where there were none.
 
     Args:
-        cause: what weighed the classes in training, as ``class weights balanced``.
+        cause: what weighed the classes in training, as ``class weights balanced``; empty where nothing did.
         mix: that the probabilities are of.
-        weights: of the decision.
-        points: some classes have thresholds.
+        weights: of the decision; ``None`` where the classes weigh the same.
+        points: classes with a threshold.
     """
-    if weights is None:
+    if not cause:
         return []
-    among = " of the classes without a threshold" if points else ""
+    if weights is None:
+        return [
+            f"The training was to weigh the classes ({cause}), but all weigh the same: the decision has no weights. "
+            f"The probabilities are {mix}."
+        ]
+    several = len(weights) - len(points) > 1
     return [
         f"The training weighed the classes ({cause}). That is taken for what mistakes cost, not for how frequent the "
         f"classes are: the probabilities are {mix}.",
-        f"The decision weighs in its place: the predicted class{among} is that of the largest weight x probability "
-        f"(weights: {listed(weights)}), which need not be the most probable one.",
+        f"What is predicted is {decision_text(weights, points)}"
+        f"{', which need not be the most probable one' if several else ''}.",
     ]
 
 

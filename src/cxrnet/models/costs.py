@@ -7,6 +7,10 @@ Learning", theorem 2; King and Zeng 2001, doi:10.1093/oxfordjournals.pan.a004868
 it fits into the last bias, and whatever runs the network gives these probabilities. Label smoothing eps stays what it
 is without weights: the probabilities are (1 - eps) p + eps / K.
 
+What the decision weighs in their place is what was asked for, w_k r_k. Costs that hang on the class that is missed
+alone, C_k, ask for a weight of C_k: the least expected cost is that of the largest C_k p_k (Elkan, section 2). Those
+that hang on the predicted class too are taken in the mean over the predicted classes, which is exact for two classes.
+
 The other losses have no such offset: an expected cost beside the cross-entropy is no proper scoring rule, and neither
 is the focal loss (Charoenphakdee et al. 2021, arXiv:2011.09172), so their softmax is no function of w_k p(k | x) that a
 constant could mend for every image. There the offset is the one that makes the mean probability over the training
@@ -16,6 +20,7 @@ more of the training images are learnt by heart; the temperature mends what it c
 
 import copy
 from collections.abc import Callable, Sequence
+from typing import TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -42,14 +47,31 @@ def cost_offset(
         fitted: from where a search begins, (K,), to the offset by which the mean probability over the training images
             is their shares (:func:`cxrnet.evaluation.prior.fitted_offset`); called where no formula tells the offset.
     """
-    n = np.asarray(counts, dtype=np.float64)
-    offset = _log_weights(loss, len(n)) - (np.log(n) if balanced else 0.0)
-    has_costs = isinstance(loss, CostSensitiveLoss) and loss.weight > 0
-    if np.ptp(offset) < SAME and not has_costs:
+    offset = _log_weights(loss, len(counts)) - _log_drawn(balanced, counts)
+    if np.ptp(offset) < SAME and not _has_costs(loss):
         return None
     if not isinstance(loss, nn.CrossEntropyLoss):
         offset = fitted(offset)
     return np.asarray(offset - offset.min())
+
+
+def decision_weights(loss: nn.Module, balanced: bool, counts: Sequence[int], offset: FloatArray) -> FloatArray | None:
+    """What the decision weighs the probability of each class with, (K,), the smallest 1; ``None`` for equal weights.
+
+    Class weights, those of the sampler and the mean costs of missing a class, multiplied with each other. Where missing
+    a class costs nothing, no weight above 0 says so: then it is what the training put on the logits.
+
+    Args:
+        loss: that the network was trained with.
+        balanced: the sampler drew all classes equally often.
+        counts: training images of each class, in the order of the logits, all above 0.
+        offset: from :func:`cost_offset`, (K,).
+    """
+    weights = _log_weights(loss, len(counts)) - _log_drawn(balanced, counts)
+    if _has_costs(loss):
+        missed = loss.costs.double().cpu().numpy().sum(axis=1)
+        weights = weights + np.log(missed) if missed.all() else offset
+    return np.exp(weights - weights.min()) if np.ptp(weights) >= SAME else None
 
 
 def without_offset(network: Network, offset: FloatArray) -> Network:
@@ -65,6 +87,15 @@ def without_offset(network: Network, offset: FloatArray) -> Network:
     with torch.no_grad():
         last.bias.sub_(torch.as_tensor(part, dtype=last.bias.dtype, device=last.bias.device))
     return copied
+
+
+def _has_costs(loss: nn.Module) -> TypeGuard[CostSensitiveLoss]:
+    return isinstance(loss, CostSensitiveLoss) and loss.weight > 0
+
+
+def _log_drawn(balanced: bool, counts: Sequence[int]) -> FloatArray:
+    """Log of what a balanced sampler divides the share of each class by, (K,), but for a constant."""
+    return np.log(np.asarray(counts, dtype=np.float64)) if balanced else np.zeros(len(counts))
 
 
 def _log_weights(loss: nn.Module, n_classes: int) -> FloatArray:

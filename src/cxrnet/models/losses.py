@@ -218,7 +218,7 @@ def weighed_by(sampler: str, loss: Mapping[str, Any]) -> str:
     if rule != "none":
         parts.append(f"class weights {rule if isinstance(rule, str) else dict(rule)}")
     if "costs" in loss and loss["weight"] > 0:
-        parts.append("costs of mistakes")
+        parts.append("costs of mistakes, of each class the mean of missing it")
     return " and ".join(parts)
 
 
