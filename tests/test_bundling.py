@@ -158,6 +158,34 @@ def test_what_was_weighed_in_training_is_weighed_by_the_decision(
         assert "all weigh the same" in bundled.weighing[0]
 
 
+@pytest.mark.parametrize(
+    ("loss", "expected"),
+    [
+        ({"_target_": "cxrnet.models.losses.focal", "gamma": 2.0, "class_weights": "balanced"}, (1, 1, 6)),
+        (
+            {
+                "_target_": "cxrnet.models.losses.cost_sensitive",
+                "label_smoothing": 0.0,
+                "weight": 1.0,
+                "costs": {"Covid": {"Normal": 4.0, "Viral Pneumonia": 4.0}},
+            },
+            (4, 1, 1),
+        ),
+    ],
+    ids=["focal", "costs"],
+)
+def test_the_decision_has_the_weights_that_were_asked_for_where_the_offset_is_fitted(
+    make_network, make_data, tmp_path, loss, expected
+):
+    data = rare(make_data())
+    config = {**CONFIG, "loss": {"_partial_": True, "class_weights": "none", **loss}}
+    bundle = make_bundle(make_network().eval(), data, config, tmp_path / "bundle").bundle
+    assert list(bundle.decision_weights.values()) == pytest.approx(expected, rel=1e-5)
+    logits = predict_images(bundle, data.arrays("train")[0], 8, torch.device("cpu"))
+    counts = np.array(data.counts("train"))
+    np.testing.assert_allclose(softmax(logits).mean(axis=0), counts / counts.sum(), atol=1e-5)
+
+
 def test_without_weights_nothing_is_weighed_and_nothing_is_said(make_network, make_data, tmp_path):
     data = rare(make_data())
     network = make_network().eval()

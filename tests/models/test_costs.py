@@ -136,11 +136,12 @@ def test_other_losses_give_the_training_images_their_shares_in_the_mean(loss):
         (cost_sensitive(CLASSES[:2], COUNTS[:2], "none", 0.0, 1.0, {"b": {"a": 0.0}}), False, [np.e, 1]),
     ],
 )
-def test_the_decision_weighs_what_was_asked_for_whatever_the_fit_says(loss, balanced, expected):
+def test_the_decision_weighs_what_was_asked_for_whatever_the_fit_says(loss, balanced, expected, caplog):
     counts = COUNTS if expected is None else COUNTS[: len(expected)]
     offset = np.array([1.0, 0.0, 0.3])[: len(counts)]
     weights = decision_weights(loss, balanced, counts, offset)
     assert weights is None if expected is None else weights == pytest.approx(expected, rel=1e-5)
+    assert ("costs nothing" in caplog.text) == (expected is not None and expected[0] == np.e)
 
 
 def test_the_fit_is_finite_where_the_training_images_are_learnt_by_heart():

@@ -19,6 +19,7 @@ more of the training images are learnt by heart; the temperature mends what it c
 """
 
 import copy
+import logging
 from collections.abc import Callable, Sequence
 from typing import TypeGuard
 
@@ -33,6 +34,8 @@ from cxrnet.models.network import Network
 FloatArray = npt.NDArray[np.float64]
 # Below it classes weigh the same: their weights were computed in float32.
 SAME = 1e-5
+
+logger = logging.getLogger("cxrnet")
 
 
 def cost_offset(
@@ -70,6 +73,11 @@ def decision_weights(loss: nn.Module, balanced: bool, counts: Sequence[int], off
     weights = _log_weights(loss, len(counts)) - _log_drawn(balanced, counts)
     if _has_costs(loss):
         missed = loss.costs.double().cpu().numpy().sum(axis=1)
+        if not missed.all():
+            logger.warning(
+                "loss.costs: missing a class costs nothing, which no decision weight above 0 can say; the decision has "
+                "the weights that the training learnt instead"
+            )
         weights = weights + np.log(missed) if missed.all() else offset
     return np.exp(weights - weights.min()) if np.ptp(weights) >= SAME else None
 
