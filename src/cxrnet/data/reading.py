@@ -36,7 +36,7 @@ FactsArray = npt.NDArray[np.void]
 
 _TOGETHER = 16  # files that a thread takes at a time, as many small images are resized faster than one by one
 _PIXELS = 2_000_000  # in the images that wait to be resized together
-_MEMORY = 128_000_000  # bytes for each processor: the largest radiographs need no more
+_MEMORY = 128_000_000  # bytes: the largest radiographs need no more
 _LARGE = 8_000_000  # bytes of a file from which on it waits for memory before it is read
 _FIRST = 10  # so many bad files are named; the total is always given
 
@@ -67,7 +67,7 @@ def read_into(
         check_resize(size, rule)
     facts = np.zeros(len(rows), FACTS)
     broken = Event()
-    budget = Budget(max(MAX_MEMORY, processors() * _MEMORY))
+    budget = Budget(MAX_MEMORY)  # of all threads together, on however many processors
 
     def read(places: range) -> dict[int, str]:
         unread: dict[int, str] = {}
