@@ -1,6 +1,8 @@
 import shutil
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from cxrnet.data.overlap import load_known
 from cxrnet.errors import CxrnetError
@@ -164,6 +166,17 @@ def test_unreadable_images_are_counted(read_external, north, bundle):
         read_external(north / "gone", key="sets.north", **NAMES)
     each = read_external(north, on_error="skip", **NAMES)
     assert (each.unreadable, data_facts(each)["unreadable"]) == (1, "1")
+    assert [note.split(" (")[0] for note in each.notes] == ["left out: 1 of 12 files give no image"]
+
+
+def test_clipped_outliers_are_kept_for_the_page(read_external, north, bundle):
+    deep = np.random.default_rng(0).integers(0, 4096, (48, 40)).astype(np.uint16)
+    deep[3, 3] = 65535
+    Image.fromarray(deep).save(north / "well" / "hot.png")
+    each = read_external(north, **NAMES)
+    told = [text for text in statement(Origin(bundle, "x", None, None, None, None, 0), None, [each]) if "clip" in text]
+    assert [text.partition(":")[0] for text in told] == ["north"]
+    assert told[0].endswith("well/hot.png")
 
 
 def test_the_data_of_the_run_itself_leave_nothing(read_external, xrays, manifest):

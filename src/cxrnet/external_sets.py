@@ -90,22 +90,19 @@ def read_set(name: str, key: str, config: Config, labels: Mapping[object, str | 
     Raises:
         CxrnetError: the data set isn't there or not usable, or a label has no class.
     """
-    with heard() as notes:
-        manifest = _called(name, key, instantiate(config["manifest"]))
-    listed, published = len(manifest), bool(manifest["split"].notna().any())
+    cache = Path(config["cache"]) if config["cache"] else None
+    sizes: list[AtSize] = [(bundle.network.config.size, bundle.resize), (COPY_SIZE, "stretch")]
     classes = {str(label): target for label, target in labels.items()}
     renamed = {label: target for label, target in classes.items() if target not in (None, label)}
-    manifest, left_out = relabel(manifest, bundle.classes, classes, f"classes.{name}")
-    if manifest.empty:
-        raise CxrnetError(f"classes.{name}: leaves out every image; map a label to a class of the bundle")
-    sizes: list[AtSize] = [
-        (bundle.network.config.size, bundle.resize),
-        (COPY_SIZE, "stretch"),
-    ]
-    cache = Path(config["cache"]) if config["cache"] else None
-    read, (images, small) = _called(
-        name, key, lambda: load_at_sizes(manifest.assign(split="test"), sizes, config["on_error"], cache)
-    )
+    with heard() as notes:
+        manifest = _called(name, key, instantiate(config["manifest"]))
+        listed, published = len(manifest), bool(manifest["split"].notna().any())
+        manifest, left_out = relabel(manifest, bundle.classes, classes, f"classes.{name}")
+        if manifest.empty:
+            raise CxrnetError(f"classes.{name}: leaves out every image; map a label to a class of the bundle")
+        read, (images, small) = _called(
+            name, key, lambda: load_at_sizes(manifest.assign(split="test"), sizes, config["on_error"], cache)
+        )
     read["split"] = read["split"].astype("string")
     notes += binary_warning(read["image_id"][look_binary(small[:])].tolist(), len(read))
     unreadable, faults = len(manifest) - len(read), config["known_faults"]

@@ -87,8 +87,6 @@ def _about(origin: Origin, each: ExternalSet) -> list[str]:
             f"{each.name}: no image is labelled {', '.join(lacking)}; figures that need one are n/a, and means are "
             "over the other classes alone"
         )
-    if each.unreadable:
-        sentences.append(f"{each.name}: {each.unreadable} images could not be read and were left out (on_error=skip)")
     if synthetic:
         sentences.append(f"{each.name}: the images are synthetic; the result says nothing about patients")
     return sentences

@@ -49,8 +49,6 @@ def data_warnings(data: XrayDataModule, config: Config) -> list[str]:
     warnings = leak_statement(data.manifest) + conflict_statement(data.copies, data.manifest)
     if config["folds"] and config["folds_by"] == "image":
         warnings.insert(0, IMAGE_FOLDS)
-    if data.left_out:
-        warnings.append(f"{data.left_out} images could not be read and were left out (data.on_error=skip)")
     if data.limit is not None:
         warnings.append(f"no more than {data.limit} images of each class in each split were used (data.limit)")
     return warnings + corrected_twice(data.sampler, config["loss"]["class_weights"])

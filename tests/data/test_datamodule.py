@@ -281,6 +281,7 @@ def test_unreadable_images_fail_or_are_counted(make_data, draw, tmp_path, caplog
     with caplog.at_level(logging.WARNING):
         data = make_data(manifest=partial(folder, root), on_error="skip")
     assert data.left_out == 2
+    assert [note.split(" (")[0] for note in data.notes] == ["left out: 2 of 36 files give no image"]
     assert len(data.manifest) == 34
     assert "2 of 36" in caplog.text
     images, _ = data.arrays("train")
@@ -347,8 +348,12 @@ def test_what_was_left_out_and_what_looks_like_a_mask_is_kept_for_the_report(mak
     (root / "notes.txt").write_text("a")
     mask = np.hypot(*np.mgrid[-24:24, -24:24]) < 15
     Image.fromarray(mask.astype(np.uint8) * 255).save(root / "Covid" / "odd.png")
-    notes = make_data(manifest=partial(folder, root)).notes
-    assert notes == [
-        f"'{root}': left out: 1 .txt",
-        "1 of 37 images has two grey levels or one, as masks and blank pictures do: Covid/odd.png",
-    ]
+    deep = np.random.default_rng(0).integers(0, 4096, (48, 40)).astype(np.uint16)
+    deep[3, 3] = 65535
+    Image.fromarray(deep).save(root / "Normal" / "hot.png")
+    for _ in range(2):  # read, then found in the cache
+        left_out, clipped, odd = make_data(manifest=partial(folder, root), cache=tmp_path / "cache").notes
+        assert left_out == f"'{root}': left out: 1 .txt"
+        assert clipped.startswith("clipped outliers (hot pixels")
+        assert clipped.endswith(": Normal/hot.png")
+        assert odd == "1 of 38 images has two grey levels or one, as masks and blank pictures do: Covid/odd.png"

@@ -79,7 +79,7 @@ class XrayDataModule(pl.LightningDataModule):
         manifest: after :meth:`setup`, the rows that are used, with split, size and hash filled in.
         images: after :meth:`setup`, in the order of the manifest.
         classes: after :meth:`setup`, the class names in the order of the logits.
-        notes: after :meth:`setup`, what was said while the data set was read, such as what is left out, and of
+        notes: after :meth:`setup`, what was said while the data set was read: what is left out, what was clipped,
             images that look like masks.
         left_out: after :meth:`setup`, images that could not be read.
         copies: after :meth:`setup`, the pairs of copies among the images, found before the split (``find_copies``).
@@ -134,14 +134,14 @@ class XrayDataModule(pl.LightningDataModule):
             return
         with heard() as self.notes:
             manifest = self._manifest() if callable(self._manifest) else self._manifest
-        listed = len(manifest)
-        manifest = manifest.reset_index(drop=True)  # the index is the place of an image, also in a part of a manifest
-        _class_order(manifest, self._classes)  # what won't do is refused before anything is decoded
-        # Copies are told from small versions of the files themselves: a split must not depend on the model's size.
-        sizes: list[AtSize] = [(self.size, self.resize), (COPY_SIZE, "stretch")]
-        manifest, (images, small) = load_at_sizes(manifest, sizes, self.on_error, self.cache)
+            listed = len(manifest)
+            manifest = manifest.reset_index(drop=True)  # the index is the place of an image, also in a part of one
+            _class_order(manifest, self._classes)  # what won't do is refused before anything is decoded
+            # Copies are told from small versions of the files themselves: a split must not depend on the model's size.
+            sizes: list[AtSize] = [(self.size, self.resize), (COPY_SIZE, "stretch")]
+            manifest, (images, small) = load_at_sizes(manifest, sizes, self.on_error, self.cache)
+            _warn_of_masks(small, manifest)
         self.left_out = listed - len(manifest)
-        self._warn_of_masks(small, manifest)
         # Copies get a group, so that no split drawn here parts them, patients known or not.
         self.copies = find_copies(small, manifest, self.cache)
         self._unsplit = copy_groups(self.copies, manifest)
@@ -154,13 +154,6 @@ class XrayDataModule(pl.LightningDataModule):
         self.classes = _class_order(manifest, self._classes)
         self._check_splits()
         self._ready = True
-
-    def _warn_of_masks(self, small: Images, manifest: pd.DataFrame) -> None:
-        blocks = [look_binary(small[start : start + _BLOCK]) for start in range(0, len(small), _BLOCK)]
-        names = manifest["image_id"][np.concatenate(blocks)].tolist()
-        for text in binary_warning(names, len(manifest)):
-            self.notes.append(text)
-            logger.warning(text)
 
     def resplit(self, split: Callable[[pd.DataFrame], pd.DataFrame], seed: int, shared: bool) -> Self:
         """The same images in other splits; nothing is decoded again.
@@ -217,6 +210,13 @@ class XrayDataModule(pl.LightningDataModule):
         if self.augment is None or self.trainer is None or not self.trainer.training:
             return batch
         return {**batch, "image": self.augment(batch["image"])}
+
+
+def _warn_of_masks(small: Images, manifest: pd.DataFrame) -> None:
+    blocks = [look_binary(small[start : start + _BLOCK]) for start in range(0, len(small), _BLOCK)]
+    names = manifest["image_id"][np.concatenate(blocks)].tolist()
+    for text in binary_warning(names, len(manifest)):
+        logger.warning(text)
 
 
 def _class_order(manifest: pd.DataFrame, classes: tuple[str, ...] | None) -> tuple[str, ...]:

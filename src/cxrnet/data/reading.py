@@ -20,6 +20,7 @@ from PIL import Image
 from cxrnet.data.budget import Budget
 from cxrnet.data.decode import MAX_MEMORY, ImageError, Picture, UInt8Array
 from cxrnet.data.images import ResizeRule, Size, check_resize, resize_all
+from cxrnet.data.masks import NAMED
 from cxrnet.errors import CxrnetError
 from cxrnet.memory import return_freed_memory
 
@@ -195,19 +196,15 @@ def report_bad(bad: Mapping[int, str], paths: Sequence[str], on_error: OnError, 
     logger.warning("left out: %s", found)
 
 
-def report_outliers(paths: Sequence[str]) -> None:
-    """Say which images were scaled without their outliers: how many and the first ten."""
-    if not paths:
-        return
-    names = ", ".join(f"'{path}'" for path in paths[:_FIRST])
-    more = f" and {len(paths) - _FIRST} more" if len(paths) > _FIRST else ""
-    logger.warning(
-        "clipped outliers (hot pixels, burned-in letters) in %d of the files with more than 8 bits, "
-        "so that the rest keeps its grey levels: %s%s",
-        len(paths),
-        names,
-        more,
-    )
+def report_outliers(names: Sequence[str]) -> None:
+    """Say which images were scaled without their outliers: how many and the first five."""
+    if names:
+        logger.warning(
+            "clipped outliers (hot pixels, burned-in letters) in %d of the files with more than 8 bits, "
+            "so that the rest keeps its grey levels: %s",
+            len(names),
+            ", ".join([*names[:NAMED], "..."][: len(names)]),
+        )
 
 
 def processors() -> int:

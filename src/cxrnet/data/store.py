@@ -93,7 +93,7 @@ def load_at_sizes(
     table = _in_memory(paths, sizes) if cache is None else _on_disk(paths, sizes, cache)
     if table.bad:
         report_bad(table.bad, paths, on_error)
-    report_outliers([paths[row] for row in np.flatnonzero(table.facts["outliers"])])
+    report_outliers(manifest["image_id"].iloc[np.flatnonzero(table.facts["outliers"])].tolist())
     rows = np.flatnonzero(table.facts["read"])
     facts = table.facts[rows]
     manifest = manifest.iloc[rows].reset_index(drop=True)
