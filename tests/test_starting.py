@@ -19,10 +19,14 @@ from cxrnet.tracking.record import start_of, write_record
 CONFIG = {"seed": 0, "trainer": {"devices": 1}}
 
 
+def composed(*words: str) -> dict:
+    with initialize_config_dir(version_base="1.3", config_dir=str(config_folder())):
+        return plain_config(compose("train", list(words)))
+
+
 @pytest.fixture
 def config() -> dict:
-    with initialize_config_dir(version_base="1.3", config_dir=str(config_folder())):
-        return plain_config(compose("train"))
+    return composed()
 
 
 def changed(config: dict, **changes) -> dict:
@@ -86,6 +90,46 @@ def test_a_job_of_a_sweep_says_its_command(tmp_path, capsys):
     assert capsys.readouterr().out == "\npython x\n"
     with pytest.raises(CxrnetError, match="trainer: a sweep can't train on several devices; give trainer=gpu"):
         begin(tmp_path / "other", in_sweep=True, trainer={"strategy": "ddp"})
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["+evaluation.foo=2"], r"^evaluation.foo: no such key; "),
+        (["+evaluation.calibration.bin=2"], r"^evaluation.calibration.bin: .* mean evaluation.calibration.bins\?$"),
+        (
+            ["+evaluation.operating_points={1: 0.7}"],
+            r"^evaluation.operating_points: .* did you mean operating_points\?$",
+        ),
+        (["+model.foo=3"], r"^model.foo: no such key"),
+        (["model=vgg16", "+model.dropuot=0.1"], r"^model.dropuot: .* did you mean model.dropout\?$"),
+        (["+schedule.foo=1"], r"^schedule.foo: no such key"),
+        (["+schedule.scratch.foo=1"], r"^schedule: phase 'scratch'.foo: no such key"),
+    ],
+)
+def test_an_added_key_that_nothing_reads_is_refused(words, message):
+    with pytest.raises(CxrnetError, match=message):
+        check_config(composed(*words))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["+trainer.profiler=simple", "+optimizer.amsgrad=true", "data=folder", "+data.known_faults.mine=[small]"],
+        *([f"model={name}"] for name in ("vgg19", "custom_cnn", "resnet50")),
+        *([f"schedule={name}", "finetune=true"] for name in ("full", "gradual", "head")),
+        ["experiment=triage_mobilenet_v2_sensitive"],
+    ],
+)
+def test_what_is_there_or_handed_on_is_taken_without_a_word(words, caplog):
+    check_config(composed(*words, "data.root=x"))
+    assert not caplog.records
+
+
+def test_an_added_key_at_the_top_is_said(caplog):
+    check_config(composed("+mine=7", "+folds_bx=patient", "data.limit=${mine}"))
+    assert [text.partition(":")[0] for text in caplog.messages] == ["folds_bx", "mine"]
+    assert "did you mean folds_by?" in caplog.messages[0]
 
 
 @pytest.mark.parametrize("seed", [-1, 2**31, 0.5, None, "a"])

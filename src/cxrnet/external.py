@@ -13,6 +13,8 @@ from rich import get_console
 from rich.table import Table
 
 from cxrnet import console
+from cxrnet.added_keys import check_added_keys
+from cxrnet.app import config_folder
 from cxrnet.configuration import Config, flat, plain_config, write_config
 from cxrnet.data.overlap import KnownImages, load_known
 from cxrnet.errors import CxrnetError
@@ -78,6 +80,7 @@ def evaluate_external(config: DictConfig, folder: Path, option: str | None, over
 def _check(config: Config) -> None:
     """Refuse what can be refused before anything is read."""
     check_settings(config["evaluation"])
+    check_added_keys(config, config_folder(), "evaluate")
     device_of(config["device"])
     if type(config["batch_size"]) is not int or config["batch_size"] < 1:
         raise CxrnetError(f"batch_size: {config['batch_size']} is no number of images; give a whole number from 1 on")

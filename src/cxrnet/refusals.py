@@ -132,13 +132,13 @@ def _no_key(key: str, word: Override, names: Collection[str]) -> str:
         return reason  # adding it would not do either
     if key == "schedule.mode":
         return NO_MODE
-    alike = _alike(key, names)
-    hint = f"did you mean {' or '.join(alike)}?" if alike else "--help shows all"
+    others = alike(key, names)
+    hint = f"did you mean {' or '.join(others)}?" if others else "--help shows all"
     adding = "" if group == "schedule" else f" (+{word.input_line} would add it)"  # a schedule takes no other keys
     return f"{key}: no such key; {hint}{adding}"
 
 
-def _alike(key: str, names: Collection[str]) -> list[str]:
+def alike(key: str, names: Collection[str]) -> list[str]:
     """Names with the same last part, else those that are spelled nearly so; three at most."""
     end = key.rpartition(".")[2]
     return sorted(name for name in names if name.rpartition(".")[2] == end)[:3] or get_close_matches(key, names, 1, 0.7)

@@ -9,6 +9,8 @@ from omegaconf import DictConfig
 from rich import get_console
 
 from cxrnet import console
+from cxrnet.added_keys import check_added_keys
+from cxrnet.app import config_folder
 from cxrnet.configuration import Config, plain_config
 from cxrnet.data.settings import check_numbers
 from cxrnet.errors import CxrnetError
@@ -55,9 +57,9 @@ def check_config(config: Config) -> None:
     """Refuse what can be told by the configuration alone, before anything heavy is imported.
 
     Raises:
-        CxrnetError: a number of the groups data, schedule or evaluation, the seed or the precision won't do, the
-            trainer shall be exact and try what is fastest, batches of one meet batch norms, or it is not said which
-            class one logit is of.
+        CxrnetError: a number of the groups data, schedule or evaluation, the seed or the precision won't do, a key is
+            added that nothing reads, the trainer shall be exact and try what is fastest, batches of one meet batch
+            norms, or it is not said which class one logit is of.
     """
     seed = config["seed"]
     if not isinstance(seed, int) or not 0 <= seed < 2**31:
@@ -80,6 +82,7 @@ def check_config(config: Config) -> None:
     check_share(config["refer"])
     if "mode" in config["schedule"]:
         raise CxrnetError(NO_MODE)
+    check_added_keys(config, config_folder(), "train")
     instantiate(config["schedule"], _convert_="object")  # which refuses what is none
     if config["model"]["output"] == "sigmoid" and config["data"]["classes"] is None:
         # Not left to the alphabet.
