@@ -74,6 +74,9 @@ def test_files_that_are_no_images_are_left_out_and_counted(tmp_path, caplog):
         (["train/a/1.png", "val/a/1.png", "dev/a/1.png"], r"several folders that are val \(dev, val\)"),
         (["train/Testing/1.png", "train/a/1.png"], "Testing' stands where a class does and has the name of a split"),
         (["evaluation/1.png", "a/1.png"], "evaluation' stands where a class does and has the name of a split"),
+        (["train/a/1.png", "eval/a/1.png"], "holds 'eval', which is not known as the name of a split; call it train"),
+        (["COVID/a/1.png", "COVID/b/1.png"], "one folder alone, 'COVID'; if it is a class.* classes are a, b, give"),
+        (["data/COVID/a/1.png"], "one folder alone, 'COVID'"),
         (["images/1.png", "masks/1.png"], "images' stands where a class does and has the name of images"),
         (["train/images/1.png", "train/masks/1.png"], "images' stands where a class does and has the name of images"),
         (["a/train/1.png", "a/test/2.png", "b/train/3.png"], "a' stands where a class does and holds split folders"),
@@ -107,6 +110,17 @@ def test_a_nested_folder_alone_is_read_and_a_second_copy_is_left_out(tmp_path, c
     assert f"holds one folder alone, so '{tmp_path}/chest_xray' is read" in caplog.text
     assert "left out: 'chest_xray', which holds split folders of its own" in caplog.text
     assert "left out: 6 images outside the class folders" in caplog.text
+
+
+@pytest.mark.parametrize("inner", ["my set", "COVID19 Dataset", "chest_xray", "archive/my set"])
+def test_a_folder_alone_that_is_called_as_a_data_set_is_read_and_its_classes_are_said(tmp_path, caplog, inner):
+    manifest = folder(make(tmp_path / "my set", f"{inner}/COVID/1.png", f"{inner}/Normal/1.png"))
+    assert manifest["label"].tolist() == ["COVID", "Normal"]
+    assert "is read: COVID, Normal" in caplog.text
+
+
+def test_kinds_of_pictures_may_be_classes(tmp_path):
+    assert folder(make(tmp_path, "x-ray/1.png", "ct/1.png"))["label"].tolist() == ["ct", "x-ray"]
 
 
 @pytest.mark.parametrize(

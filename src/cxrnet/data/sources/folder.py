@@ -5,12 +5,14 @@ Two layouts are read, told by the names of the folders in ``root``::
     root/CLASS/**/image.png                     not split yet
     root/{train,val,test}/CLASS/**/image.png    split as published; also training, testing, valid, dev, ..., any case
 
-Where ``root`` holds nothing but one folder, as after unpacking an archive, that one is read. The name of a class is the
+Where ``root`` holds nothing but one folder, as after unpacking an archive, and that one holds folders and no images,
+that one is read. The name of a class is the
 name of its folder, spaces included. What is left out (masks, hidden files, other kinds of files) is counted on the
 console, see :mod:`cxrnet.data.files`.
 """
 
 import logging
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -18,11 +20,15 @@ import pandas as pd
 
 from cxrnet.data.files import Found, find_images, is_hidden
 from cxrnet.data.manifest import make_manifest
-from cxrnet.data.masks import IMAGES, is_mask_folder, masks_of
+from cxrnet.data.masks import is_mask_folder, masks_of
 from cxrnet.data.split_names import looks_like_split, split_of
 from cxrnet.errors import CxrnetError
 
 NAMED = 5  # folders that a line names
+
+# A folder so called holds classes and is none.
+_WRAPPER = re.compile(r"data|archive|collection|images|x[ _-]?ray|radiograph", re.IGNORECASE)
+_PICTURES = re.compile(r"(image|img|picture|photo|png|jpg|jpeg|original)s?", re.IGNORECASE)
 
 logger = logging.getLogger("cxrnet")
 
@@ -38,9 +44,10 @@ def folder(root: str | Path) -> pd.DataFrame:
             where there is one alone), ``source`` the name of ``root``, ``mask_path`` the mask that fits by its name.
 
     Raises:
-        CxrnetError: no such folder, no class folders, a class folder without images, class names that differ in
-            case only or are those of splits, images or masks, two folders of one split, class folders and split folders
-            side by side, or a folder that can't be read.
+        CxrnetError: no such folder, one class folder alone, no class folders, a class folder without images, class
+            names that differ in case only or are those of splits, images or masks, two folders of one split, a folder
+            that is only like one of a split, class folders and split folders side by side, or a folder that can't be
+            read.
     """
     if not Path(root).is_dir():
         raise CxrnetError(f"data.root: '{root}' is not a folder; give the one that holds the class folders")
@@ -63,11 +70,21 @@ def folder(root: str | Path) -> pd.DataFrame:
 
 def _top(root: Path) -> Path:
     """The folder that holds the split or class folders: ``root``, or the only folder in it, however deep."""
-    top = root
-    while len(only := _folders(top)) == 1 and split_of(only[0].name) is None and _folders(only[0]):
-        top = only[0]
-    if top != root:
-        logger.warning("'%s' holds one folder alone, so '%s' is read", root, top)
+    passed = [root]
+    while len(only := _folders(passed[-1])) == 1 and split_of(only[0].name) is None and _folders(only[0]):
+        passed += only
+    if (top := passed[-1]) == root:
+        return root
+    inner = ", ".join([path.name for path in _folders(top)][:NAMED])
+    odd = [
+        path for path in passed[1:] if path.name.casefold() != root.name.casefold() and not _WRAPPER.search(path.name)
+    ]
+    if odd and not _holds_splits(top):  # a class whose images lie in folders of their own looks the same
+        raise CxrnetError(
+            f"data.root: '{root}' holds one folder alone, '{odd[0].name}'; if it is a class, put another beside it; if "
+            f"the classes are {inner}, give data.root='{top}'"
+        )
+    logger.warning("'%s' holds one folder alone, so '%s' is read: %s", root, top, inner)
     return top
 
 
@@ -82,6 +99,10 @@ def _split_folders(top: Path) -> list[tuple[str | None, Path]]:
         if count > 1:
             names = ", ".join(path.name for path, each in splits.items() if each == split)
             raise CxrnetError(f"data.root: '{top}' holds several folders that are {split} ({names}); leave one of them")
+    if odd := next((path.name for path in others if looks_like_split(path.name)), None):
+        raise CxrnetError(
+            f"data.root: '{top}' holds '{odd}', which is not known as the name of a split; call it train, val or test"
+        )
     if classes := [path.name for path in others if not _holds_splits(path)]:
         raise CxrnetError(
             f"data.root: '{top}' holds split folders ({', '.join(path.name for path in splits)}) and class folders "
@@ -100,8 +121,8 @@ def _class_folders(part: Path) -> list[Path]:
     if not classes:
         raise CxrnetError(f"data.root: '{part}' holds no class folders; make one for each class")
     for path in classes:
-        if looks_like_split(path.name) or IMAGES.fullmatch(path.name):
-            kind = "images" if IMAGES.fullmatch(path.name) else "a split"
+        if looks_like_split(path.name) or _PICTURES.fullmatch(path.name):
+            kind = "images" if _PICTURES.fullmatch(path.name) else "a split"
             raise CxrnetError(
                 f"data.root: '{path}' stands where a class does and has the name of {kind}; give it the name of "
                 "the class, or give the folder that holds the class folders"
