@@ -133,7 +133,7 @@ def trained_head(data: XrayDataModule, config: Config, seed: int) -> Predict:
 def regression(features: np.ndarray, labels: np.ndarray, strength: float) -> Predict:
     """scikit-learn's logistic regression on standardised features."""
     model = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=5000)).fit(features, labels)
-    return lambda others: model.predict_log_proba(others).astype(np.float32)
+    return lambda others: np.log(model.predict_proba(others).clip(1e-30)).astype(np.float32)  # none is infinite
 
 
 def tested(data: XrayDataModule, config: Config, row: str, seed: int) -> Iterator[tuple[np.ndarray, ...]]:
