@@ -45,7 +45,8 @@ def _named(value: Any, key: str, last: str, own: bool = False, classes: bool = F
         own: it stands in a mapping of :data:`OWN_NAMES`.
         classes: it stands in one of :data:`CLASS_NAMES`.
     """
-    own, classes = own or last in OWN_NAMES, classes or last in CLASS_NAMES
+    own = own or (last in OWN_NAMES and last != "prior")  # whose keys are looked up among the classes of a bundle
+    classes = classes or last in CLASS_NAMES
     if isinstance(value, dict):
         names = {_name(part, key) if own else part: inner for part, inner in value.items()}
         return {part: _named(inner, f"{key}.{part}", str(part), own, classes) for part, inner in names.items()}

@@ -1,7 +1,9 @@
 import numpy as np
 import pandas as pd
 import pytest
+from omegaconf import OmegaConf
 
+from cxrnet.configuration import plain_config
 from cxrnet.errors import CxrnetError
 from cxrnet.evaluation.analysis import analyse, evaluator
 from cxrnet.evaluation.operating_points import DecisionRule
@@ -27,7 +29,8 @@ def test_classes_that_are_not_named_share_the_rest_as_in_training():
 
 def test_numbers_and_truth_values_name_classes_as_hydra_reads_them():
     assert read_mix({1: 0.1}, {"0": 0.5, "1": 0.5}).shares == pytest.approx({"0": 0.9, "1": 0.1})
-    assert read_mix({True: 0.1}, {"false": 0.5, "true": 0.5}).shares["true"] == 0.1
+    given = plain_config(OmegaConf.create({"prior": {True: 0.1}}))["prior"]
+    assert read_mix(given, {"false": 0.5, "true": 0.5}).shares["true"] == 0.1
 
 
 @pytest.mark.parametrize(
