@@ -85,6 +85,11 @@ def check_resumable(folder: Path, config: Config) -> list[str]:
     changed = [name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]
     if fixed := [name for name in changed if not _may_change(name)]:
         name, was = fixed[0], old.get(fixed[0])
+        if not any(f"{key}.".startswith(f"{name}.") for key in old):
+            raise CxrnetError(
+                f"resume: the run began without {name}, with another version of cxrnet or before it was added; start a "
+                "new run"
+            )
         raise CxrnetError(
             f"resume: {name} was {was} and would be {new.get(name)} now; a run goes on as it began: give {name}={was}, "
             "or start a new run"
