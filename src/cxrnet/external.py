@@ -96,10 +96,12 @@ def _evaluate(
     command: Sequence[str],
 ) -> None:
     say_origin(origin)
-    for label, text in mix_facts(origin.bundle, mix).items():
+    stated = mix_statement(origin, mix)
+    facts = {label: text for label, text in mix_facts(origin.bundle, mix).items() if text not in stated}
+    for label, text in facts.items():
         console.say(label, text)
     sets, known, warnings = _read(origin, configs, config, folder)
-    warnings += mix_statement(origin, mix)
+    warnings += stated
     baselines = fit_baselines(known, origin.bundle.classes)
     tested = {
         each.name: evaluate_set(each, origin, mix, baselines, config, folder / each.name, run)
@@ -126,7 +128,7 @@ def _evaluate(
         figures={name: each.results.figures for name, each in tested.items()},
         baselines=printed_baselines(external, {name: each.baselines for name, each in tested.items()}, baselines.gap),
         command=shlex.join(command),
-        environment=_environment(origin, run, config) | mix_facts(origin.bundle, mix),
+        environment=_environment(origin, run, config) | facts,
     )
     if origin.card is not None:
         section = external_section(table, config["evaluation"]["level"], warnings)

@@ -9,7 +9,8 @@ from PIL import Image
 from cxrnet.data import reading
 from cxrnet.data.decode import read_image
 from cxrnet.data.images import resize
-from cxrnet.data.reading import read_into
+from cxrnet.data.reading import read_into, report_bad
+from cxrnet.errors import CxrnetError
 
 SHAPES = ((30, 20), (30, 20), (17, 40), (30, 20), (8, 8), (17, 40))
 SIZES = [((12, 9), "stretch"), ((5, 5), "pad")]
@@ -116,6 +117,20 @@ def test_files_that_wait_for_memory_are_read_as_others(paths, monkeypatch):
     assert bad == {7: "not an image"}
     for one, other in zip(*arrays, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "advice"),
+    [
+        (["not finite", "not finite"], "not one image is left: save them with finite numbers$"),
+        (["missing", "empty"], "not one image is left: check the paths$"),
+        (["not finite"], "; save them with finite numbers or remove them, or set on_error=skip to leave them out$"),
+        (["truncated"], "; mend or remove them, or set on_error=skip"),
+    ],
+)
+def test_what_to_do_about_files_that_give_no_image(kinds, advice):
+    with pytest.raises(CxrnetError, match=advice):
+        report_bad(dict(enumerate(kinds)), ["a.tif", "b.tif"], "fail", "on_error")
 
 
 def test_a_huge_file_is_refused_without_reading_it(tmp_path, monkeypatch):

@@ -41,6 +41,13 @@ _MEMORY = 128_000_000  # bytes: the largest radiographs need no more
 _LARGE = 8_000_000  # bytes of a file from which on it waits for memory before it is read
 _FIRST = 10  # so many bad files are named; the total is always given
 
+# What to do about images of a kind of ImageError.
+_ADVICE = {
+    "not finite": "save them with finite numbers",
+    "too many pixels": "make them smaller",
+    "too much memory": "make them smaller",
+}
+
 logger = logging.getLogger("cxrnet")
 
 
@@ -189,10 +196,11 @@ def report_bad(bad: Mapping[int, str], paths: Sequence[str], on_error: OnError, 
     names = ", ".join(f"'{paths[row]}' ({kind})" for row, kind in list(bad.items())[:_FIRST])
     more = f" and {len(bad) - _FIRST} more" if len(bad) > _FIRST else ""
     found = f"{len(bad)} of {len(paths)} files give no image ({kinds}): {names}{more}"
+    advice = ", ".join(dict.fromkeys(_ADVICE[kind] for kind in sorted(counts) if kind in _ADVICE))
     if len(bad) == len(paths):
-        raise CxrnetError(f"{found}; not one image is left: check the paths")
+        raise CxrnetError(f"{found}; not one image is left: {advice or 'check the paths'}")
     if on_error == "fail":
-        raise CxrnetError(f"{found}; mend or remove them, or set {key}=skip to leave them out")
+        raise CxrnetError(f"{found}; {advice or 'mend'} or remove them, or set {key}=skip to leave them out")
     logger.warning("left out: %s", found)
 
 
