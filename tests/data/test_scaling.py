@@ -69,3 +69,18 @@ def test_what_is_not_finite_is_refused(value):
     values[19, 19] = value
     with pytest.raises(NotFiniteError):
         scaled(values)
+
+
+@pytest.mark.parametrize(("share", "clipped"), [(0.01, True), (0.03, True), (0.09, True), (0.2, False)])
+def test_a_bar_at_the_top_leaves_the_rest_its_levels(share, clipped):
+    values = np.random.default_rng(0).integers(0, 4096, (200, 200)).astype(np.uint16)
+    values[: int(200 * share)] = 65535
+    scaled = scale(lambda: [values], 200, 200)
+    assert scaled.outliers == clipped
+    assert (len(np.unique(scaled.pixels)) > 250) == clipped
+
+
+def test_a_bright_region_without_a_gap_below_it_stays():
+    values = np.random.default_rng(0).integers(0, 65000, (200, 200)).astype(np.uint16)
+    values[:6] = 65535
+    assert not scale(lambda: [values], 200, 200).outliers

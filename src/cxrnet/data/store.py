@@ -35,7 +35,7 @@ from cxrnet.data.reading import (
 from cxrnet.errors import CxrnetError
 from cxrnet.progress import bar
 
-FORMAT = 3  # of the files, and of how images are decoded and resized
+FORMAT = 4  # of the files, and of how images are decoded and resized
 
 _BLOCK = 512  # images after which what was read is safe, should the process die
 
