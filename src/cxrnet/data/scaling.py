@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from math import isqrt
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -71,13 +71,15 @@ def scale(strips: Callable[[], Iterable[Values]], height: int, width: int) -> Sc
 
 def _range(strips: Iterable[Values], step: int) -> tuple[float, float, npt.NDArray[np.float64]]:
     """Minimum, maximum, and percentiles between which the middle of the values lies."""
-    ends, sample = [], []
+    ends: list[float] = []
+    sample: list[npt.NDArray[Any]] = []
     for strip in strips:
         ends += [float(strip.min()), float(strip.max())]  # of what is not a number, not a number
         if not np.isfinite(ends[-2:]).all():
             raise NotFiniteError
         sample.append(strip[::step, ::step].ravel())
-    low, high, values = min(ends), max(ends), np.concatenate(sample)
+    low, high = min(ends), max(ends)
+    values: npt.NDArray[Any] = np.concatenate(sample)
     rest = values[values < high]
     if rest.size >= _REST * values.size and float(rest.max()) < low + (high - low) / 2:
         values = rest  # a bar at the very top, with nothing near it
