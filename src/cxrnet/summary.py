@@ -109,8 +109,10 @@ def say_bundled(bundled: Bundled) -> None:
     """What was chosen on the validation images."""
     temperature = bundled.temperature
     text = f"{temperature.value:.3g}" if temperature.reason is None else f"1: {temperature.reason}"
-    moved = temperature.offset_text(bundled.bundle.classes)
-    text = f"{text}; {moved}" if moved else text
+    if temperature.offset:  # the report has its numbers
+        text = f"{text}, with an offset of each class"
+    elif temperature.offset_reason:
+        text = f"{text}; {temperature.offset_text(bundled.bundle.classes)}"
     console.say("temperature", f"{text}: {USELESS}" if temperature.useless else text)
     for text in bundled.weighing:
         console.say("costs", text)
