@@ -342,10 +342,11 @@ def watch():
     while not stopped.wait(0.002):
         held.append(int(status.read_text().split("RssAnon:")[1].split()[0]))
 
-watching = threading.Thread(target=watch)
+watching = threading.Thread(target=watch, daemon=True)  # a mistake below is no endless wait
 watching.start()
 for number in map(int, sys.argv[3:]):
-    manifest = pd.DataFrame({"path": [f"{sys.argv[1]}/{i % 8}.jpg" for i in range(number)]})
+    paths = [f"{sys.argv[1]}/{i % 8}.jpg" for i in range(number)]
+    manifest = pd.DataFrame({"image_id": paths, "path": paths})
     held.clear()
     _, images = load_images(manifest, (224, 224), "stretch", "fail", Path(sys.argv[2]))
     for start in range(0, number, 32):

@@ -73,7 +73,7 @@ def load_at_sizes(
     """Read every image of a manifest, on all processors, decode it once and resize it to each of several sizes.
 
     Args:
-        manifest: a manifest; ``path`` is read.
+        manifest: a manifest; ``path`` is read, ``image_id`` names images in what is said.
         sizes: pairs of ``(H, W)`` in pixels and a rule of :func:`cxrnet.data.images.resize`.
         on_error: ``fail`` raises when any file gives no image, ``skip`` leaves those rows out and warns.
         cache: the images lie in this folder, and what was read before isn't read again; ``None`` keeps them in memory.
