@@ -216,7 +216,8 @@ def weighed_by(sampler: str, loss: Mapping[str, Any]) -> str:
     rule = loss.get("class_weights", "none")
     parts = ["a balanced sampler"] if sampler == "balanced" else []
     if rule != "none":
-        parts.append(f"class weights {rule if isinstance(rule, str) else dict(rule)}")
+        named = rule if isinstance(rule, str) else ", ".join(f"{name} {weight:g}" for name, weight in rule.items())
+        parts.append(f"class weights {named}")
     if "costs" in loss and loss["weight"] > 0:
         parts.append("costs of mistakes, of each class the mean of missing it")
     return " and ".join(parts)

@@ -6,9 +6,8 @@ Two layouts are read, told by the names of the folders in ``root``::
     root/{train,val,test}/CLASS/**/image.png    split as published; also training, testing, valid, dev, ..., any case
 
 Where ``root`` holds nothing but one folder, as after unpacking an archive, and that one holds folders and no images,
-that one is read. The name of a class is the
-name of its folder, spaces included. What is left out (masks, hidden files, other kinds of files) is counted on the
-console, see :mod:`cxrnet.data.files`.
+that one is read. The name of a class is the name of its folder, spaces included. What is left out (masks, hidden files,
+other kinds of files) is counted on the console, see :mod:`cxrnet.data.files`.
 """
 
 import logging
