@@ -105,8 +105,8 @@ def test_what_was_written_here_is_read_as_it_was(tmp_path, caplog, suffix):
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        (["path,label", "1.png,COVID", "2.png,COVID "], "classes 'COVID' and 'COVID ', which differ in case or spaces"),
-        (["path,label", "1.png,covid", "2.png,COVID"], "classes 'COVID' and 'covid', which differ in case or spaces"),
+        (["path,label", "1.png,COVID", "2.png,COVID "], "classes 'COVID' and 'COVID ', which differ in case, spaces"),
+        (["path,label", "1.png,covid", "2.png,COVID"], "classes 'COVID' and 'covid', which differ in case, spaces"),
         (["filename,class", "1.png,a"], "no column path and no column label; its columns are filename, class"),
         (["image,label", "1.png,a"], "no column path; its columns are image, label"),
         (["path", "1.png"], "no column label"),

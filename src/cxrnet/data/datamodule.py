@@ -7,7 +7,6 @@ trains.
 
 import copy
 import logging
-import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Self
@@ -24,6 +23,7 @@ from cxrnet.data.augment import Augmentation
 from cxrnet.data.copies import COPY_SIZE, copy_groups, find_copies
 from cxrnet.data.images import Images, ResizeRule
 from cxrnet.data.loaders import Batch, eval_loader, train_loader
+from cxrnet.data.manifest import check_labels
 from cxrnet.data.masks import binary_warning, look_binary
 from cxrnet.data.reading import AtSize, OnError
 from cxrnet.data.settings import Draw, check_numbers
@@ -223,14 +223,7 @@ def _class_order(manifest: pd.DataFrame, classes: tuple[str, ...] | None) -> tup
     labels = set(manifest["label"].unique())
     if len(labels) < 2:
         raise CxrnetError(f"data: only one class ('{min(labels)}'); a classifier needs at least two, see data.root")
-    alike: dict[str, str] = {}
-    for label in sorted(labels):
-        other = alike.setdefault("".join(unicodedata.normalize("NFKC", label).casefold().split()), label)
-        if other != label:
-            raise CxrnetError(
-                f"data: the classes {other!r} and {label!r} differ in nothing but case, spaces or Unicode form; give "
-                "their images one name"
-            )
+    check_labels(manifest["label"], "data")
     if classes is None:
         return tuple(sorted(labels))
     if len(set(classes)) != len(classes) or set(classes) != labels:

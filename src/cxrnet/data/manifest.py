@@ -24,6 +24,7 @@ Further columns (``sex``, ``age``, ...) are kept as they are.
 
 import hashlib
 import os
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
@@ -69,8 +70,9 @@ def make_manifest(rows: pd.DataFrame, where: str) -> pd.DataFrame:
         the same table whatever the order in which the file system listed them.
 
     Raises:
-        CxrnetError: no rows, a required column is missing or has empty cells, ``image_id`` is not unique, labels differ
-            in case or spaces only, or ``split`` holds anything but ``train``, ``val``, ``test`` or nothing.
+        CxrnetError: no rows, a required column is missing or has empty cells, ``image_id`` is not unique, labels
+            differ in case, spaces or Unicode form only, or ``split`` holds anything but ``train``, ``val``, ``test`` or
+            nothing.
     """
     if len(rows) == 0:
         raise CxrnetError(f"{where}: no images found; a manifest needs at least one row")
@@ -102,14 +104,15 @@ def check_labels(labels: pd.Series, where: str) -> None:
     """Refuse what is one class to a person and several to a program.
 
     Raises:
-        CxrnetError: labels differ in case or spaces only.
+        CxrnetError: labels differ in case, spaces or Unicode form only.
     """
     spellings: dict[str, str] = {}
     for label in sorted(labels.dropna().unique()):
-        other = spellings.setdefault(" ".join(label.casefold().split()), label)
+        other = spellings.setdefault("".join(unicodedata.normalize("NFKC", label).casefold().split()), label)
         if other != label:
             raise CxrnetError(
-                f"{where}: classes '{other}' and '{label}', which differ in case or spaces only; give them one name"
+                f"{where}: classes {other!r} and {label!r}, which differ in case, spaces or Unicode form only; give "
+                "them one name"
             )
 
 

@@ -69,7 +69,10 @@ def test_files_that_are_no_images_are_left_out_and_counted(tmp_path, caplog):
         (["train/1.png", "test/1.png"], "test' holds no class folders"),
         (["train/a/1.png", "a/1.png", "b/1.png"], r"split folders \(train\) and class folders \(a, b\) side by"),
         (["a/1.png", "b/1.txt"], "b' holds no images; put those of the class there or remove it"),
-        (["train/Covid/1.png", "test/covid/1.png"], "'Covid' and 'covid', which differ in case or spaces only"),
+        (
+            ["train/Covid/1.png", "test/covid/1.png"],
+            "'Covid' and 'covid', which differ in case, spaces or Unicode form only",
+        ),
         (["train/a/1.png", "Training/a/1.png"], r"several folders that are train \(Training, train\); leave one"),
         (["train/a/1.png", "val/a/1.png", "dev/a/1.png"], r"several folders that are val \(dev, val\)"),
         (["train/Testing/1.png", "train/a/1.png"], "Testing' stands where a class does and has the name of a split"),
