@@ -165,15 +165,19 @@ def test_real_patients_of_few_and_of_many_images_are_tested_equally_often(shared
     assert max(np.abs(np.subtract(*counts(split, fractions))).max() for split in splits) < 1
 
 
-def test_a_group_larger_than_a_split_stays_out_of_it_and_takes_no_fold_for_its_own():
+def test_a_group_larger_than_a_split_stays_out_of_it_aloud_and_takes_no_fold_for_its_own(caplog):
     label = ["a"] * 300 + ["b"] * 100  # a third of a is copies of one image
     manifest = manifest_of(label, group_id=["g"] * 100 + [None] * 300)
     for seed in range(5):
         split = split_manifest(manifest, SEVENTY, seed)
         assert set(split["split"][:100]) == {"train"}
+        said = [record.args for record in caplog.records]
+        assert said == [(1, 100, "val", "val"), (1, 100, "test", "test")]
+        caplog.clear()
         assert np.abs(np.subtract(*counts(split, SEVENTY))).max() <= 1
     tested = [fold_manifest(manifest, 5, 0, "patient", seed)["split"][0] == "test" for seed in range(40)]
     assert 2 < sum(tested) < 16
+    assert not caplog.records  # it is larger than any fold, and comes into one all the same
 
 
 def test_classes_of_equal_size_give_splits_of_equal_size():

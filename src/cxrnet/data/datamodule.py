@@ -141,11 +141,11 @@ class XrayDataModule(pl.LightningDataModule):
             sizes: list[AtSize] = [(self.size, self.resize), (COPY_SIZE, "stretch")]
             manifest, (images, small) = load_at_sizes(manifest, sizes, self.on_error, self.cache)
             _warn_of_masks(small, manifest)
-        self.left_out = listed - len(manifest)
-        # Copies get a group, so that no split drawn here parts them, patients known or not.
-        self.copies = find_copies(small, manifest, self.cache)
-        self._unsplit = copy_groups(self.copies, manifest)
-        manifest = self._split(self._unsplit)
+            self.left_out = listed - len(manifest)
+            # Copies get a group, so that no split drawn here parts them, patients known or not.
+            self.copies = find_copies(small, manifest, self.cache)
+            self._unsplit = copy_groups(self.copies, manifest)
+            manifest = self._split(self._unsplit)
         if self.limit is not None:
             kept = manifest.groupby(["split", "label"], dropna=False).cumcount() < self.limit
             manifest, images = manifest[kept].reset_index(drop=True), images.take(kept.to_numpy())

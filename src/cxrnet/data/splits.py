@@ -4,19 +4,22 @@ Images of one patient (``patient_id``) and copies of one image (``group_id``) ne
 the table and the seed only, not on the order of the rows, the file system or the version of a library.
 """
 
+import logging
 from collections.abc import Mapping
 from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
 
-from cxrnet.data.allocation import FloatArray, IntArray, allocate, contents_of
+from cxrnet.data.allocation import FloatArray, IntArray, allocate, contents_of, nearest_targets
 from cxrnet.data.manifest import SPLITS
 from cxrnet.errors import CxrnetError
 from cxrnet.linking import link
 
 TOGETHER = ("patient_id", "group_id")
 FoldsBy = Literal["patient", "image"]
+
+logger = logging.getLogger("cxrnet")
 
 
 def split_manifest(manifest: pd.DataFrame, fractions: Mapping[str, float], seed: int) -> pd.DataFrame:
@@ -25,8 +28,8 @@ def split_manifest(manifest: pd.DataFrame, fractions: Mapping[str, float], seed:
     Without patients and groups the number of images of each class in each split is within one of its share.
     With them the proportions are as near as the groups allow, and chance decides where a group comes: patients
     with many images are tested as often as those with one. Only a group that holds more of a class than a split
-    should have can't come there. Each split gets at least one image of each class, even where its share is less
-    than half an image; train may then lack one more.
+    should have can't come there, which a warning says. Each split gets at least one image of each class, even where
+    its share is less than half an image; train may then lack one more.
 
     Args:
         manifest: a manifest.
@@ -128,6 +131,7 @@ def _parts(
     units = link(rows, together) if together else np.arange(len(rows))
     contents = contents_of(units, labels.codes.astype(np.int64), len(labels.categories))
     _check_groups(contents, list(labels.categories), names)
+    _warn_of_large(contents, shares)
     place = allocate(contents, np.array(list(shares.values())), seed)
     _check_complete(place, contents, list(labels.categories), names)
     parts = np.empty(len(rows), np.int64)
@@ -161,6 +165,23 @@ def _check_groups(contents: FloatArray, classes: list[str], names: list[str]) ->
             raise CxrnetError(
                 f"data.split: class '{name}' has {images:.0f} images in {units} groups (patients, copies), "
                 f"too few for {len(names)} splits ({', '.join(names)}); add images, drop it or use fewer splits"
+            )
+
+
+def _warn_of_large(contents: FloatArray, shares: Mapping[str, float]) -> None:
+    """Say which groups chance can't bring into every part, because they hold more of a class than it should have."""
+    targets = nearest_targets(contents.sum(axis=0), np.array(list(shares.values())))
+    fits = np.all(contents[:, None] <= targets + 1, axis=2)  # as :func:`allocate` has it, (U, S)
+    some = np.any(fits, axis=1, keepdims=True)  # what fits nowhere, as in folds, can come into any
+    for name, large in zip(shares, (some & ~fits).T, strict=True):
+        if large.any():
+            logger.warning(
+                "data.split: %d patients or duplicate groups (%.0f images) hold more images of a class than all of %s "
+                "should, so they stay out of it; %s tells nothing of patients with so many images",
+                large.sum(),
+                contents[large].sum(),
+                name,
+                name,
             )
 
 
