@@ -56,21 +56,22 @@ FORMER = [
 ]  # fmt: skip
 
 
-def cosine(epochs: int, lr: float, views: int) -> list[str]:
+def cosine(epochs: int, lr: float, views: int = 1, decay: float = 0.0) -> list[str]:
     """All epochs of a cosine, the last one kept."""
-    phase = f"epochs: {epochs}, lr: {lr}, lr_schedule: {{name: cosine, warmup_epochs: 0}}, keep: last"
+    phase = f"epochs: {epochs}, lr: {lr}, lr_schedule: {{name: cosine, warmup_epochs: 0}}, decay: {decay}, keep: last"
     target = "_target_: cxrnet.training.schedule.Phase, name: head, trainable: head"
     return [f"schedule.views={views}", f"schedule.phases=[{{{target}, {phase}}}]"]
 
 
 ROWS: dict[str, list[str]] = {
     "default": [],
-    "the image + 1 augmented view": cosine(60, 3e-3, 2),
-    "the image + 3 augmented views": cosine(60, 3e-3, 4),
-    "30 epochs": cosine(30, 3e-3, 1),
-    "120 epochs": cosine(120, 3e-3, 1),
-    "rate 1e-3": cosine(60, 1e-3, 1),
-    "rate 1e-2": cosine(60, 1e-2, 1),
+    "the image + 1 augmented view": cosine(30, 1e-2, 2, 2.0),
+    "the image + 3 augmented views": cosine(30, 1e-2, 4, 2.0),
+    "decay 0": cosine(30, 1e-2),
+    "decay 4": cosine(30, 1e-2, decay=4.0),
+    "rate 3e-3": cosine(30, 3e-3, decay=2.0),
+    "60 epochs": cosine(60, 1e-2, decay=2.0),
+    "no decay, rate 3e-3, 60 epochs": cosine(60, 3e-3),
     "former: 2 views, class weights, plateau, best epoch": FORMER,
 }
 Predict = Callable[[np.ndarray], np.ndarray]  # features (n, F) -> logits (n, K)

@@ -18,6 +18,8 @@ PHASE = SimpleNamespace(
     trainable="head",
     trained_parameters=3843,
     epochs=5,
+    lr=0.01,
+    decay=2.0,
     kept=True,
     keep="best",
     kept_epoch=4,
@@ -33,6 +35,7 @@ def test_methods_are_read_from_configuration_and_data(make_data):
     said = methods(make_data())
     assert said["split"] == "split_manifest(seed=0)"
     assert "Adam(weight_decay=0.0); cross_entropy()" in said["training"]
+    assert "learning rate: 0.01, epochs: 5, weight decay over all of them: 2)" in said["training"]
     assert "augmentation: none" in said["training"]
     assert "with the best val_loss on the validation images: 4, 0.25" in said["final model"]
     assert "of 9 test images, 0 have a copy in train or val and patients are not known" in said["level"]

@@ -9,7 +9,7 @@ from cxrnet.training.phases import PhaseResult
 
 def test_what_is_written_can_be_read(make_network, tmp_path):
     network = make_network()
-    phase = PhaseResult("head", "head", 387, 0.001, True, 1, 5, "best", 4, 0.25, 12.5, kept=True)
+    phase = PhaseResult("head", "head", 387, 0.001, 2.0, True, 1, 5, "best", 4, 0.25, 12.5, kept=True)
     write_run_facts(tmp_path, network, LoadedWeights("file", "a.safetensors"), [phase], ["python", "-m", "x"])
     facts = read_run_facts(tmp_path)
     assert facts["parameters"] == sum(p.numel() for p in network.parameters())
@@ -27,7 +27,7 @@ def test_a_run_without_facts_has_none(tmp_path):
 def test_of_several_runs_what_all_share_and_all_phases(make_network, tmp_path):
     for name, origin, seconds in (("one", "file", 2.0), ("two", "random", 3.0)):
         (tmp_path / name).mkdir()
-        phase = PhaseResult("head", "head", 387, 0.001, True, 1, 5, "best", 4, 0.25, seconds, kept=True)
+        phase = PhaseResult("head", "head", 387, 0.001, 2.0, True, 1, 5, "best", 4, 0.25, seconds, kept=True)
         write_run_facts(tmp_path / name, make_network(), LoadedWeights(origin, "x"), [phase], ["python"])
     write_facts_of_all(tmp_path, [tmp_path / "one", tmp_path / "two"], ["python", "-m", "x"])
     facts = read_run_facts(tmp_path)

@@ -98,11 +98,14 @@ def _characteristics(manifest: pd.DataFrame) -> str:
 
 
 def _phases(phases: Sequence[PhaseResult]) -> str:
-    return ", then ".join(
-        f"phase {phase.name} (trainable: {phase.trainable}, parameters: {phase.trained_parameters:,}, "
-        f"epochs: {phase.epochs})"
-        for phase in phases
-    )
+    parts = []
+    for phase in phases:
+        decay = f", weight decay over all of them: {phase.decay:g}" if phase.decay else ""
+        parts.append(
+            f"phase {phase.name} (trainable: {phase.trainable}, parameters: {phase.trained_parameters:,}, "
+            f"learning rate: {phase.lr:g}, epochs: {phase.epochs}{decay})"
+        )
+    return ", then ".join(parts)
 
 
 def _augmentation(config: Mapping[str, Any], phases: Sequence[PhaseResult]) -> str:

@@ -1,3 +1,4 @@
+import dataclasses
 import gc
 import shutil
 import weakref
@@ -91,6 +92,31 @@ def saved(folder, phase: str, name: str = "kept") -> dict[str, torch.Tensor]:
 
 def equal(a, b) -> bool:
     return all(torch.equal(a[name], b[name]) for name in a)
+
+
+# --- weight decay
+
+
+def norm(network) -> float:
+    return sum(float(weights.norm()) for weights in network.head.parameters())
+
+
+@pytest.mark.parametrize("lr_schedule", [None, {"name": "cosine", "warmup_epochs": 1}])
+def test_decay_is_that_of_adamw_shared_out_over_the_steps_of_the_phase(run, make_data, make_network, lr_schedule):
+    steps = 3 * len(make_data().train_dataloader())
+    plain = Phase("head", "head", 3, 1e-2, lr_schedule=lr_schedule)
+    of_adamw = partial(torch.optim.AdamW, weight_decay=2.0 / (1e-2 * steps))
+    _, _, expected, _ = run(schedule(plain), optimizer=of_adamw)
+    _, _, network, _ = run(schedule(dataclasses.replace(plain, decay=2.0)))
+    _, _, without, _ = run(schedule(plain))
+    for name, value in network.head.state_dict().items():
+        torch.testing.assert_close(value, expected.head.state_dict()[name])
+    assert norm(network) < norm(without)
+
+
+def test_decay_leaves_alone_what_is_frozen(run, make_network):
+    network = run(schedule(Phase("head", "head", 2, 1e-2, decay=4.0)))[2]
+    assert equal(network.backbone.state_dict(), make_network().backbone.state_dict())
 
 
 # --- which phases run

@@ -24,6 +24,8 @@ def schedule(*phases: Phase, **changes) -> Schedule:
         ({"epochs": -1}, "phase 'head': -1 epochs"),
         ({"epochs": 1.5}, "phase 'head': 1.5 epochs"),
         ({"patience": 0}, "phase 'head': patience 0"),
+        ({"decay": -1}, "phase 'head': decay -1"),
+        ({"decay": "1"}, "phase 'head': decay 1; give a number"),
         ({"keep": "first"}, "phase 'head': keep first; give last or best"),
         ({"name": "a/b"}, "phase 'a/b': the name becomes a folder"),
     ],

@@ -1,8 +1,11 @@
-"""Learning-rate schedules, stepped once an epoch."""
+"""Learning-rate schedules, stepped once an epoch, and weight decay, which follows the rate at every step."""
 
 from collections.abc import Mapping
 from typing import Any
 
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Callback
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, ReduceLROnPlateau, SequentialLR
 
@@ -41,3 +44,29 @@ def _cosine(optimizer: Optimizer, epochs: int, warmup: int) -> LRScheduler:
         return decay
     rise = LinearLR(optimizer, start_factor=1 / (warmup + 1), total_iters=warmup)
     return SequentialLR(optimizer, [rise, decay], milestones=[warmup])
+
+
+class WeightDecay(Callback):
+    """Shrinks what is trained before each step by ``decay`` / (steps of the phase) x rate / (first rate).
+
+    So decay does the same with few images and with many, at any number of epochs (Wang & Aitchison 2024,
+    arXiv:2405.13698), and whatever the optimizer: it is apart from the gradient, as in AdamW (Loshchilov & Hutter 2019,
+    arXiv:1711.05101). At a constant rate weights that get no gradient end at exp(-``decay``) of their size; a cosine
+    makes that exp(-``decay`` / 2).
+
+    Args:
+        decay: from 0 on.
+        lr: the first rate.
+    """
+
+    def __init__(self, decay: float, lr: float) -> None:
+        self.decay, self.lr = decay, lr
+
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
+    ) -> None:
+        """Shrink the weights that the optimizer is about to change."""
+        part = self.decay / trainer.estimated_stepping_batches
+        with torch.no_grad():
+            for group in optimizer.param_groups:
+                torch._foreach_mul_(group["params"], 1 - part * group["lr"] / self.lr)

@@ -33,6 +33,7 @@ from cxrnet.training.fitting import (
     make_trainer,
 )
 from cxrnet.training.history import History, rank
+from cxrnet.training.lr_schedules import WeightDecay
 from cxrnet.training.schedule import Phase, Schedule
 
 
@@ -45,6 +46,7 @@ class PhaseResult:
         trainable: in words.
         trained_parameters: numbers that the optimizer changed.
         lr: learning rate at the start.
+        decay: weight decay over the whole phase.
         cached: what is frozen was computed once.
         first_epoch: counted over all phases, from 1.
         epochs: that were trained.
@@ -59,6 +61,7 @@ class PhaseResult:
     trainable: str
     trained_parameters: int
     lr: float
+    decay: float
     cached: bool
     first_epoch: int
     epochs: int
@@ -122,6 +125,7 @@ def run_phases(
         if before is not None and (before is not trained[-1] or before.is_over(phase)):
             cached, seconds = before.cached, before.seconds
         else:
+            decay = [WeightDecay(phase.decay, phase.lr)] if phase.decay else []
             feed = make_feed(network, data, phase, schedule, seed, before.cached if before else None, compiled)
             so_far = before.seconds if before else 0.0
             keeper = EpochKeeper(folder, phase, schedule, feed.cached, last, history, so_far, log_metrics)
@@ -131,7 +135,7 @@ def run_phases(
                     trainer,
                     phase.epochs,
                     folder,
-                    [EpochSeed(seed, place), keeper, *early_stopping(phase, schedule), *extra],
+                    [EpochSeed(seed, place), keeper, *decay, *early_stopping(phase, schedule), *extra],
                 ),
                 make_classifier(network, phase, schedule, loss, optimizer, feed.rest),
                 feed.data,
@@ -159,6 +163,7 @@ def _result(
         trainable=describe(phase.trainable),
         trained_parameters=count_parameters(network).trainable,
         lr=phase.lr,
+        decay=phase.decay,
         cached=cached,
         first_epoch=rows[0]["epoch"],
         epochs=len(rows),

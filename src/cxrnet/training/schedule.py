@@ -1,6 +1,7 @@
 """What a schedule is: phases, each with what is trainable, for how long and at what rate."""
 
 import dataclasses
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ class Phase:
         lr: learning rate at the start.
         patience: epochs without improvement before the phase stops; ``None`` never stops early.
         lr_schedule: see :mod:`cxrnet.training.lr_schedules`; ``None`` keeps the rate.
+        decay: weight decay of the whole phase, from 0 on, see :class:`cxrnet.training.lr_schedules.WeightDecay`.
         keep: the epoch whose weights are kept: ``last``, or ``best`` by the schedule's monitored metric.
         enabled: a phase that is not enabled is left out.
     """
@@ -37,6 +39,7 @@ class Phase:
     lr: float
     patience: int | None = None
     lr_schedule: dict[str, Any] | None = None
+    decay: float = 0.0
     keep: Literal["last", "best"] = "best"
     enabled: bool | None = True
 
@@ -52,6 +55,8 @@ class Phase:
             raise CxrnetError(f"phase '{self.name}': {self.epochs} epochs; give at least one, a whole number")
         if self.patience is not None and (not isinstance(self.patience, int) or self.patience < 1):
             raise CxrnetError(f"phase '{self.name}': patience {self.patience}; give a whole number from 1 on, or null")
+        if isinstance(self.decay, bool) or not isinstance(self.decay, int | float) or not 0 <= self.decay < math.inf:
+            raise CxrnetError(f"phase '{self.name}': decay {self.decay}; give a number from 0 on (0: none)")
         if self.keep not in ("last", "best"):
             raise CxrnetError(f"phase '{self.name}': keep {self.keep}; give last or best")
 
