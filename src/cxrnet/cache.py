@@ -1,11 +1,13 @@
 """Results on disk that are made once, by whoever needs them first, and shared by all runs.
 
 A result is a folder whose name says what it was made of; it is there as a whole or not at all. Deleting it, or all of
-the cache, costs the time to make it again and nothing else.
+the cache, costs the time to make it again and nothing else. Its files have checksums, which are checked whenever a
+process opens it: what was damaged is made anew.
 """
 
 import logging
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,15 +17,17 @@ import numpy as np
 import numpy.typing as npt
 from filelock import FileLock, Timeout
 
+from cxrnet.checksums import damage, write_checksums
 from cxrnet.errors import CxrnetError
 
 logger = logging.getLogger("cxrnet")
 
 
 def kept(folder: Path, make: Callable[[Path], None]) -> Path:
-    """Return a result's folder, after making it where it isn't there yet.
+    """Return a result's folder, after making it where it isn't there yet, or not as it was made.
 
     Of several processes that ask at the same time one makes it, the others wait. When that one dies, the next goes on.
+    A result that is whole is only read. Who has files of a damaged one open keeps them, on POSIX, as they are.
 
     Args:
         folder: of the result.
@@ -33,23 +37,43 @@ def kept(folder: Path, make: Callable[[Path], None]) -> Path:
     Raises:
         CxrnetError: the disk is full, or the place can't be written.
     """
-    if folder.is_dir():
+    if not (wrong := _wrong(folder)):
         return folder
     partial = folder.with_name(f"{folder.name}.partial")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with _alone(folder.with_name(f"{folder.name}.lock")):
-            if not folder.is_dir():  # another process has made it while this one waited
+            if wrong := _wrong(folder):  # else another process has made it while this one waited
+                if os.path.lexists(folder):
+                    logger.warning("cache: %s; making '%s' anew", wrong, folder.name)
+                    _remove(folder)
                 partial.mkdir(exist_ok=True)
                 make(partial)
+                write_checksums(partial, folder.name)
                 _settle(partial)
                 partial.rename(folder)
     except OSError as error:
         reason = error.strerror or str(error) or type(error).__name__
+        state = f"{wrong}, and '{folder}'" if os.path.lexists(folder) else f"'{folder}'"
         raise CxrnetError(
-            f"cache: '{folder}' can't be written ({reason}); free space, give cache=<another folder>, or cache=null"
+            f"cache: {state} can't be written ({reason}); free space, give cache=<another folder>, or cache=null"
         ) from error
     return folder
+
+
+def _wrong(folder: Path) -> str | None:
+    """What keeps a result from being used; ``None`` where it is as it was made."""
+    if not os.path.isdir(folder):  # noqa: PTH112 (Path.is_dir raises where a folder above can't be entered)
+        return f"'{folder}' is no folder"
+    return damage(folder)
+
+
+def _remove(folder: Path) -> None:
+    """Remove what is damaged; who is killed meanwhile leaves what is damaged too."""
+    if folder.is_dir() and not folder.is_symlink():
+        shutil.rmtree(folder)
+    else:
+        folder.unlink()
 
 
 def new_array(file: Path, shape: Sequence[int], dtype: npt.DTypeLike) -> np.memmap:

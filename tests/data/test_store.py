@@ -298,6 +298,34 @@ def test_a_reader_that_was_killed_is_taken_up_where_it_was(tmp_path, many):
     assert out.split() == ["4000", str(many), str(4000 - read.sum())], err
 
 
+@pytest.mark.parametrize("fault", ["a pixel", "a width", "a shape", "cut", "cut facts", "garbage", "no array"])
+def test_what_a_reader_that_died_left_is_read_again_where_it_is_damaged(tmp_path, caplog, fault):
+    manifest, cache = numbered(tmp_path / "in", 5), tmp_path / "cache"
+    expected, memory = load_images(manifest, (6, 5), "stretch", "fail")
+    load_images(manifest, (6, 5), "stretch", "fail", cache)
+    (folder,) = [path for path in (cache / "images").iterdir() if path.is_dir()]
+    left = folder.rename(folder.with_name(f"{folder.name}.partial"))
+    pixels, facts = left / "0.npy", left / "facts.npy"
+    if fault == "a pixel":
+        np.load(pixels, mmap_mode="r+")[3, 2, 2] ^= 4
+    elif fault == "a width":
+        np.load(facts, mmap_mode="r+")["width"][3] ^= 4
+    elif fault == "a shape":
+        np.save(pixels, np.zeros((4, 6, 5), np.uint8))
+    elif fault == "no array":
+        pixels.unlink()
+    elif fault == "garbage":
+        pixels.write_bytes(b"\x93NUMPY" + bytes(100))
+    else:
+        file = facts if "facts" in fault else pixels
+        os.truncate(file, file.stat().st_size - 40)
+    with caplog.at_level(logging.WARNING, "cxrnet"):
+        loaded, images = load_images(manifest, (6, 5), "stretch", "fail", cache)
+    assert np.array_equal(images[:], memory[:])
+    pd.testing.assert_frame_equal(loaded, expected)
+    assert len(caplog.records) == 1
+
+
 def test_two_readers_at_once_make_one_store(tmp_path, many):
     read = 0
     for reader in [start(tmp_path), start(tmp_path)]:

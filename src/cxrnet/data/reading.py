@@ -29,9 +29,16 @@ OnError = Literal["fail", "skip"]
 T = TypeVar("T")
 
 # What is noted of a file: whether it gave an image, whether outliers of it were clipped (see data/scaling.py), that
-# image's size in pixels (upright), the SHA-256 of its bytes.
+# image's size in pixels (upright), the SHA-256 of its bytes; last, for who keeps it, a checksum (see data/store.py).
 FACTS = np.dtype(
-    [("read", np.bool_), ("outliers", np.bool_), ("width", np.int32), ("height", np.int32), ("sha256", np.uint8, 32)]
+    [
+        ("read", np.bool_),
+        ("outliers", np.bool_),
+        ("width", np.int32),
+        ("height", np.int32),
+        ("sha256", np.uint8, 32),
+        ("crc32", np.uint32),
+    ]
 )
 FactsArray = npt.NDArray[np.void]
 
@@ -122,7 +129,7 @@ def _read(path: str, budget: Budget, held: ExitStack) -> tuple[UInt8Array, tuple
         _hold(picture.memory, budget, held)
     image, outliers = picture.decode()
     height, width = image.shape
-    return image, (True, outliers, width, height, np.frombuffer(digest, np.uint8))
+    return image, (True, outliers, width, height, np.frombuffer(digest, np.uint8), 0)
 
 
 def _hold(memory: int, budget: Budget, held: ExitStack) -> None:

@@ -2,18 +2,22 @@
 
 On disk an image takes a byte a pixel (50 kB at 224 x 224). The files are mapped into memory: training reads the pages
 of the images of a batch, and the system keeps as many of them in memory as there is room for. They are named by
-the files that they were made of (path, length and times of change), the sizes, the rules and what reads them.
+the files that they were made of (path, length and times of change), the sizes, the rules and what reads them. What
+became of a store that is damaged: :mod:`cxrnet.cache`.
 """
 
 import hashlib
 import json
+import logging
 import os
+import zlib
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import PIL
 import torch
@@ -38,6 +42,8 @@ from cxrnet.progress import bar
 FORMAT = 4  # of the files, and of how images are decoded and resized
 
 _BLOCK = 512  # images after which what was read is safe, should the process die
+
+logger = logging.getLogger("cxrnet")
 
 
 def made_with() -> list[Any]:
@@ -125,17 +131,15 @@ def _on_disk(paths: list[str], sizes: Sequence[AtSize], cache: Path) -> Table:
 
 def _make(folder: Path, paths: list[str], sizes: Sequence[AtSize]) -> None:
     """Fill the folder of a store, or go on where a process that died had come to."""
-    if not (folder / "facts.npy").exists():  # the last that is made
-        for place, (size, _) in enumerate(sizes):
-            new_array(folder / f"{place}.npy", (len(paths), *size), np.uint8)
-        new_array(folder / "facts.partial", (len(paths),), FACTS)
-        (folder / "facts.partial").rename(folder / "facts.npy")
-    arrays, facts = _open(folder, len(sizes), "r+")
+    arrays, facts = _taken_up(folder, len(paths), sizes) or _begun(folder, len(paths), sizes)
     todo = np.flatnonzero(~facts["read"])
     bad: dict[int, str] = {}
 
     def read(start: int, stopped: Callable[[], bool]) -> tuple[FactsArray, dict[int, str]]:
-        return read_into(arrays, todo[start : start + _BLOCK].tolist(), paths, sizes, stopped)
+        rows = todo[start : start + _BLOCK]
+        noted, unread = read_into(arrays, rows.tolist(), paths, sizes, stopped)
+        noted["crc32"] = _checksums(arrays, rows, noted)
+        return noted, unread
 
     starts = range(0, len(todo), _BLOCK)
     with (
@@ -157,9 +161,54 @@ def _make(folder: Path, paths: list[str], sizes: Sequence[AtSize]) -> None:
     (folder / "bad.json").write_text(json.dumps(bad), encoding="utf-8")
 
 
+def _begun(folder: Path, rows: int, sizes: Sequence[AtSize]) -> tuple[list[np.memmap], np.memmap]:
+    """The files of a store of which nothing is read yet."""
+    for place, (size, _) in enumerate(sizes):
+        new_array(folder / f"{place}.npy", (rows, *size), np.uint8)
+    new_array(folder / "facts.partial", (rows,), FACTS)
+    (folder / "facts.partial").rename(folder / "facts.npy")
+    return _open(folder, len(sizes), "r+")
+
+
+def _taken_up(folder: Path, rows: int, sizes: Sequence[AtSize]) -> tuple[list[np.memmap], np.memmap] | None:
+    """The files of a store as a process that died left them; what is damaged doesn't count as read.
+
+    Returns:
+        ``None`` where there are none, or where their headers are damaged.
+    """
+    if not (folder / "facts.npy").exists():  # the last that is made
+        return None
+    try:
+        arrays, facts = _open(folder, len(sizes), "r+")
+    except Exception:  # a damaged header makes numpy raise all kinds
+        found = []
+    else:
+        found = [(array.shape, array.dtype) for array in (*arrays, facts)]
+    if found != [*(((rows, *size), np.dtype(np.uint8)) for size, _ in sizes), ((rows,), FACTS)]:
+        logger.warning("cache: '%s' is damaged; its images are read again from the first on", folder)
+        return None
+    read = np.flatnonzero(facts["read"])
+    lost = read[_checksums(arrays, read, facts[read]) != facts["crc32"][read]]
+    if len(lost):
+        logger.warning("cache: %d images in '%s' are damaged and are read again", len(lost), folder)
+        facts["read"][lost] = False
+    return arrays, facts
+
+
 def _open(folder: Path, sizes: int, mode: Literal["r", "r+"]) -> tuple[list[np.memmap], np.memmap]:
     arrays = [np.load(folder / f"{place}.npy", mmap_mode=mode) for place in range(sizes)]
     return arrays, np.load(folder / "facts.npy", mmap_mode=mode)
+
+
+def _checksums(arrays: Sequence[UInt8Array], rows: npt.NDArray[np.int64], facts: FactsArray) -> npt.NDArray[np.uint32]:
+    """CRC-32 of some rows of all arrays and of what is noted of them, but for the checksum itself."""
+    checksums = np.empty(len(rows), np.uint32)
+    for place, row in enumerate(rows.tolist()):
+        crc = zlib.crc32(facts[place].tobytes()[: FACTS.fields["crc32"][1]])  # type: ignore[index]
+        for array in arrays:
+            crc = zlib.crc32(array[row], crc)
+        checksums[place] = crc
+    return checksums
 
 
 def _can_be_read(path: str) -> bool:
