@@ -92,7 +92,7 @@ def test_who_asks_hydra_for_the_full_error_gets_it(command):
     assert "ConfigCompositionException" in done.stderr
 
 
-@pytest.mark.parametrize("module", ["train", "evaluate", "predict", "prepare", "compare"])
+@pytest.mark.parametrize("module", ["train", "evaluate", "predict", "prepare", "compare", "sign"])
 def test_every_command_refuses_in_one_line(module, tmp_path):
     line = [sys.executable, "-m", f"cxrnet.{module}", "hydra.no_such=1"]
     done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=False)

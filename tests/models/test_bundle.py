@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import logging
 import shutil
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from cxrnet.errors import CxrnetError
-from cxrnet.models.bundle import FORMAT, Bundle, device_of, load_bundle, save_bundle
+from cxrnet.models.bundle import FORMAT, Bundle, device_of, load_bundle, save_bundle, sign_bundle
 
 FRESH_PROCESS = """
 import sys, numpy as np, torch
@@ -28,7 +29,7 @@ def bundle(make_network) -> Bundle:
         network=network,
         resize="pad",
         temperature=1.5,
-        operating_points={"screening": {"COVID-19": 0.2}},
+        operating_points={"COVID-19": 0.2},
         manifest_digest="ab" * 32,
         versions={"torch": "2.15"},
         training={"model": {"backbone": "custom_cnn"}, "seed": 3, "limit": None},
@@ -66,7 +67,7 @@ def test_prior_and_decision_weights_come_back(bundle, folder):
     assert (again.prior, again.decision_weights) == (prior, weights)
 
 
-def test_a_bundle_of_format_2_knows_no_prior_and_weighs_nothing(folder):
+def test_a_bundle_of_format_2_knows_no_prior_and_weighs_nothing(folder, caplog):
     """As they were written before there were priors: the fields of then, by hand."""
     description = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
     fields = (
@@ -81,7 +82,9 @@ def test_a_bundle_of_format_2_knows_no_prior_and_weighs_nothing(folder):
     )
     old = {"format": 2, **{name: description[name] for name in fields}, "refer_below": 0.5}
     (folder / "bundle.json").write_text(json.dumps(old), encoding="utf-8")
-    again = load_bundle(folder)
+    with caplog.at_level(logging.WARNING, "cxrnet"):
+        again = load_bundle(folder)
+    assert "has format 2 and no digest" in caplog.text
     assert (again.temperature, again.refer_below) == (1.5, 0.5)
     assert (again.prior, again.decision_weights) == (None, None)
 
@@ -106,6 +109,115 @@ def test_a_prior_sums_to_one(folder):
     _change(folder, prior={**PRIOR, "Normal": 0.8})
     with pytest.raises(CxrnetError, match="its prior sums to 1"):
         load_bundle(folder)
+
+
+def described(folder) -> dict:
+    return json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
+
+
+HUGE = 10**400
+
+WRONG = [
+    ({"temperature": value}, "temperature") for value in (-1, 0, float("nan"), float("inf"), HUGE, "1.5", True, None)
+]
+WRONG += [({"operating_points": value}, "operating_points") for value in ([0.5], {"COVID-19": 1.5}, {"COVID-19": None})]
+WRONG += [({"operating_points": dict.fromkeys(names, 0.5)}, "operating_points") for names in (["?"], PRIOR)]
+WRONG += [({"temperature_offset": value}, "temperature_offset") for value in ([0.0], [0, 0, float("nan")], "abc", 1)]
+WRONG += [({"refer_below": value}, "refer_below") for value in (1.01, -0.1, float("nan"), "0.5")]
+WRONG += [({"resize": "squash"}, "resize"), ({"resize": ["pad"]}, "resize"), ({"output": "sigmoid"}, "output")]
+WRONG += [
+    ({"versions": {"torch": 2}}, "versions"),
+    ({"training": []}, "training"),
+    ({"manifest_digest": 3}, "manifest_digest"),
+]
+WRONG += [({"digest": None}, "digest"), ({"weights_sha256": ...}, "has no weights_sha256"), ({"digest": ...}, "digest")]
+WRONG += [({"temprature": 1.0}, "a field 'temprature', which is not known")]
+WRONG_NETWORK = [("mean", value) for value in ([0.5, 0.5, float("nan")], [0.5], 0.5, None, [True] * 3)]
+WRONG_NETWORK += [("std", value) for value in ([0.5, 0.5, 0.0], [0.5, 0.5, -1], [0.5, 0.5, float("inf")])]
+WRONG_NETWORK += [("classes", value) for value in ([], ["a"], ["a", "a", "b"], ["a", "", "b"], ["a", 1, "b"], "abc")]
+WRONG_NETWORK += [("size", value) for value in ([0, 32], [32], [32.0, 32], [True, 32], [10**6, 10**6], [HUGE, 32])]
+WRONG_NETWORK += [("l2", value) for value in (-1, float("nan"))] + [("dropout", 1.5), ("dropout", [float("nan")])]
+WRONG_NETWORK += [("hidden", [0]), ("hidden", None), ("pool_window", [4]), ("batch_norm", 1), ("output", "logit")]
+WRONG_NETWORK += [("backbone", 3), ("pool", None), ("more", 1)]
+
+
+@pytest.mark.parametrize(("change", "said"), WRONG, ids=str)
+def test_a_field_out_of_its_range_is_refused_by_name(folder, change, said):
+    _change(folder, **change)
+    with pytest.raises(CxrnetError, match=rf"is damaged \(it.* {said}.*\); copy it again or train anew") as caught:
+        load_bundle(folder)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("name", "value"), WRONG_NETWORK, ids=str)
+def test_a_field_of_the_network_out_of_its_range_is_refused_by_name(folder, name, value):
+    _change(folder, network={**described(folder)["network"], name: value})
+    with pytest.raises(CxrnetError, match=rf"is damaged \(its .*{name}"):
+        load_bundle(folder)
+
+
+def test_a_change_that_is_in_range_is_told_until_it_is_signed(folder, bundle):
+    network = described(folder)["network"]
+    _change(folder, network={**network, "classes": network["classes"][::-1]})
+    with pytest.raises(CxrnetError, match=r"its bundle.json is not as it was written.*cxrnet.sign bundle="):
+        load_bundle(folder)
+    assert sign_bundle(folder) == described(folder)["digest"]
+    assert load_bundle(folder).classes == bundle.classes[::-1]
+    assert load_bundle(folder).temperature == 1.5
+
+
+def test_the_order_of_thresholds_is_part_of_what_is_signed(bundle, folder):
+    save_bundle(dataclasses.replace(bundle, operating_points={"COVID-19": 0.2, "Normal": 0.9}), folder)
+    _change(folder, operating_points={"Normal": 0.9, "COVID-19": 0.2})
+    with pytest.raises(CxrnetError, match="is not as it was written"):
+        load_bundle(folder)
+
+
+@pytest.mark.parametrize("place", [0.0, 0.3, 0.6, 1.0])
+def test_a_bit_of_the_weights(folder, place):
+    path = folder / "model.safetensors"
+    data = bytearray(path.read_bytes())
+    data[round(place * (len(data) - 1))] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(CxrnetError, match="is damaged"):
+        load_bundle(folder)
+
+
+def test_weights_of_another_training_are_told(make_network, folder):
+    """They fit, so that nothing but their SHA-256 tells them."""
+    other = make_network(classes=("Normal", "Lungen-Trübung", "COVID-19"), size=(48, 32), hidden=(8,))
+    with torch.no_grad():
+        next(other.parameters()).mul_(2)
+    save_bundle(Bundle(other, "pad", 1.0, {}, "", {}, {}), folder.with_name("other"))
+    shutil.copy(folder.with_name("other") / "model.safetensors", folder)
+    with pytest.raises(CxrnetError, match=r"its model.safetensors is not as it was written"):
+        load_bundle(folder)
+    sign_bundle(folder)
+    torch.testing.assert_close(load_bundle(folder).network.state_dict(), other.state_dict())
+
+
+def test_a_bundle_of_format_3_is_read_with_a_word_until_it_is_signed(bundle, folder, caplog):
+    _change(folder, format=3, weights_sha256=..., digest=...)
+    with caplog.at_level(logging.WARNING, "cxrnet"):
+        assert load_bundle(folder).temperature == bundle.temperature
+        assert "has format 3 and no digest" in caplog.text
+        caplog.clear()
+        sign_bundle(folder)
+        assert load_bundle(folder).temperature == bundle.temperature
+    assert not caplog.records
+    _change(folder, format=3, weights_sha256=..., digest=..., temperature=-1)
+    with pytest.raises(CxrnetError, match=r"its temperature is -1; it must be a number above 0"):
+        load_bundle(folder)
+
+
+def test_a_configuration_of_any_kind_can_be_signed(bundle, folder):
+    """With numbers as keys, which JSON has as text, values that are not finite, and tuples."""
+    odd = {"classes": {0: "normal", 1: None}, "clip": float("inf"), "lr": float("nan"), "size": (1, 2), "rate": 1e-5}
+    save_bundle(dataclasses.replace(bundle, training=odd), folder)
+    assert load_bundle(folder).training["size"] == [1, 2]
+    text = (folder / "bundle.json").read_text(encoding="utf-8")
+    sign_bundle(folder)
+    assert (folder / "bundle.json").read_text(encoding="utf-8") == text
 
 
 @pytest.mark.parametrize("backbone", ["custom_cnn", "mobilenet_v2"])

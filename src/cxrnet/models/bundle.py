@@ -2,12 +2,17 @@
 
 ``model.safetensors`` holds the tensors, ``bundle.json`` everything else that a prediction depends on. Whatever
 predicts, explains, exports or serves takes a bundle and nothing else. Opening a stranger's bundle runs no code.
+
+A bundle knows its content: ``bundle.json`` has the SHA-256 of the weights, and one of all that it says itself. They
+tell damage, and changes that nobody meant to make. They don't tell forgery, as whoever changes a bundle on purpose can
+make them anew (:func:`sign_bundle`, ``python -m cxrnet.sign``); for that, compare the digest with one that its maker
+passed on in another way.
 """
 
+import hashlib
 import json
-import math
+import logging
 import shutil
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,13 +23,21 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from cxrnet.errors import CxrnetError
+from cxrnet.models.bundle_schema import check_description
 from cxrnet.models.network import Network, NetworkConfig
+from cxrnet.whole_file import write_json
 
-FORMAT = 3  # 1 was before windowed pooling, batch norm in the head and sigmoids, 2 before priors and decision weights
-READ = (2, FORMAT)
-ROUNDING = 1e-6  # of shares that sum to 1
+# 1 was before windowed pooling, batch norm in the head and sigmoids, 2 before priors and decision weights, 3 before
+# digests.
+FORMAT = 4
+READ = (2, 3, FORMAT)
+WEIGHTS, DESCRIPTION = "model.safetensors", "bundle.json"
 LATER = ("refer_below", "prior", "decision_weights", "temperature_offset")
 """Fields that a bundle.json may lack: of a policy or a fit, and those that a bundle of format 2 knows nothing of."""
+DIGESTS = ("weights_sha256", "digest")
+"""Fields that a bundle.json of format 4 has besides: of the file of weights, and of all other fields."""
+
+logger = logging.getLogger("cxrnet")
 
 
 @dataclass(frozen=True)
@@ -75,77 +88,94 @@ def save_bundle(bundle: Bundle, folder: str | Path) -> None:
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     tensors = {name: tensor.cpu().contiguous() for name, tensor in bundle.network.state_dict().items()}
-    save_file(tensors, partial / "model.safetensors")
-    text = json.dumps(_description(bundle), indent=2, ensure_ascii=False)
-    (partial / "bundle.json").write_text(text + "\n", encoding="utf-8")
+    save_file(tensors, partial / WEIGHTS)
+    write_json(partial / DESCRIPTION, _signed(_description(bundle), partial / WEIGHTS))
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
 
 
 def load_bundle(folder: str | Path) -> Bundle:
-    """Read a bundle.
+    """Read a bundle, after checking that it is what was written; said of an older one that it can't be told.
 
     Raises:
-        CxrnetError: the folder is no bundle, is of a newer format, or its files don't fit each other.
+        CxrnetError: the folder is no bundle, is of a newer format, was changed, or its files don't fit each other.
     """
     folder = Path(folder)
-    for name in ("bundle.json", "model.safetensors"):
+    values, bundle = _read(folder)
+    if values["format"] != FORMAT:
+        logger.warning(
+            "bundle: '%s' has format %s and no digest, so damage or changes can't be told; python -m cxrnet.sign "
+            "bundle=<it> adds one",
+            folder,
+            values["format"],
+        )
+    elif values["weights_sha256"] != _file_digest(folder / WEIGHTS):
+        raise _changed(folder, WEIGHTS)
+    elif values["digest"] != _digest(values):
+        raise _changed(folder, DESCRIPTION)
+    return bundle
+
+
+def sign_bundle(folder: str | Path) -> str:
+    """Make the digests of a bundle anew, after it was changed on purpose, and return that of the whole.
+
+    Raises:
+        CxrnetError: the folder is no bundle, or what it holds is out of its range or doesn't fit.
+    """
+    folder = Path(folder)
+    values = _signed(_read(folder)[0], folder / WEIGHTS)
+    write_json(folder / DESCRIPTION, values)
+    return str(values["digest"])
+
+
+def _read(folder: Path) -> tuple[dict[str, Any], Bundle]:
+    """What a bundle says, and the bundle; its digests are not looked at."""
+    for name in (DESCRIPTION, WEIGHTS):
         if not (folder / name).is_file():
             raise CxrnetError(f"bundle: '{folder}' has no {name}; give the folder 'bundle' of a finished run")
     try:
-        values = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
+        values = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
         if values["format"] in READ:
-            return _from_description(values, load_file(folder / "model.safetensors"))
+            return values, _from_description(values, load_file(folder / WEIGHTS))
     except (
         CxrnetError,
+        ArithmeticError,
         AttributeError,
         KeyError,
+        OSError,
         TypeError,
         ValueError,
         RuntimeError,
         SafetensorError,
     ) as error:
-        reason = str(error).splitlines()[0]
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise CxrnetError(f"bundle: '{folder}' is damaged ({reason}); copy it again or train anew") from error
     raise CxrnetError(
         f"bundle: '{folder}' has format {values['format']}, this cxrnet reads {FORMAT}; use one that fits"
     )
 
 
+def _changed(folder: Path, name: str) -> CxrnetError:
+    return CxrnetError(
+        f"bundle: '{folder}' is damaged (its {name} is not as it was written); copy it again, or, where it was changed "
+        f"on purpose, sign it anew: python -m cxrnet.sign bundle={folder}"
+    )
+
+
 def _from_description(values: dict[str, Any], tensors: dict[str, Tensor]) -> Bundle:
+    needed = [name for name in Bundle.__dataclass_fields__ if name not in LATER]
+    signed = DIGESTS if values["format"] == FORMAT else ()
+    check_description(values, ("format", "output", *needed, *signed), (*LATER, *DIGESTS))
     network = Network(NetworkConfig.from_dict(values["network"]))
     network.load_state_dict(tensors)
-    if values["output"] != network.config.output:
-        raise ValueError(f"its output is {values['output']}, its network's {network.config.output}")
-    others = {name: values[name] for name in Bundle.__dataclass_fields__ if name not in ("network", *LATER)}
+    others = {name: values[name] for name in needed if name != "network"}
     later: dict[str, Any] = {name: values.get(name) for name in LATER}
-    later["temperature_offset"] = _offset(later["temperature_offset"] or (), len(network.config.classes))
-    for name in ("prior", "decision_weights"):
-        _check_by_class(name, later[name], network.config.classes)
-    if later["prior"] is not None and abs(sum(later["prior"].values()) - 1) > ROUNDING:
-        raise ValueError(f"its prior sums to {sum(later['prior'].values()):g}")
+    later["temperature_offset"] = tuple(later["temperature_offset"] or ())
     return Bundle(network=network.eval().requires_grad_(False), **others, **later)
-
-
-def _check_by_class(name: str, values: object, classes: Sequence[str]) -> None:
-    """See that values are a number above 0 for each class, or none at all."""
-    if values is None:
-        return
-    if not isinstance(values, dict) or set(values) != set(classes):
-        raise ValueError(f"its {name} is not of the classes {', '.join(classes)}")
-    if not all(type(value) in (int, float) and 0 < value < math.inf for value in values.values()):
-        raise ValueError(f"its {name} has a value that is no number above 0")
-
-
-def _offset(values: Sequence[float], n_classes: int) -> tuple[float, ...]:
-    if len(values) not in (0, n_classes) or not all(math.isfinite(value) for value in values):
-        raise ValueError(f"its temperature_offset is not a number for each of {n_classes} classes")
-    return tuple(values)
 
 
 def _description(bundle: Bundle) -> dict[str, Any]:
     return {
-        "format": FORMAT,
         "network": bundle.network.config.to_dict(),
         "output": bundle.network.config.output,
         "resize": bundle.resize,
@@ -156,6 +186,24 @@ def _description(bundle: Bundle) -> dict[str, Any]:
         "training": bundle.training,
         **{name: value for name in LATER if (value := getattr(bundle, name)) not in (None, ())},
     }
+
+
+def _signed(values: dict[str, Any], weights: Path) -> dict[str, Any]:
+    """A description in the present format, with digests, as JSON gives it back."""
+    others = {name: value for name, value in values.items() if name not in ("format", *DIGESTS)}
+    description = {"format": FORMAT, **json.loads(json.dumps(others)), "weights_sha256": _file_digest(weights)}
+    return {**description, "digest": _digest(description)}
+
+
+def _digest(values: dict[str, Any]) -> str:
+    """SHA-256 of all fields but the digest, in their order, which counts: the first of several thresholds decides."""
+    text = json.dumps({name: value for name, value in values.items() if name != "digest"}, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _file_digest(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def device_of(name: str) -> torch.device:

@@ -6,6 +6,7 @@ Everything up to the features is the part that stays the same while the backbone
 the features. The normalisation is part of the network, so nothing that predicts can get it wrong.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
@@ -236,7 +237,7 @@ def lone_batch_norms(network: Network) -> list[str]:
 def _check(config: NetworkConfig) -> None:
     if not _is_triple(config.mean) or not _is_triple(config.std) or min(config.std) <= 0:
         raise CxrnetError(f"model.mean, model.std: {config.mean}, {config.std}; give three numbers each, std above 0")
-    if not isinstance(config.l2, int | float) or config.l2 < 0:
+    if not isinstance(config.l2, int | float) or not 0 <= config.l2 < math.inf:
         raise CxrnetError(f"model.l2: {config.l2} is no factor; give a number from 0 on")
     own_pool = backbone_spec(config.backbone).own_pool
     if own_pool and config.pool != "own":
@@ -248,4 +249,8 @@ def _check(config: NetworkConfig) -> None:
 
 
 def _is_triple(values: object) -> bool:
-    return isinstance(values, Sequence) and len(values) == 3 and all(isinstance(value, int | float) for value in values)
+    return isinstance(values, Sequence) and len(values) == 3 and all(map(_is_finite, values))
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
