@@ -70,7 +70,7 @@ def test_markdown_tables_keep_their_columns(files):
     assert list(dict.fromkeys(widths)) == [len(METRICS) + 2, 3, 5, 6]
     assert widths[-1] == 7
     assert any(line.endswith("The same for all runs: seed 7.") for line in lines)
-    assert r"a\|b_50% & \<b>\*x\*\</b> $#{y}~^" in files["markdown"].read_text(encoding="utf-8")
+    assert r"a\|b_50% & &lt;b>\*x\*&lt;/b> \$#{y}\~^" in files["markdown"].read_text(encoding="utf-8")
     assert "![" in lines[-1]
     assert "(roc_overlay.png)" in lines[-1]
 

@@ -3,6 +3,7 @@ import html
 import re
 
 import pytest
+from markdown_it import MarkdownIt
 
 from cxrnet.errors import CxrnetError
 from cxrnet.evaluation.model_card import CARD, NOT_VALIDATED, Section, make_card, read_card, with_external, write_card
@@ -19,7 +20,7 @@ def card(facts, tmp_path):
 
 
 def test_both_cards_say_the_same(card, facts):
-    markdown, page = card[0], text_of(card[1])
+    markdown, page = text_of(f"<body>{MarkdownIt('commonmark').enable('table').render(card[0])}"), text_of(card[1])
     for words in (
         *facts.warnings,
         *facts.known_faults,
@@ -84,6 +85,7 @@ def test_what_a_user_wrote_is_text(facts, tmp_path):
     markdown, page, _ = (file.read_text(encoding="utf-8") for file in write_card(make_card(named), tmp_path))
     assert "<b>a|b" not in page
     assert "| folder | a\\|b |" in markdown
+    assert "# Model card: &lt;b>a\\|b&lt;/b>" in markdown
 
 
 def test_a_damaged_card_is_said_and_a_missing_one_is_none(tmp_path):

@@ -1,6 +1,5 @@
 """A comparison as files: CSV, Markdown, LaTeX, figures and one page."""
 
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -9,6 +8,7 @@ from cxrnet.evaluation.comparison_figures import MOST_RUNS, save_comparison_figu
 from cxrnet.evaluation.comparison_printing import Table, printed_tables
 from cxrnet.evaluation.comparison_tables import Facts, class_reports, leaderboard
 from cxrnet.evaluation.comparison_text import Seen, Text, text_of
+from cxrnet.evaluation.markdown import listed, paragraph, plain
 from cxrnet.evaluation.page import data_uri, render_page
 from cxrnet.whole_file import write_text
 
@@ -72,10 +72,10 @@ def write_comparison(comparison: Comparison, facts: Facts, folder: Path, seen: S
 
 def markdown_page(text: Text, tables: Mapping[str, Table], pictures: Mapping[str, Path]) -> str:
     """Write a comparison as one page of Markdown; the figures stand beside it as files."""
-    parts = [f"# {text.title}", _plain(text.verdict), "\n".join(f"- {_plain(line)}" for line in text.warnings)]
+    parts = [f"# {plain(text.title)}", paragraph(text.verdict), listed(text.warnings)]
     for table in tables.values():
-        parts += [f"## {table.title}", markdown(table).rstrip(), _plain(table.note)]
-    parts += [f"![{CAPTIONS[name]}]({file.name})" for name, file in pictures.items()]
+        parts += [f"## {plain(table.title)}", markdown(table).rstrip(), paragraph(table.note)]
+    parts += [f"![{plain(CAPTIONS[name])}]({file.name})" for name, file in pictures.items()]
     return "\n\n".join(parts) + "\n"
 
 
@@ -83,13 +83,8 @@ def markdown(table: Table) -> str:
     """Write a table as Markdown; what a name holds is text, not markup."""
     columns = list(table.rows.columns)
     rule = ["---" if place < table.text else "---:" for place in range(len(columns))]
-    lines = [[_plain(cell) for cell in line] for line in (columns, *table.lines())]
+    lines = [[plain(cell) for cell in line] for line in (columns, *table.lines())]
     return "\n".join(f"| {' | '.join(line)} |" for line in (lines[0], rule, *lines[1:])) + "\n"
-
-
-def _plain(cell: str) -> str:
-    """Escape what Markdown would read as markup."""
-    return re.sub(r"([\\\\|*`\[]|<(?=[A-Za-z/!?]))", r"\\\1", cell.replace("\n", " "))
 
 
 def latex_tables(tables: Mapping[str, Table]) -> str:

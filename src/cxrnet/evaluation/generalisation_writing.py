@@ -11,6 +11,7 @@ from cxrnet.evaluation.analysis import Analysis
 from cxrnet.evaluation.comparison_printing import Table
 from cxrnet.evaluation.comparison_writing import markdown
 from cxrnet.evaluation.generalisation import printed_generalisation, verdicts
+from cxrnet.evaluation.markdown import code, listed, paragraph, plain
 from cxrnet.evaluation.metrics import Evaluation, Metric
 from cxrnet.evaluation.model_card import EXTERNAL, Section
 from cxrnet.evaluation.page import data_uri, render_page
@@ -55,8 +56,8 @@ def write_generalisation(
     caption = captions_of(any(each.has_bands for each in analyses.values()))["decision"]
     # What is said of one data set begins with its name, which keeps its spelling.
     sentences = [f"{text}." if text.split(":")[0] in data_sets else _sentence(text) for text in warnings]
-    parts = [f"# {title}", *verdicts(table), _listed(sentences), *_tables(tables)]
-    parts += [*_worth_in_words(analyses), *_pictures(curves, caption, folder), *_data(data_sets), f"`{command}`"]
+    parts = [f"# {plain(title)}", *map(paragraph, verdicts(table)), listed(sentences), *_tables(tables)]
+    parts += [*_worth_in_words(analyses), *_pictures(curves, caption, folder), *_data(data_sets), code(command)]
     return [
         write_text(folder / "generalisation.csv", table.to_csv(index=False, lineterminator="\n")),
         write_text(folder / "generalisation.md", "\n\n".join(part for part in parts if part) + "\n"),
@@ -78,20 +79,24 @@ def write_generalisation(
 
 
 def _tables(tables: Sequence[Table]) -> list[str]:
-    return [part for each in tables for part in (f"## {each.title}", markdown(each).rstrip(), each.note)]
+    return [
+        part for each in tables for part in (f"## {plain(each.title)}", markdown(each).rstrip(), paragraph(each.note))
+    ]
 
 
 def _data(data_sets: Mapping[str, Mapping[str, str]]) -> list[str]:
     facts = (f"{name}: {'; '.join(f'{key}: {value}' for key, value in of.items())}" for name, of in data_sets.items())
-    return ["## Data", _listed(list(facts))]
+    return ["## Data", listed(facts)]
 
 
 def _worth_in_words(analyses: Mapping[str, Analysis]) -> list[str]:
     """What a call is worth, in paragraphs of Markdown."""
     parts = []
     for data, analysis in analyses.items():
-        parts += [f"## What a call is worth on {data}"]
-        parts += [part for sentences in analysis.triage.values() for part in (sentences[0], _listed(sentences[1:]))]
+        parts += [f"## What a call is worth on {plain(data)}"]
+        parts += [
+            part for sentences in analysis.triage.values() for part in (paragraph(sentences[0]), listed(sentences[1:]))
+        ]
     return parts
 
 
@@ -100,8 +105,8 @@ def _pictures(curves: Mapping[str, Mapping[str, Path]], caption: str, folder: Pa
     parts = []
     for data, of in curves.items():
         places = {name: quote(file.relative_to(folder).as_posix()) for name, file in of.items()}
-        parts += [f"## Decision curves, {data}", caption]
-        parts += ["\n".join(f"![Net benefit, {name}]({place})" for name, place in places.items())]
+        parts += [f"## Decision curves, {plain(data)}", paragraph(caption)]
+        parts += ["\n".join(f"![Net benefit, {plain(name)}]({place})" for name, place in places.items())]
     return parts
 
 
@@ -203,10 +208,6 @@ def external_section(table: pd.DataFrame, level: float, warnings: Sequence[str])
     rows = [[cell.replace("\n", " ") for cell in row] for row in printed.rows.to_numpy().tolist()]
     sentences = [" ".join(verdicts(table)), *(f"{text}." for text in warnings), printed.note]
     return Section(EXTERNAL, sentences, [list(printed.rows.columns), *rows])
-
-
-def _listed(sentences: Sequence[str]) -> str:
-    return "\n".join(f"- {text}" for text in sentences)
 
 
 def _sentence(text: str) -> str:

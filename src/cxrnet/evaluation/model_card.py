@@ -12,6 +12,7 @@ from pathlib import Path
 from cxrnet.errors import CxrnetError
 from cxrnet.evaluation.claim import OPEN, claim_items
 from cxrnet.evaluation.facts import RunFacts
+from cxrnet.evaluation.markdown import listed, paragraph, plain
 from cxrnet.evaluation.metrics import Evaluation, Metric
 from cxrnet.evaluation.page import render_page
 from cxrnet.evaluation.report import all_warnings, columns_of, data_rows, weighed
@@ -22,7 +23,7 @@ from cxrnet.whole_file import write_json, write_text
 
 NOT_VALIDATED = (
     "NOT EXTERNALLY VALIDATED as of this run: every figure on this card is of images from the data set of the "
-    "training. `python -m cxrnet.evaluate bundle=<this run> data=<other data>` writes a card with the external results "
+    "training. python -m cxrnet.evaluate bundle=<this run> data=<other data> writes a card with the external results "
     "into a folder of its own below evaluations/; this one stays as it is."
 )
 EXTERNAL, CLAIM = "External data", "CLAIM 2024 checklist"
@@ -149,15 +150,13 @@ def _sections(facts: RunFacts) -> list[Section]:
 
 def markdown_card(card: Card) -> str:
     """Write the card as Markdown."""
-    parts = [f"# Model card: {card.title}", f"{card.summary} {card.created}."]
+    parts = [f"# Model card: {plain(card.title)}", paragraph(f"{card.summary} {card.created}.")]
     for section in card.sections:
-        parts.append(f"## {section.title}")
+        parts.append(f"## {plain(section.title)}")
         if section.sentences:
-            parts.append("\n".join(f"- {text}" for text in section.sentences))
+            parts.append(listed(section.sentences))
         if section.rows:
-            head, *rows = (
-                f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in section.rows
-            )
+            head, *rows = (f"| {' | '.join(map(plain, row))} |" for row in section.rows)
             parts.append("\n".join([head, "|---" * len(section.rows[0]) + "|", *rows]))
     return "\n\n".join([*parts, "Research use only. Not a medical device."]) + "\n"
 
