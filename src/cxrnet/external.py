@@ -38,6 +38,7 @@ from cxrnet.models.bundle import device_of
 from cxrnet.origin import Origin, at_mix, find_origin
 from cxrnet.output_folder import refuse_used, say_places, shown
 from cxrnet.provenance import package_versions
+from cxrnet.spreadsheet import to_csv
 from cxrnet.tracking.record import RECORD
 from cxrnet.tracking.run import track
 from cxrnet.tracking.store import tracking_uri
@@ -167,7 +168,7 @@ def _read(
     known = load_known(origin.manifest) if origin.manifest is not None else None
     with get_console().status("looking for copies"):
         sets, copies = take_out_copies(sets, known)
-    copies.to_csv(folder / "copies.csv", index=False)
+    to_csv(copies, folder / "copies.csv")
     for each in sets:
         console.heading(each.name)
         for name, value in data_facts(each).items():

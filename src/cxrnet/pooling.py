@@ -26,6 +26,7 @@ from cxrnet.models.losses import weighed_by
 from cxrnet.repeats import Repeat
 from cxrnet.repeats_text import how_often, meaning, means_text, whose_table
 from cxrnet.results import Results, figures_of, flat_metrics, write_results
+from cxrnet.spreadsheet import to_csv
 from cxrnet.stating import data_warnings
 from cxrnet.summary import SPLITS, environment, say_spread, written_out
 from cxrnet.tracking.tracked import TrackedRun
@@ -75,7 +76,7 @@ def pool(
         {"seed": each.repeat.seed, "fold": each.repeat.fold, **figures_of(metrics)}
         for each, metrics in zip(runs, figures, strict=True)
     )
-    spread.to_csv(folder / "repeats.csv", index=False)
+    to_csv(spread, folder / "repeats.csv")
     pooled = _pooled_seeds(tables, folder) if first[0].repeat.folds and len(tables) > 1 else None
     level = config["evaluation"]["level"]
     say_spread(spread, pooled, level)
@@ -133,7 +134,7 @@ def _pooled_seeds(tables: Mapping[int, pd.DataFrame], folder: Path) -> pd.DataFr
     pooled = pd.DataFrame(
         {"seed": seed, "images": len(table), **figures_of(evaluate(table))} for seed, table in tables.items()
     )
-    pooled.to_csv(folder / "seeds.csv", index=False)
+    to_csv(pooled, folder / "seeds.csv")
     return pooled
 
 

@@ -14,6 +14,7 @@ from cxrnet.evaluation.metrics import Evaluation, flat
 from cxrnet.evaluation.prior import Mix
 from cxrnet.evaluation.text import classification_report_text, roc_auc_text
 from cxrnet.evaluation.wording import HEADLINE
+from cxrnet.spreadsheet import to_csv
 from cxrnet.whole_file import write_json, write_table, write_text
 
 
@@ -93,7 +94,7 @@ def write_results(
     write_text(folder / "roc_auc.txt", _by_split(by_split, roc_auc_text))
     figures: dict[str, Path] = {}
     if history is not None:
-        history.to_csv(folder / "history.csv", index=False)
+        to_csv(history, folder / "history.csv")
         figures |= save_curves(history, kept_epoch, folder)
     for name, rows in by_split.items():
         suffix = "" if name == headline else f"_{name}"

@@ -9,6 +9,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cxrnet.spreadsheet import to_csv
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -45,6 +47,8 @@ def write_json(path: Path, value: object) -> Path:
 
 def write_table(table: "pd.DataFrame", path: Path) -> None:
     """Write a table without its index, as CSV if the file is called ``.csv``, else as Parquet; whole or not at all."""
-    write = table.to_csv if path.suffix == ".csv" else table.to_parquet
     with whole_file(path) as partial:
-        write(partial, index=False)
+        if path.suffix == ".csv":
+            to_csv(table, partial)
+        else:
+            table.to_parquet(partial, index=False)

@@ -33,6 +33,7 @@ import pandas as pd
 
 from cxrnet.errors import CxrnetError
 from cxrnet.linking import read_ids
+from cxrnet.spreadsheet import as_it_was
 from cxrnet.whole_file import write_table
 
 SPLITS = ("train", "val", "test")
@@ -158,7 +159,7 @@ def read_manifest(path: str | Path) -> pd.DataFrame:
 def _read_table(path: Path) -> pd.DataFrame:
     try:
         if path.suffix == ".csv":
-            return pd.read_csv(path, dtype=str, keep_default_na=False, na_values=[""])
+            return as_it_was(pd.read_csv(path, dtype=str, keep_default_na=False, na_values=[""]))
         return pd.read_parquet(path)
     except (ValueError, OSError) as error:
         reason = str(error).splitlines()[0]

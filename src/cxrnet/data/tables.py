@@ -15,6 +15,7 @@ import pandas as pd
 from cxrnet.data.manifest import COLUMNS, PATH_COLUMNS, absolute_paths, check_labels, make_manifest, relative_paths
 from cxrnet.data.split_names import split_of
 from cxrnet.errors import CxrnetError
+from cxrnet.spreadsheet import as_it_was
 
 SEPARATORS = ",;\t|"
 ENDINGS = ".csv, .tsv, .txt, .xlsx or .parquet"
@@ -96,7 +97,7 @@ def _read_encoded(path: Path, encoding: str) -> pd.DataFrame:
     with warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)  # rows that are longer than the header
         try:
-            return pd.read_csv(
+            table = pd.read_csv(
                 path,
                 sep=separator,
                 encoding=encoding,
@@ -110,6 +111,7 @@ def _read_encoded(path: Path, encoding: str) -> pd.DataFrame:
             raise CxrnetError(
                 f"data.root: '{path}' has rows with more cells than its header; quote cells that hold the separator"
             ) from warning
+    return as_it_was(table)
 
 
 def _separator(header: str) -> str:

@@ -32,6 +32,7 @@ from cxrnet.evaluation.referral import (
 from cxrnet.evaluation.subgroups import FIGURES, evaluate_subgroups
 from cxrnet.evaluation.temperature import before_temperature
 from cxrnet.evaluation.triage import predictive_table, triage_text
+from cxrnet.spreadsheet import to_csv
 from cxrnet.style import save
 
 STEPS = 101  # of a decision curve
@@ -202,11 +203,11 @@ def save_analysis(analysis: Analysis, folder: Path, suffix: str = "") -> dict[st
         Name of a figure (``"reliability_val"``, ``"decision_0"`` for the first class) to file.
     """
     if len(analysis.subgroups):
-        _flat_subgroups(analysis.subgroups).to_csv(folder / f"subgroups{suffix}.csv", index=False)
+        to_csv(_flat_subgroups(analysis.subgroups), folder / f"subgroups{suffix}.csv")
     if analysis.decisions:
-        _of_classes(analysis.decisions).to_csv(folder / f"decision_curves{suffix}.csv", index=False)
-    analysis.risk.to_csv(folder / f"risk_coverage{suffix}.csv", index=False)
-    _flat_predictive(analysis.predictive).to_csv(folder / f"predictive_values{suffix}.csv", index=False)
+        to_csv(_of_classes(analysis.decisions), folder / f"decision_curves{suffix}.csv")
+    to_csv(analysis.risk, folder / f"risk_coverage{suffix}.csv")
+    to_csv(_flat_predictive(analysis.predictive), folder / f"predictive_values{suffix}.csv")
     figures = {
         "reliability": reliability_diagram(analysis.reliability),
         "risk_coverage": risk_coverage_figure(analysis.risk, analysis.area),

@@ -10,6 +10,7 @@ from cxrnet.evaluation.comparison_tables import Facts, class_reports, leaderboar
 from cxrnet.evaluation.comparison_text import Seen, Text, text_of
 from cxrnet.evaluation.markdown import listed, paragraph, plain
 from cxrnet.evaluation.page import data_uri, render_page
+from cxrnet.spreadsheet import to_csv
 from cxrnet.whole_file import write_text
 
 CAPTIONS = {
@@ -49,8 +50,7 @@ def write_comparison(comparison: Comparison, facts: Facts, folder: Path, seen: S
         "class_reports": class_reports(comparison),
     }
     files = {
-        name: write_text(folder / f"{name}.csv", rows.to_csv(index=False, lineterminator="\n"))
-        for name, rows in numbers.items()
+        name: write_text(folder / f"{name}.csv", to_csv(rows, lineterminator="\n")) for name, rows in numbers.items()
     }
     pictures = save_comparison_figures(comparison, folder)
     text = text_of(comparison, seen)

@@ -19,6 +19,7 @@ from cxrnet.evaluation.report import captions_of
 from cxrnet.evaluation.subgroups import FIGURES
 from cxrnet.evaluation.triage import percent
 from cxrnet.evaluation.wording import BASELINES, HEADLINE, PER_CLASS, figure_text, grouped, value_gaps
+from cxrnet.spreadsheet import to_csv
 from cxrnet.whole_file import write_text
 
 
@@ -59,7 +60,7 @@ def write_generalisation(
     parts = [f"# {plain(title)}", *map(paragraph, verdicts(table)), listed(sentences), *_tables(tables)]
     parts += [*_worth_in_words(analyses), *_pictures(curves, caption, folder), *_data(data_sets), code(command)]
     return [
-        write_text(folder / "generalisation.csv", table.to_csv(index=False, lineterminator="\n")),
+        write_text(folder / "generalisation.csv", to_csv(table, lineterminator="\n")),
         write_text(folder / "generalisation.md", "\n\n".join(part for part in parts if part) + "\n"),
         render_page(
             "generalisation.html.j2",

@@ -21,6 +21,7 @@ from cxrnet.evaluation.predictions import (
     classes_of,
 )
 from cxrnet.linking import read_ids
+from cxrnet.spreadsheet import as_it_was, to_csv
 from cxrnet.whole_file import whole_file
 
 
@@ -79,11 +80,11 @@ def _filled(table: pd.DataFrame) -> pd.DataFrame:
 def _read_csv(path: Path) -> pd.DataFrame:
     """Read every cell as it was written: ids keep their zeros, and a class may be called None or NA."""
     text = dict.fromkeys((*ROW_COLUMNS, *OPTIONAL_COLUMNS, "predicted"), "string")
-    return pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[""])
+    return as_it_was(pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[""]))
 
 
 @contextmanager
-def growing_file(path: Path) -> Iterator[Callable[[pd.DataFrame], None]]:
+def growing_file(path: Path) -> Iterator[Callable[[pd.DataFrame], object]]:
     """Write tables of predictions, one after the other, to a ``.parquet`` or ``.csv`` file.
 
     The file is there when all are in it; where something goes wrong an older one stays as it was.
@@ -97,13 +98,13 @@ def growing_file(path: Path) -> Iterator[Callable[[pd.DataFrame], None]]:
 
 
 @contextmanager
-def _csv(path: Path) -> Iterator[Callable[[pd.DataFrame], None]]:
+def _csv(path: Path) -> Iterator[Callable[[pd.DataFrame], object]]:
     with path.open("w", encoding="utf-8", newline="") as file:
-        yield lambda table: table.to_csv(file, index=False, header=file.tell() == 0)
+        yield lambda table: to_csv(table, file, header=file.tell() == 0)
 
 
 @contextmanager
-def _parquet(path: Path) -> Iterator[Callable[[pd.DataFrame], None]]:
+def _parquet(path: Path) -> Iterator[Callable[[pd.DataFrame], object]]:
     writer: pq.ParquetWriter | None = None
 
     def add(table: pd.DataFrame) -> None:

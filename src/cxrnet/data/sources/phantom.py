@@ -32,6 +32,7 @@ from cxrnet.data.phantom.signs import CLASSES
 from cxrnet.data.phantom.workers import draw
 from cxrnet.data.phantom.writing import enrol, rows_of
 from cxrnet.errors import CxrnetError
+from cxrnet.spreadsheet import to_csv
 
 # Changes whenever the drawing changes, so that an older set on disk is not taken for a new one.
 DRAWING = 1
@@ -95,7 +96,7 @@ def _write(folder: Path, images: int, size: int, seed: int, faults: Faults) -> N
         partial = Path(scratch) / folder.name
         draw(partial, images, size, seed)
         rows, table = plant(partial, rows_of(enrol(images, seed)), faults, np.random.default_rng([seed, 1]))
-        table.to_csv(partial / "faults.csv", index=False, lineterminator="\n")
+        to_csv(table, partial / "faults.csv", lineterminator="\n")
         manifest = pd.DataFrame(rows).assign(source="phantom", view="PA")
         for column in ("path", "mask_path"):
             manifest[column] = [str(partial / path) for path in manifest[column]]
