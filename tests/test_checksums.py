@@ -71,6 +71,7 @@ FAULTS: dict[str, Callable[[Path], object]] = {
     "an empty folder": empty_folder,
     "a file in its place": into_a_file,
     "no checksums": lambda folder: (folder / checksums.NAME).unlink(),
+    "checksums that are a pipe": lambda folder: into_a_pipe(folder / checksums.NAME),
     "checksums that are empty": lambda folder: (folder / checksums.NAME).write_bytes(b""),
     "checksums that are garbage": lambda folder: (folder / checksums.NAME).write_bytes(b"\xff\x00{"),
     "checksums that are a list": lambda folder: (folder / checksums.NAME).write_text("[1, 2]"),

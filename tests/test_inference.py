@@ -1,4 +1,6 @@
 import dataclasses
+import os
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -136,6 +138,18 @@ def test_nothing_there(bundle, tmp_path):
     (tmp_path / "notes.txt").write_text("a")
     with pytest.raises(CxrnetError, match=f"input: no images below '{tmp_path}'; it looks for .png"):
         predict(bundle, tmp_path)
+
+
+def test_pipes_and_devices_are_refused_and_never_waited_for(bundle, draw, tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    for path in (tmp_path / "pipe.png", Path("/dev/zero")):
+        with pytest.raises(CxrnetError, match=f"input: '{path}' is a pipe, device or socket; give an image file"):
+            predict(bundle, path)
+    root = draw(tmp_path / "set", images=2)
+    os.mkfifo(root / "Covid" / "pipe.png")
+    with pytest.raises(CxrnetError, match=r"1 not a file.*pipe\.png"):
+        predict(bundle, root)
+    assert len(predict(bundle, root, on_error="skip")) == 6
 
 
 def test_unreadable_images(bundle, draw, tmp_path):

@@ -38,13 +38,13 @@ def damage(folder: Path) -> str | None:
 
     All of each file is read, on all processors.
     """
+    if not (folder / NAME).is_file():
+        return f"'{folder / NAME}' is missing"
     try:
         noted = json.loads((folder / NAME).read_bytes())
         files = [(folder / name, int(file["bytes"]), list(file["crc32"])) for name, file in noted["files"].items()]
         if noted["of"] != folder.name:
             return f"'{folder}' is of '{noted['of']}'"
-    except FileNotFoundError:
-        return f"'{folder / NAME}' is missing"
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return f"'{folder / NAME}' can't be read"
     for file, size, checksums in files:

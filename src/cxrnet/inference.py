@@ -170,6 +170,8 @@ def predict_files(
 def _files_of(path: Path) -> pd.DataFrame:
     if not path.exists():
         raise CxrnetError(f"input: '{path}' doesn't exist; give an image file or a folder of images")
+    if not path.is_file() and not path.is_dir():
+        raise CxrnetError(f"input: '{path}' is a pipe, device or socket; give an image file or a folder of images")
     files = [path] if path.is_file() else find_images(path, "input").images
     if not files:
         raise CxrnetError(f"input: no images below '{path}'; it looks for {', '.join(EXTENSIONS)}")

@@ -35,6 +35,18 @@ def test_thumbnails_and_deleted_files_are_left_out_and_counted(tmp_path, caplog,
     assert f"left out: 1 hidden or system files ({place.split('/')[0]})" in caplog.text
 
 
+@pytest.mark.parametrize("link", [False, True])
+def test_pipes_are_never_opened_and_one_that_is_called_as_an_image_is_left_to_be_refused(tmp_path, caplog, link):
+    make(tmp_path, "in/a.png")
+    for name in ("pipe.png", "pipe", "pipe.log"):
+        place = tmp_path / "in" / name
+        if link:
+            place.symlink_to(tmp_path / name)
+        os.mkfifo(tmp_path / name if link else place)
+    assert names_of(tmp_path / "in") == ["a.png", "pipe.png"]
+    assert "left out: 1 without an ending, 1 .log" in caplog.text
+
+
 def test_other_files_are_counted_by_their_endings(tmp_path, caplog):
     names_of(make(tmp_path, "a/1.png", "a/1.dcm", "b/2.DCM", "notes.txt", "b/1.2.840.113", "plain"))
     assert "left out: 2 without an ending, 2 .dcm, 1 .txt" in caplog.text

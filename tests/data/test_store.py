@@ -1,8 +1,10 @@
+import contextlib
 import io
 import json
 import logging
 import os
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -181,6 +183,37 @@ def test_what_the_disk_did_not_take_does_not_count_as_read(tmp_path, monkeypatch
     assert not np.load(facts)["read"].any()
     loaded, _ = load_images(manifest, (6, 5), "stretch", "fail", cache)
     assert len(loaded) == 5
+
+
+@pytest.mark.parametrize("link", [False, True])
+@pytest.mark.parametrize("odd", ["pipe", "/dev/zero", "/dev/null", "socket"])
+def test_pipes_and_devices_are_refused_and_never_waited_for(tmp_path, cache, odd, link):
+    manifest = numbered(tmp_path / "in", 3)
+    place = tmp_path / "odd.png"
+    with contextlib.ExitStack() as held:
+        if odd == "pipe":
+            os.mkfifo(place)
+        elif odd == "socket":
+            held.enter_context(socket.socket(socket.AF_UNIX)).bind(str(place))
+        elif not Path(odd).exists():
+            pytest.skip("no such device here")
+        else:
+            place = Path(odd)
+        if link:
+            place = tmp_path / "link.png"
+            place.symlink_to(tmp_path / "odd.png" if odd in ("pipe", "socket") else odd)
+        manifest.loc[1, "path"] = str(place)
+        with pytest.raises(CxrnetError, match=rf"1 of 3 files give no image .1 not a file.: '{place}' .*on_error=skip"):
+            load_images(manifest, (6, 5), "stretch", "fail", cache)
+        loaded, _ = load_images(manifest, (6, 5), "stretch", "skip", cache)
+    assert loaded["image_id"].tolist() == ["000.png", "002.png"]
+
+
+def test_a_path_with_a_nul_is_missing(tmp_path, cache):
+    manifest = numbered(tmp_path / "in", 3)
+    manifest.loc[1, "path"] = "a\0b.png"
+    with pytest.raises(CxrnetError, match=r"1 of 3 files give no image .1 missing"):
+        load_images(manifest, (6, 5), "stretch", "fail", cache)
 
 
 @pytest.mark.parametrize("odd", ["a folder", "a name that is too long"])

@@ -45,9 +45,10 @@ class ImageError(CxrnetError):
     """A file that gives no image.
 
     Attributes:
-        kind: ``missing`` (not there or not readable), ``empty``, ``not an image``, ``truncated`` (cut off or
-            otherwise impossible to decode), ``not supported`` (a TIFF that can't be read as it is meant),
-            ``not finite`` (values of inf or NaN), ``too many pixels`` or ``too much memory``.
+        kind: ``missing`` (not there or not readable), ``not a file`` (a folder, pipe or device), ``empty``,
+            ``not an image``, ``truncated`` (cut off or otherwise impossible to decode), ``not supported`` (a TIFF that
+            can't be read as it is meant), ``not finite`` (values of inf or NaN), ``too many pixels`` or
+            ``too much memory``.
         name: of the file.
     """
 

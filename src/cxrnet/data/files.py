@@ -2,8 +2,9 @@
 
 A file counts as an image by its ending, and where its name has none by its content. Left out and counted on the
 console: masks (:mod:`cxrnet.data.masks`), what is hidden or belongs to an operating system or a network store
-(``__MACOSX``, ``@eaDir``, thumbnails, deleted files), and files with another ending. Linked folders are followed; a
-folder is read once, under its own name rather than that of a link to it.
+(``__MACOSX``, ``@eaDir``, thumbnails, deleted files), and files with another ending. Pipes and devices are never
+opened; one that is called as an image is refused where images are read. Linked folders are followed; a folder is read
+once, under its own name rather than that of a link to it.
 """
 
 import logging
@@ -119,7 +120,7 @@ class _Search:
                     self._count_hidden(path, entry.name)
                 else:
                     self.enter(path, f"{real}{os.sep}{entry.name}", masks or is_mask_folder(entry.name))
-            elif not entry.is_symlink() or os.path.isfile(path):  # noqa: PTH113
+            elif not entry.is_symlink() or (os.path.exists(path) and not os.path.isdir(path)):  # noqa: PTH110, PTH112
                 self._add(path, entry.name, masks)
             elif is_hidden(entry.name):
                 pass
@@ -186,6 +187,8 @@ def _named(what: str, paths: list[str]) -> list[str]:
 
 
 def _begins_as_image(path: str) -> bool:
+    if not os.path.isfile(path):  # noqa: PTH113
+        return False  # a pipe, which would be waited for, or a device
     try:
         with open(path, "rb") as file:  # noqa: PTH123
             return BEGINNINGS.match(file.read(16)) is not None

@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import os
+import stat
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -117,7 +118,11 @@ def read_into(
 
 def _read(path: str, budget: Budget, held: ExitStack) -> tuple[UInt8Array, tuple[object, ...]]:
     """An image as it is in its file, and what is noted of it; the memory that it needs is held from then on."""
-    large = _size(path) > _LARGE
+    with _missing_if_not_readable(path):
+        status = os.stat(path)  # noqa: PTH116 (a third of the time of Path.stat)
+    if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for, a device read without end
+        raise ImageError("not a file", path, "is a folder, pipe, device or socket; give an image file")
+    large = status.st_size > _LARGE
     if large:  # or who waits would have it in memory already
         with _missing_if_not_readable(path), Path(path).open("rb") as file:
             _hold(Picture(file, path).memory, budget, held)
@@ -238,13 +243,6 @@ def _read_bytes(path: str) -> bytes:
 def _missing_if_not_readable(path: str) -> Iterator[None]:
     try:
         yield
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
+    except (OSError, ValueError) as error:  # a name with a NUL is a ValueError
+        reason = getattr(error, "strerror", None) or str(error)
         raise ImageError("missing", path, f"cannot be read ({reason}); put the file there") from error
-
-
-def _size(path: str) -> int:
-    try:
-        return os.stat(path).st_size  # noqa: PTH116 (a third of the time of Path.stat)
-    except OSError:
-        return 0  # reading it will say why

@@ -226,7 +226,7 @@ def _key(paths: Sequence[str], sizes: Sequence[AtSize]) -> str:
 def _version(path: str) -> str:
     try:
         status = os.stat(path)  # noqa: PTH116 (a third of the time of Path.stat, a million times)
-    except OSError:
+    except (OSError, ValueError):  # a name with a NUL is a ValueError
         return "missing"
     # Who copies a file over another may keep the time of change, but not that of the entry on the disk.
     return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {os.access(path, os.R_OK)}"

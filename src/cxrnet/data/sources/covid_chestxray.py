@@ -180,7 +180,8 @@ def _names(one_or_more: Sequence[str]) -> tuple[str, ...]:
 
 
 def _check_layout(top: Path) -> Path:
-    missing = [name for name in ("images/", "metadata.csv") if not (top / name).exists()]
+    there = {"images/": (top / "images").is_dir(), "metadata.csv": (top / "metadata.csv").is_file()}
+    missing = [name for name, found in there.items() if not found]
     if missing:
         raise CxrnetError(
             f"data.root: '{top}' has no {' and no '.join(missing)}; covid_chestxray needs images/ and metadata.csv "
