@@ -36,7 +36,7 @@ def write_checksums(folder: Path, name: str) -> None:
 def damage(folder: Path) -> str | None:
     """Say what is wrong with the files of a folder; ``None`` where all of them hold what was written.
 
-    All of each file is read, on all processors.
+    All of each file is read, on all processors where there is much of it.
     """
     if not (folder / NAME).is_file():
         return f"'{folder / NAME}' is missing"
@@ -55,8 +55,9 @@ def damage(folder: Path) -> str | None:
         for file, _, checksums in files
         for first in range(0, len(checksums), _TOGETHER)
     ]
-    with ThreadPoolExecutor() as pool:
-        return next(filter(None, pool.map(lambda part: _wrong_block(*part), parts)), None)
+    with ThreadPoolExecutor() as pool:  # which has no threads before they are asked for
+        apply = pool.map if sum(len(checksums) for _, _, checksums in files) > _TOGETHER else map
+        return next(filter(None, apply(lambda part: _wrong_block(*part), parts)), None)
 
 
 def _another_size(file: Path, size: int) -> str | None:
