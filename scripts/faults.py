@@ -9,7 +9,7 @@ fault was tried and what was lost; the exit status is 1 where anything was. It t
 Words: ``groups=kills,server,store,caches,bundles`` (some of them), ``seed=0`` (moments, bits), ``times=2`` (so many
 tries of each group instead of all), ``delay=25`` (seconds of a slow server), ``work=<new folder>`` (where it works, and
 what it leaves there, instead of a temporary folder), ``out=<file>.md`` (the table; every try as ``<file>.json`` beside
-it).
+it), ``before=<file>.json`` (such a file of an earlier version, for a column of the table).
 """
 
 import json
@@ -48,6 +48,7 @@ class Options:
     delay: float = 25.0
     work: str | None = None
     out: str | None = None
+    before: str | None = None
 
 
 def main(words: list[str]) -> int:
@@ -61,6 +62,7 @@ def main(words: list[str]) -> int:
     if unknown := [name for name in names if name not in GROUPS]:
         print(f"error: groups: '{unknown[0]}' is none of {', '.join(GROUPS)}", file=sys.stderr)
         return USAGE
+    before = [Try(**each) for each in json.loads(Path(options.before).read_text("utf-8"))] if options.before else None
     began = time.monotonic()
     tries: list[Try] = []
     with nullcontext(options.work) if options.work else TemporaryDirectory(prefix="cxrnet-faults-") as work:
@@ -71,7 +73,7 @@ def main(words: list[str]) -> int:
         for name in names:
             tries += group(name, options.delay)(bench, random.Random(f"{options.seed} {name}"), options.times)
     minutes = (time.monotonic() - began) / 60
-    page = f"{table(tries)}\n\n{verdict(tries)} seed={options.seed}, {minutes:.0f} minutes.\n"
+    page = f"{table(tries, before)}\n\n{verdict(tries)} seed={options.seed}, {minutes:.0f} minutes.\n"
     print(f"\n{page}", end="")
     if options.out:
         Path(options.out).write_text(page, encoding="utf-8")
@@ -87,30 +89,46 @@ def group(name: str, delay: float) -> Group:
     return {"kills": kills, "store": store, "caches": caches, "bundles": bundles}[name]
 
 
-def table(tries: list[Try]) -> str:
-    """The tries as Markdown, a row for each fault, in the order in which they came."""
+def table(tries: list[Try], before: list[Try] | None = None) -> str:
+    """The tries as Markdown, a row for each fault, in the order in which they came.
+
+    Args:
+        tries: to be told of.
+        before: of an earlier version, for a column that tells of them; ``None``: no such column.
+    """
+    earlier, now = _by_fault(before or []), _by_fault(tries)
+    head = ["group", "fault", *(["before"] if before else []), "now", "longest wait of an epoch"]
+    rows = [head, ["---"] * len(head)]
+    for name in {**earlier, **now}:  # a dict keeps the order
+        some = now.get(name, [])
+        waits = [each.waited for each in some if each.waited is not None]
+        told = [_tell(earlier.get(name, []))] if before else []
+        rows.append([*name, *told, _tell(some), f"{max(0.0, *waits):.1f} s" if waits else ""])
+    return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in rows)
+
+
+def _by_fault(tries: list[Try]) -> dict[tuple[str, str], list[Try]]:
     rows: dict[tuple[str, str], list[Try]] = {}
     for each in tries:
         rows.setdefault((each.group, each.fault), []).append(each)
-    lines = ["| group | fault | tried | with a loss | what was lost | longest wait |", "|---|---|--:|--:|---|--:|"]
-    for (of, fault), some in rows.items():
-        waits = [each.waited for each in some if each.waited is not None]
-        wait = f"{max(0.0, *waits):.1f} s" if waits else ""
-        what = Counter(loss for each in some for loss in each.lost)
-        said = "; ".join(f"{loss} ({often}×)" if len(some) > 1 else loss for loss, often in what.items()) or "nothing"
-        lost = sum(bool(each.lost) for each in some)
-        lines.append(f"| {of} | {_cell(fault)} | {len(some)} | {lost} | {_cell(said)} | {wait} |")
-    return "\n".join(lines)
+    return rows
+
+
+def _tell(tries: list[Try]) -> str:
+    """How often a fault was tried and what was lost: ``1 of 2: no metrics``."""
+    if not tries:
+        return "not tried"
+    if not (lost := sum(bool(each.lost) for each in tries)):
+        return f"0 of {len(tries)}"
+    often = Counter(loss for each in tries for loss in each.lost)
+    what = [loss if count == lost else f"{loss} ({count} times)" for loss, count in often.items()]
+    return f"**{lost} of {len(tries)}**: {'; '.join(what)}"
 
 
 def verdict(tries: list[Try]) -> str:
     """One sentence on all tries."""
     lost = sum(bool(each.lost) for each in tries)
     return f"{len(tries)} faults were made; {lost or 'none'} of them cost something."
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|")
 
 
 if __name__ == "__main__":

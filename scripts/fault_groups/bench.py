@@ -24,7 +24,7 @@ from cxrnet.models.backbones import backbone_spec
 CLASSES = ("Covid", "Normal", "Viral Pneumonia")
 IMAGES = 40  # of each class
 EPOCHS = 24  # of the whole run: four phases of six
-LONGEST = 300.0  # seconds that a command may take before it counts as hanging
+LONGEST = 240.0  # seconds that a command may take before it counts as hanging
 AT_ONCE = 2  # tries side by side
 EPOCH = re.compile(r"^\s+\w+\s+\d+/\d+\s+train loss")
 RESULTS = ("bundle/model.safetensors", "metrics.json", "predictions.parquet")
@@ -235,8 +235,9 @@ def sync(folder: Path) -> str:
 
 
 def last_line(text: str) -> str:
-    """The last line that says something."""
-    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
+    """The last line that says something; Hydra's advice after a traceback doesn't."""
+    lines = [line.strip() for line in text.splitlines() if line.strip() and "HYDRA_FULL_ERROR" not in line]
+    return lines[-1] if lines else ""
 
 
 def side_by_side(tries: Iterable[Callable[[], Try]]) -> Iterator[Try]:

@@ -50,7 +50,9 @@ class Ledger:
         if not self.statuses:
             return ["no run in MLflow"]
         lost = [f"{len(self.statuses)} MLflow runs"] if len(self.statuses) > 1 else []
-        lost += [f"status {status}" for status in self.statuses if status != "FINISHED"]
+        lost += [f"status {status}" for status in sorted(set(self.statuses) - {"FINISHED"})]
+        if not self.points:
+            return [*lost, "no metrics"]
         if missing := whole.points.keys() - self.points.keys():
             lost.append(f"{len(missing)} of {len(whole.points)} metric values missing")
         if doubled := (self._steps() - whole._steps()).total():
