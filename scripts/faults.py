@@ -13,6 +13,7 @@ it), ``before=<file>.json`` (such a file of an earlier version, for a column of 
 """
 
 import json
+import os
 import random
 import sys
 import time
@@ -72,8 +73,8 @@ def main(words: list[str]) -> int:
         print(f"the undisturbed run takes {bench.seconds:.1f} s, two side by side", flush=True)
         for name in names:
             tries += group(name, options.delay)(bench, random.Random(f"{options.seed} {name}"), options.times)
-    minutes = (time.monotonic() - began) / 60
-    page = f"{table(tries, before)}\n\n{verdict(tries)} seed={options.seed}, {minutes:.0f} minutes.\n"
+    spent = f"{(time.monotonic() - began) / 60:.0f} minutes, {sum(os.times()[:4]) / 60:.0f} of processor time"
+    page = f"{table(tries, before)}\n\n{verdict(tries)} seed={options.seed}, {spent}.\n"
     print(f"\n{page}", end="")
     if options.out:
         Path(options.out).write_text(page, encoding="utf-8")
