@@ -240,10 +240,17 @@ def last_line(text: str) -> str:
     return lines[-1] if lines else ""
 
 
-def side_by_side(tries: Iterable[Callable[[], Try]]) -> Iterator[Try]:
-    """Make tries, a few at a time, and say on the console how each ended."""
+def side_by_side(group: str, tries: Iterable[Callable[[], Try]]) -> Iterator[Try]:
+    """Make tries, a few at a time, and say on the console how each ended; one that fails leaves the others alone."""
+
+    def make(each: Callable[[], Try]) -> Try:
+        try:
+            return each()
+        except Exception as error:  # whatever MLflow or the system may raise
+            return Try(group, "could not be tried", [f"{type(error).__name__}: {last_line(str(error))}"])
+
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        for done in pool.map(lambda each: each(), tries):
+        for done in pool.map(make, tries):
             print(f"{done.group:8} {done.fault}: {'; '.join(done.lost) or 'nothing lost'}", flush=True)
             yield done
 

@@ -98,8 +98,11 @@ def bundles(bench: Bench, rng: random.Random, times: int | None) -> Iterator[Try
         raise RuntimeError(f"the bundle as it is doesn't predict:\n{done.stderr}")
     names = list(CHANGES) if times is None else rng.sample(list(CHANGES), min(times, len(CHANGES)))
     return side_by_side(
-        partial(_change, bench, f"bundle-{number}", name, random.Random(rng.random()))
-        for number, name in enumerate(names)
+        "bundles",
+        [
+            partial(_change, bench, f"bundle-{number}", name, random.Random(rng.random()))
+            for number, name in enumerate(names)
+        ],
     )
 
 

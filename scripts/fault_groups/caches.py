@@ -62,8 +62,11 @@ def caches(bench: Bench, rng: random.Random, times: int | None) -> Iterator[Try]
     planned = [(file, damage) for file in kinds.values() for damage in DAMAGES]
     chosen = planned if times is None else rng.sample(planned, min(times, len(planned)))
     return side_by_side(
-        partial(_damage, bench, f"cache-{number}", file, damage, random.Random(rng.random()))
-        for number, (file, damage) in enumerate(chosen)
+        "caches",
+        [
+            partial(_damage, bench, f"cache-{number}", file, damage, random.Random(rng.random()))
+            for number, (file, damage) in enumerate(chosen)
+        ],
     )
 
 

@@ -40,7 +40,7 @@ def kills(bench: Bench, rng: random.Random, times: int | None) -> Iterator[Try]:
         for number in range(1 if times else 2):
             moments = [rng.uniform(0, bench.seconds) for _ in range(DRAWS)]
             tries.append(partial(_stop, bench, whole, f"{name} {number}", name, signals, moments))
-    return side_by_side(tries)
+    return side_by_side("kills", tries)
 
 
 def _kill(bench: Bench, whole: Ledger, name: str, moments: list[float], again: float | None) -> Try:

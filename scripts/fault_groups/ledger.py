@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
+SQLITE = "sqlite:///"
 SAME_FILES = ("metrics.json", "predictions.parquet")
 _one_at_a_time = threading.Lock()
 
@@ -80,6 +81,9 @@ class Ledger:
         return steps
 
 
+NOTHING = Ledger([], Counter(), {}, set(), 0, {}, [], False)
+
+
 def read_ledger(uri: str, experiment: str = "cxrnet") -> Ledger:
     """Read what a store holds of an experiment, every run, deleted ones too.
 
@@ -87,6 +91,8 @@ def read_ledger(uri: str, experiment: str = "cxrnet") -> Ledger:
         uri: ``sqlite:///<file>`` or ``http://...``.
         experiment: its name.
     """
+    if uri.startswith(SQLITE) and not Path(uri.removeprefix(SQLITE)).is_file():  # asking would make it
+        return NOTHING
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     with _one_at_a_time:
@@ -101,7 +107,7 @@ def read_ledger(uri: str, experiment: str = "cxrnet") -> Ledger:
         found = client.get_experiment_by_name(experiment)
         runs = client.search_runs([found.experiment_id], run_view_type=ViewType.ALL) if found else []
         if not found or not runs:
-            return Ledger([], Counter(), {}, set(), 0, {}, [], False)
+            return NOTHING
         first = runs[-1]  # the newest comes first
         points: Counter[tuple[str, int, str]] = Counter()
         for run in runs:

@@ -47,6 +47,7 @@ FAULTS = [
     ServerFault("down until the run's end", Fault("refuse")),
     ServerFault("down from the start", Fault("refuse"), begin=0),
     ServerFault("500 for 2 s", Fault("error"), seconds=2),
+    ServerFault("500 for 8 s", Fault("error"), seconds=8),
     ServerFault("500 until the run's end", Fault("error")),
     ServerFault("answers in {delay:g} s, for 40 s", Fault("delay"), seconds=40),
     ServerFault("answers in {delay:g} s, until the run's end", Fault("delay"), begin=20),
@@ -75,8 +76,11 @@ def server(bench: Bench, rng: random.Random, times: int | None, delay: float) ->
     whole = read_ledger(f"sqlite:///{bench.undisturbed.parent}/outputs/mlflow.db")
     with mlflow_server(bench.place("server")) as address:
         yield from side_by_side(
-            partial(_try, bench, whole, address, f"server-{number}", fault, delay)
-            for number, fault in enumerate(chosen)
+            "server",
+            [
+                partial(_try, bench, whole, address, f"server-{number}", fault, delay)
+                for number, fault in enumerate(chosen)
+            ],
         )
 
 

@@ -24,7 +24,7 @@ def store(bench: Bench, rng: random.Random, times: int | None) -> Iterator[Try]:
     """
     chosen = SECONDS if times is None else rng.sample(SECONDS[1:], min(times, len(SECONDS) - 1))
     whole = read_ledger(f"sqlite:///{bench.undisturbed.parent}/outputs/mlflow.db")
-    return side_by_side(partial(_lock, bench, whole, seconds) for seconds in chosen)
+    return side_by_side("store", [partial(_lock, bench, whole, seconds) for seconds in chosen])
 
 
 def _lock(bench: Bench, whole: Ledger, seconds: int) -> Try:
