@@ -235,9 +235,10 @@ def sync(folder: Path) -> str:
 
 
 def last_line(text: str) -> str:
-    """The last line that says something; Hydra's advice after a traceback doesn't."""
+    """The last line that says something, of a traceback the kind of its error."""
     lines = [line.strip() for line in text.splitlines() if line.strip() and "HYDRA_FULL_ERROR" not in line]
-    return lines[-1] if lines else ""
+    last = lines[-1] if lines else ""
+    return last.partition(":")[0] if "Traceback" in text else last
 
 
 def side_by_side(group: str, tries: Iterable[Callable[[], Try]]) -> Iterator[Try]:

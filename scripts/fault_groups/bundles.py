@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fault_groups.bench import LONGEST, Bench, Try, environment, side_by_side
+from fault_groups.bench import LONGEST, Bench, Try, environment, last_line, side_by_side
 from fault_groups.caches import cut, empty, flip, remove, scramble
 
 Change = Callable[[Path, random.Random], None]
@@ -116,7 +116,7 @@ def _change(bench: Bench, place: str, name: str, rng: random.Random) -> Try:
     if done.returncode == 0:
         lost.insert(0, "predicts without a word")
     elif "Traceback" in done.stderr:
-        lost.insert(0, f"a traceback: {lines[-1]}"[:160])
+        lost.insert(0, f"a traceback ({last_line(done.stderr)})")
     elif done.returncode != 2 or len(lines) != 1:
         lost.insert(0, f"ends with {done.returncode} and {len(lines)} lines")
     return Try("bundles", name.partition(" (")[0], lost, lines[0] if len(lines) == 1 else "")

@@ -80,7 +80,7 @@ def _damage(bench: Bench, name: str, file: Path, damage: str, rng: random.Random
     lost = bench.other_results(folder / "run")
     if status != 0:
         how = "a traceback" if "Traceback" in running.text else "hangs" if status is None else f"ends with {status}"
-        lost.insert(0, f"{how}: {last_line(running.text)}"[:160])
+        lost.insert(0, f"{how} ({last_line(running.text)})")
     elif file.parts[1] not in "".join(running.text.split()):
         lost.append("no word of the damage")
     return Try("caches", f"{file.parts[0]}/{file.name}: {damage}", lost)

@@ -135,8 +135,8 @@ def _end(running: Running, proxy: Proxy, seconds: float | None) -> int | None:
 def how_it_ended(running: Running, status: int | None, waited: float | None) -> list[str]:
     """What is wrong with the way in which a run went on and ended."""
     lost = [] if status == 0 else ["the run hangs" if status is None else f"the run ends with {status}"]
-    if status and (reason := last_line(running.text)):
-        lost[-1] += f": {reason[:120]}"
+    if status:
+        lost[-1] += f" ({last_line(running.text)})"
     lost += ["a traceback"] if "Traceback" in running.text else []
     lost += [f"an epoch waited {waited:.1f} s"] if waited is not None and waited > LONGEST_WAIT else []
     return lost
