@@ -27,13 +27,15 @@ def kills(bench: Bench, rng: random.Random, times: int | None) -> Iterator[Try]:
 
     Args:
         bench: where.
-        rng: the moments are drawn from it, evenly over the undisturbed run.
+        rng: the moments are drawn from it: of n kills one in each n-th of the undisturbed run.
         times: so many kills, and each way to stop once, instead.
     """
     whole = read_ledger(_store(bench.undisturbed.parent))
     tries = []
-    for number in range(times or KILLS):
-        moments = [rng.uniform(0, bench.seconds) for _ in range(DRAWS)]
+    number_of_kills = times or KILLS
+    for number in range(number_of_kills):
+        slice_of_run = bench.seconds / number_of_kills
+        moments = [rng.uniform(number, number + 1) * slice_of_run for _ in range(DRAWS)]
         again = rng.uniform(0, bench.seconds) if number % 4 == 3 else None
         tries.append(partial(_kill, bench, whole, f"kill-{number}", moments, again))
     for name, signals in STOPS.items():
