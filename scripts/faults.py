@@ -15,6 +15,7 @@ it), ``before=<file>.json`` (such a file of an earlier version, for a column of 
 import json
 import os
 import random
+import signal
 import sys
 import time
 from collections import Counter
@@ -63,6 +64,7 @@ def main(words: list[str]) -> int:
     if unknown := [name for name in names if name not in GROUPS]:
         print(f"error: groups: '{unknown[0]}' is none of {', '.join(GROUPS)}", file=sys.stderr)
         return USAGE
+    heed_signals()
     before = [Try(**each) for each in json.loads(Path(options.before).read_text("utf-8"))] if options.before else None
     began = time.monotonic()
     tries: list[Try] = []
@@ -81,6 +83,16 @@ def main(words: list[str]) -> int:
         text = json.dumps([asdict(each) for each in tries], indent=2, ensure_ascii=False)
         Path(options.out).with_suffix(".json").write_text(text + "\n", encoding="utf-8")
     return int(any(each.lost for each in tries))
+
+
+def heed_signals() -> None:
+    """See that the commands heed signals: what ``nohup`` or ``&`` makes a process ignore, its children ignore too.
+
+    A handler, even one that does nothing, is not handed down.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
 
 
 def group(name: str, delay: float) -> Group:
