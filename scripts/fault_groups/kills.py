@@ -4,11 +4,11 @@ import json
 import random
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from fault_groups.bench import EPOCHS, LONGEST, Bench, Running, Try, last_line, side_by_side, sync
+from fault_groups.bench import EPOCHS, Bench, Running, Try, last_line, side_by_side, sync
 from fault_groups.ledger import Ledger, read_ledger
 
 KILLS = 30
@@ -22,50 +22,59 @@ SLOWEST_STOP = 6.0  # seconds from the first signal to the end of the process
 DRAWS = 5  # moments that are drawn before a run is taken as one that can't be hit
 
 
+Moment = tuple[str, float]  # so many seconds after a file of the run is there; "": after the process began
+
+
 def kills(bench: Bench, rng: random.Random, times: int | None) -> Iterator[Try]:
-    """Kill 30 runs with SIGKILL, a fourth of them in their resumption again, and stop each way twice.
+    """Kill 30 runs with SIGKILL and 8 more at the two places that are easily missed, and stop each way twice.
+
+    A fourth of the 30 is killed in its resumption again.
 
     Args:
         bench: where.
         rng: the moments are drawn from it: of n kills one in each n-th of the undisturbed run.
-        times: so many kills, and each way to stop once, instead.
+        times: so many kills, one at each of the two places, and each way to stop once, instead.
     """
+    tries: list[Callable[[], Try]] = []
     whole = read_ledger(_store(bench.undisturbed.parent))
-    tries = []
     number_of_kills = times or KILLS
     for number in range(number_of_kills):
         slice_of_run = bench.seconds / number_of_kills
-        moments = [rng.uniform(number, number + 1) * slice_of_run for _ in range(DRAWS)]
+        moments = [("", rng.uniform(number, number + 1) * slice_of_run) for _ in range(DRAWS)]
         again = rng.uniform(0, bench.seconds) if number % 4 == 3 else None
         tries.append(partial(_kill, bench, whole, f"kill-{number}", moments, again))
+    sending = (bench.undisturbed / "run.json").stat().st_mtime - (bench.undisturbed / "report.html").stat().st_mtime
+    for file, longest, often in (("run.json", 0.2, 3), ("report.html", sending, 5)):
+        for number in range(1 if times else often):
+            moments = [(file, rng.uniform(0, longest)) for _ in range(DRAWS)]
+            tries.append(partial(_kill, bench, whole, f"kill-after-{file}-{number}", moments, None))
     for name, signals in STOPS.items():
-        for number in range(1 if times else 2):
-            moments = [rng.uniform(0, bench.seconds) for _ in range(DRAWS)]
+        for number in range(1 if times else 2):  # before the record Python's own handlers answer
+            moments = [("run.json", rng.uniform(0, bench.seconds / 2)) for _ in range(DRAWS)]
             tries.append(partial(_stop, bench, whole, f"{name} {number}", name, signals, moments))
     return side_by_side("kills", tries)
 
 
-def _kill(bench: Bench, whole: Ledger, name: str, moments: list[float], again: float | None) -> Try:
+def _kill(bench: Bench, whole: Ledger, name: str, moments: list[Moment], again: float | None) -> Try:
     for draw, moment in enumerate(moments):
         folder = bench.place(f"{name}-{draw}")
         running = bench.train(folder)
-        if _send_at(running, moment, [signal.SIGKILL]):
+        if _send_at(running, folder / "run", moment, [signal.SIGKILL]):
             break
     where = _where(folder / "run", running)
     if again is not None and (resumed := _go_on(bench, folder)):
-        _send_at(resumed, again, [signal.SIGKILL])
-    note = f"at {moment:.1f} s of {bench.seconds:.1f} s" + ("" if again is None else f", then at {again:.1f} s")
+        _send_at(resumed, folder / "run", ("", again), [signal.SIGKILL])
+    note = f"{moment[1]:.2f} s after {moment[0] or 'the start'}" + ("" if again is None else f", then at {again:.1f} s")
     return Try("kills", f"SIGKILL {where}", _finish(bench, whole, folder), note)
 
 
 def _stop(
-    bench: Bench, whole: Ledger, name: str, fault: str, signals: list[signal.Signals], moments: list[float]
+    bench: Bench, whole: Ledger, name: str, fault: str, signals: list[signal.Signals], moments: list[Moment]
 ) -> Try:
     for draw, moment in enumerate(moments):
         folder = bench.place(f"{name}-{draw}")
         running = bench.train(folder)
-        _wait_for_record(folder / "run", running)  # before that Python's own handlers answer
-        if _send_at(running, moment, signals):
+        if _send_at(running, folder / "run", moment, signals):
             break
     took = running.ended - running.sent
     note = f"stopped after {took:.1f} s, {_where(folder / 'run', running)}"
@@ -75,9 +84,13 @@ def _stop(
     return Try("kills", fault, lost + _finish(bench, whole, folder), note)
 
 
-def _send_at(running: Running, moment: float, signals: list[signal.Signals]) -> bool:
-    """Send signals so many seconds after a command began, and wait for its end; whether it was still at work."""
-    while running.at_work and time.monotonic() < running.began + moment:
+def _send_at(running: Running, run: Path, moment: Moment, signals: list[signal.Signals]) -> bool:
+    """Send signals at a moment, and wait for the end of the command; whether it was still at work."""
+    file, seconds = moment
+    while file and running.at_work and not (run / file).is_file():
+        time.sleep(0.005)
+    since = time.monotonic() if file else running.began
+    while running.at_work and time.monotonic() < since + seconds:
         time.sleep(0.005)
     at_work = running.at_work
     for place, number in enumerate(signals):
@@ -85,12 +98,6 @@ def _send_at(running: Running, moment: float, signals: list[signal.Signals]) -> 
         running.send(number)
     running.end()
     return at_work
-
-
-def _wait_for_record(run: Path, running: Running) -> None:
-    until = time.monotonic() + LONGEST
-    while running.at_work and not (run / "run.json").is_file() and time.monotonic() < until:
-        time.sleep(0.02)
 
 
 def _go_on(bench: Bench, folder: Path) -> Running | None:
