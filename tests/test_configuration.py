@@ -3,6 +3,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue
 
 from cxrnet.configuration import flat, plain_config, read_config, write_config
+from cxrnet.errors import CxrnetError
 
 CONFIG = {"seed": 0, "lr": 1e-30, "none": None, "empty": {}, "phases": [{"name": "head", "lr": 0.1}], "size": [3, 4]}
 
@@ -27,3 +28,12 @@ def test_each_start_keeps_its_configuration(tmp_path):
         assert read_config(tmp_path) == {**CONFIG, "start": start}
     assert names[:2] + names[-1:] == ["config.yaml", "config.resumed-1.yaml", "config.resumed-11.yaml"]
     assert len(list(tmp_path.iterdir())) == 12
+
+
+@pytest.mark.parametrize(
+    "text", ["seed: ${oc.env:HOME}", "a: [{b: 'x ${c}'}]", "a: [", "- 1", "\0", "3", "a: !!python/name:os.system"]
+)
+def test_a_strangers_file_is_not_resolved_and_must_hold_a_configuration(tmp_path, text):
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(CxrnetError, match=r"config.yaml' (holds \$\{...\}|is no configuration|can.t be read)"):
+        read_config(tmp_path)

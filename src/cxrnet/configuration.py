@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from cxrnet.errors import CxrnetError
 from cxrnet.whole_file import write_text
@@ -98,9 +100,33 @@ def write_config(folder: Path, config: Config) -> Path:
 
 
 def read_config(folder: Path) -> Config | None:
-    """The configuration of the last start; ``None`` where there is none."""
-    files = _configs(folder)
-    return plain_config(OmegaConf.load(files[-1])) if files else None  # type: ignore[arg-type]
+    """The configuration of the last start; ``None`` where there is none.
+
+    Raises:
+        CxrnetError: the file holds no configuration, or one that asks for something outside of it, as for a variable of
+            the environment: it may be a stranger's.
+    """
+    if not (files := _configs(folder)):
+        return None
+    values = unresolved(files[-1])
+    if "${" in str(values):
+        raise CxrnetError(f"'{files[-1]}' holds ${{...}}, which a run never writes; write the values themselves")
+    return plain_config(OmegaConf.create(values))
+
+
+def unresolved(file: Path) -> Config:
+    """The dictionary in a YAML file with its interpolations as they stand there: what they ask for may be a secret.
+
+    Raises:
+        CxrnetError: there is none.
+    """
+    try:
+        values = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
+    except (YAMLError, OmegaConfBaseException, OSError, ValueError) as error:
+        raise CxrnetError(f"'{file}' can't be read; copy it again") from error
+    if not isinstance(values, dict):
+        raise CxrnetError(f"'{file}' is no configuration; copy it again")
+    return values  # type: ignore[return-value]
 
 
 def _configs(folder: Path) -> list[Path]:

@@ -1,8 +1,8 @@
 """``resume=<run folder>``: a run goes on where it stopped, in its folder and in its MLflow run.
 
-Before Hydra composes the configuration, the run's own command line is put before the new one; what came of it must then
-be what the run began with, but for what doesn't make its result a lie: where it is trained and tracked, and what the
-schedule still holds.
+Before Hydra composes the configuration, the run's own command line, as far as a file is trusted with it
+(:mod:`cxrnet.recorded_command`), is put before the new one; what came of it must then be what the run began with, but
+for what doesn't make its result a lie: where it is trained and tracked, and what the schedule still holds.
 """
 
 from collections.abc import Sequence
@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
+from cxrnet.app import config_folder
 from cxrnet.configuration import Config, flat, read_config
 from cxrnet.errors import CxrnetError
+from cxrnet.recorded_command import check_recorded
 from cxrnet.tracking.record import RECORD, last_start, read_record
 
 if TYPE_CHECKING:
@@ -47,7 +49,8 @@ def resumed_arguments(arguments: list[str]) -> list[str]:
     made.
 
     Raises:
-        CxrnetError: the folder holds no run of this command, or several runs are asked for.
+        CxrnetError: the folder holds no run of this command, its command line is more than a file is trusted with, or
+            several runs are asked for.
     """
     given = [_key(word) for word in arguments if not word.startswith("-")]
     folder = next((_folder(word) for word in arguments if _key(word) == "resume"), None)
@@ -56,7 +59,8 @@ def resumed_arguments(arguments: list[str]) -> list[str]:
     if {"-m", "--multirun"} & set(arguments):
         raise CxrnetError("resume: one run goes on at a time; leave -m out")
     own = _command(folder)[len(COMMAND) :]
-    kept = [word for word in own if not any(f"{_key(word)}.".startswith(f"{key}.") for key in given)]
+    kept = [word for word in own if not any(f"{_key(str(word))}.".startswith(f"{key}.") for key in given)]
+    check_recorded(kept, config_folder())
     quoted = str(folder.resolve()).replace("'", r"\'")
     return [*kept, *arguments, f"hydra.run.dir='{quoted}'", "hydra.output_subdir=null"]
 
@@ -132,11 +136,14 @@ def _folder(word: str) -> Path | None:
 
 
 def _command(folder: Path) -> list[str]:
-    """The command that the run was last started with."""
+    """The command that the run was last started with, as it stands in the file."""
     if not folder.is_dir():
         raise CxrnetError(f"resume: '{folder}' is not a folder; give that of a run, as outputs/runs/<time>_<name>")
-    command = list(last_start(read_record(folder)).get("command", []))
-    if tuple(command[: len(COMMAND)]) != COMMAND:
+    try:
+        command = last_start(read_record(folder))["command"]
+    except (LookupError, TypeError):  # of another command, or made up
+        command = None
+    if not isinstance(command, list) or tuple(command[: len(COMMAND)]) != COMMAND:
         raise CxrnetError(
             f"resume: '{folder}' holds no run of {COMMAND[-1]} (no {RECORD} of one); give the folder of a run"
         )

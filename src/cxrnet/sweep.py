@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
+from cxrnet.configuration import unresolved
+from cxrnet.errors import CxrnetError
 from cxrnet.whole_file import write_text
 
 if TYPE_CHECKING:
@@ -72,8 +74,11 @@ def _jobs(folder: Path) -> dict[str, Path]:
     """The folders of the jobs in the order in which they began, each by what tells it from the others."""
     started = []
     for file in folder.glob("*/.hydra/hydra.yaml"):
-        settings = OmegaConf.load(file).hydra
-        started.append((int(settings.job.num), list(settings.overrides.task), file.parents[1]))
+        try:
+            settings = unresolved(file)["hydra"]
+            started.append((int(settings["job"]["num"]), [*map(str, settings["overrides"]["task"])], file.parents[1]))
+        except (LookupError, TypeError, ValueError) as error:
+            raise CxrnetError(f"sweep: '{file}' is none of a job of a sweep; copy it again") from error
     started.sort()
     return dict(zip(job_names([task for _, task, _ in started]), (path for *_, path in started), strict=True))
 

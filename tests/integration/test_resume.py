@@ -1,6 +1,7 @@
 """A run that is stopped and resumed, typed as a user types it."""
 
 import json
+import pickle
 import shlex
 import shutil
 import signal
@@ -11,6 +12,8 @@ import pytest
 import torch
 
 from cxrnet.models.backbones import backbone_spec
+from cxrnet.resume import COMMAND
+from cxrnet.tracking.record import start_of, write_record
 
 QUICK = (
     "data=folder", "data.root=my xrays", "data.size=[32,32]", "data.batch_size=8", "model=custom_cnn",
@@ -140,3 +143,19 @@ def test_other_images_are_refused(draw, tmp_path, whole, workplace, train):
         done.stderr
     )
     assert done.stderr.count("\n") == 1
+
+
+class Loud:
+    def __reduce__(self):
+        return print, ("unpickled",)
+
+
+def test_a_strangers_folder_runs_no_code(tmp_path, train):
+    folder = tmp_path / "run"
+    (tmp_path / "loud.pkl").write_bytes(pickle.dumps(Loud()))
+    words = ["+hydra.callbacks.x._target_=pandas.read_pickle", "+hydra.callbacks.x.filepath_or_buffer=loud.pkl"]
+    write_record(folder, start_of([*COMMAND, *words]))
+    (folder / "config.yaml").write_text("seed: 0\n")
+    done = train(tmp_path, "resume=run")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert "changes Hydra" in done.stderr
