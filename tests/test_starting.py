@@ -9,12 +9,13 @@ from hydra import compose, initialize_config_dir
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from omegaconf import OmegaConf
 
+from cxrnet.added_keys import check_added_keys
 from cxrnet.app import config_folder
 from cxrnet.configuration import plain_config, write_config
 from cxrnet.errors import CxrnetError
 from cxrnet.processes import is_main_process
 from cxrnet.starting import check_config, start
-from cxrnet.tracking.record import start_of, write_record
+from cxrnet.tracking.record import alone_in, start_of, write_record
 
 CONFIG = {"seed": 0, "trainer": {"devices": 1}}
 
@@ -22,6 +23,14 @@ CONFIG = {"seed": 0, "trainer": {"devices": 1}}
 def composed(*words: str) -> dict:
     with initialize_config_dir(version_base="1.3", config_dir=str(config_folder())):
         return plain_config(compose("train", list(words)))
+
+
+COMMANDS = ("train", "predict", "compare", "prepare", "evaluate", "benchmark")
+
+
+def of_command(name: str, *words: str) -> dict:
+    with initialize_config_dir(version_base="1.3", config_dir=str(config_folder())):
+        return OmegaConf.to_container(compose(name, list(words)))
 
 
 @pytest.fixture
@@ -64,7 +73,7 @@ def test_a_new_run(tmp_path, capsys):
 
 def test_a_folder_that_holds_a_run_is_not_written_over(tmp_path):
     write_record(tmp_path, start_of(["python", "x"]))
-    with pytest.raises(CxrnetError, match=r"holds a run already; start again a second later or give hydra.run.dir"):
+    with pytest.raises(CxrnetError, match=r"holds a run already; give another hydra.run.dir"):
         begin(tmp_path)
     assert not (tmp_path / "run.log").exists()
 
@@ -130,6 +139,39 @@ def test_an_added_key_at_the_top_is_said(caplog):
     check_config(composed("+mine=7", "+folds_bx=patient", "data.limit=${mine}"))
     assert [text.partition(":")[0] for text in caplog.messages] == ["folds_bx", "mine"]
     assert "did you mean folds_by?" in caplog.messages[0]
+
+
+@pytest.mark.parametrize(
+    ("command", "word", "message"),
+    [
+        ("compare", "+tracking.url=3", "tracking.url: no such key; did you mean tracking.uri"),
+        ("prepare", "+sheet.perclass=3", "sheet.perclass: no such key; did you mean sheet.per_class"),
+        ("evaluate", "+tracking.foo=3", "tracking.foo: no such key"),
+        ("benchmark", "+frozen.epoch=3", "frozen.epoch: no such key; did you mean frozen.epochs"),
+        ("benchmark", "+growth.foo={a: 1}", "growth.foo: no such key"),
+    ],
+)
+def test_every_command_refuses_an_added_key_of_a_group(command, word, message):
+    with pytest.raises(CxrnetError, match=f"^{message}"):
+        check_added_keys(of_command(command, word), config_folder(), command)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_says_an_added_key_at_the_top_and_reads_its_own(command, caplog):
+    check_added_keys(of_command(command), config_folder(), command)
+    assert not caplog.records
+    check_added_keys(of_command(command, "+sed=3"), config_folder(), command)
+    assert caplog.messages[0].startswith("sed: nothing reads this key")
+
+
+def test_a_run_that_somebody_is_at_work_on_is_not_resumed(tmp_path):
+    write_config(tmp_path, CONFIG)
+    write_record(tmp_path, start_of(["python", "x"]))
+    with alone_in(tmp_path), pytest.raises(CxrnetError, match="is at work on this run; wait for its end"):
+        begin(tmp_path, resume="run")
+    write_record(tmp_path, {"status": "FINISHED"})
+    with pytest.raises(CxrnetError, match="is finished"):
+        begin(tmp_path, resume="run")
 
 
 @pytest.mark.parametrize("seed", [-1, 2**31, 0.5, None, "a"])

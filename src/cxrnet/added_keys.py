@@ -29,16 +29,21 @@ def check_added_keys(config: Config, configs: Path, config_name: str) -> None:
         config_name: the config that stands at its top.
 
     Raises:
-        CxrnetError: the groups evaluation, model or schedule, or a phase, hold a key that nothing reads. Of one at the
-            top it is only said: other values may name it, as ``${mine}``.
+        CxrnetError: the groups evaluation, tracking, model or schedule, a phase, or a part of the config at the top
+            hold a key that nothing reads. Of one at the top it is only said: other values may name it, as ``${mine}``.
     """
     names = set(_dotted(config))
-    _refuse(config["evaluation"], _read(configs / "evaluation" / "standard.yaml"), "evaluation", names)
+    for group, option in (("evaluation", "standard"), ("tracking", "mlflow")):
+        if group in config:
+            _refuse(config[group], _read(configs / group / f"{option}.yaml"), group, names)
     if "model" in config:
         _refuse(config["model"], {"backbone": None, **_read(configs / "model" / "_base.yaml")}, "model", names)
     if "schedule" in config:
         _check_schedule(config["schedule"], names)
     top = _read(configs / f"{config_name}.yaml")
+    for name, known in top.items():
+        if isinstance(known, dict) and isinstance(config.get(name), dict):
+            _refuse(config[name], known, name, names)
     known = {*top, *(group for each in top["defaults"] if isinstance(each, dict) for group in each)}
     for name in sorted(config.keys() - known):
         hint = "".join(f"; did you mean {other}?" for other in alike(name, names - set(_dotted({name: config[name]}))))

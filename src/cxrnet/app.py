@@ -17,8 +17,10 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from cxrnet.command_line import typed_words
 from cxrnet.configuration import plain_config
 from cxrnet.errors import CxrnetError
+from cxrnet.machine import machine_told
 from cxrnet.memory import keep_freed_memory
 from cxrnet.refusals import REFUSALS, explain
+from cxrnet.streams import keep_streams
 from cxrnet.tracking.signals import Terminated, was_killed
 
 USER_ERROR = 2  # exit status, as argparse has it
@@ -47,19 +49,21 @@ def entry_point(
     def decorate(task: Callable[[DictConfig], Any]) -> Callable[[], None]:
         def command() -> None:
             asked = os.environ.get(FULL_ERROR) == "1"
+            keep_streams()
             try:
                 sys.argv[1:] = typed_words(sys.argv[1:])
                 if arguments is not None:
-                    sys.argv[1:] = arguments(sys.argv[1:])
+                    with machine_told():
+                        sys.argv[1:] = arguments(sys.argv[1:])
                 os.environ[FULL_ERROR] = "1"  # Hydra then raises what it would print, until the task begins
                 composed = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=config_name)
                 composed(_guarded(task, asked))()
             except CxrnetError as error:
-                raise _refusal(str(error)) from error
+                raise refusal(str(error)) from error
             except REFUSALS as error:
                 if asked or FULL_ERROR not in os.environ:
                     raise
-                raise _refusal(explain(error, config_folder(), config_name, sys.argv[1:])) from error
+                raise refusal(explain(error, config_folder(), config_name, sys.argv[1:])) from error
             finally:
                 if not asked:
                     os.environ.pop(FULL_ERROR, None)
@@ -83,10 +87,11 @@ def _guarded(task: Callable[[DictConfig], Any], full_error: bool) -> Callable[[D
         keep_freed_memory()
         try:
             plain_config(config)  # what is missing is told before the imports of the task
-            return task(config)
+            with machine_told():
+                return task(config)
         except (CxrnetError, InstantiationException, OmegaConfBaseException) as error:
             line = one_line(error)
-            end = _refusal(line)
+            end = refusal(line)
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 _leave_reason(line)
                 raise CompactHydraException(line) from error
@@ -109,7 +114,7 @@ def _leave_reason(line: str) -> None:
         file.write_text(f"{line}\n", encoding="utf-8")
 
 
-def _refusal(line: str) -> SystemExit:
+def refusal(line: str) -> SystemExit:
     """Say what the user did wrong; the end of the command for it."""
     print(f"error: {line}", file=sys.stderr)
     return SystemExit(USER_ERROR)

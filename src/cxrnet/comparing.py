@@ -13,6 +13,8 @@ from omegaconf import DictConfig
 from rich import get_console
 
 from cxrnet import console
+from cxrnet.added_keys import check_added_keys
+from cxrnet.app import config_folder
 from cxrnet.comparison_console import say_comparison
 from cxrnet.configuration import Config, flat, plain_config
 from cxrnet.errors import CxrnetError
@@ -21,6 +23,7 @@ from cxrnet.evaluation.comparison_text import Seen, text_of
 from cxrnet.evaluation.comparison_writing import write_comparison
 from cxrnet.finding import find_runs
 from cxrnet.finished_run import FinishedRun, check_same_files, named
+from cxrnet.machine import machine_told
 from cxrnet.output_folder import refuse_used, say_places, shown
 from cxrnet.tracking.run import track
 from cxrnet.tracking.store import tracking_uri
@@ -48,6 +51,7 @@ def compare_runs(config: DictConfig, folder: Path, command: Sequence[str]) -> No
     plain = plain_config(config)
     _check(plain)
     console.log_to(folder)
+    check_added_keys(plain, config_folder(), "compare")
     outputs, tracking = Path(plain["outputs"]), plain["tracking"]
     uri = tracking_uri(tracking["uri"], outputs) if tracking["enabled"] else None
     console.heading("Runs")
@@ -60,7 +64,7 @@ def compare_runs(config: DictConfig, folder: Path, command: Sequence[str]) -> No
     seen = {name: run.seen for name, run in runs.items() if run.seen is not None}
     # Beside the runs, where they are of one experiment.
     experiment = str(plain["mlflow_experiment"] or tracking["experiment"])
-    with track(folder, uri, experiment, outputs, "comparison", command) as tracked:
+    with track(folder, uri, experiment, outputs, "comparison", command) as tracked, machine_told():
         with get_console().status("drawing"):
             files = write_comparison(comparison, facts, folder, seen)
         _tell(tracked, comparison, seen, runs, plain, list(files.values()))

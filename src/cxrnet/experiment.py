@@ -13,6 +13,7 @@ from cxrnet import console
 from cxrnet.building import check_trainer, make_data
 from cxrnet.configuration import Config, flat, write_config
 from cxrnet.evaluation.policies import check_policy
+from cxrnet.machine import machine_told
 from cxrnet.output_folder import shown
 from cxrnet.processes import is_main_process
 from cxrnet.repeated_runs import run_repeats
@@ -55,7 +56,7 @@ def run_experiment(
     check_trainer(plain["trainer"], plain["optimizer"], folder)
     tracking, outputs = plain["tracking"], Path(plain["outputs"])
     uri = tracking_uri(tracking["uri"], outputs) if tracking["enabled"] else None
-    with track(folder, uri, tracking["experiment"], outputs, name, command, resume=resumed) as run:
+    with track(folder, uri, tracking["experiment"], outputs, name, command, resume=resumed) as run, machine_told():
         run.log_params(flat(plain))
         if is_main_process():
             run.log_artifact(write_config(folder, plain))

@@ -34,6 +34,7 @@ from cxrnet.external_results import evaluate_set, thumbnail_warnings
 from cxrnet.external_sets import ExternalSet, read_set, take_out_copies
 from cxrnet.external_statement import data_facts, documented_faults, mix_statement, statement
 from cxrnet.inference import mix_facts, mix_tags
+from cxrnet.machine import machine_told
 from cxrnet.models.bundle import device_of
 from cxrnet.origin import Origin, at_mix, find_origin
 from cxrnet.output_folder import refuse_used, say_places, shown
@@ -71,7 +72,10 @@ def evaluate_external(config: DictConfig, folder: Path, option: str | None, over
     console.log_to(folder)
     command = [*COMMAND, *overrides]
     name = f"{origin.bundle.network.config.backbone}_on_{'_'.join(sets)}"
-    with track(folder, uri if tracking["enabled"] else None, tracking["experiment"], outputs, name, command) as run:
+    with (
+        track(folder, uri if tracking["enabled"] else None, tracking["experiment"], outputs, name, command) as run,
+        machine_told(),
+    ):
         run.log_params(flat({**plain, "sets": sets}))
         run.log_artifact(write_config(folder, plain))
         run.set_tags({"cxrnet.bundle_run_id": origin.run_id or "not known", **mix_tags(origin.bundle, mix)})

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 
 from cxrnet.data.decode import read_image
-from cxrnet.data.files import EXTENSIONS, find_images
+from cxrnet.data.files import EXTENSIONS, check_name, find_images
 from cxrnet.data.images import Images, resize
 from cxrnet.data.manifest import make_manifest
 from cxrnet.data.masks import binary_warning, look_binary
@@ -20,6 +20,7 @@ from cxrnet.errors import CxrnetError
 from cxrnet.evaluation.operating_points import DecisionRule
 from cxrnet.evaluation.predictions import make_predictions
 from cxrnet.evaluation.prior import Mix, decision_text, listed, threshold_sentence
+from cxrnet.machine import check_writable
 from cxrnet.models.bundle import Bundle
 from cxrnet.models.folding import folded
 
@@ -168,10 +169,15 @@ def predict_files(
 
 
 def _files_of(path: Path) -> pd.DataFrame:
-    if not path.exists():
+    try:
+        there = path.exists()
+    except (OSError, ValueError):  # a name that is too long, or holds what no name can
+        there = False
+    if not there:
         raise CxrnetError(f"input: '{path}' doesn't exist; give an image file or a folder of images")
     if not path.is_file() and not path.is_dir():
         raise CxrnetError(f"input: '{path}' is a pipe, device or socket; give an image file or a folder of images")
+    check_name(str(path), "input")
     files = [path] if path.is_file() else find_images(path, "input").images
     if not files:
         raise CxrnetError(f"input: no images below '{path}'; it looks for {', '.join(EXTENSIONS)}")
@@ -184,7 +190,7 @@ def check_output(path: str | None) -> None:
     """See that predictions can be written before any are made.
 
     Raises:
-        CxrnetError: the file is neither ``.csv`` nor ``.parquet``, or its folder isn't there.
+        CxrnetError: the file is neither ``.csv`` nor ``.parquet``, or can't be written.
     """
     if path is None:
         return
@@ -192,6 +198,9 @@ def check_output(path: str | None) -> None:
         raise CxrnetError(f"output: '{path}' is neither .csv nor .parquet; give one of them")
     if not Path(path).resolve().parent.is_dir():
         raise CxrnetError(f"output: the folder of '{path}' doesn't exist; make it first")
+    if Path(path).is_dir():
+        raise CxrnetError(f"output: '{path}' is a folder; give another name")
+    check_writable(Path(path).resolve().parent, "output")
 
 
 def predict_bytes(bundle: Bundle, logits: Logits, files: Sequence[bytes], names: Sequence[str]) -> np.ndarray:

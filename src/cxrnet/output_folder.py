@@ -7,19 +7,20 @@ from cxrnet import console
 from cxrnet.errors import CxrnetError
 
 
-def refuse_used(folder: Path, file: str, what: str) -> None:
+def refuse_used(folder: Path, file: str, what: str, key: str = "hydra.run.dir") -> None:
     """Refuse to write over what another command wrote.
 
     Args:
         folder: where to write.
         file: that stands there where it was used before.
         what: the folder then holds: ``a comparison``.
+        key: of the configuration, which names the folder.
 
     Raises:
         CxrnetError: the file is there.
     """
     if (folder / file).exists():
-        raise CxrnetError(f"'{folder}' holds {what} already; start again a second later or give hydra.run.dir=<folder>")
+        raise CxrnetError(f"'{folder}' holds {what} already; give another {key}=<folder>, or leave it out")
 
 
 def shown(folder: Path) -> Path:

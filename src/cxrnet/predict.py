@@ -6,9 +6,12 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from cxrnet.app import entry_point
+from cxrnet.added_keys import check_added_keys
+from cxrnet.app import config_folder, entry_point
 from cxrnet.configuration import plain_config
+from cxrnet.errors import CxrnetError
 from cxrnet.memory import quick_imports
+from cxrnet.streams import nobody_reads, stdout_lost
 
 
 @entry_point("predict")
@@ -25,9 +28,11 @@ def main(config: DictConfig) -> None:
         from cxrnet.inference import check_output, mix_facts, predict_files
         from cxrnet.models.bundle import device_of, load_bundle
 
+    plain = plain_config(config)
+    check_added_keys(plain, config_folder(), "predict")
     check_output(config.output)
     bundle, device = load_bundle(config.bundle), device_of(config.device)
-    mix = read_mix(plain_config(config)["prior"], bundle.prior)
+    mix = read_mix(plain["prior"], bundle.prior)
     with growing_file(Path(config.output)) if config.output is not None else nullcontext() as add:
         facts = mix_facts(bundle, mix)
         for predictions in predict_files(bundle, config.input, config.batch_size, device, config.on_error, mix):
@@ -39,6 +44,10 @@ def main(config: DictConfig) -> None:
                 print(image["path"], image["predicted"], probability, *referred, sep="\t")
             if add is not None:
                 add(predictions)
+            elif nobody_reads():
+                break
+    if (lost := stdout_lost()) is not None and not nobody_reads():
+        raise CxrnetError(f"stdout: what was to be printed can't be written ({lost.strerror}); give output=<file>")
 
 
 if __name__ == "__main__":

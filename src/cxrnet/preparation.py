@@ -17,6 +17,8 @@ from rich import get_console
 from rich.table import Table
 
 from cxrnet import console
+from cxrnet.added_keys import check_added_keys
+from cxrnet.app import config_folder
 from cxrnet.audit.conflicts import conflict_statement, write_conflicts
 from cxrnet.audit.statement import leak_statement, patients_text
 from cxrnet.building import make_data
@@ -46,6 +48,7 @@ def prepare(config: DictConfig, folder: Path) -> None:
     plain = plain_config(config)
     _check_sheet(plain["sheet"])
     console.log_to(folder)
+    check_added_keys(plain, config_folder(), "prepare")
     data, notes = _read(plain["data"])
     copies = marked_copies(data.copies, data.manifest)
     distribution, sizes = class_distribution(data.manifest, data.classes), image_sizes(data.manifest)

@@ -9,6 +9,7 @@ from cxrnet import console
 from cxrnet.configuration import Config, flat, plain_config, read_config, write_config
 from cxrnet.data.datamodule import XrayDataModule
 from cxrnet.evaluation.prediction_files import read_predictions
+from cxrnet.machine import machine_told
 from cxrnet.models.bundle import load_bundle
 from cxrnet.pooling import FinishedRepeat, pool
 from cxrnet.repeats import Repeat, config_of, resplit_for
@@ -84,7 +85,10 @@ def _run_child(
         return _score(folder)
     resumed = (folder / RECORD).is_file()
     experiment, outputs, name = config["tracking"]["experiment"], Path(config["outputs"]), f"{name}_{repeat.name}"
-    with track(folder, uri, experiment, outputs, name, parent_run_id=parent.run_id, resume=resumed) as run:
+    with (
+        track(folder, uri, experiment, outputs, name, parent_run_id=parent.run_id, resume=resumed) as run,
+        machine_told(),
+    ):
         run.log_params(flat(config))
         run.log_artifact(write_config(folder, config))
         warnings = state_data(data, config, run, folder, resumed)

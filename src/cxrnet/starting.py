@@ -18,7 +18,7 @@ from cxrnet.evaluation.settings import check_settings, check_share
 from cxrnet.output_folder import refuse_used
 from cxrnet.processes import is_main_process
 from cxrnet.resume import check_resumable
-from cxrnet.tracking.record import RECORD
+from cxrnet.tracking.record import RECORD, alone_in
 from cxrnet.training.precision import check_precision
 from cxrnet.training.schedule import NO_MODE
 
@@ -94,6 +94,8 @@ def check_config(config: Config) -> None:
 def _check_folder(folder: Path, config: Config, resumed: bool) -> list[str]:
     """Refuse to write over a run; tell with what a resumed run goes on that is new."""
     if resumed:
+        with alone_in(folder):  # a run that is about to end is not resumed, and one that has just ended is finished
+            pass
         return check_resumable(folder, config)
     refuse_used(folder, RECORD, "a run")
     return []

@@ -133,3 +133,21 @@ def test_a_folder_that_can_not_be_read_is_named(tmp_path, monkeypatch):
             find_images(root, "input")
     finally:
         closed.chmod(0o755)
+
+
+@pytest.mark.parametrize("name", [b"r\xf3.png", b"r\xf3/a.png"])
+def test_an_image_whose_name_is_not_utf8_is_named(tmp_path, name):
+    try:
+        make(tmp_path, os.fsdecode(name))
+    except OSError:
+        pytest.skip("this file system takes UTF-8 only")
+    with pytest.raises(CxrnetError, match=r"^data.root: the name of '.*r\\udcf3.*' is not UTF-8; rename it$"):
+        find_images(tmp_path)
+
+
+def test_what_is_left_out_may_be_called_anything(tmp_path):
+    try:
+        make(tmp_path, os.fsdecode(b"\xf3.txt"), "a.png")
+    except OSError:
+        pytest.skip("this file system takes UTF-8 only")
+    assert names_of(tmp_path) == ["a.png"]

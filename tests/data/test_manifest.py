@@ -159,3 +159,21 @@ def test_the_digest_is_that_of_the_csv_also_of_a_long_table_and_of_cells_with_co
     columns = ["image_id", "label", "split", "patient_id", "sha256"]
     text = manifest[columns].to_csv(index=False, lineterminator="\n")
     assert digest(manifest) == hashlib.sha256(text.encode()).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("columns", "reason"),
+    [
+        ({"width": ["1e400", "2", "3"]}, "column width holds something else than whole numbers"),
+        ({"height": [float("inf"), 2, 3]}, "column height holds something else than whole numbers"),
+        ({"path": ["a\0.png", "b", "c"]}, r"column path holds 'a\\x00.png', no name of a file"),
+        ({"mask_path": [None, "a\0", None]}, "column mask_path holds .*, no name of a file"),
+        (
+            {"image_id": pd.Series(["a\udcf3", "b", "c"], dtype=object)},
+            r"column image_id holds 'a\\udcf3', which is not",
+        ),
+    ],
+)
+def test_what_no_machine_can_hold_is_one_line(columns, reason):
+    with pytest.raises(CxrnetError, match=f"^test: {reason}"):
+        make_manifest(rows(**columns), "test")

@@ -106,3 +106,28 @@ def test_handlers_are_as_before_afterwards_and_those_of_others_are_left_alone():
         assert before == {number: signal.getsignal(number) for number in before}
     finally:
         signal.signal(signal.SIGHUP, mine)
+
+
+DROPPED = """
+import gc, os
+
+class Left:
+    def __del__(self):
+        os.kill(os.getpid(), signal.Signals(int(sys.argv[4])))
+        time.sleep(0.1)  # the exception comes up here
+
+with track(folder, None, "signals", outputs):
+    left = Left()
+    left.itself = left
+    del left
+    gc.collect()
+    time.sleep(20)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_in_a_destructor_is_not_lost(number, uri, outputs, tmp_path):
+    command = [sys.executable, "-c", HEAD + DROPPED, uri, str(outputs), str(tmp_path / "run"), str(int(number))]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=15)
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "KILLED"
+    assert "Exception ignored" not in done.stderr

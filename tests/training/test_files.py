@@ -1,6 +1,11 @@
+import io
+import pickle
+import zipfile
+
 import pytest
 import torch
 
+from cxrnet.errors import CxrnetError
 from cxrnet.models.freezing import frozen_names, set_trainable
 from cxrnet.training.files import PlainFiles, checkpoint, complete_kept, load_kept
 
@@ -66,3 +71,47 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(trained):
         PlainFiles().save_checkpoint({"epoch": 5, "a lambda": lambda: None}, file)
     assert torch.load(file, weights_only=True)["epoch"] == 4
     assert [path.name for path in file.parent.iterdir()] == ["kept.ckpt"]
+
+
+class Loud:
+    def __reduce__(self):
+        return print, ("unpickled",)
+
+
+def _zipped(name: str, data: bytes) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr(name, data)
+    return file.getvalue()
+
+
+def _saved(content) -> bytes:
+    file = io.BytesIO()
+    torch.save(content, file)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (None, "is missing"),
+        (b"", "can't be read"),
+        (b"abc", "(can't be read|holds something else than plain values)"),
+        (pickle.dumps(Loud()), "(can't be read|holds something else than plain values)"),
+        (_zipped("archive/data.pkl", pickle.dumps(Loud())), "(can't be read|holds something else than plain values)"),
+        (_zipped("loud.pkl", pickle.dumps(Loud())), "can't be read"),
+        (_saved(Loud()), "holds something else than plain values"),
+        (_saved([1]), "is no checkpoint of a run"),
+        (_saved({"state_dict": {"network.head.1.weight": torch.ones(9)}}), "is of another network"),
+        (_saved({"state_dict": {}})[:-40], "can't be read"),
+    ],
+)
+def test_what_is_no_checkpoint_is_refused_and_runs_no_code(trained, tmp_path, capsys, content, reason):
+    network, file = trained
+    if content is None:
+        file.unlink()
+    else:
+        file.write_bytes(content)
+    with pytest.raises(CxrnetError, match=rf"^resume: '.*kept.ckpt' {reason}.*; (bring .* or )?start a new run$"):
+        load_kept(network, tmp_path, "head")
+    assert capsys.readouterr().out == ""

@@ -12,6 +12,8 @@ from omegaconf import DictConfig
 from rich import get_console
 
 from cxrnet import console
+from cxrnet.added_keys import check_added_keys
+from cxrnet.app import config_folder
 from cxrnet.benchmarking.figures import draw
 from cxrnet.benchmarking.groups.data import data
 from cxrnet.benchmarking.groups.frozen import frozen
@@ -59,6 +61,7 @@ def run_benchmarks(config: DictConfig, folder: Path, command: Sequence[str]) -> 
     check_overrides(plain, names)
     folder = folder.resolve()
     console.log_to(folder)
+    check_added_keys(plain, config_folder(), "benchmark")
     machine = _do(Job("machine", "machine:facts", {"device": plain["device"]}), folder)
     say_machine(machine)
     drawn = Path(plain["outputs"]).resolve() / "benchmarks" / "images"

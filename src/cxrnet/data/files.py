@@ -57,7 +57,8 @@ def find_images(folder: Path, key: str = "data.root") -> Found:
         key: of the configuration, which named the folder; for messages.
 
     Raises:
-        CxrnetError: a folder below can't be read, or a link leads to a folder that holds it.
+        CxrnetError: a folder below can't be read, a link leads to a folder that holds it, or the name of an image is
+            not UTF-8.
     """
     search = _Search(key)
     search.enter(str(folder), os.path.realpath(folder), masks=False)
@@ -73,6 +74,19 @@ def find_images(folder: Path, key: str = "data.root") -> Found:
 def is_hidden(name: str) -> bool:
     """Whether a file or folder is hidden, or one that systems and network stores leave among images."""
     return name.startswith(".") or name.casefold() in SYSTEM
+
+
+def check_name(path: str, key: str) -> None:
+    """See that a table can hold the path of a file.
+
+    Raises:
+        CxrnetError: it isn't UTF-8, as on disks and in archives of older systems.
+    """
+    try:
+        path.encode()
+    except UnicodeEncodeError as error:
+        name = path.encode(errors="backslashreplace").decode()
+        raise CxrnetError(f"{key}: the name of '{name}' is not UTF-8; rename it") from error
 
 
 def _parts(path: str) -> list[str]:
@@ -154,6 +168,8 @@ class _Search:
         elif is_hidden(name):
             self.hidden["hidden files"] += 1
         else:
+            if not path.isascii():
+                check_name(path, self.key)
             (self.masks if masks else self.images).append(path)
             if by_content:
                 self.by_content.append(path)

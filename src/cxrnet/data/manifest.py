@@ -71,9 +71,9 @@ def make_manifest(rows: pd.DataFrame, where: str) -> pd.DataFrame:
         the same table whatever the order in which the file system listed them.
 
     Raises:
-        CxrnetError: no rows, a required column is missing or has empty cells, ``image_id`` is not unique, labels
-            differ in case, spaces or Unicode form only, or ``split`` holds anything but ``train``, ``val``, ``test`` or
-            nothing.
+        CxrnetError: no rows, a required column is missing or has empty cells, a path that no file can have,
+            ``image_id`` is not unique, labels differ in case, spaces or Unicode form only, or ``split`` holds anything
+            but ``train``, ``val``, ``test`` or nothing.
     """
     if len(rows) == 0:
         raise CxrnetError(f"{where}: no images found; a manifest needs at least one row")
@@ -124,7 +124,7 @@ def _columns(given: dict[str, pd.Series], where: str) -> dict[str, pd.Series]:
     columns = {}
     for name in COLUMNS:
         column = given.pop(name, nothing).rename(name)
-        columns[name] = _integers(column, where) if name in INTEGER_COLUMNS else column.astype("string")
+        columns[name] = _integers(column, where) if name in INTEGER_COLUMNS else _strings(column, where)
     for name in ID_COLUMNS:
         columns[name] = read_ids(columns[name], where)
     for name in REQUIRED:
@@ -133,10 +133,21 @@ def _columns(given: dict[str, pd.Series], where: str) -> dict[str, pd.Series]:
     return columns | given
 
 
+def _strings(column: pd.Series, where: str) -> pd.Series:
+    try:
+        strings = column.astype("string")
+    except UnicodeEncodeError as error:
+        name = str(error.object).encode(errors="backslashreplace").decode()
+        raise CxrnetError(f"{where}: column {column.name} holds '{name}', which is not UTF-8; rename it") from error
+    if column.name in PATH_COLUMNS and (odd := strings.str.contains("\0", regex=False).fillna(False)).any():
+        raise CxrnetError(f"{where}: column {column.name} holds {strings[odd].iloc[0]!r}, no name of a file; mend it")
+    return strings
+
+
 def _integers(column: pd.Series, where: str) -> pd.Series:
     try:
         return pd.to_numeric(column).astype("Int64")
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:  # the last of 1e400
         raise CxrnetError(f"{where}: column {column.name} holds something else than whole numbers; mend it") from error
 
 

@@ -29,7 +29,7 @@ DOWNLOAD_TIMEOUT = 10.0  # seconds without an answer
 _WRAPPERS = ("module.", "network.", "backbone.")  # DDP, our checkpoints, our bundles
 
 # What reading a damaged file may end in: torch's reader of pickles checks little of what it finds.
-_UNREADABLE = (
+UNREADABLE = (
     OSError, EOFError, RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError, struct.error,
     SafetensorError,
 )  # fmt: skip
@@ -83,7 +83,7 @@ def load_weights(backbone: nn.Module, name: str, weights: str, size: Size) -> Lo
     try:
         with _timeout(DOWNLOAD_TIMEOUT):
             state = published.fetch(size)
-    except (*_UNREADABLE, UnpicklingError) as error:
+    except (*UNREADABLE, UnpicklingError) as error:
         # URLError and time-outs are OSErrors, a wrong hash is a RuntimeError; the rest is a damaged file in the cache.
         return _unavailable(name, weights, published, error)
     unused = _fill(backbone, state, name, published.address)
@@ -113,7 +113,7 @@ def _from_file(backbone: nn.Module, name: str, path: Path) -> LoadedWeights:
             if path.suffix == ".safetensors"
             else torch.load(path, map_location="cpu", weights_only=True)
         )
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise CxrnetError(f"model.weights: '{path}' can't be read ({_first_line(error)})") from error
     except UnpicklingError as error:  # weights_only refuses anything that could run code
         raise CxrnetError(

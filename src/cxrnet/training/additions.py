@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning.pytorch import callbacks as lightning
@@ -19,7 +18,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger
 
 from cxrnet.errors import CxrnetError
 from cxrnet.training.checkpoints import read_progress
-from cxrnet.training.files import PLAIN, checkpoint
+from cxrnet.training.files import checkpoint, read_checkpoint
 
 REFUSED: dict[tuple[type[Callback], ...], str] = {
     (lightning.EarlyStopping,): "the schedule stops phases early; give its phases a patience",
@@ -105,7 +104,7 @@ class RunOn(Callback):
 
     def __init__(self, folder: Path, earlier: Sequence[str]) -> None:
         files = [checkpoint(folder, name, "last") for name in earlier]
-        self.steps = sum(torch.load(file, **PLAIN)["global_step"] for file in files)
+        self.steps = sum(read_checkpoint(file)["global_step"] for file in files)
         self.epochs = len(read_progress(files[-1]).rows) if files else 0
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:

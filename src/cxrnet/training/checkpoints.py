@@ -16,12 +16,11 @@ from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
-import torch
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.callbacks import Callback, Checkpoint
 
 from cxrnet.errors import CxrnetError
-from cxrnet.training.files import PLAIN, checkpoint
+from cxrnet.training.files import checkpoint, read_checkpoint
 from cxrnet.training.history import History, Row, metrics_of
 from cxrnet.training.schedule import Phase, Schedule
 from cxrnet.whole_file import whole_file
@@ -193,9 +192,8 @@ def read_progress(path: Path) -> Progress:
         CxrnetError: the file can't be read, or was not written by :class:`EpochKeeper`.
     """
     try:
-        callbacks = torch.load(path, **PLAIN)["callbacks"]
-        return Progress(**callbacks[EpochKeeper.__qualname__])
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
+        return Progress(**read_checkpoint(path)["callbacks"][EpochKeeper.__qualname__])
+    except (KeyError, TypeError) as error:
         raise CxrnetError(f"resume: '{path}' is no checkpoint of a run; start a new run") from error
 
 

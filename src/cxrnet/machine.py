@@ -1,0 +1,80 @@
+"""What the machine refuses, in one line: a full disk, a folder without the right to write, too many open files."""
+
+import errno
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryFile
+
+from cxrnet.errors import CxrnetError
+
+_SPACE = "free space there, or give another folder"
+_RIGHT = "get the right to write there, or give another folder"
+_DISK = "see to the disk or its network"
+WHAT_TO_DO = {
+    errno.ENOSPC: _SPACE,
+    errno.EDQUOT: _SPACE,
+    errno.EFBIG: _SPACE,
+    errno.EACCES: _RIGHT,
+    errno.EPERM: _RIGHT,
+    errno.EROFS: _RIGHT,
+    errno.ENOTDIR: "give another folder, a file stands there",
+    errno.EISDIR: "give another name, a folder stands there",
+    errno.ENAMETOOLONG: "give a shorter name",
+    errno.EIO: _DISK,
+    errno.ESTALE: _DISK,
+    errno.EMFILE: "allow more open files, by ulimit -n",
+    errno.ENFILE: "allow more open files",
+}
+# Libraries that write by themselves: torch, safetensors, numpy and SQLite in this order.
+FULL = re.compile(
+    r"PytorchStreamWriter failed writing|basic_ios::clear: iostream error|unexpected pos \d+ vs \d+|"
+    r"\(os error (27|28|122)\)|requested and \d+ written|database or disk is full|No space left on device"
+)
+
+
+@contextmanager
+def machine_told() -> Iterator[None]:
+    """Let what the machine refuses end as a line for the user.
+
+    Raises:
+        CxrnetError: the machine refused something.
+    """
+    try:
+        yield
+    except CxrnetError:
+        raise
+    except Exception as error:
+        if (line := machine_error(error)) is None:
+            raise
+        raise CxrnetError(line) from error
+
+
+def machine_error(error: BaseException) -> str | None:
+    """What the machine refused and what to do about it, in one line; ``None`` where an error is of another kind."""
+    if isinstance(error, OSError) and (what := WHAT_TO_DO.get(error.errno or 0)) is not None:
+        place = f"'{error.filename}'" if error.filename is not None else "a file"
+        return f"{place}: {error.strerror}; {what}"
+    if FULL.search(str(error)):
+        return f"a file can't be written, the disk is full; {_SPACE}"
+    return None
+
+
+def check_writable(folder: Path, key: str) -> None:
+    """Make a folder, if need be, and see that files can be written to it.
+
+    Args:
+        folder: where to write.
+        key: of the configuration, which named it.
+
+    Raises:
+        CxrnetError: it can't be made or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder) as file:
+            file.write(bytes(4096))
+    except OSError as error:
+        what = WHAT_TO_DO.get(error.errno or 0, "give another folder")
+        raise CxrnetError(f"{key}: '{folder}' can't be written to ({error.strerror}); {what}") from error
