@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
+from traceback import clear_frames
 
 from cxrnet.errors import CxrnetError
 
@@ -48,6 +49,7 @@ def machine_told() -> Iterator[None]:
     except Exception as error:
         if (line := machine_error(error)) is None:
             raise
+        clear_frames(error.__traceback__)  # a half-written file that is still open there keeps its space
         raise CxrnetError(line) from error
 
 

@@ -58,7 +58,7 @@ class OwnFolder(Callback):
             raise refusal(str(error)) from error  # Hydra makes a warning of any other exception
         free = unused(folder)
         if free != folder:
-            with read_write(config), open_dict(config):
+            with read_write(config.hydra), open_dict(config.hydra):
                 config.hydra[mode].dir = str(free)
                 config.hydra.overrides.hydra.append(f"{key}='{_escaped(str(free))}'")  # for the jobs of a sweep
 
