@@ -224,3 +224,22 @@ def test_a_run_over_folds_has_the_facts_of_its_runs(make_run, tmp_path):
     assert run.overrides == ["+folds=3"]
     names = ("phases", "parameters", "trained parameters", "training seconds", "networks", "weights")
     assert [run.facts[name] for name in names] == ["head, finetune", 100, 90, 13.0, 2, "imagenet"]
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("run_facts.json", "{"),
+        ("run_facts.json", "[1]"),
+        ("run_facts.json", '{"phases": [3]}'),
+        ("run_facts.json", '{"command": 3}'),
+        ("metrics.json", '{"baselines": [1]}'),
+        ("config.yaml", "a: ["),
+        ("config.yaml", "model: {backbone: '${oc.env:HOME}'}"),
+    ],
+)
+def test_a_damaged_file_of_a_stranger_is_one_line(make_run, file, text):
+    folder = make_run("a")
+    (folder / file).write_text(text)
+    with pytest.raises(CxrnetError, match=rf"{file}"):
+        read_run(folder, None)

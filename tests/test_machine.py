@@ -14,9 +14,14 @@ from cxrnet.machine import check_writable, machine_error, machine_told
 # As on a disk without space; in a process of its own, for the limit stays.
 WRITERS = """
 import resource
+from pathlib import Path
 import numpy as np, pandas as pd, torch
 from safetensors.torch import save_file
+from cxrnet.errors import CxrnetError
 from cxrnet.machine import machine_told
+from cxrnet.tracking.record import read_record
+from cxrnet.tracking.run import track
+from cxrnet.training.files import PlainFiles
 
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 table = pd.DataFrame({"a": np.random.default_rng(0).random(100_000)})
@@ -35,6 +40,12 @@ for write in (
         print(type(error).__name__, error)
     else:
         print("written")
+
+try:
+    with track(Path("run"), None, "x", Path()), machine_told():
+        PlainFiles().save_checkpoint({"a": torch.zeros(1_000_000)}, Path("run/kept.ckpt"))
+except CxrnetError:
+    print(read_record(Path("run"))["status"], Path("run/error.txt").read_text(), end="")
 """
 
 
@@ -42,7 +53,8 @@ for write in (
 def test_what_cannot_be_written_is_one_line_whoever_writes(tmp_path):
     done = subprocess.run([sys.executable, "-c", WRITERS], cwd=tmp_path, capture_output=True, text=True, check=False)
     lines = done.stdout.splitlines()
-    assert len(lines) == 6, done
+    assert len(lines) == 7, done
+    assert lines.pop().startswith("FAILED a file can't be written, the disk is full")
     assert [line for line in lines if not re.fullmatch("CxrnetError a file.*; free space there, or.*", line)] == []
 
 

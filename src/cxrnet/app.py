@@ -4,6 +4,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,8 @@ def entry_point(
                 composed(_guarded(task, asked))()
             except CxrnetError as error:
                 raise refusal(str(error)) from error
+            except KeyboardInterrupt:  # before the task began
+                raise SystemExit(INTERRUPTED) from None
             except REFUSALS as error:
                 if asked or FULL_ERROR not in os.environ:
                     raise
@@ -110,8 +113,9 @@ def _guarded(task: Callable[[DictConfig], Any], full_error: bool) -> Callable[[D
 def _leave_reason(line: str) -> None:
     """Write why a job failed into its folder, for the report of the sweep; a run that had begun has done so."""
     file = Path(HydraConfig.get().runtime.output_dir) / "error.txt"
-    if not file.exists():
-        file.write_text(f"{line}\n", encoding="utf-8")
+    with suppress(OSError):  # on a full disk
+        if not file.exists():
+            file.write_text(f"{line}\n", encoding="utf-8")
 
 
 def refusal(line: str) -> SystemExit:

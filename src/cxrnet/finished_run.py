@@ -74,12 +74,18 @@ def read_run(place: Path, uri: str | None) -> FinishedRun:
     table = headline(read_predictions(file))
     manifest = read_manifest(folder / MANIFEST) if own and (folder / MANIFEST).is_file() else None
     seen = _seen(manifest, table)
+    try:
+        facts, overrides = _facts(folder if own else None, manifest, table, seen), _overrides(folder) if own else None
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise CxrnetError(
+            f"runs: '{folder}' holds a damaged {RUN_FACTS}, {METRICS} or config.yaml; copy it again, or give '{file}'"
+        ) from error
     return FinishedRun(
         name=folder.resolve().name if own else file.stem,
         place=str(place),
         table=table,
-        facts=_facts(folder if own else None, manifest, table, seen),
-        overrides=_overrides(folder) if own else None,
+        facts=facts,
+        overrides=overrides,
         hashes=_hashes(manifest, table),
         run_id=_run_id(folder, uri) if own and uri else None,
         seen=seen,
@@ -161,7 +167,7 @@ def _overrides(folder: Path) -> list[str] | None:
     command = read_run_facts(folder).get("command") or read_record(folder).get("command", [])
     if tuple(command[: len(COMMAND)]) != COMMAND:
         return None
-    return [word for word in command[len(COMMAND) :] if not word.lstrip("+~").startswith(WHERE)]
+    return [word for word in map(str, command[len(COMMAND) :]) if not word.lstrip("+~").startswith(WHERE)]
 
 
 def _facts(

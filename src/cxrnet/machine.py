@@ -49,7 +49,10 @@ def machine_told() -> Iterator[None]:
     except Exception as error:
         if (line := machine_error(error)) is None:
             raise
-        clear_frames(error.__traceback__)  # a half-written file that is still open there keeps its space
+        link: BaseException | None = error
+        while link is not None:  # a half-written file that is still open in one of them keeps its space
+            clear_frames(link.__traceback__)
+            link = link.__cause__ or link.__context__
         raise CxrnetError(line) from error
 
 
