@@ -13,7 +13,15 @@ from cxrnet.data.store import load_images
 from cxrnet.errors import CxrnetError
 from cxrnet.evaluation.predictions import logits_of, probabilities_of
 from cxrnet.evaluation.prior import Mix
-from cxrnet.inference import mix_facts, predict_bytes, predict_files, predict_images, predict_manifest, predictor
+from cxrnet.inference import (
+    check_output,
+    mix_facts,
+    predict_bytes,
+    predict_files,
+    predict_images,
+    predict_manifest,
+    predictor,
+)
 from cxrnet.models.bundle import Bundle
 
 CPU = torch.device("cpu")
@@ -182,3 +190,27 @@ def test_the_table_is_a_table_of_predictions(bundle, xrays):
     assert isinstance(predictions, pd.DataFrame)
     assert (predictions["source"] == xrays.name).all()
     assert predictions["split"].isna().all()
+
+
+@pytest.mark.parametrize(
+    ("place", "reason"),
+    [
+        ("p.txt", "is neither .csv nor .parquet"),
+        ("nowhere/p.csv", "doesn't exist; make it first"),
+        ("folder.csv", "is a folder; give another name"),
+        ("/proc/p.csv", "can't be written to"),
+    ],
+)
+def test_a_place_for_predictions_that_will_not_do_is_told_before_any_are_made(tmp_path, monkeypatch, place, reason):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder.csv").mkdir()
+    check_output("p.csv")
+    with pytest.raises(CxrnetError, match=f"^output: .*{reason}"):
+        check_output(place)
+    assert [path.name for path in tmp_path.iterdir()] == ["folder.csv"]
+
+
+@pytest.mark.parametrize("name", ["a\0b", "x" * 300])
+def test_what_no_file_is_called_does_not_exist(bundle, name):
+    with pytest.raises(CxrnetError, match=r"^input: '.*' doesn't exist"):
+        predict(bundle, name)

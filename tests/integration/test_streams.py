@@ -44,13 +44,3 @@ def test_a_name_that_is_not_utf8_is_one_line(predict, draw, tmp_path):
     assert done.returncode == 2
     assert done.stderr == "error: input: the name of 'xrays/a/r\\udcf3.png' is not UTF-8; rename it\n"
     assert not (tmp_path / "p.csv").exists()
-
-
-def test_a_place_that_cannot_be_written_is_one_line(predict, draw, tmp_path):
-    draw(tmp_path / "xrays", classes=("a",), images=1)
-    (tmp_path / "p.csv").mkdir()
-    for place in ("p.csv", "/proc/p.csv", "nowhere/p.csv"):
-        done = predict(f"input=xrays output={place}")
-        assert (done.returncode, done.stdout) == (2, "")
-        assert done.stderr.startswith("error: output: ")
-        assert done.stderr.count("\n") == 1
