@@ -4,10 +4,9 @@ runs -> names -> comparison -> files -> MLflow -> console
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from math import isnan
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 from rich import get_console
@@ -28,9 +27,6 @@ from cxrnet.output_folder import refuse_used, say_places, shown
 from cxrnet.tracking.run import track
 from cxrnet.tracking.store import tracking_uri
 from cxrnet.tracking.tracked import TrackedRun
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
 
 PAGE = "comparison.html"
 LONGEST_LABEL = 80  # two of them and a metric stand in a name, for which MLflow has 250 characters
@@ -120,7 +116,7 @@ def _tell(
     for file in files:
         tracked.log_artifact(file)
     for run_id in ids:
-        tracked.send(f"tag the run {run_id}", _point_from(run_id))
+        tracked.set_tags({"cxrnet.compared_in": tracked.run_id}, of=run_id)
 
 
 def labels_of(runs: Sequence[str]) -> dict[str, str]:
@@ -154,7 +150,3 @@ def _p_values(comparison: Comparison, labels: Mapping[str, str]) -> Iterator[dic
             for pair, value in zip(pairs, tests[column], strict=True)
         }
         yield {name: value for name, value in named.items() if not isnan(value)}
-
-
-def _point_from(compared: str) -> "Callable[[MlflowClient, str], object]":
-    return lambda client, run_id: client.set_tag(compared, "cxrnet.compared_in", run_id)

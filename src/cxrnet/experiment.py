@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from cxrnet import console
 from cxrnet.building import check_trainer, make_data
-from cxrnet.configuration import Config, flat, write_config
+from cxrnet.configuration import Config, flat, read_config, write_config
 from cxrnet.evaluation.policies import check_policy
 from cxrnet.machine import machine_told
 from cxrnet.output_folder import shown
@@ -23,6 +23,7 @@ from cxrnet.stating import state_data
 from cxrnet.summary import say_results
 from cxrnet.tracking.run import track
 from cxrnet.tracking.store import tracking_uri
+from cxrnet.tracking.sync import recorded_uri
 from cxrnet.tracking.tracked import TrackedRun
 
 
@@ -56,6 +57,8 @@ def run_experiment(
     check_trainer(plain["trainer"], plain["optimizer"], folder)
     tracking, outputs = plain["tracking"], Path(plain["outputs"])
     uri = tracking_uri(tracking["uri"], outputs) if tracking["enabled"] else None
+    if uri and resumed and (read_config(folder) or plain)["tracking"]["uri"] == tracking["uri"]:
+        uri = recorded_uri(folder, uri)  # which a relative path, or another environment, does not change
     with track(folder, uri, tracking["experiment"], outputs, name, command, resume=resumed) as run, machine_told():
         run.log_params(flat(plain))
         if is_main_process():

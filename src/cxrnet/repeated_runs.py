@@ -19,6 +19,7 @@ from cxrnet.single_run import Outcome, run_once
 from cxrnet.stating import state_data
 from cxrnet.tracking.record import RECORD, read_record
 from cxrnet.tracking.run import track
+from cxrnet.tracking.sync import sync, unsent_runs
 from cxrnet.tracking.tracked import TrackedRun
 
 
@@ -82,6 +83,8 @@ def _run_child(
     if _is_done(folder, config):
         check_same_data(folder, data.manifest)
         console.say("done", "before this run was resumed")
+        if any(unsent_runs(folder)):
+            sync([folder])
         return _score(folder)
     resumed = (folder / RECORD).is_file()
     experiment, outputs, name = config["tracking"]["experiment"], Path(config["outputs"]), f"{name}_{repeat.name}"

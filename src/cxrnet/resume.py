@@ -17,6 +17,7 @@ from cxrnet.configuration import Config, flat, read_config
 from cxrnet.errors import CxrnetError
 from cxrnet.recorded_command import check_recorded
 from cxrnet.tracking.record import RECORD, last_start, read_record
+from cxrnet.tracking.sync import sync, unsent_runs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -82,9 +83,10 @@ def check_resumable(folder: Path, config: Config) -> list[str]:
 
     Raises:
         CxrnetError: something that must stay has changed, or there is nothing to go on with.
+        SystemExit: there is nothing to do but to send what has not reached MLflow, which has been done.
     """
-    if (began := read_config(folder)) is None:
-        raise CxrnetError(f"resume: '{folder}' was stopped before anything was done; start a new run")
+    if (began := read_config(folder)) is None:  # stopped before it was written: the run goes on from its start
+        return []
     old, new = flat(began), flat(config)
     changed = [name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]
     if fixed := [name for name in changed if not _may_change(name)]:
@@ -99,6 +101,8 @@ def check_resumable(folder: Path, config: Config) -> list[str]:
             "or start a new run"
         )
     if read_record(folder).get("status") == "FINISHED" and not any(name.startswith("schedule.") for name in changed):
+        if any(unsent_runs(folder)):
+            raise SystemExit(0 if sync([folder]) else 1)
         raise CxrnetError(
             f"resume: '{folder}' is finished; give it more to do, as finetune=true or a larger schedule.max_epochs"
         )

@@ -32,7 +32,6 @@ from cxrnet.processes import is_main_process
 from cxrnet.results import Results, flat_metrics, write_results
 from cxrnet.run_facts import write_run_facts
 from cxrnet.summary import environment, report_facts, say_bundled, say_model, say_phase
-from cxrnet.tracking.model import log_bundle
 from cxrnet.tracking.tracked import TrackedRun
 from cxrnet.training.baselines import baseline_predictions
 from cxrnet.training.checkpoints import trained_so_far
@@ -119,7 +118,7 @@ def run_once(
     write_run_facts(folder, network, weights, phases, command)
     run.log_metrics(flat_metrics(results), kept.kept_epoch)
     run.log_results(folder)
-    log_bundle(run, folder / "bundle", data.classes, bundled.bundle.refer_below is not None)
+    run.log_bundle(folder / "bundle", data.classes, bundled.bundle.refer_below is not None)
     if verdict := thumbnail_verdict(results.metrics[headline], results.baselines["thumbnail"]):
         warnings.append(verdict)
     return Outcome(kept.kept_score, results, warnings)
@@ -140,7 +139,8 @@ def _train(
     if trained:
         rows = trained[-1].rows
         console.say("resumed", f"in phase '{trained[-1].name}', {len(rows)} epochs are done")
-        run.log_missing([(metrics_of(row), row["epoch"]) for row in rows])
+        for row in rows:  # the last may have been saved and not logged, or all while nothing was tracked
+            run.log_metrics(metrics_of(row), row["epoch"])
     planned = enabled_phases(schedule, weights.pretrained)
     if data.augment is not None and schedule.views == 1 and any(phase.trainable == "head" for phase in planned):
         console.say(

@@ -1,15 +1,19 @@
 """Stores for the tests of tracking: a SQLite file, and an MLflow server of our own."""
 
 import contextlib
+import http.client
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -103,3 +107,91 @@ def _wait_for(uri: str, log: Path) -> None:
         except OSError:
             time.sleep(0.25)
     pytest.fail(f"the MLflow server did not start: {log.read_text()[-2000:]}")
+
+
+class Proxy:
+    """Stands before a server. ``fault(method, path)`` is asked of each request.
+
+    It gives ``None`` (all is well), ``500``, ``"drop"`` (the server does it, its answer is lost) or seconds of delay.
+    """
+
+    def __init__(self, server: str) -> None:
+        self.fault = lambda method, path: None
+        self.asked: list[str] = []
+        proxy, target = self, urlsplit(server)
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def handle_one_request(self) -> None:
+                with contextlib.suppress(ConnectionError):
+                    super().handle_one_request()
+
+            def do_GET(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                proxy.asked.append(f"{self.command} {self.path}")
+                fault = proxy.fault(self.command, self.path)
+                if fault == 500:
+                    self._answer(500, {}, b"out of order")
+                    return
+                upstream = http.client.HTTPConnection(target.hostname, target.port, timeout=60)
+                upstream.request(self.command, self.path, body, dict(self.headers))
+                answer = upstream.getresponse()
+                content = answer.read()
+                if fault == "drop":
+                    self.close_connection = True
+                    self.connection.shutdown(socket.SHUT_RDWR)
+                    return
+                if isinstance(fault, float):
+                    time.sleep(fault)
+                self._answer(answer.status, dict(answer.getheaders()), content)
+
+            do_POST = do_PUT = do_PATCH = do_DELETE = do_GET  # noqa: N815
+
+            def _answer(self, status: int, headers: dict[str, str], content: bytes) -> None:
+                self.send_response(status)
+                for name, value in headers.items():
+                    if name.lower() not in ("content-length", "transfer-encoding", "connection"):
+                        self.send_header(name, value)
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._listening = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.uri = f"http://127.0.0.1:{self._listening.server_port}"
+        threading.Thread(target=self._listening.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self._listening.shutdown()
+        self._listening.server_close()
+
+
+@pytest.fixture
+def proxy(server):
+    """A proxy before the real server, which does what a test tells it."""
+    before = Proxy(server.uri)
+    yield before
+    before.close()
+
+
+@pytest.fixture
+def make_bundle():
+    """Writes a bundle of two classes into a folder, and returns where it lies."""
+    import torch
+
+    from cxrnet.models.bundle import Bundle, save_bundle
+    from cxrnet.models.network import Network, NetworkConfig
+
+    def make(folder: Path, seed: int = 0) -> Path:
+        torch.manual_seed(seed)
+        half = (0.5,) * 3
+        config = NetworkConfig(
+            "custom_cnn", ("a", "b"), (64, 64), half, half, "average", None, (), "relu", False, 0.0, 0.0, "softmax"
+        )
+        save_bundle(Bundle(Network(config).eval(), "pad", 1.0, {}, "0" * 64, {}, {}), folder / "bundle")
+        return folder / "bundle"
+
+    return make

@@ -9,7 +9,6 @@ from cxrnet.errors import CxrnetError
 from cxrnet.models.bundle import Bundle, load_bundle, save_bundle
 from cxrnet.models.network import Network, NetworkConfig
 from cxrnet.tracking.fetch import fetch_run
-from cxrnet.tracking.model import log_bundle
 from cxrnet.tracking.run import track
 from cxrnet.tracking.tracked import TrackedRun
 
@@ -25,7 +24,7 @@ def _make(run: TrackedRun, folder: Path) -> None:
     save_bundle(Bundle(Network(config).eval(), "pad", 1.0, {}, "0" * 64, {}, {}), folder / "bundle")
     pd.DataFrame({"a": [1]}).to_parquet(folder / "manifest.parquet")
     run.log_results(folder)
-    log_bundle(run, folder / "bundle", ("a", "b"))
+    run.log_bundle(folder / "bundle", ("a", "b"))
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from PIL import Image
 from cxrnet.inference import predict_bytes, predictor
 from cxrnet.models.bundle import Bundle, save_bundle
 from cxrnet.models.network import Network, NetworkConfig
-from cxrnet.tracking.model import BundleModel, log_bundle, signature
+from cxrnet.tracking.model import BundleModel, signature
 from cxrnet.tracking.run import track
 
 CLASSES = ("Covid", "Lung Opacity", "Normal")
@@ -44,8 +44,8 @@ def test_mlflow_loads_the_bundle_by_model_and_by_run(
     import mlflow
 
     with track(tmp_path / "run", uri, "models", outputs) as run:
-        log_bundle(run, tmp_path / "bundle", CLASSES)
-    assert run.lost_calls == 0
+        run.log_bundle(tmp_path / "bundle", CLASSES)
+    assert run.unsent == 0
     assert [str(warning.message) for warning in recwarn] == []
     assert capfd.readouterr() == ("", "")
     stored = client.get_run(run.run_id)

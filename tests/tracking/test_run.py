@@ -21,7 +21,7 @@ def test_a_run_names_its_folder_and_the_folder_its_run(tracked, client, tmp_path
     assert tags["mlflow.parentRunId"] == "abc"
     assert {"version.torch", "version.python", "mlflow.source.name"} <= set(tags)
     written = read_record(run.folder)
-    assert (written["run_id"], written["status"], written["lost_calls"]) == (run.run_id, "FINISHED", 0)
+    assert (written["run_id"], written["status"], written["unsent"]) == (run.run_id, "FINISHED", 0)
     assert written["tracking_uri"].startswith("sqlite:////")
     assert written["experiment"] == "runs"
     assert (written["command"], written["process"]) == (["python", "train.py"], os.getpid())
@@ -68,13 +68,12 @@ def test_without_tracking_the_folder_still_tells_how_it_ended(tracked, tmp_path)
     with pytest.raises(ValueError, match="no"), tracked(uri=None) as run:  # noqa: PT012
         run.log_params({"a": 1})
         run.log_metrics({"a": 1}, step=0)
-        run.log_missing([({"a": 1}, 0)])
         run.log_artifact(tmp_path / "x.png")
         run.log_dataset("d", "0", ".", {}, "training")
         assert read_record(run.folder)["status"] == "RUNNING"
         raise ValueError("no")
     assert run.run_id is None
-    assert run.lost_calls == 0
+    assert run.unsent == 0
     assert read_record(run.folder)["status"] == "FAILED"
     assert "ValueError" in (run.folder / "error.txt").read_text()
 
@@ -113,7 +112,7 @@ def test_a_resumed_run_goes_on_in_the_same_mlflow_run(tracked, client):
     assert stored.info.status == "FINISHED"
     assert stored.data.params == {"lr": "0.1", "epochs": "5", "new": "1"}
     assert stored.data.tags["cxrnet.param_drift"] == "epochs: 5 -> 9"
-    assert second.lost_calls == 0
+    assert second.unsent == 0
     record = read_record(first.folder)
     assert (record["started"], record["command"], record["status"]) == (started, ["first"], "FINISHED")
     assert [resumption["command"] for resumption in record["resumptions"]] == [["second"], ["third"]]
@@ -127,7 +126,7 @@ def test_a_run_that_mlflow_has_no_more_goes_on_in_a_new_one(tracked, client, cap
     with tracked(resume=True) as second:
         pass
     assert second.run_id != first.run_id
-    assert f"the MLflow run of '{first.folder}' can't go on, a new one is made" in caplog.text
+    assert f"MLflow has the run of '{first.folder}' no more; a new one is made" in caplog.text
     assert read_record(first.folder)["run_id"] == second.run_id
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cxrnet.errors import CxrnetError
+from cxrnet.tracking.moved import mend_places
 from cxrnet.tracking.store import SQLITE, answers, prepare_mlflow, printable, quiet
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def reading(uri: str) -> Iterator["MlflowClient"]:
-    """Open a store to read from it; nothing is made.
+    """Open a store to read from it; nothing is made, but what a moved folder has left wrong is mended.
 
     Args:
         uri: what :func:`cxrnet.tracking.store.tracking_uri` returned.
@@ -35,6 +36,8 @@ def reading(uri: str) -> Iterator["MlflowClient"]:
         )
     try:
         with quiet():
+            if uri.startswith(SQLITE):
+                mend_places(Path(uri.removeprefix(SQLITE)))
             yield MlflowClient(uri)
     except (MlflowException, SQLAlchemyError) as error:
         reason = str(error).splitlines()[0]

@@ -7,19 +7,12 @@ bundle leaves calls to a reader.
 
 from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from cxrnet import __version__
-from cxrnet.tracking.tracked import TrackedRun
-
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
     from mlflow.models import ModelSignature
-
-NAME = "bundle"
 
 
 class BundleModel:
@@ -76,43 +69,3 @@ def signature(classes: Sequence[str], refers: bool) -> "ModelSignature":
     calls = [ColSpec("string", "predicted"), *([ColSpec("boolean", "referred")] if refers else [])]
     probabilities = [ColSpec("double", f"prob_{name}") for name in classes]
     return ModelSignature(inputs=Schema([ColSpec("binary", "image")]), outputs=Schema([*calls, *probabilities]))
-
-
-def log_bundle(run: TrackedRun, folder: Path, classes: Sequence[str], refers: bool = False) -> None:
-    """Log a bundle as the model ``bundle`` of a run; the tag ``cxrnet.model_uri`` has its address in MLflow.
-
-    Args:
-        run: the run that made it.
-        folder: the bundle; must stay in place until the run ends.
-        classes: in the order of the bundle.
-        refers: whether it leaves calls to a reader.
-    """
-
-    def call(client: "MlflowClient", run_id: str) -> None:
-        import mlflow.pyfunc
-        from mlflow.entities import LoggedModelOutput
-        from mlflow.models import Model
-
-        # mlflow.pyfunc.log_model does the same with the active run and tracking address of the whole process.
-        experiment_id = client.get_run(run_id).info.experiment_id
-        logged = client.create_logged_model(experiment_id, name=NAME, source_run_id=run_id, model_type="classifier")
-        with TemporaryDirectory() as scratch:
-            mlflow.pyfunc.save_model(
-                path=f"{scratch}/model",
-                mlflow_model=Model(
-                    artifact_path=logged.artifact_location,
-                    run_id=run_id,
-                    model_id=logged.model_id,
-                    model_uuid=logged.model_id,
-                    signature=signature(classes, refers),  # as an argument below, it brings a warning about an example
-                ),
-                loader_module=__name__,
-                data_path=str(folder),
-                pip_requirements=[f"cxrnet=={__version__}"],  # MLflow would infer them by loading the model
-            )
-            client.log_model_artifacts(logged.model_id, f"{scratch}/model")
-        client.finalize_logged_model(logged.model_id, "READY")
-        client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
-        client.set_tag(run_id, "cxrnet.model_uri", f"models:/{logged.model_id}")
-
-    run.send("log the bundle", call)

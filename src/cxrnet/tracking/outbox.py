@@ -1,83 +1,131 @@
-"""Calls to a tracking server that may go away: a hiccup delays them, and never stops the training."""
+"""What MLflow is to be told, on disk: a line for each call before it is made, and one for each that has arrived.
 
-import logging
+``outbox.jsonl`` in the run's folder holds the calls, ``outbox.sent.jsonl`` the numbers of those that MLflow has taken
+or refused. Both only grow. A line that a killed process has not ended is as if it had not been.
+"""
+
+import json
+import threading
 import time
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-from cxrnet.tracking.store import answers, printable, quiet
+CALLS, SENT = "outbox.jsonl", "outbox.sent.jsonl"
 
-log = logging.getLogger("cxrnet")
 
-PAUSE = 30.0
-"""Seconds between two looks for a server that has gone away: each may take three."""
+@dataclass(frozen=True)
+class Call:
+    """One call.
+
+    Attributes:
+        number: from 1 on, in the order of the calls.
+        kind: its name in :data:`cxrnet.tracking.calls.CALLS`.
+        time: when it was made, in milliseconds since 1970.
+        arguments: plain values.
+    """
+
+    number: int
+    kind: str
+    time: int
+    arguments: dict[str, Any]
 
 
 class Outbox:
-    """Makes calls in the order they came; keeps those that find no server, and makes them when it is back.
+    """The calls of one run. One thread adds them, another one takes them out.
+
+    Nothing is written before the first call is added. One process at a time may add or settle (``alone_in``).
 
     Args:
-        uri: the address of the store.
+        folder: of the run.
+        run_id: of the run in MLflow; what another one was sent before waits again.
+        secret: ``user:password`` of the address, which is left out wherever it would be written.
     """
 
-    def __init__(self, uri: str) -> None:
-        self._uri = uri
-        self._waiting: deque[tuple[str, Callable[[], object]]] = deque()
-        self._refused = 0
-        self._away = False
-        self._warned: set[str] = set()
-        self._next_look = 0.0
+    def __init__(self, folder: Path, run_id: str, secret: str = "") -> None:
+        self._calls, self._sent = folder / CALLS, folder / SENT
+        self._run_id = run_id
+        self._secret = f"{json.dumps(secret)[1:-1]}@" if secret else ""
+        self._lock = threading.Lock()
+        self._points: dict[tuple[str, int], float] = {}
+        self._last = 0
+        self._waiting: dict[int, Call] = {}
+        self._refused: list[str] = []
+        settled = {line["number"]: line for line in _lines(self._sent) if line["run_id"] == run_id}
+        self._refused += [line["refused"] for line in settled.values() if "refused" in line]
+        for line in _lines(self._calls):
+            call = Call(**line)
+            self._know(call)
+            if call.number not in settled:
+                self._waiting[call.number] = call
 
     @property
-    def lost(self) -> int:
-        """Calls that were refused or still wait for the server."""
-        return self._refused + len(self._waiting)
+    def waiting(self) -> int:
+        """How many calls have not arrived."""
+        with self._lock:
+            return len(self._waiting)
 
-    def send(self, what: str, call: Callable[[], object]) -> None:
-        """Make a call now, or later.
+    @property
+    def refused(self) -> list[str]:
+        """What MLflow has refused for good, and why."""
+        with self._lock:
+            return list(self._refused)
 
-        Args:
-            what: what the call does, for the warning (``"log metrics"``).
-            call: made once or, when its answer was lost, more than once.
-        """
-        self._waiting.append((what, call))
-        if not self._away or time.monotonic() >= self._next_look:
-            self.flush()
+    def add(self, kind: str, arguments: Mapping[str, object]) -> None:
+        """Write a call down."""
+        call = Call(self._last + 1, kind, time.time_ns() // 1_000_000, dict(arguments))
+        text = json.dumps(vars(call)).replace(self._secret, "") if self._secret else json.dumps(vars(call))
+        _append(self._calls, text)
+        with self._lock:
+            call = Call(**json.loads(text))
+            self._know(call)
+            self._waiting[call.number] = call
 
-    def flush(self) -> None:
-        """Make all waiting calls, up to the first that finds no server."""
-        if self._away and not answers(self._uri):
-            self._next_look = time.monotonic() + PAUSE
-            return
-        self._away = False
-        while self._waiting:
-            what, call = self._waiting[0]
-            error = _attempt(call)
-            if error and not answers(self._uri):
-                self._away = True
-                self._next_look = time.monotonic() + PAUSE
-                place = f"MLflow at '{printable(self._uri)}' has gone away; the run goes on and looks for it again"
-                self._warn_once("gone", place)
-                return
-            if error and (error := _attempt(call)):  # not a hiccup: this call is never taken, the next ones may be
-                self._refused += 1
-                self._warn_once(what, f"MLflow does not {what} ({_reason(error)})")
-            self._waiting.popleft()
+    def new_points(self, values: Mapping[str, float], step: int) -> dict[str, float]:
+        """Those metrics that no call has told yet with the same value: a run that goes on does an epoch twice."""
+        known = self._points
+        return {key: value for key, value in values.items() if repr(known.get((key, step))) != repr(value)}
 
-    def _warn_once(self, key: str, text: str) -> None:
-        if key not in self._warned:
-            self._warned.add(key)
-            log.warning("tracking: %s", text)
+    def after(self, number: int) -> Call | None:
+        """The first waiting call with a larger number."""
+        with self._lock:
+            return next((call for call in self._waiting.values() if call.number > number), None)
+
+    def settle(self, call: Call, refused: str | None = None) -> None:
+        """Write down that a call has arrived, or that MLflow has refused it for good and why."""
+        line: dict[str, object] = {"number": call.number, "run_id": self._run_id}
+        _append(self._sent, json.dumps(line if refused is None else {**line, "refused": refused}))
+        with self._lock:
+            self._waiting.pop(call.number, None)
+            if refused is not None:
+                self._refused.append(refused)
+
+    def _know(self, call: Call) -> None:
+        self._last = max(self._last, call.number)
+        if call.kind == "metrics":
+            step = call.arguments["step"]
+            self._points |= {(key, step): value for key, value in call.arguments["values"].items()}
 
 
-def _attempt(call: Callable[[], object]) -> Exception | None:
+def _lines(file: Path) -> Iterator[dict[str, Any]]:
+    """The whole lines of a file; none where there is no file."""
     try:
-        with quiet():
-            call()
-    except Exception as error:  # whatever a server, its database or its artifact storage may raise
-        return error
-    return None
+        text = file.read_bytes()
+    except FileNotFoundError:
+        return
+    for line in text.splitlines():
+        try:
+            yield json.loads(line)
+        except ValueError:  # the end of a process that was killed
+            continue
 
 
-def _reason(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+def _append(file: Path, line: str) -> None:
+    """Add a line, after the last whole one."""
+    with file.open("ab+") as opened:
+        if size := opened.tell():
+            opened.seek(size - 1)
+            if opened.read(1) != b"\n":
+                opened.write(b"\n")  # what stands before is no whole line, and is read over
+        opened.write(f"{line}\n".encode())

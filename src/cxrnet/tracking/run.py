@@ -3,8 +3,12 @@
 import contextlib
 import getpass
 import logging
+import math
+import shlex
 import sys
+import time
 import traceback
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,15 +17,23 @@ from typing import TYPE_CHECKING, Any
 from cxrnet.errors import CxrnetError
 from cxrnet.processes import is_main_process
 from cxrnet.provenance import git_revision, package_versions
-from cxrnet.tracking.record import alone_in, now, read_record, start_of, write_record
+from cxrnet.tracking.outbox import Outbox
+from cxrnet.tracking.record import RECORD, alone_in, now, read_record, start_of, write_record
+from cxrnet.tracking.sender import Delivery, Sender
 from cxrnet.tracking.signals import signals_raise, was_killed
-from cxrnet.tracking.store import open_experiment, printable, quiet
+from cxrnet.tracking.store import find_experiment, opened, printable, userinfo
 from cxrnet.tracking.tracked import TrackedRun
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 log = logging.getLogger("cxrnet")
+
+KEY = "cxrnet.key"
+PATIENCE, AFTER_A_SIGNAL = 30.0, 1.5
+"""Seconds that the end of a run waits for MLflow: while nothing arrives; and in all, where somebody has stopped it."""
+LONGEST_START = 15.0
+"""Seconds after which a run that MLflow doesn't make is given up."""
 
 
 @contextmanager
@@ -34,6 +46,7 @@ def track(
     command: Sequence[str] = (),
     parent_run_id: str | None = None,
     resume: bool = False,
+    patience: float = PATIENCE,
 ) -> Iterator[TrackedRun]:
     """Track everything that happens inside the ``with``.
 
@@ -50,6 +63,7 @@ def track(
         parent_run_id: the MLflow run that this one is a part of.
         resume: the folder's run goes on, in the same MLflow run. Where the store has that no more, a new one is made,
             with a warning. ``run.json`` keeps the first start and lists the resumptions.
+        patience: seconds that the end waits for MLflow while nothing arrives; what is left then is kept.
 
     Raises:
         CxrnetError: the store cannot be used, or another process is at work in the folder; nothing has been started
@@ -60,52 +74,98 @@ def track(
         return
     with signals_raise(), alone_in(folder):
         earlier = read_record(folder) if resume else {}
-        run = _start(folder, uri, experiment, outputs, name, earlier) if uri else TrackedRun(folder)
         record = _record(earlier, folder, experiment, command)
         if uri or not earlier:  # an untracked resumption leaves the MLflow run to the next one
-            record |= {"tracking_uri": printable(uri) if uri else None, "run_id": run.run_id}
+            record |= {"tracking_uri": printable(uri) if uri else None, "run_id": None}
+        run = _begin(folder, uri, experiment, outputs, name, earlier, record) if uri else TrackedRun(folder)
         try:
             write_record(folder, {**record, "status": "RUNNING"})
             (folder / "error.txt").unlink(missing_ok=True)
+            if earlier:
+                run.set_status("RUNNING")
             run.set_tags(_facts(folder) | ({"mlflow.parentRunId": parent_run_id} if parent_run_id else {}))
             yield run
         except BaseException as error:
-            _finish(run, record, _status(error), error)
+            _finish(run, record, _status(error), error, patience)
             raise
-        _finish(run, record, "FINISHED", None)
+        _finish(run, record, "FINISHED", None, patience)
 
 
 def _record(earlier: Mapping[str, Any], folder: Path, experiment: str, command: Sequence[str]) -> dict[str, object]:
     start = start_of(command)
     if not earlier:
         return {"run_dir": str(folder.resolve()), "experiment": experiment, **start}
-    kept = {name: value for name, value in earlier.items() if name not in ("status", "ended", "lost_calls")}
+    kept = {name: value for name, value in earlier.items() if name not in ("status", "ended", "unsent", "refused")}
     return {**kept, "run_dir": str(folder.resolve()), "resumptions": [*earlier.get("resumptions", []), start]}
 
 
-def _start(
-    folder: Path, uri: str, experiment: str, outputs: Path, name: str | None, earlier: Mapping[str, Any]
+def _begin(
+    folder: Path,
+    uri: str,
+    experiment: str,
+    outputs: Path,
+    name: str | None,
+    earlier: Mapping[str, Any],
+    record: dict[str, object],
 ) -> TrackedRun:
-    experiment_id = open_experiment(uri, experiment, outputs)
-    from mlflow import MlflowClient
+    """Find or make the MLflow run, and begin to send; the record gets its id and the key by which it is found."""
+    with opened(uri) as client:
+        run_id = earlier.get("run_id")
+        if run_id and not _is_there(client, run_id):
+            log.warning("tracking: MLflow has the run of '%s' no more; a new one is made, and gets everything", folder)
+            run_id = None
+        if run_id is None:
+            experiment_id = find_experiment(client, experiment, outputs)
+            if "key" not in record or earlier.get("run_id"):  # else it was killed before it learnt of its MLflow run
+                record["key"] = uuid.uuid4().hex
+            with _written(folder, {**record, "status": "RUNNING"}, earlier):
+                run_id = _make(client, experiment_id, name, str(record["key"]))
+    record["run_id"] = run_id
+    delivery = Delivery(client, run_id, Outbox(folder, run_id, userinfo(uri)), folder)
+    sender = Sender(delivery, uri)
+    sender.start()
+    return TrackedRun(folder, run_id, sender)
 
-    client = MlflowClient(uri)
-    run_id = _go_on(client, folder, earlier["run_id"]) if earlier.get("run_id") else None
-    return TrackedRun(folder, client, run_id or client.create_run(experiment_id, run_name=name).info.run_id)
+
+@contextmanager
+def _written(folder: Path, record: Mapping[str, object], earlier: Mapping[str, Any]) -> Iterator[None]:
+    """Have the key on disk before MLflow makes the run: killed in between, the run is found when it goes on."""
+    write_record(folder, record)
+    try:
+        yield
+    except Exception:  # nothing has been started
+        if earlier:
+            write_record(folder, earlier)
+        else:
+            (folder / RECORD).unlink()
+        raise
 
 
-def _go_on(client: "MlflowClient", folder: Path, run_id: str) -> str | None:
-    """Open an MLflow run again; None, with a warning, where it is no more."""
+def _make(client: "MlflowClient", experiment_id: str, name: str | None, key: str) -> str:
+    """Make the MLflow run of a key, once, also where the answer is lost."""
+    from mlflow.exceptions import MlflowException
+
+    began = time.monotonic()
+    for pause in (0.5, 1.0, 2.0, None):
+        try:
+            if found := client.search_runs([experiment_id], f"tags.`{KEY}` = '{key}'", max_results=1):
+                return str(found[0].info.run_id)
+            return str(client.create_run(experiment_id, run_name=name, tags={KEY: key}).info.run_id)
+        except MlflowException:
+            if pause is None or time.monotonic() - began > LONGEST_START:
+                raise
+            time.sleep(pause)
+    raise AssertionError
+
+
+def _is_there(client: "MlflowClient", run_id: str) -> bool:
+    """Whether the store has a run still; one that doesn't answer that now has it."""
     from mlflow.exceptions import MlflowException
 
     try:
-        with quiet():
-            client.update_run(run_id, status="RUNNING")
+        return bool(client.get_run(run_id).info.lifecycle_stage == "active")
     except MlflowException as error:
-        reason = str(error).splitlines()[0]
-        log.warning("tracking: the MLflow run of '%s' can't go on, a new one is made (%s)", folder, reason)
-        return None
-    return run_id
+        return bool(error.error_code != "RESOURCE_DOES_NOT_EXIST")
 
 
 def _status(error: BaseException) -> str:
@@ -115,17 +175,26 @@ def _status(error: BaseException) -> str:
     return "FINISHED" if succeeded else "FAILED"
 
 
-def _finish(run: TrackedRun, record: dict[str, object], status: str, error: BaseException | None) -> None:
-    run.send("set the status", lambda client, run_id: client.set_terminated(run_id, status))
+def _finish(
+    run: TrackedRun, record: dict[str, object], status: str, error: BaseException | None, patience: float
+) -> None:
     if error is not None and status == "FAILED":
-        file = run.folder / "error.txt"
         text = str(error) if isinstance(error, CxrnetError) else "".join(traceback.format_exception(error))
-        file.write_text(text.rstrip() + "\n", encoding="utf-8")
-        run.log_artifact(file)
-    run.flush()
-    if run.lost_calls:
-        log.warning("tracking: %d calls did not reach MLflow; all results are in '%s'", run.lost_calls, run.folder)
-    write_record(run.folder, {**record, "status": status, "ended": now(), "lost_calls": run.lost_calls})
+        text = text.rstrip() + "\n"
+        (run.folder / "error.txt").write_text(text, encoding="utf-8")
+        run.log_error(text)
+    run.set_status(status)
+    try:
+        run.close(patience, AFTER_A_SIGNAL if status == "KILLED" else math.inf)
+    finally:
+        told = {"unsent": run.unsent} | ({"refused": run.refused} if run.refused else {})
+        write_record(run.folder, {**record, "status": status, "ended": now(), **told})
+        if run.unsent:
+            log.warning(
+                "tracking: %d calls have not reached MLflow; they are kept, to send them: python -m cxrnet.sync %s",
+                run.unsent,
+                shlex.quote(str(run.folder)),
+            )
 
 
 def _facts(folder: Path) -> dict[str, object]:

@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 
 from cxrnet.errors import CxrnetError
 from cxrnet.memory import quick_imports
+from cxrnet.tracking.moved import ARTIFACTS, mend_places
 from cxrnet.whole_file import whole_file
 
 if TYPE_CHECKING:
@@ -23,10 +24,12 @@ SQLITE = "sqlite:///"
 HTTP = ("http://", "https://")
 
 ENVIRONMENT = {
-    # MLflow's own defaults wait 120 s, seven times: a training would stand still for as long. The time-out must
-    # leave a server the time to store the largest bundle after the upload.
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    # MLflow's own defaults wait 120 s, seven times. The time-out must leave a busy server the time to answer, and to
+    # store the largest bundle after the upload.
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "60",
+    # Again and again is our own part: MLflow doesn't look whether what it repeats has been done before, and where an
+    # answer was lost it makes a second run, or a second model.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     # Nothing about the user leaves the machine unasked. Read when mlflow is imported.
     "MLFLOW_DISABLE_TELEMETRY": "true",
     # Otherwise a uv.lock and pyproject.toml found in the working directory travel with each logged model.
@@ -66,9 +69,44 @@ def tracking_uri(configured: str | None, outputs: Path) -> str:
     return SQLITE + Path(file).resolve().as_posix()
 
 
-@quick_imports()
+@contextmanager
+def opened(uri: str) -> Iterator["MlflowClient"]:
+    """Open a store to write to it; a SQLite file is made where there is none, safe when many jobs do so at once.
+
+    Args:
+        uri: what :func:`tracking_uri` returned.
+
+    Raises:
+        CxrnetError: the server does not answer, the file cannot be written or is no MLflow database of the
+            installed version, or MLflow fails inside the ``with``.
+    """
+    prepare_mlflow()
+    with quick_imports():
+        from mlflow import MlflowClient
+        from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError
+
+    if not answers(uri):
+        raise CxrnetError(
+            f"tracking: no MLflow server answers at '{printable(uri)}'; start it, correct tracking.uri or "
+            "MLFLOW_TRACKING_URI, or set tracking=none"
+        )
+    try:
+        with quiet():
+            if uri.startswith(SQLITE):
+                database = Path(uri.removeprefix(SQLITE))
+                _make_database(database)
+                mend_places(database)
+            yield MlflowClient(uri)
+    except (MlflowException, SQLAlchemyError) as error:
+        reason = str(error).splitlines()[0].replace(f"{userinfo(uri)}@", "")
+        raise CxrnetError(
+            f"tracking: MLflow at '{printable(uri)}' cannot be used: {reason}; mend or restart it, or set tracking=none"
+        ) from error
+
+
 def open_experiment(uri: str, name: str, outputs: Path) -> str:
-    """Find or create an experiment, and the store itself; safe when many jobs start at the same moment.
+    """Find or create an experiment, and the store itself.
 
     Args:
         uri: what :func:`tracking_uri` returned.
@@ -80,29 +118,32 @@ def open_experiment(uri: str, name: str, outputs: Path) -> str:
         The id of the experiment.
 
     Raises:
-        CxrnetError: the server does not answer, the file cannot be written or is no MLflow database of the
-            installed version, or the experiment was deleted.
+        CxrnetError: as :func:`opened`, or the experiment was deleted.
     """
-    prepare_mlflow()
-    from mlflow import MlflowClient
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
+    with opened(uri) as client:
+        return find_experiment(client, name, outputs)
 
-    if not answers(uri):
+
+def find_experiment(client: "MlflowClient", name: str, outputs: Path) -> str:
+    """Find or create an experiment in an open store; arguments, result and errors as :func:`open_experiment`."""
+    from mlflow.exceptions import MlflowException
+
+    local = client.tracking_uri.startswith(SQLITE)
+    artifacts = (outputs.resolve() / ARTIFACTS).as_uri() if local else None
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
+        try:
+            return str(client.create_experiment(name, artifact_location=artifacts))
+        except MlflowException:  # on a server, another job may have been faster
+            experiment = client.get_experiment_by_name(name)
+            if experiment is None:
+                raise
+    if experiment.lifecycle_stage == "deleted":
         raise CxrnetError(
-            f"tracking: no MLflow server answers at '{printable(uri)}'; start it, correct tracking.uri or "
-            "MLFLOW_TRACKING_URI, or set tracking=none"
+            f"tracking.experiment: '{name}' was deleted in MLflow; take another name, or bring it back with: "
+            f"mlflow experiments restore -x {experiment.experiment_id}"
         )
-    artifacts = None
-    try:
-        with quiet():
-            if uri.startswith(SQLITE):
-                _make_database(Path(uri.removeprefix(SQLITE)))
-                artifacts = (outputs.resolve() / "mlflow-artifacts").as_uri()
-            return _find_or_create(MlflowClient(uri), name, artifacts)
-    except (MlflowException, SQLAlchemyError) as error:
-        reason = str(error).splitlines()[0]
-        raise CxrnetError(f"tracking: MLflow at '{printable(uri)}' cannot be used: {reason}") from error
+    return str(experiment.experiment_id)
 
 
 def answers(uri: str) -> bool:
@@ -124,8 +165,13 @@ def answers(uri: str) -> bool:
 
 def printable(uri: str) -> str:
     """The address without user and password, for messages and files."""
-    parts = urlsplit(uri)
-    return uri.replace(f"{parts.netloc.rpartition('@')[0]}@", "", 1) if "@" in parts.netloc else uri
+    secret = userinfo(uri)
+    return uri.replace(f"{secret}@", "", 1) if secret else uri
+
+
+def userinfo(uri: str) -> str:
+    """``user:password`` of an address, which is never written; empty where there is none."""
+    return urlsplit(uri).netloc.rpartition("@")[0]
 
 
 def prepare_mlflow() -> None:
@@ -136,11 +182,14 @@ def prepare_mlflow() -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep MLflow's notes on migrations and urllib3's on each retry off the console."""
+    """Keep MLflow's notes on migrations, its tracebacks of a busy database, and urllib3's words off the console.
+
+    What goes wrong is raised too.
+    """
     loggers = [logging.getLogger(name) for name in ("mlflow", "alembic", "urllib3.connectionpool")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
-        logger.setLevel(logging.ERROR)
+        logger.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
@@ -189,22 +238,3 @@ def _make_tables(file: Path) -> None:
 def _do_not_wait(connection: sqlite3.Connection, _record: object) -> None:
     """Let SQLite leave it to the operating system when what it writes reaches the disk."""
     connection.execute("PRAGMA synchronous = OFF")
-
-
-def _find_or_create(client: "MlflowClient", name: str, artifacts: str | None) -> str:
-    from mlflow.exceptions import MlflowException
-
-    experiment = client.get_experiment_by_name(name)
-    if experiment is None:
-        try:
-            return str(client.create_experiment(name, artifact_location=artifacts))
-        except MlflowException:  # on a server, another job may have been faster
-            experiment = client.get_experiment_by_name(name)
-            if experiment is None:
-                raise
-    if experiment.lifecycle_stage == "deleted":
-        raise CxrnetError(
-            f"tracking.experiment: '{name}' was deleted in MLflow; take another name, or bring it back with: "
-            f"mlflow experiments restore -x {experiment.experiment_id}"
-        )
-    return str(experiment.experiment_id)

@@ -1,0 +1,39 @@
+"""``python -m cxrnet.sync [folder ...]``: send MLflow what it has not got; see ``conf/sync.yaml``."""
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from cxrnet.app import entry_point
+from cxrnet.configuration import plain_config
+from cxrnet.errors import CxrnetError
+from cxrnet.memory import quick_imports
+
+
+def _arguments(words: list[str]) -> list[str]:
+    """The folders as the list that Hydra reads."""
+    folders = [word for word in words if not word.startswith("-") and ("=" not in word or Path(word).is_dir())]
+    if not folders:
+        return words
+    quoted = ",".join("'{}'".format(folder.replace("'", r"\'")) for folder in folders)
+    return [*(word for word in words if word not in folders), f"folders=[{quoted}]"]
+
+
+@entry_point("sync", _arguments)
+def main(config: DictConfig) -> None:
+    """Send what is left; the exit status is 1 where something still is."""
+    with quick_imports():
+        from cxrnet.tracking.sync import sync
+
+    plain = plain_config(config)
+    folders = [plain["outputs"]] if plain["folders"] is None else plain["folders"]
+    if not isinstance(folders, list):
+        raise CxrnetError(
+            f"folders: '{folders}' is no list; give the folders by themselves: python -m cxrnet.sync <run>"
+        )
+    if not sync([Path(str(folder)) for folder in folders]):
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()

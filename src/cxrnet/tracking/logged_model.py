@@ -1,0 +1,134 @@
+"""A bundle logged as the model of a run, with the code that loads it and the requirements that pip can get."""
+
+import hashlib
+import importlib.metadata
+import re
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+import cxrnet
+from cxrnet.provenance import PACKAGES
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import LoggedModel, Run
+
+NAME = "bundle"
+URI_TAG, DIGEST_TAG = "cxrnet.model_uri", "cxrnet.bundle_digest"
+CODE = "code/cxrnet.zip"
+
+
+def log_model(client: "MlflowClient", run_id: str, bundle: Path, classes: Sequence[str], refers: bool) -> None:
+    """Log a bundle as the model ``bundle`` of a run; the tag ``cxrnet.model_uri`` has its address in MLflow.
+
+    A model that was begun and not ended is ended; the same bundle is never logged twice.
+
+    Args:
+        client: of the store.
+        run_id: of the run that made it.
+        bundle: its folder.
+        classes: in the order of the bundle.
+        refers: whether it leaves predictions to a reader.
+    """
+    from mlflow.entities import LoggedModelOutput, LoggedModelStatus
+
+    run, digest = client.get_run(run_id), bundle_digest(bundle)
+    logged = _find_or_create(client, run, digest)
+    if logged.status != LoggedModelStatus.READY:
+        with TemporaryDirectory() as scratch:
+            _save(Path(scratch) / "model", logged, run_id, bundle, classes, refers)
+            if bundle_digest(next(Path(scratch).rglob("bundle.json")).parent) != digest:
+                raise OSError(f"'{bundle}' is being written")  # by a run that goes on; the next attempt finds it whole
+            client.log_model_artifacts(logged.model_id, f"{scratch}/model")
+        client.finalize_logged_model(logged.model_id, "READY")
+    outputs = run.outputs.model_outputs if run.outputs else []
+    if logged.model_id not in {output.model_id for output in outputs}:
+        client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
+    client.set_tag(run_id, URI_TAG, f"models:/{logged.model_id}")
+
+
+def _find_or_create(client: "MlflowClient", run: "Run", digest: str) -> "LoggedModel":
+    """The model of this bundle; else one whose logging was interrupted, which then becomes it; else a new one."""
+    from mlflow.entities import LoggedModelStatus
+
+    run_id, experiment_id = run.info.run_id, run.info.experiment_id
+    found = [
+        each
+        for each in client.search_logged_models([experiment_id], f"source_run_id = '{run_id}'")
+        if each.name == NAME
+    ]
+    for each in found:
+        if each.tags.get(DIGEST_TAG) == digest:
+            return each
+    for each in found:
+        if each.status == LoggedModelStatus.PENDING:
+            client.set_logged_model_tags(each.model_id, {DIGEST_TAG: digest})
+            return each
+    return client.create_logged_model(
+        experiment_id, name=NAME, source_run_id=run_id, model_type="classifier", tags={DIGEST_TAG: digest}
+    )
+
+
+def _save(folder: Path, logged: "LoggedModel", run_id: str, bundle: Path, classes: Sequence[str], refers: bool) -> None:
+    """Write what MLflow keeps: the bundle, the code as one file, the requirements."""
+    import mlflow.pyfunc
+    from mlflow.models import Model
+
+    from cxrnet.tracking import model
+
+    described = Model(
+        artifact_path=logged.artifact_location,
+        run_id=run_id,
+        model_id=logged.model_id,
+        model_uuid=logged.model_id,
+        signature=model.signature(classes, refers),  # as an argument below, it brings a warning about an example
+    )
+    # mlflow.pyfunc.log_model does the same with the active run and tracking address of the whole process.
+    mlflow.pyfunc.save_model(
+        path=str(folder),
+        mlflow_model=described,
+        loader_module=model.__name__,
+        data_path=str(bundle),
+        pip_requirements=requirements(),  # MLflow would infer them by loading the model
+    )
+    # Two hundred small files would each be sent by itself; Python imports from one archive as well. MLflow puts this
+    # entry before sys.path.
+    _pack(folder / CODE)
+    described.flavors["python_function"]["code"] = CODE
+    described.save(str(folder / "MLmodel"))
+
+
+def _pack(archive: Path) -> None:
+    package = Path(cxrnet.__file__).parent
+    archive.parent.mkdir()
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as packed:
+        for file in sorted(package.rglob("*.py")):
+            packed.write(file, Path("cxrnet") / file.relative_to(package))
+
+
+def requirements() -> list[str]:
+    """What pip has to install for the code: what cxrnet names, in the version at hand.
+
+    A local label (``2.11.0+cpu``) is left out, as the public index has no such version. Where cxrnet runs without
+    having been installed, it can't be asked, and the packages that decide a result are named.
+    """
+    try:
+        required = importlib.metadata.requires("cxrnet") or []
+    except importlib.metadata.PackageNotFoundError:
+        required = [name for name in PACKAGES if name != "cxrnet"]
+    names = [re.split(r"[^\w.-]", line, maxsplit=1)[0] for line in required if "extra ==" not in line]
+    return [f"{name}=={importlib.metadata.version(name).partition('+')[0]}" for name in names]
+
+
+def bundle_digest(bundle: Path) -> str:
+    """SHA-256 over the names and contents of a bundle's files."""
+    digest = hashlib.sha256()
+    for file in sorted(path for path in bundle.rglob("*") if path.is_file()):
+        digest.update(f"{file.relative_to(bundle).as_posix()}\0{file.stat().st_size}\0".encode())
+        with file.open("rb") as opened:
+            while block := opened.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,143 @@
+"""What runs could not tell MLflow while they were at work, sent later."""
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cxrnet import console
+from cxrnet.errors import CxrnetError
+from cxrnet.tracking.finished import reading
+from cxrnet.tracking.moved import ARTIFACTS
+from cxrnet.tracking.outbox import CALLS, Outbox
+from cxrnet.tracking.record import alone_in, read_record, write_record
+from cxrnet.tracking.sender import Delivery
+from cxrnet.tracking.store import SQLITE, printable, userinfo
+
+PAUSES = (1.0, 2.0, 4.0)
+"""Seconds between attempts of which none gets a call across; after them the rest is left again."""
+
+
+@dataclass(frozen=True)
+class Rest:
+    """What became of the calls of a run that had not reached MLflow.
+
+    Attributes:
+        folder: of the run.
+        sent: how many reached it now.
+        left: how many still have not.
+        refused: what it has refused for good, and why.
+        reason: why they have not.
+    """
+
+    folder: Path
+    sent: int
+    left: int
+    refused: list[str]
+    reason: str
+
+
+def sync(folders: Sequence[Path], pauses: Sequence[float] = PAUSES) -> bool:
+    """Send what is left of all runs in folders, and say a line for each.
+
+    Args:
+        folders: of runs, of sweeps or of all runs.
+        pauses: as :data:`PAUSES`.
+
+    Returns:
+        Whether nothing is left.
+
+    Raises:
+        CxrnetError: one is not a folder.
+    """
+    runs = list(dict.fromkeys(run for folder in folders for run in unsent_runs(folder)))
+    rests = []
+    for run in runs:
+        rest = _send(run, pauses)
+        rests.append(rest)
+        for refused in rest.refused:
+            console.say("refused", f"{run}: {refused}")
+        if rest.left:
+            console.say("left", f"{run}: {rest.left} of {rest.sent + rest.left} calls ({rest.reason})")
+        else:
+            console.say("sent", f"{run}: {rest.sent} calls, nothing is left")
+    if not runs:
+        console.say("nothing", f"all runs in {', '.join(map(str, folders))} have reached MLflow")
+    return not any(rest.left for rest in rests)
+
+
+def unsent_runs(folder: Path) -> Iterator[Path]:
+    """The runs in a folder, itself and those inside runs too, that have calls which have not reached MLflow.
+
+    Raises:
+        CxrnetError: it is not a folder.
+    """
+    if not folder.is_dir():
+        raise CxrnetError(f"sync: '{folder}' is not a folder; give that of a run, a sweep or all runs (outputs)")
+    for place, inside, files in os.walk(folder):
+        inside[:] = sorted(name for name in inside if name != ARTIFACTS)
+        run_id = read_record(Path(place)).get("run_id") if CALLS in files else None
+        if run_id and Outbox(Path(place), run_id).waiting:
+            yield Path(place)
+
+
+def recorded_uri(folder: Path, now: str | None = None) -> str | None:
+    """The address of the store that tracks a run, whatever the working directory is.
+
+    The record holds no password. Where ``now`` or ``MLFLOW_TRACKING_URI`` is the same address with one, it is taken.
+
+    Args:
+        folder: of the run.
+        now: the address as the configuration has it.
+
+    Returns:
+        ``now`` where the run was not tracked, or its database is neither where it was nor has been moved with the run.
+    """
+    record = read_record(folder)
+    recorded = record.get("tracking_uri")
+    if not recorded:
+        return now
+    for known in (now, os.environ.get("MLFLOW_TRACKING_URI", "").rstrip("/")):
+        if known and printable(known) == recorded:
+            return known
+    if not recorded.startswith(SQLITE):
+        return str(recorded)
+    database = Path(recorded.removeprefix(SQLITE))
+    moved = (folder / os.path.relpath(database, record["run_dir"])).resolve()
+    return next((f"{SQLITE}{file.as_posix()}" for file in (database, moved) if file.is_file()), now)
+
+
+def _send(folder: Path, pauses: Sequence[float]) -> Rest:
+    uri = recorded_uri(folder)
+    outbox = Outbox(folder, read_record(folder)["run_id"])
+    before = outbox.waiting
+    try:
+        if uri is None:
+            raise CxrnetError("tracking: its database is gone")
+        with alone_in(folder), reading(uri) as client:
+            record = read_record(folder)
+            outbox = Outbox(folder, record["run_id"], userinfo(uri))
+            before, known = outbox.waiting, len(outbox.refused)
+            reason = _deliver(Delivery(client, record["run_id"], outbox, folder), pauses)
+            told = {"unsent": outbox.waiting} | ({"refused": outbox.refused} if outbox.refused else {})
+            write_record(folder, {**record, **told})
+    except CxrnetError as error:
+        return Rest(folder, 0, before, [], str(error))
+    refused = outbox.refused[known:]
+    return Rest(folder, before - outbox.waiting - len(refused), outbox.waiting, refused, reason)
+
+
+def _deliver(delivery: Delivery, pauses: Sequence[float]) -> str:
+    """Send until all has arrived, or nothing arrives any more; return why."""
+    left = iter(pauses)
+    while True:
+        before = delivery.outbox.waiting
+        reason = delivery.send()
+        if reason is None:
+            return ""
+        if delivery.outbox.waiting < before:
+            left = iter(pauses)
+        if (pause := next(left, None)) is None:
+            return reason
+        time.sleep(pause)
