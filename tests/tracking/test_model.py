@@ -2,6 +2,11 @@
 
 import dataclasses
 import io
+import os
+import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -93,3 +98,57 @@ def test_the_logged_model_predicts_by_the_decision_weights(bundle, tmp_path):
     answer = BundleModel(tmp_path / "bundle").predict(pd.DataFrame({"image": files}))
     assert answer["predicted"].tolist() == [least] * 3
     np.testing.assert_allclose(answer.iloc[:, 1:].to_numpy(), probabilities, atol=1e-6)
+
+
+ELSEWHERE = """
+import importlib.util, sys
+from pathlib import Path
+sys.path = [place for place in sys.path if not (Path(place) / "cxrnet" / "__init__.py").is_file()]
+sys.meta_path = [finder for finder in sys.meta_path if "editable" not in str(finder)]
+found = importlib.util.find_spec("cxrnet")
+assert found is None or found.origin is None  # an editable install leaves a folder with the configs
+import mlflow.pyfunc, pandas as pd
+answer = mlflow.pyfunc.load_model(sys.argv[1]).predict(pd.DataFrame({"image": [Path(sys.argv[2]).read_bytes()]}))
+print(sys.modules["cxrnet"].__file__, answer["predicted"][0], sep="|")
+"""
+
+
+def test_the_logged_model_brings_its_code_and_names_what_pip_can_get(bundle, uri, outputs, client, tmp_path):
+    with track(tmp_path / "run", uri, "models", outputs) as run:
+        run.log_bundle(tmp_path / "bundle", CLASSES)
+    model_id = client.get_run(run.run_id).data.tags["cxrnet.model_uri"].removeprefix("models:/")
+    place = Path(client.get_logged_model(model_id).artifact_location.removeprefix("file://").replace("%20", " "))
+    shutil.copytree(place, tmp_path / "elsewhere")
+    (tmp_path / "one.png").write_bytes(png(0))
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [sys.executable, "-c", ELSEWHERE, tmp_path / "elsewhere", tmp_path / "one.png"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    code, predicted = done.stdout.strip().split("|")
+    assert code.startswith(str(tmp_path / "elsewhere" / "code"))
+    assert predicted in CLASSES
+    lines = (place / "requirements.txt").read_text().splitlines()
+    assert {"torch", "lightning", "mlflow", "safetensors"} <= {line.partition("==")[0] for line in lines}
+    assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in lines)
+    assert not any(line.startswith("cxrnet") for line in lines)
+
+
+def test_the_same_bundle_is_one_model_and_another_one_another(make_bundle, tracked, client):
+    for seed, models in ((0, 1), (0, 1), (1, 2)):
+        with tracked(resume=True, experiment="resumed") as run:
+            run.log_bundle(make_bundle(run.folder, seed), ("a", "b"))
+        stored = client.get_run(run.run_id)
+        logged = client.search_logged_models([stored.info.experiment_id])
+        assert len(logged) == models
+        assert len(stored.outputs.model_outputs) == models
+    newest = max(logged, key=lambda model: model.creation_timestamp)
+    assert stored.data.tags["cxrnet.model_uri"] == f"models:/{newest.model_id}"
+
+
+def test_a_model_whose_logging_was_interrupted_is_completed(make_bundle, tracked, client):
+    with tracked(experiment="interrupted") as run:
+        experiment_id = client.get_run(run.run_id).info.experiment_id
+        begun = client.create_logged_model(experiment_id, name="bundle", source_run_id=run.run_id)
+        run.log_bundle(make_bundle(run.folder), ("a", "b"))
+    (logged,) = client.search_logged_models([experiment_id])
+    assert (logged.model_id, str(logged.status)) == (begun.model_id, "READY")
