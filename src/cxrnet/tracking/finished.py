@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from cxrnet.errors import CxrnetError
 from cxrnet.tracking.moved import mend_places
-from cxrnet.tracking.store import SQLITE, answers, prepare_mlflow, printable, quiet
+from cxrnet.tracking.store import SQLITE, answers, prepare_mlflow, printable, quiet, without_secret
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -40,7 +40,7 @@ def reading(uri: str) -> Iterator["MlflowClient"]:
                 mend_places(Path(uri.removeprefix(SQLITE)))
             yield MlflowClient(uri)
     except (MlflowException, SQLAlchemyError) as error:
-        reason = str(error).splitlines()[0]
+        reason = without_secret(str(error).splitlines()[0], uri)
         raise CxrnetError(f"tracking: MLflow at '{printable(uri)}' cannot be read: {reason}") from error
 
 

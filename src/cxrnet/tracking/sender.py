@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from cxrnet.tracking.calls import FileGone, made_by, make
 from cxrnet.tracking.outbox import Call, Outbox
-from cxrnet.tracking.store import printable, quiet, userinfo
+from cxrnet.tracking.store import printable, quiet, without_secret
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -96,8 +96,7 @@ class Delivery:
         """One line without user and password."""
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         text = lines[0] if lines else type(error).__name__
-        secret = userinfo(self._client.tracking_uri)
-        return text.replace(f"{secret}@", "") if secret else text
+        return without_secret(text, self._client.tracking_uri)
 
 
 class Sender:
@@ -184,7 +183,10 @@ class Sender:
         pause, failing_since, said = 0.0, None, False
         while not self._delivery.stopped.is_set():
             before = self.unsent
-            trouble = self._delivery.send()
+            try:
+                trouble = self._delivery.send()
+            except OSError as error:  # the outbox itself, on a full disk
+                trouble = str(error)
             now = time.monotonic()
             with self._changed:
                 self._changed.notify_all()

@@ -99,7 +99,7 @@ def opened(uri: str) -> Iterator["MlflowClient"]:
                 mend_places(database)
             yield MlflowClient(uri)
     except (MlflowException, SQLAlchemyError) as error:
-        reason = str(error).splitlines()[0].replace(f"{userinfo(uri)}@", "")
+        reason = without_secret(str(error).splitlines()[0], uri)
         raise CxrnetError(
             f"tracking: MLflow at '{printable(uri)}' cannot be used: {reason}; mend or restart it, or set tracking=none"
         ) from error
@@ -165,8 +165,13 @@ def answers(uri: str) -> bool:
 
 def printable(uri: str) -> str:
     """The address without user and password, for messages and files."""
+    return without_secret(uri, uri)
+
+
+def without_secret(text: str, uri: str) -> str:
+    """A text without the user and password of an address."""
     secret = userinfo(uri)
-    return uri.replace(f"{secret}@", "", 1) if secret else uri
+    return text.replace(f"{secret}@", "") if secret else text
 
 
 def userinfo(uri: str) -> str:
