@@ -23,6 +23,7 @@ FIRST_PAUSE, LONGEST_PAUSE, LAST_PAUSE = 0.25, 30.0, 1.0
 """Seconds between two attempts: the pause doubles from the first to the longest; the longest when the run ends."""
 HICCUP = 5.0
 """Seconds for which MLflow may fail before the user hears of it."""
+LOCKED = "database is locked"
 LATER = (401, 403, 404, 407, 408, 425, 429)
 """Refusals that come from the way to the server, or pass: the call waits."""
 
@@ -74,7 +75,7 @@ class Delivery:
                 log.warning("tracking: MLflow does not %s", reason)
             else:
                 held[call.kind] = f"{made_by(call)}: {self._reason(error)}"
-                if not self._answers():
+                if _is_busy(error) or not self._answers():
                     break
         return next(iter(held.values()), None)
 
@@ -94,6 +95,8 @@ class Delivery:
 
     def _reason(self, error: Exception) -> str:
         """One line without user and password."""
+        if LOCKED in str(error):
+            return LOCKED  # SQLAlchemy has more words for it
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         text = lines[0] if lines else type(error).__name__
         return without_secret(text, self._client.tracking_uri)
@@ -182,12 +185,11 @@ class Sender:
     def _work(self) -> None:
         pause, failing_since, said = 0.0, None, False
         while not self._delivery.stopped.is_set():
-            before = self.unsent
+            before, began = self.unsent, time.monotonic()
             try:
                 trouble = self._delivery.send()
             except OSError as error:  # the outbox itself, on a full disk
                 trouble = str(error)
-            now = time.monotonic()
             with self._changed:
                 self._changed.notify_all()
             if trouble is None:
@@ -195,8 +197,8 @@ class Sender:
             else:
                 pause = 0.0 if self.unsent < before else pause
                 pause = min(max(2 * pause, FIRST_PAUSE), LONGEST_PAUSE)
-                failing_since = failing_since or now
-                if now - failing_since >= HICCUP and not said:
+                failing_since = failing_since or began
+                if time.monotonic() - failing_since >= HICCUP and not said:
                     said = True
                     self._say(trouble)
             self._rest(pause)
@@ -221,6 +223,11 @@ class Sender:
             printable(self._uri),
             trouble,
         )
+
+
+def _is_busy(error: Exception) -> bool:
+    """Whether the whole store takes nothing at the moment, though it can be read."""
+    return getattr(error, "error_code", None) == "TEMPORARILY_UNAVAILABLE"
 
 
 def _for_good(error: Exception) -> bool:
