@@ -1,5 +1,6 @@
 import math
 import os
+from pathlib import Path
 
 import pytest
 
@@ -59,3 +60,15 @@ def test_a_user_and_password_are_not_written(tmp_path):
 def test_nothing_is_made_before_something_is_told(tmp_path):
     assert Outbox(tmp_path, "run").waiting == 0
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_what_a_full_disk_does_not_take_waits_in_memory_and_is_said_once(tmp_path, caplog):
+    outbox = Outbox(tmp_path, "run")
+    for name in (CALLS, SENT):
+        (tmp_path / name).symlink_to("/dev/full")
+    outbox.add("status", {"status": "RUNNING"})
+    outbox.add("status", {"status": "FINISHED"})
+    assert [record.getMessage().count("can't be written (No space left") for record in caplog.records] == [1]
+    outbox.settle(outbox.after(0))
+    assert (outbox.waiting, outbox.after(0).arguments) == (1, {"status": "FINISHED"})

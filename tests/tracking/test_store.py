@@ -50,6 +50,16 @@ def test_passwords_do_not_reach_messages():
     assert printable("sqlite:////data/me@home/mlflow.db") == "sqlite:////data/me@home/mlflow.db"
 
 
+def test_a_password_in_the_configuration_is_refused_unseen(tmp_path, monkeypatch):
+    with pytest.raises(
+        CxrnetError, match=r"^tracking\.uri: 'https://server' comes with .*MLFLOW_TRACKING_URI"
+    ) as caught:
+        tracking_uri("https://me:secret@server", tmp_path)
+    assert "secret" not in str(caught.value)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:secret@server")
+    assert tracking_uri(None, tmp_path) == "https://me:secret@server"
+
+
 def test_artifacts_stand_beside_the_database_with_an_absolute_address(uri, outputs, client):
     experiment = client.get_experiment(open_experiment(uri, "places", outputs))
     assert experiment.artifact_location == (outputs / "mlflow-artifacts").as_uri()

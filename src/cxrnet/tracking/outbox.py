@@ -5,12 +5,15 @@ or refused. Both only grow. A line that a killed process has not ended is as if 
 """
 
 import json
+import logging
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+log = logging.getLogger("cxrnet")
 
 CALLS, SENT = "outbox.jsonl", "outbox.sent.jsonl"
 
@@ -50,6 +53,7 @@ class Outbox:
         self._lock = threading.Lock()
         self._points: dict[tuple[str, int], float] = {}
         self._last = 0
+        self._said = False
         self._waiting: dict[int, Call] = {}
         self._refused: list[str] = []
         settled = {line["number"]: line for line in _lines(self._sent) if line["run_id"] == run_id}
@@ -73,10 +77,13 @@ class Outbox:
             return list(self._refused)
 
     def add(self, kind: str, arguments: Mapping[str, object]) -> None:
-        """Write a call down."""
+        """Write a call down; on a full disk it is kept in memory, and lost if it has not arrived when the run ends."""
         call = Call(self._last + 1, kind, time.time_ns() // 1_000_000, dict(arguments))
         text = json.dumps(vars(call)).replace(self._secret, "") if self._secret else json.dumps(vars(call))
-        _append(self._calls, text)
+        try:
+            _append(self._calls, text)
+        except OSError as error:
+            self._say_unwritten(error)
         with self._lock:
             call = Call(**json.loads(text))
             self._know(call)
@@ -95,11 +102,19 @@ class Outbox:
     def settle(self, call: Call, refused: str | None = None) -> None:
         """Write down that a call has arrived, or that MLflow has refused it for good and why."""
         line: dict[str, object] = {"number": call.number, "run_id": self._run_id}
-        _append(self._sent, json.dumps(line if refused is None else {**line, "refused": refused}))
+        try:
+            _append(self._sent, json.dumps(line if refused is None else {**line, "refused": refused}))
+        except OSError as error:  # it may be sent again later, which changes nothing
+            self._say_unwritten(error)
         with self._lock:
             self._waiting.pop(call.number, None)
             if refused is not None:
                 self._refused.append(refused)
+
+    def _say_unwritten(self, error: OSError) -> None:
+        if not self._said:
+            self._said = True
+            log.warning("tracking: '%s' can't be written (%s); calls are in memory only", self._calls, error.strerror)
 
     def _know(self, call: Call) -> None:
         self._last = max(self._last, call.number)

@@ -181,20 +181,28 @@ def _finish(
     if error is not None and status == "FAILED":
         text = str(error) if isinstance(error, CxrnetError) else "".join(traceback.format_exception(error))
         text = text.rstrip() + "\n"
-        (run.folder / "error.txt").write_text(text, encoding="utf-8")
+        with contextlib.suppress(OSError):  # a full disk may be what the error is about
+            (run.folder / "error.txt").write_text(text, encoding="utf-8")
         run.log_error(text)
     run.set_status(status)
     try:
         run.close(patience, AFTER_A_SIGNAL if status == "KILLED" else math.inf)
     finally:
         told = {"unsent": run.unsent} | ({"refused": run.refused} if run.refused else {})
-        write_record(run.folder, {**record, "status": status, "ended": now(), **told})
+        _record_end(run.folder, {**record, "status": status, "ended": now(), **told})
         if run.unsent:
             log.warning(
                 "tracking: %d calls have not reached MLflow; they are kept, to send them: python -m cxrnet.sync %s",
                 run.unsent,
                 shlex.quote(str(run.folder)),
             )
+
+
+def _record_end(folder: Path, record: Mapping[str, object]) -> None:
+    try:
+        write_record(folder, record)
+    except OSError as error:
+        log.warning("'%s': %s can't be written (%s), so it says RUNNING still", folder, RECORD, error.strerror)
 
 
 def _facts(folder: Path) -> dict[str, object]:

@@ -186,10 +186,7 @@ class Sender:
         pause, failing_since, said = 0.0, None, False
         while not self._delivery.stopped.is_set():
             before, began = self.unsent, time.monotonic()
-            try:
-                trouble = self._delivery.send()
-            except OSError as error:  # the outbox itself, on a full disk
-                trouble = str(error)
+            trouble = self._delivery.send()
             with self._changed:
                 self._changed.notify_all()
             if trouble is None:

@@ -51,10 +51,17 @@ def tracking_uri(configured: str | None, outputs: Path) -> str:
         An address that does not depend on the working directory.
 
     Raises:
-        CxrnetError: the address is of another kind (MLflow gave up its file store), or the path of the SQLite file
-            holds a character that such an address cannot carry.
+        CxrnetError: the address is of another kind (MLflow gave up its file store), the path of the SQLite file holds
+            a character that such an address cannot carry, or a configured address holds a password, which the
+            configuration would be logged with.
     """
     uri = configured or os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}{outputs / 'mlflow.db'}"
+    if configured and userinfo(configured):
+        raise CxrnetError(
+            f"tracking.uri: '{printable(uri)}' comes with a user or password, which config.yaml would keep and "
+            "MLflow show; give the whole address by MLFLOW_TRACKING_URI, or user and password by "
+            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+        )
     if uri.startswith(HTTP):
         return uri.rstrip("/")
     file = uri.removeprefix(SQLITE)
