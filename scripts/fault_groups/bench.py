@@ -26,6 +26,7 @@ IMAGES = 40  # of each class
 EPOCHS = 24  # of the whole run: four phases of six
 LONGEST = 240.0  # seconds that a command may take before it counts as hanging
 AT_ONCE = 2  # tries side by side
+WAITING = 4  # the same, of those that mostly wait
 EPOCH = re.compile(r"^\s+\w+\s+\d+/\d+\s+train loss")
 RESULTS = ("bundle/model.safetensors", "metrics.json", "predictions.parquet")
 
@@ -241,7 +242,7 @@ def last_line(text: str) -> str:
     return last.partition(":")[0] if "Traceback" in text else last
 
 
-def side_by_side(group: str, tries: Iterable[Callable[[], Try]]) -> Iterator[Try]:
+def side_by_side(group: str, tries: Iterable[Callable[[], Try]], at_once: int = AT_ONCE) -> Iterator[Try]:
     """Make tries, a few at a time, and say on the console how each ended; one that fails leaves the others alone."""
 
     def make(each: Callable[[], Try]) -> Try:
@@ -250,7 +251,7 @@ def side_by_side(group: str, tries: Iterable[Callable[[], Try]]) -> Iterator[Try
         except Exception as error:  # whatever MLflow or the system may raise
             return Try(group, "could not be tried", [f"{type(error).__name__}: {last_line(str(error))}"])
 
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    with ThreadPoolExecutor(at_once) as pool:
         for done in pool.map(make, tries):
             print(f"{done.group:8} {done.fault}: {'; '.join(done.lost) or 'nothing lost'}", flush=True)
             yield done

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fault_groups.bench import Bench, Try, last_line, side_by_side
 
-LEFT_OUT = (".lock", "made_of.json")  # locks are empty; what a table was made of is told to people, nothing reads it
+LEFT_OUT = (".lock",)  # empty
 
 
 def flip(file: Path, rng: random.Random) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from fault_groups.bench import LONGEST, Bench, Running, Try, after, last_line, side_by_side, sync
+from fault_groups.bench import LONGEST, WAITING, Bench, Running, Try, after, last_line, side_by_side, sync
 from fault_groups.ledger import Ledger, read_ledger
 from fault_groups.proxy import Fault, Proxy, proxy_before
 
@@ -81,6 +81,7 @@ def server(bench: Bench, rng: random.Random, times: int | None, delay: float) ->
                 partial(_try, bench, whole, address, f"server-{number}", fault, delay)
                 for number, fault in enumerate(chosen)
             ],
+            WAITING,
         )
 
 

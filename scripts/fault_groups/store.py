@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from functools import partial
 
-from fault_groups.bench import Bench, Try, side_by_side, sync
+from fault_groups.bench import WAITING, Bench, Try, side_by_side, sync
 from fault_groups.ledger import Ledger, read_ledger
 from fault_groups.server import BEGIN, how_it_ended
 
@@ -24,7 +24,7 @@ def store(bench: Bench, rng: random.Random, times: int | None) -> Iterator[Try]:
     """
     chosen = SECONDS if times is None else rng.sample(SECONDS[1:], min(times, len(SECONDS) - 1))
     whole = read_ledger(f"sqlite:///{bench.undisturbed.parent}/outputs/mlflow.db")
-    return side_by_side("store", [partial(_lock, bench, whole, seconds) for seconds in chosen])
+    return side_by_side("store", [partial(_lock, bench, whole, seconds) for seconds in chosen], WAITING)
 
 
 def _lock(bench: Bench, whole: Ledger, seconds: int) -> Try:
