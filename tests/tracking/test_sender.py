@@ -101,6 +101,19 @@ def test_artifacts_that_find_no_room_hold_up_nothing_else(tracked, proxy, server
     )
 
 
+def test_a_server_that_takes_one_call_after_the_other_slowly_does_not_hold_the_end_up_for_ever(
+    tracked, proxy, monkeypatch
+):
+    monkeypatch.setattr("cxrnet.tracking.run.LONGEST_END", 2.0)
+    with tracked(uri=proxy.uri) as run:
+        proxy.fault = lambda method, path: 0.5
+        train(run, epochs=20)
+        began = time.monotonic()
+    assert time.monotonic() - began < 4
+    assert read_record(run.folder)["unsent"] > 0
+    assert read_record(run.folder)["status"] == "FINISHED"
+
+
 def test_a_server_that_makes_no_run_is_one_line_and_leaves_nothing(tracked, proxy, server, tmp_path, monkeypatch):
     monkeypatch.setattr("cxrnet.tracking.run.LONGEST_START", 0.0)
     proxy.fault = lambda method, path: 500 if "runs/create" in path else None

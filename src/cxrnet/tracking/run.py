@@ -3,7 +3,6 @@
 import contextlib
 import getpass
 import logging
-import math
 import shlex
 import sys
 import time
@@ -30,8 +29,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("cxrnet")
 
 KEY = "cxrnet.key"
-PATIENCE, AFTER_A_SIGNAL = 30.0, 1.5
-"""Seconds that the end of a run waits for MLflow: while nothing arrives; and in all, where somebody has stopped it."""
+PATIENCE, LONGEST_END, AFTER_A_SIGNAL = 30.0, 120.0, 1.5
+"""Seconds that the end of a run waits for MLflow: while nothing arrives; in all; in all after a signal."""
 LONGEST_START = 15.0
 """Seconds after which a run that MLflow doesn't make is given up."""
 
@@ -186,7 +185,7 @@ def _finish(
         run.log_error(text)
     run.set_status(status)
     try:
-        run.close(patience, AFTER_A_SIGNAL if status == "KILLED" else math.inf)
+        run.close(patience, AFTER_A_SIGNAL if status == "KILLED" else LONGEST_END)
     finally:
         told = {"unsent": run.unsent} | ({"refused": run.refused} if run.refused else {})
         _record_end(run.folder, {**record, "status": status, "ended": now(), **told})
