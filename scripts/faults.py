@@ -4,7 +4,7 @@
 
 A tiny run on made-up pictures is killed, its MLflow server and its database fail, its cached files and its bundle are
 damaged. Each fault is a *try*; what it should leave is what an undisturbed run leaves. A table says how often each
-fault was tried and what was lost; the exit status is 1 where anything was. It takes under 20 minutes on two cores.
+fault was tried and what was lost; the exit status is 1 where anything was. It takes about 20 minutes on two cores.
 
 Words: ``groups=kills,server,store,caches,bundles`` (some of them), ``seed=0`` (moments, bits), ``times=2`` (so many
 tries of each group instead of all), ``delay=25`` (seconds of a slow server), ``work=<new folder>`` (where it works, and
