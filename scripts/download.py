@@ -22,7 +22,7 @@ from tempfile import TemporaryDirectory
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
-from cxrnet.app import USER_ERROR, config_folder
+from cxrnet.cli.app import USER_ERROR, config_folder
 from cxrnet.data.sources import covid19_image, covid19_radiography
 from cxrnet.errors import CxrnetError
 

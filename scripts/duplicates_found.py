@@ -17,11 +17,11 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from PIL import Image, ImageDraw, ImageOps
 
-from cxrnet.app import config_folder
-from cxrnet.configuration import plain_config
-from cxrnet.data.copies import COPY_SIZE, find_copies
-from cxrnet.data.decode import UInt8Array, read_image
-from cxrnet.data.images import resize
+from cxrnet.cli.app import config_folder
+from cxrnet.core.config import plain_config
+from cxrnet.data.duplicates.search import COPY_SIZE, find_copies
+from cxrnet.data.images.decode import UInt8Array, read_image
+from cxrnet.data.images.resize import resize
 
 Change = Callable[[Image.Image], Image.Image]
 

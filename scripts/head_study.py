@@ -31,17 +31,17 @@ from sklearn.metrics import log_loss, roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from cxrnet.app import config_folder
-from cxrnet.building import make_data, make_network, train_network
-from cxrnet.configuration import Config, plain_config
+from cxrnet.cli.app import config_folder
+from cxrnet.core.config import Config, plain_config
 from cxrnet.data.datamodule import XrayDataModule
 from cxrnet.data.splits import carve_validation, fold_manifest
 from cxrnet.evaluation.predictions import make_predictions
 from cxrnet.evaluation.temperature import fit_temperature
-from cxrnet.models.cutting import cut
 from cxrnet.models.freezing import set_trainable
+from cxrnet.models.trunk import cut
+from cxrnet.training.feature_tables import Views, features_of
 from cxrnet.training.schedule import enabled_phases
-from cxrnet.training.tables import Views, features_of
+from cxrnet.workflows.build import make_data, make_network, train_network
 
 FOLDS = 5
 SETS = {

@@ -18,13 +18,13 @@ from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from cxrnet.app import config_folder
-from cxrnet.building import make_data, make_network
-from cxrnet.configuration import plain_config
+from cxrnet.cli.app import config_folder
+from cxrnet.core.config import plain_config
 from cxrnet.data.splits import FoldsBy, fold_manifest
-from cxrnet.models.cutting import cut
 from cxrnet.models.freezing import set_trainable
-from cxrnet.training.tables import Views, features_of
+from cxrnet.models.trunk import cut
+from cxrnet.training.feature_tables import Views, features_of
+from cxrnet.workflows.build import make_data, make_network
 
 FOLDS, SEEDS = 5, range(10)
 STRENGTH = 0.01  # C of scikit-learn

@@ -28,10 +28,10 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from PIL import Image
 
-from cxrnet.app import config_folder
-from cxrnet.data.sheets import contact_sheet
-from cxrnet.data.store import load_images
-from cxrnet.style import save
+from cxrnet.cli.app import config_folder
+from cxrnet.data.images.store import load_images
+from cxrnet.reporting.plots.dataset import contact_sheet
+from cxrnet.reporting.plots.style import save
 from cxrnet.tracking.store import prepare_mlflow, tracking_uri
 
 PICTURES = Path(__file__).resolve().parents[1] / "docs" / "images"

@@ -1,15 +1,40 @@
 """What every test may ask for."""
 
+import dataclasses
+import html
 import os
-from collections.abc import Callable
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
-from cxrnet.memory import keep_freed_memory
+from cxrnet.core.process import keep_freed_memory
+from cxrnet.evaluation.comparison import Comparison, compare
+from cxrnet.evaluation.metrics import evaluate
+from cxrnet.evaluation.over_runs import moments_of
+from cxrnet.evaluation.predictions import make_predictions
+from cxrnet.evaluation.temperature import Temperature
+from cxrnet.reporting.analysis import analyse
+from cxrnet.reporting.comparison_tables import Facts
+from cxrnet.reporting.plots.classification import save_curves, save_figures
+from cxrnet.reporting.report_data import (
+    PhaseFacts,
+    PointFacts,
+    RepeatFacts,
+    RepeatsFacts,
+    ResultFacts,
+    RunFacts,
+    SplitFacts,
+)
+from cxrnet.reporting.results import save_analysis
 
 keep_freed_memory()  # as the commands do; it makes the tests that train faster
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -132,8 +157,8 @@ def bundle(make_network: Callable):
 @pytest.fixture
 def own_manifest(xrays: Path) -> Callable:
     """Makes the manifest of the run that a bundle is of: which of the twelve images of a class are for training."""
+    from cxrnet.data.images.store import load_images
     from cxrnet.data.sources.folder import folder
-    from cxrnet.data.store import load_images
 
     def make(is_training: Callable[[int], bool]):
         table, _ = load_images(folder(xrays), (8, 8), "stretch", "fail")
@@ -146,7 +171,7 @@ def own_manifest(xrays: Path) -> Callable:
 @pytest.fixture
 def read_external(bundle) -> Callable:
     """Reads class folders as an external data set of the bundle: root, name, and its class by each label."""
-    from cxrnet.external_sets import read_set
+    from cxrnet.workflows.external_data import read_set
 
     def call(root: Path, name: str = "north", on_error: str = "fail", key: str = "data", **labels: str | None):
         source = {"_target_": "cxrnet.data.sources.folder.folder", "_partial_": True, "root": str(root)}
@@ -154,3 +179,220 @@ def read_external(bundle) -> Callable:
         return read_set(name, key, config, labels, bundle)
 
     return call
+
+
+# Not in the order of the alphabet: a function that sorts class names is found out.
+CLASSES = ("Viral Pneumonia", "Covid", "Normal")
+
+
+@pytest.fixture(scope="session")
+def make_table() -> Callable[..., pd.DataFrame]:
+    def make(
+        n: int = 60,
+        classes: Sequence[str] = CLASSES,
+        seed: int = 0,
+        labels: Sequence[str] | None = None,
+        split: str = "test",
+        strength: float = 1.0,
+    ) -> pd.DataFrame:
+        rng = np.random.default_rng(seed)
+        names = list(labels) if labels is not None else [classes[i] for i in rng.integers(0, len(classes), n)]
+        logits = rng.normal(size=(len(names), len(classes))).astype(np.float32)
+        for row, name in enumerate(names):
+            if name in classes:
+                logits[row, classes.index(name)] += strength
+        rows = pd.DataFrame(
+            {
+                "image_id": [f"{split}/{i:04d}.png" for i in range(len(names))],
+                "path": "somewhere.png",
+                "label": names,
+                "split": split,
+                "source": "invented",
+                "patient_id": [f"{i // 2:03d}" for i in range(len(names))],
+            }
+        )
+        return make_predictions(rows, classes, logits)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def two_runs(make_table: Callable[..., pd.DataFrame]) -> Comparison:
+    """Two runs on the same 60 images, ``a`` better than ``b``; an ECE and the NPV of each class aren't tested."""
+    labels = [str(label) for label in make_table()["label"]]
+    tables = {"b": make_table(labels=labels, strength=0.5), "a": make_table(labels=labels, seed=1, strength=4.0)}
+    return compare(tables, ["macro_f1", "sensitivity_Covid"], "macro_f1", 100, 0, 0.95, 15, also=["ece", "npv"])
+
+
+@pytest.fixture(scope="session")
+def facts_of_runs() -> Facts:
+    """What is known of the two."""
+    return {
+        "a": {"backbone": "resnet50", "parameters": 23514179, "training_seconds": 192.0, "data": "one"},
+        "b": {"backbone": "vgg16", "parameters": 14716227, "data": "one"},
+    }
+
+
+@pytest.fixture(scope="session")
+def history() -> pd.DataFrame:
+    epoch = np.arange(1, 10)
+    table = {"phase": ["head"] * 5 + ["finetune"] * 4, "epoch": epoch}
+    for split in ("train", "val"):
+        table |= {f"{split}_loss": 1 / epoch, f"{split}_accuracy": 1 - 0.5 / epoch, f"{split}_auc": 1 - 0.3 / epoch}
+    return pd.DataFrame(table)
+
+
+@pytest.fixture(scope="session")
+def settings() -> dict[str, Any]:
+    """The group ``evaluation`` of the configuration, with few resamples."""
+    return {
+        "resamples": 100,
+        "level": 0.95,
+        "seed": 0,
+        "calibration": {"bins": 10, "kind": "equal_width"},
+        "prevalences": [0.05, 0.2],
+        "missed": 0.01,
+        "decision_curve": {"thresholds": [0.0, 0.5], "prevalence": 0.05},
+        "referral": {"shares": [0.2]},
+        "fewest": 20,
+    }
+
+
+@pytest.fixture(scope="session")
+def facts(
+    settings: dict[str, Any],
+    make_table: Callable[..., pd.DataFrame],
+    history: pd.DataFrame,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> RunFacts:
+    folder = tmp_path_factory.mktemp("figures")
+    tables = {"val": make_table(seed=1, split="val", strength=4.0), "test": make_table(strength=4.0)}
+    tables["test"]["view"] = pd.array(["PA", "AP"] * 30, dtype="string")
+    metrics = {split: evaluate(table, resamples=100) for split, table in tables.items()}
+    analyses = {split: analyse(table, metrics[split], settings, 1.5) for split, table in tables.items()}
+    figures = save_curves(history, 7, folder)
+    for split, suffix in (("test", ""), ("val", "_val")):
+        figures |= save_figures(tables[split], folder, suffix) | save_analysis(analyses[split], folder, suffix)
+    return RunFacts(
+        title="MobileNetV2 on covid19_image",
+        summary="A MobileNetV2 with ImageNet weights, trained on 200 chest radiographs.",
+        created="3 March 2026, 10:15",
+        warnings=["9 of 66 test images are copies of training images."],
+        known_faults=["covid19_image: at least 22 Covid images have another finding where they come from."],
+        classes=CLASSES,
+        data={
+            split: SplitFacts(images={"Covid": 1200, "Normal": 70, "Viral Pneumonia": 3}, patients=None)
+            for split in ("train", "val", "test")
+        },
+        metrics=metrics,
+        analyses=analyses,
+        baselines={"majority": evaluate(make_table(strength=0.0)), "thumbnail": evaluate(make_table())},
+        unseen=evaluate(tables["test"].iloc[9:], resamples=100),
+        points={"Covid": PointFacts(0.375, "specificity >= 0.99")},
+        chosen=["Covid is called from a probability of 0.375 on."],
+        band=None,
+        temperature=Temperature(1.5, 60, 0.6, 0.5, None),
+        level=0.95,
+        methods={
+            "sources": "covid19_image",
+            "preprocessing": "grey, 224 x 224 pixels",
+            "selection": "all images of the manifest",
+            "split": "split_manifest(seed=0)",
+            "level": "of 66 test images, 9 have a copy in train or val and patients are not known",
+            "characteristics": "",
+            "initial weights": "mobilenet_v2.safetensors",
+            "training": "Adam(weight_decay=0.0)",
+            "final model": "the epoch with the best val_loss",
+            "software": "torch 2.11",
+        },
+        phases=[
+            PhaseFacts("head", "head", 3843, 5, "best", 4, "val_loss", 0.2512, 24.3, cached=True, kept=False),
+            PhaseFacts(
+                "finetune", "last 100", 1863683, 4, "best", 7, "val_loss", 0.1822, 192.0, cached=False, kept=True
+            ),
+        ],
+        environment={"Git revision": "a61342b" * 5, "Seed": "0", "Data digest": "9f" * 32},
+        command="python -m cxrnet.train model=mobilenet_v2 +finetune=true " + "x" * 200,
+        config_yaml="tracking:\n  uri: http://localhost:5000\n",
+        figures=figures,
+    )
+
+
+@pytest.fixture(scope="session")
+def repeats_facts(facts: RunFacts, make_table: Callable[..., pd.DataFrame]) -> RepeatsFacts:
+    """A run of two seeds, made up too."""
+    tables = [make_table(seed=seed, strength=2.0) for seed in (0, 1)]
+    runs = [
+        RepeatFacts(f"seed{seed}", {"train": 40, "val": 20, "test": 60}, evaluate(table), 1.25, {"Covid": 0.4}, None)
+        for seed, table in enumerate(tables)
+    ]
+    shared = {field.name: getattr(facts, field.name) for field in dataclasses.fields(ResultFacts)}
+    figures = {name: file for name, file in facts.figures.items() if not name.endswith(("_val", "_curve"))}
+    spread = pd.DataFrame([{"accuracy": run.metrics["accuracy"]["value"]} for run in runs])
+    only_test = {"metrics": {"test": facts.metrics["test"]}, "analyses": {"test": facts.analyses["test"]}}
+    meaning = "All runs are tested on the same 60 images."
+    return RepeatsFacts(
+        **{**shared, **only_test, "figures": figures},
+        meaning=meaning,
+        runs=runs,
+        moments=moments_of(spread, 0.95),
+        seeds={},
+    )
+
+
+@pytest.fixture(scope="session")
+def check_standalone() -> Callable[[str], None]:
+    """Checks that a page loads nothing from anywhere."""
+
+    def check(page: str) -> None:
+        sources = re.findall(r"""(?:src|href|srcset|action)\s*=\s*["']?([^"'>]*)""", page)
+        assert all(source.startswith("data:image/png;base64,") for source in sources)
+        assert not re.search(r"url\(|@import|<script|<link|<iframe", page)
+        assert "default-src 'none'; img-src data:;" in page
+
+    return check
+
+
+@pytest.fixture
+def phone(browser: Callable[..., str], tmp_path: Path) -> Callable[[str], str]:
+    """How a page looks in a frame as wide as a phone: ``hidden 0 px, seen 3 of 3``, sideways and of its pictures."""
+
+    def measure(page: str) -> str:
+        # `srcdoc` lets the page around it measure.
+        (tmp_path / "phone.html").write_text(
+            f'<iframe style="width:390px;height:800px;border:0" srcdoc="{html.escape(page)}"></iframe><pre></pre>'
+            "<script>onload = () => { const page = document.querySelector('iframe').contentDocument;"
+            "const seen = [...page.images].filter(image => image.naturalWidth > 0).length;"
+            "document.querySelector('pre').textContent ="
+            "`hidden ${page.documentElement.scrollWidth - page.documentElement.clientWidth} px,"
+            " seen ${seen} of ${page.images.length}` }</script>",
+            encoding="utf-8",
+        )
+        return re.findall("<pre>(hidden .*?)</pre>", browser("--dump-dom", (tmp_path / "phone.html").as_uri()))[0]
+
+    return measure
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> Callable[..., str]:
+    """Headless Chromium with every host unreachable; takes arguments, returns what it prints."""
+    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if program is None and os.environ.get("CXRNET_REQUIRE_CHROMIUM") == "1":
+        pytest.fail("no chromium on this machine, and CXRNET_REQUIRE_CHROMIUM=1 forbids to skip")
+    if program is None:
+        pytest.skip("no chromium on this machine: pages are not opened in a browser (CI does)")
+    flags = [
+        "--headless",
+        "--no-sandbox",  # a container's root cannot have the sandbox; the only page opened is our own
+        "--disable-gpu",
+        "--host-resolver-rules=MAP * ~NOTFOUND",
+        "--no-first-run",
+        *(f"--disable-{name}" for name in ("quic", "background-networking", "component-update", "sync")),
+        f"--user-data-dir={tmp_path / 'profile'}",
+    ]
+
+    def run(*arguments: str) -> str:
+        done = subprocess.run([program, *flags, *arguments], capture_output=True, text=True, timeout=120, check=True)
+        return done.stdout
+
+    return run

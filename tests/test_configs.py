@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import get_method, instantiate
 from omegaconf import OmegaConf
 
-from cxrnet.app import config_folder
+from cxrnet.cli.app import config_folder
 from cxrnet.errors import CxrnetError
 from cxrnet.models.freezing import set_trainable
 from cxrnet.models.network import Network, NetworkConfig

@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
+from cxrnet.data.images.store import load_images
 from cxrnet.data.sources.folder import folder
-from cxrnet.data.store import load_images
 from cxrnet.errors import CxrnetError
 from cxrnet.evaluation.predictions import logits_of, probabilities_of
 from cxrnet.evaluation.prior import Mix

@@ -9,7 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from cxrnet.app import config_folder
+from cxrnet.cli.app import config_folder
 from cxrnet.models.freezing import set_trainable
 from cxrnet.models.losses import weights_of
 from cxrnet.models.network import Network, NetworkConfig, count_parameters

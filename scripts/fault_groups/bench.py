@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from cxrnet.models.backbones import backbone_spec
+from cxrnet.models.backbones.registry import backbone_spec
 
 CLASSES = ("Covid", "Normal", "Viral Pneumonia")
 IMAGES = 40  # of each class

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from cxrnet.app import entry_point
+from cxrnet.cli.app import entry_point
 
 
 @entry_point("benchmark")

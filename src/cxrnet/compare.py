@@ -4,8 +4,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from cxrnet.app import entry_point
-from cxrnet.memory import quick_imports
+from cxrnet.cli.app import entry_point
+from cxrnet.core.process import quick_imports
 
 
 def _arguments(words: list[str]) -> list[str]:
@@ -19,7 +19,7 @@ def main(config: DictConfig) -> None:
     from hydra.core.hydra_config import HydraConfig
 
     with quick_imports():
-        from cxrnet.comparing import compare_runs
+        from cxrnet.workflows.compare import compare_runs
 
     hydra = HydraConfig.get()
     command = ["python", "-m", "cxrnet.compare", *hydra.overrides.task]

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from cxrnet.app import entry_point
-from cxrnet.memory import quick_imports
+from cxrnet.cli.app import entry_point
+from cxrnet.core.process import quick_imports
 
 NAMED = ("sets.", "sets=", "classes.", "classes=")
 
@@ -21,7 +21,7 @@ def main(config: DictConfig) -> None:
     from hydra.core.hydra_config import HydraConfig
 
     with quick_imports():
-        from cxrnet.external import evaluate_external
+        from cxrnet.workflows.evaluate import evaluate_external
 
     hydra = HydraConfig.get()
     folder, option = Path(hydra.runtime.output_dir), hydra.runtime.choices["data"]

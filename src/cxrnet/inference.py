@@ -9,20 +9,19 @@ import numpy as np
 import pandas as pd
 import torch
 
-from cxrnet.data.decode import read_image
-from cxrnet.data.files import EXTENSIONS, check_name, find_images
-from cxrnet.data.images import Images, resize
+from cxrnet.core.machine import check_writable
+from cxrnet.data.images.decode import read_image
+from cxrnet.data.images.files import EXTENSIONS, check_name, find_images
+from cxrnet.data.images.masks import binary_warning, look_binary
+from cxrnet.data.images.reader import OnError, stream_images
+from cxrnet.data.images.resize import Images, resize
 from cxrnet.data.manifest import make_manifest
-from cxrnet.data.masks import binary_warning, look_binary
-from cxrnet.data.reading import OnError
-from cxrnet.data.streaming import stream_images
 from cxrnet.errors import CxrnetError
 from cxrnet.evaluation.operating_points import DecisionRule
 from cxrnet.evaluation.predictions import make_predictions
 from cxrnet.evaluation.prior import Mix, decision_text, listed, threshold_sentence
-from cxrnet.machine import check_writable
 from cxrnet.models.bundle import Bundle
-from cxrnet.models.folding import folded
+from cxrnet.models.fusion import folded
 
 _BATCHES = 8  # that are read at a time
 
@@ -133,7 +132,7 @@ def predict_manifest(
         Tables of predictions, one after the other, in the order of the manifest.
 
     Raises:
-        CxrnetError: images can't be read (see :func:`cxrnet.data.streaming.stream_images`).
+        CxrnetError: images can't be read (see :func:`cxrnet.data.images.reader.stream_images`).
     """
     logits, size = predictor(bundle, batch_size, device), bundle.network.config.size
     ahead = device.type != "cpu"

@@ -6,12 +6,12 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from cxrnet.added_keys import check_added_keys
-from cxrnet.app import config_folder, entry_point
-from cxrnet.configuration import plain_config
+from cxrnet.cli.app import config_folder, entry_point
+from cxrnet.cli.streams import nobody_reads, stdout_lost
+from cxrnet.core.config import plain_config
+from cxrnet.core.process import quick_imports
 from cxrnet.errors import CxrnetError
-from cxrnet.memory import quick_imports
-from cxrnet.streams import nobody_reads, stdout_lost
+from cxrnet.workflows.added_keys import check_added_keys
 
 
 @entry_point("predict")
@@ -22,8 +22,7 @@ def main(config: DictConfig) -> None:
     stderr, so that stdout is the table alone.
     """
     with quick_imports():
-        from cxrnet.evaluation.prediction_files import growing_file
-        from cxrnet.evaluation.predictions import REFERRED
+        from cxrnet.evaluation.predictions import REFERRED, growing_file
         from cxrnet.evaluation.prior import read_mix
         from cxrnet.inference import check_output, mix_facts, predict_files
         from cxrnet.models.bundle import device_of, load_bundle

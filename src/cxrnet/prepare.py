@@ -4,8 +4,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from cxrnet.app import entry_point
-from cxrnet.memory import quick_imports
+from cxrnet.cli.app import entry_point
+from cxrnet.core.process import quick_imports
 
 
 @entry_point("prepare")
@@ -14,7 +14,7 @@ def main(config: DictConfig) -> None:
     from hydra.core.hydra_config import HydraConfig
 
     with quick_imports():
-        from cxrnet.preparation import prepare
+        from cxrnet.workflows.prepare import prepare
 
     prepare(config, Path(HydraConfig.get().runtime.output_dir))
 

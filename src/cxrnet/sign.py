@@ -2,8 +2,8 @@
 
 from omegaconf import DictConfig
 
-from cxrnet.app import entry_point
-from cxrnet.memory import quick_imports
+from cxrnet.cli.app import entry_point
+from cxrnet.core.process import quick_imports
 
 
 @entry_point("sign")

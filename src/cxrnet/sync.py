@@ -4,10 +4,10 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from cxrnet.app import entry_point
-from cxrnet.configuration import plain_config
+from cxrnet.cli.app import entry_point
+from cxrnet.core.config import plain_config
+from cxrnet.core.process import quick_imports
 from cxrnet.errors import CxrnetError
-from cxrnet.memory import quick_imports
 
 
 def _arguments(words: list[str]) -> list[str]:

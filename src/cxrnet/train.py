@@ -6,14 +6,14 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from cxrnet.app import entry_point
-from cxrnet.console import quiet_libraries
-from cxrnet.memory import quick_imports
-from cxrnet.repeats import check_repeats
-from cxrnet.resume import COMMAND, resumed_arguments, without_resume
-from cxrnet.starting import check_config, start
+from cxrnet.cli.app import entry_point
+from cxrnet.cli.trainer_arguments import check_arguments
+from cxrnet.core.console import quiet_libraries
+from cxrnet.core.process import quick_imports
 from cxrnet.training.schedule import check_finetune
-from cxrnet.training.trainer_arguments import check_arguments
+from cxrnet.workflows.folds_and_seeds import check_repeats
+from cxrnet.workflows.resume import COMMAND, resumed_arguments, without_resume
+from cxrnet.workflows.start import check_config, start
 
 
 @entry_point("train", resumed_arguments)
@@ -29,7 +29,7 @@ def main(config: DictConfig) -> float:
     check_finetune(config["finetune"], config["schedule"])
     repeats = check_repeats(plain)
     with quick_imports():
-        from cxrnet.experiment import run_experiment
+        from cxrnet.workflows.train import run_experiment
     quiet_libraries()
     return run_experiment(config, plain, repeats, folder, name, command, resumed)
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from cxrnet.app import config_folder
 from cxrnet.benchmarking.plan import Plan
-from cxrnet.configuration import Config, plain_config
+from cxrnet.cli.app import config_folder
+from cxrnet.core.config import Config, plain_config
 
 SMALL = (
     "images=16", "size=[32,32]", "file_size=64", "batch_size=8", "repeats=1", "model.weights=none",

@@ -6,10 +6,10 @@ from PIL import Image
 
 from cxrnet.benchmarking import materials
 from cxrnet.benchmarking.materials import labelled_images, many_images
-from cxrnet.data.copies import find_copies
-from cxrnet.data.files import find_images
+from cxrnet.data.duplicates.search import find_copies
+from cxrnet.data.images.files import find_images
+from cxrnet.data.images.store import load_images
 from cxrnet.data.sources.folder import folder
-from cxrnet.data.store import load_images
 from cxrnet.errors import CxrnetError
 
 

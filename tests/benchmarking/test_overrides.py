@@ -3,9 +3,9 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from cxrnet.app import config_folder
 from cxrnet.benchmarking.overrides import check_overrides, override, train_overrides
-from cxrnet.configuration import plain_config
+from cxrnet.cli.app import config_folder
+from cxrnet.core.config import plain_config
 from cxrnet.errors import CxrnetError
 
 

@@ -8,13 +8,13 @@ import pytest
 import torch
 from PIL import Image
 
-from cxrnet.data import copies
 from cxrnet.data.augment import geometric
 from cxrnet.data.datamodule import XrayDataModule
+from cxrnet.data.duplicates import search as copies
+from cxrnet.data.images.store import load_images
 from cxrnet.data.manifest import make_manifest
 from cxrnet.data.sources.folder import folder
 from cxrnet.data.splits import split_manifest
-from cxrnet.data.store import load_images
 from cxrnet.errors import CxrnetError
 
 CLASSES = ("Covid", "Normal", "Viral Pneumonia")

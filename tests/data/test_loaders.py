@@ -109,8 +109,8 @@ def fit(data, folder, epochs: int, resume: str | None = None) -> Recorder:
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("kind", ["images", "features", "workers"])
 def test_lightning_tells_our_loaders_the_epoch_also_after_a_resume(make_data, make_network, tmp_path, kind):
-    from cxrnet.models.cutting import cut
     from cxrnet.models.freezing import set_trainable
+    from cxrnet.models.trunk import cut
     from cxrnet.training.features import FeatureDataModule
 
     def data():

@@ -2,12 +2,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxrnet.data.copies import COPY_SIZE, copy_groups, find_copies
+from cxrnet.data.duplicates.search import COPY_SIZE, copy_groups, find_copies
+from cxrnet.data.images.store import load_at_sizes
 from cxrnet.data.manifest import make_manifest
 from cxrnet.data.sources.covid19_image import covid19_image
 from cxrnet.data.sources.covid_chestxray import covid_chestxray
 from cxrnet.data.splits import carve_validation, complete_split, fold_manifest, split_manifest
-from cxrnet.data.store import load_at_sizes
 from cxrnet.errors import CxrnetError
 
 SEVENTY = {"train": 0.7, "val": 0.15, "test": 0.15}

@@ -1,7 +1,7 @@
 import pytest
 
 from cxrnet.errors import CxrnetError
-from cxrnet.evaluation.alignment import align
+from cxrnet.evaluation.comparison import align
 from cxrnet.evaluation.metrics import evaluate
 from cxrnet.evaluation.predictions import check_predictions, classes_of
 

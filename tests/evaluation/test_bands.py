@@ -3,12 +3,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cxrnet.evaluation.bands import Resampling, decision_band, risk_band
 from cxrnet.evaluation.bootstrap import Units, units_of
-from cxrnet.evaluation.decision_curve import decision_curve
-from cxrnet.evaluation.intervals import wilson
+from cxrnet.evaluation.confidence_intervals import wilson
+from cxrnet.evaluation.decision_curve import decision_band, decision_curve
+from cxrnet.evaluation.metric_intervals import Resampling
 from cxrnet.evaluation.metrics import evaluate
-from cxrnet.evaluation.referral import certainty, risk_coverage
+from cxrnet.evaluation.selective_prediction import certainty, risk_band, risk_coverage
 
 STEPS = np.linspace(0, 0.5, 11)
 

@@ -7,7 +7,6 @@ from sklearn.metrics import brier_score_loss
 from cxrnet.errors import CxrnetError
 from cxrnet.evaluation.calibration import (
     brier_decomposition,
-    calibration_text,
     error_by_chance,
     error_of_table,
     reliability_table,
@@ -15,6 +14,7 @@ from cxrnet.evaluation.calibration import (
 )
 from cxrnet.evaluation.metrics import label_codes
 from cxrnet.evaluation.predictions import classes_of, probabilities_of
+from cxrnet.reporting.sentences import calibration_text
 
 
 def outcomes(seed: int, n: int = 300) -> tuple[np.ndarray, np.ndarray]:

@@ -7,7 +7,7 @@ import pytest
 from cxrnet.errors import CxrnetError
 from cxrnet.evaluation.comparison import compare
 from cxrnet.evaluation.metrics import evaluate, flat
-from cxrnet.evaluation.paired_tests import holm, mcnemar
+from cxrnet.evaluation.significance import holm, mcnemar
 
 METRICS = ("roc_auc_macro", "accuracy", "macro_f1", "sensitivity_Covid", "roc_auc_Covid", "log_loss")
 

@@ -13,8 +13,8 @@ import pytest
 
 from cxrnet.evaluation.bootstrap import bootstrap, units_of
 from cxrnet.evaluation.metrics import evaluate
-from cxrnet.evaluation.paired_tests import accuracy_test, auc_test, bootstrap_test
 from cxrnet.evaluation.predictions import make_predictions
+from cxrnet.evaluation.significance import accuracy_test, auc_test, bootstrap_test
 
 CLASSES = ("Covid", "Normal")
 REPETITIONS = 400

@@ -6,7 +6,7 @@ from scipy.stats import norm, t
 from sklearn.metrics import roc_auc_score
 
 from cxrnet.errors import CxrnetError
-from cxrnet.evaluation.delong import delong, delong_difference
+from cxrnet.evaluation.confidence_intervals import delong, delong_difference
 
 # The 43 complete patients of DeLong, DeLong & Clarke-Pearson 1988, with ovarian cancer and an obstructed intestine:
 # albumin, total protein, K-G score (the less the better) and the outcome that they shall foretell.

@@ -2,16 +2,10 @@ import numpy as np
 import pytest
 
 from cxrnet.evaluation.bootstrap import units_of
-from cxrnet.evaluation.generalisation import (
-    change_interval,
-    generalisation_table,
-    printed_generalisation,
-    same_classes,
-    shared_classes,
-    verdicts,
-)
-from cxrnet.evaluation.intervals import percentile
+from cxrnet.evaluation.confidence_intervals import percentile
+from cxrnet.evaluation.generalisation import change_interval, generalisation_table, same_classes, shared_classes
 from cxrnet.evaluation.metrics import evaluate, evaluate_resampled
+from cxrnet.reporting.external import printed_generalisation, verdicts
 
 CLASSES = ("Viral Pneumonia", "Covid", "Normal")
 RESAMPLES = 400

@@ -3,7 +3,7 @@ import pytest
 from scipy.special import expit, logit
 from scipy.stats import binomtest
 
-from cxrnet.evaluation.intervals import newcombe, of_gaps, of_mean, on_log_odds, percentile, wilson
+from cxrnet.evaluation.confidence_intervals import newcombe, of_gaps, of_mean, on_log_odds, percentile, wilson
 
 
 @pytest.mark.parametrize(("part", "whole"), [(0, 1), (0, 26), (3, 10), (26, 26), (700, 1000)])

@@ -2,11 +2,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from cxrnet.core.atomic import write_table
 from cxrnet.errors import CxrnetError
 from cxrnet.evaluation.metrics import evaluate
-from cxrnet.evaluation.prediction_files import growing_file, read_predictions
-from cxrnet.evaluation.predictions import logits_of, make_predictions, probabilities_of, softmax
-from cxrnet.whole_file import write_table
+from cxrnet.evaluation.predictions import (
+    growing_file,
+    logits_of,
+    make_predictions,
+    probabilities_of,
+    read_predictions,
+    softmax,
+)
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".csv"])

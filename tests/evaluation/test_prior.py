@@ -3,12 +3,12 @@ import pandas as pd
 import pytest
 from omegaconf import OmegaConf
 
-from cxrnet.configuration import plain_config
+from cxrnet.core.config import plain_config
 from cxrnet.errors import CxrnetError
-from cxrnet.evaluation.analysis import analyse, evaluator
 from cxrnet.evaluation.operating_points import DecisionRule
 from cxrnet.evaluation.predictions import classes_of, logits_of, make_predictions, probabilities_of
 from cxrnet.evaluation.prior import Mix, decision_text, read_mix, threshold_sentence, weighing_sentences
+from cxrnet.reporting.analysis import analyse, evaluator
 
 TRAINED = {"Viral Pneumonia": 0.3, "Covid": 0.5, "Normal": 0.2}
 CLASSES = tuple(TRAINED)

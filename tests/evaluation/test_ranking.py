@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from cxrnet.evaluation.ranking import areas, rank
+from cxrnet.evaluation.point_estimates import areas, rank
 
 
 @pytest.mark.parametrize("digits", [16, 1, 0])

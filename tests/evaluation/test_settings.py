@@ -3,7 +3,7 @@ import copy
 import pytest
 from omegaconf import OmegaConf
 
-from cxrnet.app import config_folder
+from cxrnet.cli.app import config_folder
 from cxrnet.errors import CxrnetError
 from cxrnet.evaluation.settings import check_settings
 

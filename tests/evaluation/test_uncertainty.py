@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from cxrnet.evaluation.bootstrap import units_of
-from cxrnet.evaluation.intervals import newcombe, on_log_odds, wilson
+from cxrnet.evaluation.confidence_intervals import newcombe, on_log_odds, wilson
 from cxrnet.evaluation.metrics import evaluate, evaluate_resampled
 from cxrnet.evaluation.predictions import make_predictions
 

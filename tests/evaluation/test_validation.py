@@ -2,8 +2,7 @@ import pandas as pd
 import pytest
 
 from cxrnet.errors import CxrnetError
-from cxrnet.evaluation.metrics import label_codes
-from cxrnet.evaluation.validation import validation_codes
+from cxrnet.evaluation.metrics import label_codes, validation_codes
 
 
 def test_validation_images_and_a_table_without_splits_are_taken(make_table) -> None:

@@ -4,7 +4,7 @@ from sklearn import metrics as reference
 
 from cxrnet.evaluation.calibration import error_of_table, reliability_table, top_label
 from cxrnet.evaluation.metrics import rows_of
-from cxrnet.evaluation.weighted import ECE_BINS, rows_behind, weighted_figures
+from cxrnet.evaluation.point_estimates import ECE_BINS, rows_behind, weighted_figures
 
 CLASSES = ("Viral Pneumonia", "Covid", "Normal")
 

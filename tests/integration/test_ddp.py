@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
-from cxrnet.models.backbones import backbone_spec
+from cxrnet.models.backbones.registry import backbone_spec
 from cxrnet.models.bundle import load_bundle
 
 

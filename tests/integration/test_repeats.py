@@ -16,7 +16,7 @@ RUNS = ["seed0_fold1of3", "seed0_fold2of3", "seed0_fold3of3"]
 # Stands for a scheduler that stops the job in the middle of the second fold.
 STOPPED = """
 import os, signal
-import cxrnet.training.progress as progress
+import cxrnet.training.callbacks as progress
 from cxrnet.train import main
 
 batch_end = progress.PhaseProgress.on_train_batch_end

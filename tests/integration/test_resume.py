@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 import torch
 
-from cxrnet.models.backbones import backbone_spec
-from cxrnet.resume import COMMAND
+from cxrnet.models.backbones.registry import backbone_spec
 from cxrnet.tracking.record import start_of, write_record
+from cxrnet.workflows.resume import COMMAND
 
 QUICK = (
     "data=folder", "data.root=my xrays", "data.size=[32,32]", "data.batch_size=8", "model=custom_cnn",
@@ -22,7 +22,7 @@ QUICK = (
 # Stands for a scheduler that stops the job: the signal comes in the middle of an epoch, of which nothing is saved.
 STOPPED = """
 import os, signal, sys
-import cxrnet.training.progress as progress
+import cxrnet.training.callbacks as progress
 from cxrnet.train import main
 
 phase, epoch, number = sys.argv.pop(1), int(sys.argv.pop(1)), int(sys.argv.pop(1))

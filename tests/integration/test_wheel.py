@@ -40,7 +40,7 @@ def wheel(tmp_path_factory):
 def test_wheel_holds_all_that_is_no_code(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     configs = {f"cxrnet/{path.relative_to(REPOSITORY).as_posix()}" for path in REPOSITORY.glob("conf/**/*.yaml")}
-    assert configs | {"cxrnet/evaluation/report.html.j2", "cxrnet/py.typed"} <= set(names)
+    assert configs | {"cxrnet/reporting/templates/report.html.j2", "cxrnet/py.typed"} <= set(names)
     assert "cxrnet/conf/train.yaml" in configs
     assert {name.split("/")[0].split("-")[0] for name in names} == {"cxrnet"}
 
@@ -52,7 +52,7 @@ def test_installed_wheel_trains_in_an_empty_folder(wheel, tmp_path):
     run(*pip, "--target", site, wheel, folder=folder)
 
     # PYTHONPATH comes before site-packages, where the checkout may be installed too.
-    where = "import cxrnet.app as app; print(app.__file__, app.config_folder(), sep='\\n')"
+    where = "import cxrnet.cli.app as app; print(app.__file__, app.config_folder(), sep='\\n')"
     places = run(sys.executable, "-c", where, folder=folder, PYTHONPATH=str(site)).splitlines()
     assert places == [str(site / "cxrnet/app.py"), str(site / "cxrnet/conf")]
 

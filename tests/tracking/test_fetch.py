@@ -8,9 +8,9 @@ import torch
 from cxrnet.errors import CxrnetError
 from cxrnet.models.bundle import Bundle, load_bundle, save_bundle
 from cxrnet.models.network import Network, NetworkConfig
-from cxrnet.tracking.fetch import fetch_run
+from cxrnet.tracking.read import fetch_run
 from cxrnet.tracking.run import track
-from cxrnet.tracking.tracked import TrackedRun
+from cxrnet.tracking.tracker import TrackedRun
 
 HALF = (0.5,) * 3
 

@@ -3,7 +3,7 @@
 import pytest
 
 from cxrnet.errors import CxrnetError
-from cxrnet.tracking.finished import fetch_files, finished_runs, reading, run_name
+from cxrnet.tracking.read import fetch_files, finished_runs, reading, run_name
 
 
 def test_finished_runs_are_found_and_parts_of_them_are_not(tracked, uri, tmp_path):

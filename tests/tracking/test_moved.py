@@ -8,7 +8,7 @@ import pytest
 from mlflow import MlflowClient
 
 from cxrnet.models.bundle import load_bundle
-from cxrnet.tracking.fetch import fetch_run
+from cxrnet.tracking.read import fetch_run
 from cxrnet.tracking.run import track
 from cxrnet.tracking.store import tracking_uri
 

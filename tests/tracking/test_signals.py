@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
+from cxrnet.core.process import Terminated, signals_raise, was_killed
 from cxrnet.tracking.run import track
-from cxrnet.tracking.signals import Terminated, signals_raise, was_killed
 
 OUTSIDE = """
 with track(folder, uri, "signals", outputs) as run:

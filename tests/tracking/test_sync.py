@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from cxrnet.configuration import write_config
+from cxrnet.core.config import write_config
 from cxrnet.errors import CxrnetError
-from cxrnet.resume import check_resumable
 from cxrnet.sync import _arguments
 from cxrnet.tracking.outbox import Outbox
 from cxrnet.tracking.record import alone_in, read_record
 from cxrnet.tracking.run import track
 from cxrnet.tracking.store import tracking_uri
 from cxrnet.tracking.sync import recorded_uri, sync, unsent_runs
+from cxrnet.workflows.resume import check_resumable
 
 CONFIG = {"schedule": {"max_epochs": 3}, "tracking": {"uri": None}}
 

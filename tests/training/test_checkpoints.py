@@ -11,8 +11,7 @@ from torch import nn
 from cxrnet.data.augment import geometric
 from cxrnet.errors import CxrnetError
 from cxrnet.training import checkpoints
-from cxrnet.training.checkpoints import read_progress, trained_so_far
-from cxrnet.training.files import checkpoint
+from cxrnet.training.checkpoints import checkpoint, read_progress, trained_so_far
 from cxrnet.training.phases import run_phases
 from cxrnet.training.schedule import Phase, Schedule
 

@@ -7,8 +7,8 @@ import torch
 
 from cxrnet.data.augment import geometric
 from cxrnet.data.splits import fold_manifest
-from cxrnet.models.cutting import cut
 from cxrnet.models.freezing import set_trainable
+from cxrnet.models.trunk import cut
 from cxrnet.training.features import FeatureDataModule, FeatureDataset, FrontDataModule, make_feed
 from cxrnet.training.schedule import Phase, Schedule
 

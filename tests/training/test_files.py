@@ -7,7 +7,7 @@ import torch
 
 from cxrnet.errors import CxrnetError
 from cxrnet.models.freezing import frozen_names, set_trainable
-from cxrnet.training.files import PlainFiles, checkpoint, complete_kept, load_kept
+from cxrnet.training.checkpoints import PlainFiles, checkpoint, complete_kept, load_kept
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from torch import nn
 
 from cxrnet.data.augment import geometric
 from cxrnet.errors import CxrnetError
-from cxrnet.models.backbones import stages
-from cxrnet.models.classifier import Classifier
+from cxrnet.models.backbones.registry import stages
+from cxrnet.models.lightning_module import Classifier
 from cxrnet.training.features import FeatureDataModule
 from cxrnet.training.phases import run_phases
 from cxrnet.training.schedule import Phase, Schedule, enabled_phases

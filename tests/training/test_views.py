@@ -12,8 +12,8 @@ from cxrnet.data.augment import geometric
 from cxrnet.data.datamodule import XrayDataModule
 from cxrnet.data.sources.covid19_image import covid19_image
 from cxrnet.data.splits import split_manifest
+from cxrnet.models.backbones.weights import load_weights
 from cxrnet.models.network import Network
-from cxrnet.models.weights import load_weights
 from cxrnet.training.phases import run_phases
 from cxrnet.training.schedule import Phase, Schedule
 

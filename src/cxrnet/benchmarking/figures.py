@@ -8,7 +8,7 @@ from cxrnet.benchmarking.measuring import Measured
 from cxrnet.benchmarking.plan import NUMBERS
 from cxrnet.benchmarking.results import GroupResult
 from cxrnet.benchmarking.saying import number_text
-from cxrnet.style import FAINT, FULL, INK, PALETTE, save, styled
+from cxrnet.reporting.plots.style import FAINT, FULL, INK, PALETTE, save, styled
 
 
 def draw(result: GroupResult, file: Path) -> Path:

@@ -11,12 +11,12 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from cxrnet.cache import kept
+from cxrnet.core.atomic import whole_file
+from cxrnet.core.cache import kept
 from cxrnet.data.sources.folder import folder as class_folders
 from cxrnet.data.sources.phantom import phantom
 from cxrnet.data.splits import complete_split
 from cxrnet.errors import CxrnetError
-from cxrnet.whole_file import whole_file
 
 PHANTOMS = 400  # at most; more images are made of them
 _VALIDATION = 0.2

@@ -10,13 +10,13 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import InstantiationException
 from omegaconf.errors import OmegaConfBaseException
 
-from cxrnet.app import config_folder, one_line
 from cxrnet.benchmarking.plan import Plan
-from cxrnet.configuration import Config, plain_config
+from cxrnet.cli.app import config_folder, one_line
+from cxrnet.cli.hydra_errors import REFUSALS, explain
+from cxrnet.cli.trainer_arguments import check_arguments
+from cxrnet.core.config import Config, plain_config
 from cxrnet.errors import CxrnetError
-from cxrnet.refusals import REFUSALS, explain
-from cxrnet.starting import check_config
-from cxrnet.training.trainer_arguments import check_arguments
+from cxrnet.workflows.start import check_config
 
 # The groups whose jobs get the user's words, and what decides which keys there are in them: augmentation, steps.
 _KINDS: dict[str, Sequence[tuple[bool, int | None]]] = {

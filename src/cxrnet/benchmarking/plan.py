@@ -8,7 +8,7 @@ from typing import Any
 from cxrnet.benchmarking.jobs import Job
 from cxrnet.benchmarking.measuring import Table
 from cxrnet.benchmarking.ratios import Ratio
-from cxrnet.configuration import Config
+from cxrnet.core.config import Config
 from cxrnet.errors import CxrnetError
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from cxrnet.benchmarking.measuring import Measured
 from cxrnet.benchmarking.ratios import Ratio
-from cxrnet.whole_file import write_json
+from cxrnet.core.atomic import write_json
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,6 @@ from pathlib import Path
 from omegaconf import DictConfig
 from rich import get_console
 
-from cxrnet import console
-from cxrnet.added_keys import check_added_keys
-from cxrnet.app import config_folder
 from cxrnet.benchmarking.figures import draw
 from cxrnet.benchmarking.groups.data import data
 from cxrnet.benchmarking.groups.frozen import frozen
@@ -28,10 +25,13 @@ from cxrnet.benchmarking.plan import Group, Plan, check_plan
 from cxrnet.benchmarking.ratios import over_rounds
 from cxrnet.benchmarking.results import GroupResult, write_results
 from cxrnet.benchmarking.saying import say_group, say_machine
-from cxrnet.configuration import Config, plain_config
+from cxrnet.cli.app import config_folder
+from cxrnet.cli.run_folder import refuse_used, say_places, shown
+from cxrnet.core import console
+from cxrnet.core.config import Config, plain_config
+from cxrnet.core.process import signals_raise
 from cxrnet.errors import CxrnetError
-from cxrnet.output_folder import refuse_used, say_places, shown
-from cxrnet.tracking.signals import signals_raise
+from cxrnet.workflows.added_keys import check_added_keys
 
 GROUPS: dict[str, Callable[[Plan], Group]] = {
     "frozen": frozen,

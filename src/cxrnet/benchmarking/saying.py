@@ -2,12 +2,12 @@
 
 from rich.table import Table
 
-from cxrnet import console
 from cxrnet.benchmarking.jobs import Numbers
 from cxrnet.benchmarking.measuring import Measured
 from cxrnet.benchmarking.plan import NUMBERS
 from cxrnet.benchmarking.ratios import Ratio
 from cxrnet.benchmarking.results import GroupResult
+from cxrnet.core import console
 
 
 def say_machine(facts: Numbers) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from rich import get_console
 
 from cxrnet.benchmarking.jobs import CONTENDERS
-from cxrnet.memory import quick_imports
+from cxrnet.core.process import quick_imports
 
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """From a manifest to batches: decode once, split, augment.
 
 All images are decoded and resized once, when :meth:`XrayDataModule.setup` first runs on them
-(:mod:`cxrnet.data.store`). An epoch then reads memory, not files. Batches are augmented as a whole, on the device that
-trains.
+(:mod:`cxrnet.data.images.store`). An epoch then reads memory, not files. Batches are augmented as a whole, on the
+device that trains.
 """
 
 import copy
@@ -18,16 +18,16 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from cxrnet.console import heard
+from cxrnet.core.console import heard
 from cxrnet.data.augment import Augmentation
-from cxrnet.data.copies import COPY_SIZE, copy_groups, find_copies
-from cxrnet.data.images import Images, ResizeRule
+from cxrnet.data.duplicates.search import COPY_SIZE, copy_groups, find_copies
+from cxrnet.data.images.masks import binary_warning, look_binary
+from cxrnet.data.images.reader import AtSize, OnError
+from cxrnet.data.images.resize import Images, ResizeRule
+from cxrnet.data.images.store import load_at_sizes
 from cxrnet.data.loaders import Batch, eval_loader, train_loader
 from cxrnet.data.manifest import check_labels
-from cxrnet.data.masks import binary_warning, look_binary
-from cxrnet.data.reading import AtSize, OnError
 from cxrnet.data.settings import Draw, check_numbers
-from cxrnet.data.store import load_at_sizes
 from cxrnet.errors import CxrnetError
 
 _BLOCK = 4096  # images that are looked at at a time

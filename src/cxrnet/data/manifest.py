@@ -31,10 +31,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from cxrnet.core.atomic import write_table
+from cxrnet.core.grouping import read_ids
+from cxrnet.core.spreadsheet import as_it_was
 from cxrnet.errors import CxrnetError
-from cxrnet.linking import read_ids
-from cxrnet.spreadsheet import as_it_was
-from cxrnet.whole_file import write_table
 
 SPLITS = ("train", "val", "test")
 STRING_COLUMNS = (

@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from cxrnet.core.grouping import known_cells, link
 from cxrnet.errors import CxrnetError
 from cxrnet.evaluation.settings import LEAST
-from cxrnet.linking import known_cells, link
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]

@@ -97,22 +97,6 @@ def error_by_chance(table: pd.DataFrame) -> float:
     return float(distances.sum() / n.sum())
 
 
-def calibration_text(confidence: FloatArray, correct: npt.NDArray[np.bool_], bins: int) -> list[str]:
-    """Say what of an ECE is chance.
-
-    Args:
-        confidence: as for :func:`reliability_table`, as are the others.
-        correct: as there.
-        bins: as there.
-    """
-    width, mass = (error_by_chance(reliability_table(confidence, correct, bins, kind)) for kind in get_args(Kind))
-    return [
-        f"Probabilities that are exactly right would show an ECE too, by chance: on {len(confidence)} images as "
-        f"certain as these about {width:.3f} in {bins} bins of equal width, and {mass:.3f} in {bins} bins of equally "
-        "many images. An ECE counts against the network only as far as it is larger."
-    ]
-
-
 def brier_decomposition(
     probabilities: FloatArray, codes: npt.NDArray[np.intp], classes: Sequence[str], bins: int, kind: Kind
 ) -> pd.DataFrame:

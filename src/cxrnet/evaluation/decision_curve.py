@@ -10,8 +10,39 @@ import numpy.typing as npt
 import pandas as pd
 
 from cxrnet.errors import CxrnetError
+from cxrnet.evaluation.metric_intervals import BoolArray, Resampling, intervals
 
 FloatArray = npt.NDArray[np.float64]
+
+
+def decision_band(
+    curve: pd.DataFrame, probability: FloatArray, positive: BoolArray, resampling: Resampling
+) -> pd.DataFrame:
+    """Add the interval of the model's net benefit at each threshold.
+
+    It follows from those of sensitivity and specificity, which are of different images (Zou & Donner 2008,
+    doi:10.1002/sim.3095). The prevalence is stated, not estimated, so acting on all has none.
+
+    Args:
+        curve: from :func:`cxrnet.evaluation.decision_curve.decision_curve`, of T thresholds.
+        probability: as it was made of, (N,).
+        positive: as it was made of, (N,).
+        resampling: how the intervals are made.
+
+    Returns:
+        The curve with ``low`` and ``high``; NaN without resamples.
+    """
+    if not resampling.resamples:
+        return curve.assign(low=np.nan, high=np.nan)
+    prevalence, steps = float(curve["prevalence"].iloc[0]), curve["threshold"].to_numpy()
+    called = probability[:, None] >= steps
+    side = positive[:, None]
+    hits, passes = intervals([(called & side, side), (~called & ~side, ~side)], resampling)
+    hit, passed = called[positive].mean(axis=0), (~called[~positive]).mean(axis=0)
+    weight = (1 - prevalence) * steps / (1 - steps)
+    reach = np.hypot(prevalence * (hits - hit[:, None]), weight[:, None] * (passes - passed[:, None]))
+    reach[steps == 0] = 0  # from 0 on everybody is acted on, whatever the model says
+    return curve.assign(low=curve["model"] - reach[:, 0], high=curve["model"] + reach[:, 1])
 
 
 def net_benefit(

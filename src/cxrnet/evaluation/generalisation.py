@@ -10,20 +10,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from cxrnet.evaluation.comparison_printing import Table
-from cxrnet.evaluation.intervals import Interval, of_mean
+from cxrnet.evaluation.confidence_intervals import Interval, of_mean
 from cxrnet.evaluation.metrics import Evaluation, Metric, flat, gap
+from cxrnet.evaluation.point_estimates import MEANS, Key
 from cxrnet.evaluation.predictions import classes_of
-from cxrnet.evaluation.weighted import MEANS, Key
-from cxrnet.evaluation.wording import HEADLINE, PER_CLASS
 
 LEADING = "roc_auc_macro"
-_PRINTED = {
-    **{name: HEADLINE[name] for name in ("roc_auc_macro", "accuracy", "balanced_accuracy", "macro_f1", "log_loss")},
-    "brier": "Brier score (lower is better)",
-    "ece": "ECE (lower is better)",
-}
-_PRINTED_PER_CLASS = ("sensitivity", "specificity", "roc_auc")
 
 
 def same_classes(internal: pd.DataFrame, external: pd.DataFrame) -> pd.DataFrame:
@@ -110,90 +102,3 @@ def _reason(internal: Metric | None, external: Metric) -> str:
 
 def _gaps(part: str, metric: Metric) -> list[str]:
     return [f"{part}: {metric[key]}" for key in ("reason", "interval_reason") if key in metric]
-
-
-def printed_generalisation(table: pd.DataFrame, level: float) -> Table:
-    """The table of the fall as it is printed: the figures of each data set, each with its interval.
-
-    Args:
-        table: from :func:`generalisation_table`.
-        level: of its intervals.
-    """
-    classes = len(set(table["class"]) - {""})
-    titles = [_title(row, classes) for _, row in table.iterrows()]
-    shown = table.assign(title=titles).dropna(subset="title")
-    place, order = pd.factorize(shown["data"])[0], list(_PRINTED)
-    rank = [order.index(metric) if metric in order else len(order) for metric in shown["metric"]]
-    shown = shown.iloc[np.lexsort((rank, place))]
-    rows = [
-        [row["data"], row["title"], *(_number(row, part) for part in ("internal", "external", "change"))]
-        for _, row in shown.iterrows()
-    ]
-    reasons = dict.fromkeys(f"{row['data']}: {row['reason']}" for _, row in shown.iterrows() if row["reason"])
-    stated = f"Each figure with its {level:.0%} interval" if has_intervals(table) else "Without intervals"
-    note = (
-        f"{stated}. Internal: the bundle's own test images of the classes that the "
-        "external data have, without those whose patient, or a copy, is in train or val. Change: external minus "
-        "internal. Accuracy, F1, log loss, Brier score and ECE depend "
-        "on the mix of classes, which the data sets don't share; ROC-AUC, sensitivity, specificity and balanced "
-        "accuracy don't."
-    )
-    missing = f" Missing: {'; '.join(reasons)}." if reasons else ""
-    columns = ["Data", "Figure", "Internal", "External", "Change"]
-    return Table("The fall", pd.DataFrame(rows, columns=columns), 2, True, note + missing)
-
-
-def has_intervals(table: pd.DataFrame) -> bool:
-    """Whether any figure has one: none has where none were asked for."""
-    return bool(table["external_low"].notna().any())
-
-
-def verdicts(table: pd.DataFrame) -> list[str]:
-    """What becomes of the leading figure on each data set, a sentence each; of a single class, of its sensitivity."""
-    leading = [_leading(rows) for _, rows in table.groupby("data", sort=False)]
-    return [_verdict(str(row["data"]), str(_title(row, 0)), row) for row in leading]
-
-
-def _leading(rows: pd.DataFrame) -> pd.Series:
-    """The row of one data set that its verdict is of."""
-    (leading,) = (row for _, row in rows[rows["metric"] == LEADING].iterrows())
-    known = rows[(rows["metric"] == "sensitivity") & rows["external"].notna()]
-    return known.iloc[0] if np.isnan(leading["external"]) and len(known) == 1 else leading
-
-
-def _verdict(data: str, title: str, row: pd.Series) -> str:
-    if np.isnan(row["external"]):
-        return f"{data}: {title} can't be computed ({row['reason']})."
-    if np.isnan(row["change"]):
-        return f"{data}: {title} is {_inline(row, 'external')}; there is nothing internal to compare it with."
-    between = f"from {_inline(row, 'internal')} on the internal test images to {_inline(row, 'external')}"
-    if row["change_high"] < 0:
-        fall = f"{-row['change']:.3f} ({-row['change_high']:.3f} to {-row['change_low']:.3f})"
-        return f"{data}: {title} falls by {fall}, {between}."
-    return f"{data}: {title} goes {between}; the change of {_inline(row, 'change')} is not shown to be a fall."
-
-
-def _title(row: pd.Series, classes: int) -> str | None:
-    """Name of a figure that is printed; of two classes each has the AUC of the other."""
-    metric, label = str(row["metric"]), row["class"]
-    if not label:
-        over = f" of {row['over']} alone" if row["over"] else ""
-        return f"{_PRINTED[metric]}{over}" if metric in _PRINTED else None
-    if metric not in _PRINTED_PER_CLASS or (metric == "roc_auc" and classes == 2):
-        return None
-    return f"{PER_CLASS[metric]}, {label}"
-
-
-def _number(row: pd.Series, part: str) -> str:
-    """A figure, and its interval on a second line."""
-    return "\n(".join(_inline(row, part).split(" (", 1))
-
-
-def _inline(row: pd.Series, part: str) -> str:
-    """A figure and its interval; changes carry their sign."""
-    sign, between = ("+", " to ") if part == "change" else ("", "–")
-    value, low, high = (row[part + end] for end in ("", "_low", "_high"))
-    if np.isnan(value):
-        return "n/a"
-    ends = "" if np.isnan(low) else f" ({low:{sign}.3f}{between}{high:{sign}.3f})"
-    return f"{value:{sign}.3f}{ends}".replace("-", "−")

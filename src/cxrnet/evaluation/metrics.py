@@ -15,10 +15,19 @@ from sklearn.metrics import confusion_matrix
 
 from cxrnet.errors import CxrnetError
 from cxrnet.evaluation.bootstrap import Units, bootstrap, units_of
-from cxrnet.evaluation.intervals import LEVEL
+from cxrnet.evaluation.confidence_intervals import LEVEL
+from cxrnet.evaluation.metric_intervals import Sample, Uncertainty, uncertainties
+from cxrnet.evaluation.point_estimates import (
+    ECE_BINS,
+    MEANS,
+    Figures,
+    Key,
+    Rows,
+    make_rows,
+    rows_behind,
+    weighted_figures,
+)
 from cxrnet.evaluation.predictions import classes_of, probabilities_of
-from cxrnet.evaluation.uncertainty import Sample, Uncertainty, uncertainties
-from cxrnet.evaluation.weighted import ECE_BINS, MEANS, Figures, Key, Rows, make_rows, rows_behind, weighted_figures
 
 
 class Metric(Uncertainty):
@@ -139,7 +148,7 @@ def evaluate_resampled(
 
 
 def rows_of(predictions: pd.DataFrame, over: Sequence[str] | None = None, bins: int = ECE_BINS) -> Rows:
-    """Prepare a table for :func:`cxrnet.evaluation.weighted.weighted_figures`; raises as :func:`evaluate`."""
+    """Prepare a table for :func:`cxrnet.evaluation.point_estimates.weighted_figures`; raises as :func:`evaluate`."""
     codes, called = label_codes(predictions), _codes(predictions, "predicted")
     return make_rows(classes_of(predictions), codes, called, probabilities_of(predictions), over, bins)
 
@@ -228,3 +237,25 @@ def mean_over_classes(
         if "reason" in metric:
             return gap(metric["reason"])
     return measured(np.average([metric["value"] for metric in metrics], weights=weights), n)
+
+
+def validation_codes(predictions: pd.DataFrame, what: str) -> npt.NDArray[np.intp]:
+    """Return the labels of validation images as ``(N,)`` indices into the classes.
+
+    Args:
+        predictions: the rows of the split ``val``; rows of a table without splits count as such.
+        what: what is to be chosen, a config key, for the error messages.
+
+    Raises:
+        CxrnetError: there are no rows, rows of another split, or labels are missing.
+    """
+    if len(predictions) == 0:
+        raise CxrnetError(f"{what}: there are no validation images to choose it on; give the val split some")
+    others = sorted(set(predictions["split"].dropna()) - {"val"})
+    if others:
+        count = int(predictions["split"].isin(others).sum())
+        raise CxrnetError(
+            f"{what}: {count} of {len(predictions)} images are of split {', '.join(others)}; "
+            "it is chosen on val alone, give only those rows"
+        )
+    return label_codes(predictions)

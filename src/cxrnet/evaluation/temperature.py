@@ -21,9 +21,9 @@ from scipy.optimize import brentq
 from scipy.special import logsumexp, softmax
 
 from cxrnet.errors import CxrnetError
+from cxrnet.evaluation.metrics import validation_codes
 from cxrnet.evaluation.predictions import classes_of, logits_of
 from cxrnet.evaluation.prior import fitted_offset, listed
-from cxrnet.evaluation.validation import validation_codes
 
 FloatArray = npt.NDArray[np.float64]
 Offset = Callable[[float], FloatArray]

@@ -22,10 +22,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from cxrnet.core.atomic import write_json
 from cxrnet.errors import CxrnetError
 from cxrnet.models.bundle_schema import check_description
 from cxrnet.models.network import Network, NetworkConfig
-from cxrnet.whole_file import write_json
 
 # 1 was before windowed pooling, batch norm in the head and sigmoids, 2 before priors and decision weights, 3 before
 # digests.

@@ -3,11 +3,11 @@
 =====================  =====================================================================================
 ``head``               the head alone; the backbone is frozen
 ``all``                everything
-``{from: layer3}``     the head and the backbone from that part on (names: ``cxrnet.models.backbones.stages``)
+``{from: layer3}``     the head and the backbone from that part on (names: ``cxrnet.models.backbones.registry.stages``)
 ``{stages: 2}``        the head and the last 2 stages of the backbone, a stage being what works at one resolution
-                       (``cxrnet.models.layers.stage_groups``)
+                       (``cxrnet.models.backbones.layers.stage_groups``)
 ``{last: 100}``        the head and the last 100 layers of the backbone, counted as Keras counts them
-                       (``cxrnet.models.layers.layers``)
+                       (``cxrnet.models.backbones.layers.layers``)
 ``{fraction: 0.3}``    the head and that share of the backbone's layers, counted the same way from the end
 =====================  =====================================================================================
 
@@ -20,8 +20,8 @@ from itertools import chain
 from torch import nn
 
 from cxrnet.errors import CxrnetError
-from cxrnet.models.backbones import stages
-from cxrnet.models.layers import layers, stage_groups
+from cxrnet.models.backbones.layers import layers, stage_groups
+from cxrnet.models.backbones.registry import stages
 from cxrnet.models.network import Network
 
 Trainable = str | Mapping[str, str | int | float]

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from cxrnet.errors import CxrnetError
-from cxrnet.models.backbones import backbone_spec, output_shapes
+from cxrnet.models.backbones.registry import backbone_spec, output_shapes
 from cxrnet.models.heads import Dropout, Output, Pool, hidden_kernels, make_head, make_pool
 
 

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import cxrnet
-from cxrnet.provenance import PACKAGES
+from cxrnet.core.provenance import PACKAGES
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -77,7 +77,7 @@ def _save(folder: Path, logged: "LoggedModel", run_id: str, bundle: Path, classe
     import mlflow.pyfunc
     from mlflow.models import Model
 
-    from cxrnet.tracking import model
+    from cxrnet.tracking import pyfunc as model
 
     described = Model(
         artifact_path=logged.artifact_location,

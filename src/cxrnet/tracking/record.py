@@ -12,8 +12,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from cxrnet.core.atomic import write_json
 from cxrnet.errors import CxrnetError
-from cxrnet.whole_file import write_json
 
 log = logging.getLogger("cxrnet")
 

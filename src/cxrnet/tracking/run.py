@@ -13,15 +13,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cxrnet.core.process import is_main_process, signals_raise, was_killed
+from cxrnet.core.provenance import git_revision, package_versions
 from cxrnet.errors import CxrnetError
-from cxrnet.processes import is_main_process
-from cxrnet.provenance import git_revision, package_versions
 from cxrnet.tracking.outbox import Outbox
 from cxrnet.tracking.record import RECORD, alone_in, now, read_record, start_of, write_record
 from cxrnet.tracking.sender import Delivery, Sender
-from cxrnet.tracking.signals import signals_raise, was_killed
 from cxrnet.tracking.store import find_experiment, opened, printable, userinfo
-from cxrnet.tracking.tracked import TrackedRun
+from cxrnet.tracking.tracker import TrackedRun
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

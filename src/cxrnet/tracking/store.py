@@ -12,10 +12,10 @@ from urllib.parse import urlsplit
 
 from filelock import FileLock, Timeout
 
+from cxrnet.core.atomic import whole_file
+from cxrnet.core.process import quick_imports
 from cxrnet.errors import CxrnetError
-from cxrnet.memory import quick_imports
 from cxrnet.tracking.moved import ARTIFACTS, mend_places
-from cxrnet.whole_file import whole_file
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cxrnet import console
+from cxrnet.core import console
 from cxrnet.errors import CxrnetError
-from cxrnet.tracking.finished import reading
 from cxrnet.tracking.moved import ARTIFACTS
 from cxrnet.tracking.outbox import CALLS, Outbox
+from cxrnet.tracking.read import reading
 from cxrnet.tracking.record import alone_in, read_record, write_record
 from cxrnet.tracking.sender import Delivery
 from cxrnet.tracking.store import SQLITE, printable, userinfo

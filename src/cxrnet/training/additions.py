@@ -17,8 +17,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import CSVLogger, Logger
 
 from cxrnet.errors import CxrnetError
-from cxrnet.training.checkpoints import read_progress
-from cxrnet.training.files import checkpoint, read_checkpoint
+from cxrnet.training.checkpoints import checkpoint, read_checkpoint, read_progress
 
 REFUSED: dict[tuple[type[Callback], ...], str] = {
     (lightning.EarlyStopping,): "the schedule stops phases early; give its phases a patience",

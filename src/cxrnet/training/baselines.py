@@ -14,7 +14,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from cxrnet.data.datamodule import XrayDataModule
-from cxrnet.data.images import Images
+from cxrnet.data.images.resize import Images
 from cxrnet.evaluation.predictions import make_predictions
 
 THUMBNAIL = 8  # pixels a side

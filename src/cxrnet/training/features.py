@@ -19,13 +19,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from cxrnet.core.process import is_main_process
 from cxrnet.data.datamodule import XrayDataModule
 from cxrnet.data.loaders import Batch, eval_loader, train_loader
-from cxrnet.models.cutting import Cut, cut
 from cxrnet.models.network import Network
-from cxrnet.processes import is_main_process
+from cxrnet.models.trunk import Cut, cut
+from cxrnet.training.feature_tables import Table, Views, features_of, has_name
 from cxrnet.training.schedule import Phase, Schedule
-from cxrnet.training.tables import Table, Views, features_of, has_name
 
 logger = logging.getLogger("cxrnet")
 

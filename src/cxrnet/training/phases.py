@@ -21,20 +21,29 @@ from cxrnet.data.datamodule import XrayDataModule
 from cxrnet.errors import CxrnetError
 from cxrnet.models.freezing import describe, set_trainable
 from cxrnet.models.network import Network, count_parameters
-from cxrnet.training.checkpoints import EpochKeeper, EpochSeed, LogMetrics, Progress, check_goes_on, keep_epoch
+from cxrnet.training.callbacks import EpochSeed
+from cxrnet.training.checkpoints import (
+    EpochKeeper,
+    LogMetrics,
+    Progress,
+    check_goes_on,
+    checkpoint,
+    complete_kept,
+    keep_epoch,
+    load_kept,
+)
 from cxrnet.training.features import make_feed
-from cxrnet.training.files import checkpoint, complete_kept, load_kept
-from cxrnet.training.fitting import (
+from cxrnet.training.history import History, rank
+from cxrnet.training.schedule import Phase, Schedule
+from cxrnet.training.trainer import (
     OptimizerOfRate,
+    WeightDecay,
     check_phases,
     early_stopping,
     fit,
     make_classifier,
     make_trainer,
 )
-from cxrnet.training.history import History, rank
-from cxrnet.training.lr_schedules import WeightDecay
-from cxrnet.training.schedule import Phase, Schedule
 
 
 @dataclass(frozen=True)

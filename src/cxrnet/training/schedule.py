@@ -11,8 +11,6 @@ from omegaconf import DictConfig, OmegaConf
 
 from cxrnet.errors import CxrnetError
 
-NO_MODE = "schedule.mode: leave it out; a loss is better when it is small, every other metric when it is large"
-
 if TYPE_CHECKING:
     from cxrnet.models.freezing import Trainable
 
@@ -27,8 +25,8 @@ class Phase:
         epochs: at most.
         lr: learning rate at the start.
         patience: epochs without improvement before the phase stops; ``None`` never stops early.
-        lr_schedule: see :mod:`cxrnet.training.lr_schedules`; ``None`` keeps the rate.
-        decay: weight decay of the whole phase, from 0 on, see :class:`cxrnet.training.lr_schedules.WeightDecay`.
+        lr_schedule: see :mod:`cxrnet.training.trainer`; ``None`` keeps the rate.
+        decay: weight decay of the whole phase, from 0 on, see :class:`cxrnet.training.trainer.WeightDecay`.
         keep: the epoch whose weights are kept: ``last``, or ``best`` by the schedule's monitored metric.
         enabled: a phase that is not enabled is left out.
     """
@@ -67,7 +65,7 @@ class Schedule:
 
     Attributes:
         phases: in order.
-        monitor: the metric that decides which epoch is best, see :func:`cxrnet.models.classifier.metric_names`.
+        monitor: the metric that decides which epoch is best, see :func:`cxrnet.models.lightning_module.metric_names`.
         scratch: takes the place of the phases that train the head alone when the weights are random; ``None`` where
             no phase does.
         views: of each training image where the output of what is frozen is computed once: the image itself and
@@ -174,3 +172,31 @@ def _capped(phase: Phase, epochs: int) -> Phase:
     if spec is not None and "warmup_epochs" in spec:
         spec = {**spec, "warmup_epochs": min(spec["warmup_epochs"], epochs - 1)}
     return dataclasses.replace(phase, epochs=epochs, lr_schedule=spec)
+
+
+PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
+
+_SHORT = {"32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}  # Lightning's
+
+
+def check_precision(precision: object, on_cpu: bool) -> None:
+    """Refuse ``trainer.precision`` where it is of the weights, or one that the device hasn't got.
+
+    Args:
+        precision: as Lightning takes it.
+        on_cpu: training runs on a CPU. Of ``16-mixed`` Lightning makes ``bf16-mixed`` there, and only warns.
+
+    Raises:
+        CxrnetError: it isn't one of :data:`PRECISIONS`, or it is ``16-mixed`` on a CPU.
+    """
+    known = _SHORT.get(str(precision), str(precision))
+    if known not in PRECISIONS:
+        raise CxrnetError(
+            f"trainer.precision: {precision} is not for the weights, which predict in float32; "
+            f"give {', '.join(PRECISIONS[:-1])} or {PRECISIONS[-1]}"
+        )
+    if known == "16-mixed" and on_cpu:
+        raise CxrnetError(
+            f"trainer.precision: {precision} needs a GPU, and training would run on the CPU; "
+            "give trainer.precision=bf16-mixed"
+        )

@@ -1,9 +1,7 @@
 import numpy as np
 import pytest
 
-from cxrnet.data.phantom.anatomy import draw_anatomy
-from cxrnet.data.phantom.geometry import View
-from cxrnet.data.phantom.organs import organ_paths
+from cxrnet.data.phantom.anatomy import View, draw_anatomy, organ_paths
 from cxrnet.data.phantom.signs import CLASSES, draw_lesion
 
 VIEW = View(size=128, field=36.0, right=0.0, down=0.0, roll=0.0, turn=0.0, tilt=0.0)

@@ -9,7 +9,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from PIL import Image
 
-from cxrnet.app import config_folder
+from cxrnet.cli.app import config_folder
 from cxrnet.data.datamodule import XrayDataModule
 from cxrnet.data.manifest import make_manifest, write_manifest
 

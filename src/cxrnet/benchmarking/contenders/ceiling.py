@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from cxrnet.benchmarking.contenders.instruments import synchronise
 from cxrnet.benchmarking.contenders.memory import peak_memory
 from cxrnet.benchmarking.contenders.start import starting_network
+from cxrnet.core.process import keep_freed_memory
 from cxrnet.inference import ieee_convolutions
-from cxrnet.memory import keep_freed_memory
-from cxrnet.models.folding import folded
+from cxrnet.models.fusion import folded
 
 WARM_UP = 3  # steps: kernels are chosen, memory is fetched
 CLASSES = 4
@@ -77,7 +77,7 @@ def train_timm(backbone: str, **settings: Any) -> dict[str, Any]:  # noqa: ANN40
 
 
 def predict(backbone: str, fold: bool, **settings: Any) -> dict[str, Any]:  # noqa: ANN401 (those of Steps)
-    """Forward passes in evaluation mode; with ``fold``, as cxrnet itself does them (:mod:`cxrnet.models.folding`)."""
+    """Forward passes in evaluation mode; with ``fold``, as cxrnet itself does them (:mod:`cxrnet.models.fusion`)."""
     steps = Steps(**settings)
     whole = _whole(backbone, steps).eval()
     whole = folded(whole) if fold else whole

@@ -7,8 +7,8 @@ from typing import Any
 
 from PIL import Image
 
-from cxrnet.data.files import find_images
-from cxrnet.data.reading import processors
+from cxrnet.data.images.files import find_images
+from cxrnet.data.images.reader import processors
 
 
 def decode(root: str, sizes: list[list[int]]) -> dict[str, Any]:

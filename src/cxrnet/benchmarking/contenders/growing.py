@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 
 from cxrnet.benchmarking.contenders.memory import peak_resident
-from cxrnet.data.files import find_images
+from cxrnet.core.process import keep_freed_memory
+from cxrnet.data.images.files import find_images
 from cxrnet.data.manifest import make_manifest, read_manifest, write_manifest
 from cxrnet.data.splits import split_manifest
-from cxrnet.memory import keep_freed_memory
 
 FRACTIONS = {"train": 0.7, "val": 0.15, "test": 0.15}
 

@@ -10,9 +10,9 @@ def facts(device: str) -> dict[str, Any]:
     """Processor, memory, accelerator and versions; ``device`` is what ``device`` of the config comes to."""
     import torch
 
-    from cxrnet.data.reading import processors
+    from cxrnet.core.provenance import package_versions
+    from cxrnet.data.images.reader import processors
     from cxrnet.models.bundle import device_of
-    from cxrnet.provenance import package_versions
 
     chosen = device_of(device)
     return {

@@ -17,17 +17,17 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import Callback
 
-from cxrnet.app import config_folder
 from cxrnet.benchmarking.contenders.instruments import Stopwatch
 from cxrnet.benchmarking.contenders.memory import peak_memory, peak_resident
 from cxrnet.benchmarking.overrides import override
-from cxrnet.building import make_data, make_network, train_network
-from cxrnet.configuration import Config, plain_config
+from cxrnet.cli.app import config_folder
+from cxrnet.core.config import Config, plain_config
+from cxrnet.core.process import keep_freed_memory
 from cxrnet.data.datamodule import XrayDataModule
-from cxrnet.memory import keep_freed_memory
-from cxrnet.models.backbones import backbone_spec
-from cxrnet.models.weights import load_weights
+from cxrnet.models.backbones.registry import backbone_spec
+from cxrnet.models.backbones.weights import load_weights
 from cxrnet.training.schedule import enabled_phases
+from cxrnet.workflows.build import make_data, make_network, train_network
 
 
 def train(overrides: list[str], fresh: bool) -> dict[str, Any]:
@@ -151,8 +151,8 @@ def find_weights(backbone: str, weights: str, size: list[int]) -> dict[str, Any]
 def write_bundle(folder: str, backbone: str, weights: str, size: list[int]) -> dict[str, Any]:
     """Write a bundle of a network that nobody trained."""
     from cxrnet.benchmarking.contenders.start import starting_network
+    from cxrnet.core.provenance import package_versions
     from cxrnet.models.bundle import Bundle, save_bundle
-    from cxrnet.provenance import package_versions
 
     network = starting_network(backbone, weights, "all", size, classes=4)
     save_bundle(Bundle(network, "stretch", 1.0, {}, "none", package_versions(), {}), folder)

@@ -17,7 +17,7 @@ from torchvision.datasets import ImageFolder
 from cxrnet.benchmarking.contenders.loop import Parts, Training, run
 from cxrnet.benchmarking.contenders.memory import peak_memory
 from cxrnet.benchmarking.contenders.start import starting_network
-from cxrnet.models.backbones import IMAGENET_MEAN, IMAGENET_STD
+from cxrnet.models.backbones.spec import IMAGENET_MEAN, IMAGENET_STD
 from cxrnet.models.freezing import Trainable
 
 WORKERS = 2

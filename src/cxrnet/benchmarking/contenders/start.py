@@ -1,8 +1,8 @@
 """The network that every contender of torch starts from."""
 
+from cxrnet.models.backbones.weights import load_weights
 from cxrnet.models.freezing import Trainable, set_trainable
 from cxrnet.models.network import Network, NetworkConfig
-from cxrnet.models.weights import load_weights
 
 
 def starting_network(backbone: str, weights: str, trainable: Trainable, size: list[int], classes: int) -> Network:

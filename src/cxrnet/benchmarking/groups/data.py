@@ -8,8 +8,8 @@ from cxrnet.benchmarking.measuring import Table
 from cxrnet.benchmarking.overrides import train_overrides
 from cxrnet.benchmarking.plan import Group, Plan
 from cxrnet.benchmarking.ratios import Ratio, quotient
-from cxrnet.data.copies import COPY_SIZE
-from cxrnet.data.files import find_images
+from cxrnet.data.duplicates.search import COPY_SIZE
+from cxrnet.data.images.files import find_images
 
 OF_DECODER = 0.9
 WAITING = 0.03

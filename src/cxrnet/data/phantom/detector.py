@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from cxrnet.data.phantom.geometry import Array
+from cxrnet.data.phantom.anatomy import Array
 
 GLYPHS = {
     "R": ("1111.", "1...1", "1...1", "1111.", "1.1..", "1..1.", "1...1"),

@@ -11,8 +11,8 @@ import pandas as pd
 from PIL import Image
 
 from cxrnet.data.phantom.detector import stamp
+from cxrnet.data.phantom.render import Row
 from cxrnet.data.phantom.signs import CLASSES
-from cxrnet.data.phantom.writing import Row
 
 MARKED = "COVID-19"
 Fault = tuple[str, str, str]  # image_id, fault, detail

@@ -1,19 +1,31 @@
 """One patient from a seed, and the exposures taken of that patient."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from scipy import ndimage
 
-from cxrnet.data.phantom.anatomy import Anatomy, draw_anatomy
+from cxrnet.data.phantom.anatomy import (
+    WIDTHS,
+    Anatomy,
+    Array,
+    Cloud,
+    View,
+    draw_anatomy,
+    organ_paths,
+    skeleton,
+    splat,
+    vessels,
+)
 from cxrnet.data.phantom.detector import develop, draw_exposure
-from cxrnet.data.phantom.geometry import Array, Cloud, View, splat
-from cxrnet.data.phantom.organs import organ_paths
-from cxrnet.data.phantom.signs import Lesion, draw_lesion
-from cxrnet.data.phantom.skeleton import skeleton
-from cxrnet.data.phantom.vessels import WIDTHS, vessels
+from cxrnet.data.phantom.signs import CLASSES, Lesion, draw_lesion
 
 # Effective attenuation, 1/cm: soft tissue at 120 kV; what air takes away from it in an inflated lung; bone over it.
 TISSUE, AIR, BONE = 0.19, 0.74, 0.44
@@ -75,3 +87,121 @@ def _vessel_map(tree: list[Cloud], view: View) -> Array:
     for cloud, width in zip(tree, WIDTHS, strict=True):
         total += ndimage.gaussian_filter(splat(cloud, view), 0.4 * min(width, 0.5) / view.pixel)
     return total
+
+
+Row = dict[str, str]
+# At most this many images of one patient.
+MOST = 4
+
+
+@dataclass(frozen=True)
+class Patient:
+    """A patient to draw."""
+
+    name: str
+    label: str
+    count: int
+    seed: np.random.SeedSequence
+
+    def files(self) -> list[str]:
+        """The images, relative to ``images/``, ``lung_masks/`` or ``lesion_masks/``."""
+        return [f"{self.label}/{self.name}_{k + 1}.png" for k in range(self.count)]
+
+
+def enrol(images: int, seed: int) -> list[Patient]:
+    """Patients of one to four images each, the classes with equal numbers of images (but for a remainder).
+
+    Each patient has a random stream of its own, so that a picture depends neither on the order of drawing nor on
+    the number of processes.
+    """
+    root = np.random.SeedSequence(seed)
+    rng = np.random.default_rng(root)
+    groups: list[tuple[str, int]] = []
+    for k, label in enumerate(CLASSES):
+        left = images // len(CLASSES) + (k < images % len(CLASSES))
+        while left:
+            count = min(left, int(rng.integers(1, MOST + 1)))
+            groups.append((label, count))
+            left -= count
+    groups = [groups[k] for k in rng.permutation(len(groups))]  # the number of a patient gives nothing away
+    streams = root.spawn(len(groups))
+    return [Patient(f"P{k + 1:04d}", *group, streams[k]) for k, group in enumerate(groups)]
+
+
+def rows_of(patients: list[Patient]) -> list[Row]:
+    """One row an image; the paths count from the folder of the set."""
+    return [
+        {
+            "image_id": f"images/{file}",
+            "path": f"images/{file}",
+            "label": patient.label,
+            "patient_id": patient.name,
+            "mask_path": f"lung_masks/{file}",
+            "lesion_mask_path": f"lesion_masks/{file}",
+        }
+        for patient in patients
+        for file in patient.files()
+    ]
+
+
+def write_patients(folder: Path, patients: list[Patient], size: int) -> None:
+    """Draw patients into ``folder``: ``images/``, ``lung_masks/`` and ``lesion_masks/``, each with class folders."""
+    for kind in ("images", "lung_masks", "lesion_masks"):
+        for label in CLASSES:
+            (folder / kind / label).mkdir(parents=True, exist_ok=True)
+    for patient in patients:
+        drawn = radiographs(patient.label, patient.count, size, patient.seed)
+        for file, radiograph in zip(patient.files(), drawn, strict=True):
+            _save(radiograph.image, folder / "images" / file)
+            _save(radiograph.lung, folder / "lung_masks" / file)
+            _save(radiograph.lesion, folder / "lesion_masks" / file)
+
+
+def _save(picture: NDArray[np.uint8] | NDArray[np.bool_], path: Path) -> None:
+    """Grey as it is; a mask as 0 and 255."""
+    grey = picture.astype(np.uint8) * 255 if picture.dtype == bool else picture
+    Image.fromarray(grey).save(path, compress_level=3)
+
+
+# Starting a helper costs about as much as drawing this many images.
+WORTH = 50
+
+
+def draw(folder: Path, images: int, size: int, seed: int) -> None:
+    """Draw a whole set into ``folder``, with as many processes as there are cores and as is worth while.
+
+    Raises:
+        RuntimeError: a helper failed; with its last line.
+    """
+    count = max(1, min(os.cpu_count() or 1, images // WORTH))
+    # The helpers must find cxrnet where this process found it.
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    helpers = [
+        subprocess.Popen(
+            [sys.executable, "-m", __name__, str(folder), *map(str, (images, size, seed, share, count))],
+            env=environment,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for share in range(1, count)
+    ]
+    try:
+        draw_share(folder, images, size, seed, 0, count)
+        for helper in helpers:
+            _, trouble = helper.communicate()
+            if helper.returncode:
+                last = trouble.strip().splitlines()[-1:] or [f"exit status {helper.returncode}"]
+                raise RuntimeError(f"a drawing process failed: {last[0]}")
+    finally:
+        for helper in helpers:
+            helper.kill()  # does nothing to one that has ended
+            helper.wait()
+
+
+def draw_share(folder: Path, images: int, size: int, seed: int, share: int, of: int) -> None:
+    """Draw every ``of``-th patient of a set, from number ``share`` on."""
+    write_patients(folder, enrol(images, seed)[share::of], size)
+
+
+if __name__ == "__main__":
+    draw_share(Path(sys.argv[1]), *map(int, sys.argv[2:]))

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import fft, ndimage
 
-from cxrnet.data.phantom.anatomy import Anatomy
-from cxrnet.data.phantom.geometry import Array, View
+from cxrnet.data.phantom.anatomy import Anatomy, Array, View
 
 CLASSES = ("COVID-19", "Lung Opacity", "Normal", "Viral Pneumonia")
 # The patient's frame of a sign: a square of this side (cm) around the middle of the chest, with this many points.

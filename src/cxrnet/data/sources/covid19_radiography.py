@@ -45,7 +45,7 @@ from urllib.parse import urlsplit
 
 import pandas as pd
 
-from cxrnet.data.files import find_images
+from cxrnet.data.images.files import find_images
 from cxrnet.data.manifest import make_manifest
 from cxrnet.errors import CxrnetError
 

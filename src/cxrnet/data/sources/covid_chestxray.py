@@ -46,9 +46,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from cxrnet.core.grouping import link
 from cxrnet.data.manifest import make_manifest
 from cxrnet.errors import CxrnetError
-from cxrnet.linking import link
 
 EXTRA = ("finding", "sex", "age", "url", "license", "location")
 NEEDED = ("patientid", "view", "modality", "folder", "filename", *EXTRA)

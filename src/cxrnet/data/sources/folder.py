@@ -7,7 +7,7 @@ Two layouts are read, told by the names of the folders in ``root``::
 
 Where ``root`` holds nothing but one folder, as after unpacking an archive, and that one holds folders and no images,
 that one is read. The name of a class is the name of its folder, spaces included. What is left out (masks, hidden files,
-other kinds of files) is counted on the console, see :mod:`cxrnet.data.files`.
+other kinds of files) is counted on the console, see :mod:`cxrnet.data.images.files`.
 """
 
 import logging
@@ -17,11 +17,32 @@ from pathlib import Path
 
 import pandas as pd
 
-from cxrnet.data.files import Found, find_images, is_hidden
+from cxrnet.data.images.files import Found, find_images, is_hidden
+from cxrnet.data.images.masks import is_mask_folder, masks_of
 from cxrnet.data.manifest import make_manifest
-from cxrnet.data.masks import is_mask_folder, masks_of
-from cxrnet.data.split_names import looks_like_split, split_of
 from cxrnet.errors import CxrnetError
+
+READ_AS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "validate", "dev", "development"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+_SET = re.compile(r"[ _-]*(set|data|split|images?|folder)$")
+_ALIKE = re.compile(
+    r"(train(ing)?|val(id|idation)?|dev|test(ing)?|eval(uation)?|hold[ _-]?out|predict(ion)?)s?[\W_\d]*"
+    r"((set|data|split|images?|folder|fold|part|copy|new|old|final)[\W_\d]*)*"
+)
+
+
+def split_of(name: str) -> str | None:
+    """``train``, ``val`` or ``test`` for a name of it, in any case, as ``Training`` or ``test_set``; else ``None``."""
+    return READ_AS.get(_SET.sub("", name.strip().casefold()))
+
+
+def looks_like_split(name: str) -> bool:
+    """Whether a name is hardly that of a class, because it is like one of a split: ``train 2``, ``evaluation``."""
+    return _ALIKE.fullmatch(name.strip().casefold()) is not None
+
 
 NAMED = 5  # folders that a line names
 

@@ -28,9 +28,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from cxrnet.data.files import find_images
+from cxrnet.data.images.files import find_images
+from cxrnet.data.images.masks import masks_of
 from cxrnet.data.manifest import SPLITS, make_manifest
-from cxrnet.data.masks import masks_of
 from cxrnet.errors import CxrnetError
 
 NAMED = 5  # files that an error names

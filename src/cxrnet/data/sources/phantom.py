@@ -26,13 +26,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from cxrnet.core.spreadsheet import to_csv
 from cxrnet.data.manifest import make_manifest, read_manifest, write_manifest
 from cxrnet.data.phantom.faults import Faults, plant
+from cxrnet.data.phantom.render import draw, enrol, rows_of
 from cxrnet.data.phantom.signs import CLASSES
-from cxrnet.data.phantom.workers import draw
-from cxrnet.data.phantom.writing import enrol, rows_of
 from cxrnet.errors import CxrnetError
-from cxrnet.spreadsheet import to_csv
 
 # Changes whenever the drawing changes, so that an older set on disk is not taken for a new one.
 DRAWING = 1

@@ -1,0 +1,137 @@
+"""What every entry point shares: Hydra around it, and one line instead of a traceback for a user's mistake."""
+
+import os
+import shlex
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import CompactHydraException, InstantiationException
+from hydra.types import RunMode
+from omegaconf import DictConfig
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from cxrnet.cli.command_line import typed_words
+from cxrnet.cli.hydra_errors import REFUSALS, explain
+from cxrnet.cli.streams import keep_streams
+from cxrnet.core.config import plain_config
+from cxrnet.core.machine import machine_told
+from cxrnet.core.process import Terminated, keep_freed_memory, was_killed
+from cxrnet.errors import CxrnetError
+
+USER_ERROR = 2  # exit status, as argparse has it
+INTERRUPTED = 130  # exit status of a shell command ended by Ctrl-C
+FULL_ERROR = "HYDRA_FULL_ERROR"
+
+
+def config_folder() -> Path:
+    """The configs: inside the installed package, or at the top of the checkout."""
+    package = Path(__file__).parents[1]
+    installed = package / "conf"
+    return installed if installed.is_dir() else package.parents[1] / "conf"
+
+
+def entry_point(
+    config_name: str, arguments: Callable[[list[str]], list[str]] | None = None
+) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
+    """Make a command of a function from config to anything.
+
+    In a sweep a job that fails says why, and the sweep goes on with the next one. Ctrl-C and SIGTERM end everything.
+
+    Args:
+        config_name: of the config in ``conf/``.
+        arguments: makes the command line that Hydra gets of the one that the user typed.
+    """
+
+    def decorate(task: Callable[[DictConfig], Any]) -> Callable[[], None]:
+        def command() -> None:
+            asked = os.environ.get(FULL_ERROR) == "1"
+            keep_streams()
+            try:
+                sys.argv[1:] = typed_words(sys.argv[1:])
+                if arguments is not None:
+                    with machine_told():
+                        sys.argv[1:] = arguments(sys.argv[1:])
+                os.environ[FULL_ERROR] = "1"  # Hydra then raises what it would print, until the task begins
+                composed = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=config_name)
+                composed(_guarded(task, asked))()
+            except CxrnetError as error:
+                raise refusal(str(error)) from error
+            except KeyboardInterrupt:  # before the task began
+                raise SystemExit(INTERRUPTED) from None
+            except REFUSALS as error:
+                if asked or FULL_ERROR not in os.environ:
+                    raise
+                raise refusal(explain(error, config_folder(), config_name, sys.argv[1:])) from error
+            finally:
+                if not asked:
+                    os.environ.pop(FULL_ERROR, None)
+
+        return command
+
+    return decorate
+
+
+def _guarded(task: Callable[[DictConfig], Any], full_error: bool) -> Callable[[DictConfig], Any]:
+    """The task, with what a user's mistake and a signal make of it.
+
+    Args:
+        task: from config to anything.
+        full_error: a defect's traceback is to show Hydra's part of it too.
+    """
+
+    def guarded(config: DictConfig) -> Any:  # noqa: ANN401 (a sweeper takes whatever a task returns)
+        if not full_error:
+            os.environ.pop(FULL_ERROR, None)
+        keep_freed_memory()
+        try:
+            plain_config(config)  # what is missing is told before the imports of the task
+            with machine_told():
+                return task(config)
+        except (CxrnetError, InstantiationException, OmegaConfBaseException) as error:
+            line = one_line(error)
+            end = refusal(line)
+            if HydraConfig.get().mode == RunMode.MULTIRUN:
+                _leave_reason(line)
+                raise CompactHydraException(line) from error
+            raise end from error
+        except (KeyboardInterrupt, SystemExit) as error:
+            if not was_killed(error):
+                raise
+            folder = HydraConfig.get().runtime.output_dir
+            going_on = f"; to go on: {shlex.quote(f'resume={folder}')}" if "resume" in config else ""
+            print(f"stopped; what was finished stays in '{folder}'{going_on}", file=sys.stderr)
+            raise SystemExit(error.code if isinstance(error, Terminated) else INTERRUPTED) from None
+
+    return guarded
+
+
+def _leave_reason(line: str) -> None:
+    """Write why a job failed into its folder, for the report of the sweep; a run that had begun has done so."""
+    file = Path(HydraConfig.get().runtime.output_dir) / "error.txt"
+    with suppress(OSError):  # on a full disk
+        if not file.exists():
+            file.write_text(f"{line}\n", encoding="utf-8")
+
+
+def refusal(line: str) -> SystemExit:
+    """Say what the user did wrong; the end of the command for it."""
+    print(f"error: {line}", file=sys.stderr)
+    return SystemExit(USER_ERROR)
+
+
+def one_line(error: BaseException) -> str:
+    """The user's mistake in a chain of errors: ours if there is one, else the first line of what Hydra says."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, CxrnetError):
+            return str(cause)
+        cause = cause.__cause__
+    if isinstance(error, MissingMandatoryValue):
+        return f"{error.full_key}: no value is set; give {error.full_key}=<value>"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return "config: " + " ".join(lines[:2])

@@ -1,0 +1,1 @@
+"""What all of cxrnet stands on: configuration, console, files, cache, process."""

@@ -1,0 +1,54 @@
+"""Files that are there as a whole or not at all: a reader finds the new one, the one before it, or none.
+
+Each has one writer at a time; where several may want to write, they take turns by a lock (:mod:`cxrnet.core.cache`).
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cxrnet.core.spreadsheet import to_csv
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Write a file under another name, which becomes its own when the block ends; its folder is made if need be.
+
+    Yields:
+        ``<name>.partial`` beside it, to write to; removed where the block fails, left only by a killed process.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        yield partial
+        partial.replace(path)
+    except BaseException:
+        with suppress(OSError):  # nothing was written yet, or Windows removes no open file: tell of what came before
+            partial.unlink()
+        raise
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write a text, whole or not at all, and return its path."""
+    with whole_file(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+    return path
+
+
+def write_json(path: Path, value: object) -> Path:
+    """Write plain values as JSON, whole or not at all, and return the path."""
+    return write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_table(table: "pd.DataFrame", path: Path) -> None:
+    """Write a table without its index, as CSV if the file is called ``.csv``, else as Parquet; whole or not at all."""
+    with whole_file(path) as partial:
+        if path.suffix == ".csv":
+            to_csv(table, partial)
+        else:
+            table.to_parquet(partial, index=False)

@@ -1,0 +1,130 @@
+"""What a person sees: cxrnet's own words on the console, everything that libraries say in the run's log file."""
+
+import logging
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich import get_console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+_CHATTY = ("lightning", "lightning.pytorch", "lightning.fabric", "mlflow", "alembic", "hydra")
+
+
+def heading(text: str) -> None:
+    """A step of the command begins."""
+    get_console().print(f"\n[bold]{escape(text)}[/bold]", highlight=False)
+
+
+def say(label: str, text: str) -> None:
+    """One fact, its label in a column of its own."""
+    get_console().print(f"  [dim]{escape(label):<12}[/dim] {escape(text)}", highlight=False, soft_wrap=True)
+
+
+def warn(text: str) -> None:
+    """Something that the user must know before they believe the result."""
+    get_console().print(f"  [bold yellow]warning[/bold yellow]      {escape(text)}", highlight=False, soft_wrap=True)
+
+
+def show(table: Table) -> None:
+    """A table, whose cells are printed as they are: a class may be called ``[/red]``."""
+    get_console().print(table, markup=False)
+
+
+def log_to(folder: Path) -> None:
+    """Send the words of libraries, and Python's warnings, to ``run.log`` in the folder instead of the console.
+
+    Errors of libraries and cxrnet's own warnings still reach the console.
+    """
+    file = logging.FileHandler(folder / "run.log", encoding="utf-8")
+    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    console = _ConsoleHandler()
+    root = logging.getLogger()
+    for handler in list(root.handlers):
+        root.removeHandler(handler)
+        handler.close()
+    root.setLevel(logging.INFO)
+    root.addHandler(file)
+    root.addHandler(console)
+    logging.captureWarnings(True)
+    warnings.simplefilter("default")
+    quiet_libraries()
+
+
+def quiet_libraries() -> None:
+    """Take the console from libraries, which some of them take for themselves when they are imported."""
+    for name in _CHATTY:
+        library = logging.getLogger(name)
+        library.handlers.clear()
+        library.propagate = True
+
+
+@contextmanager
+def heard() -> Iterator[list[str]]:
+    """Collect cxrnet's warnings, which reach the console too."""
+    collector = _Collector(logging.WARNING)
+    logger = logging.getLogger("cxrnet")
+    logger.addHandler(collector)
+    try:
+        yield collector.texts
+    finally:
+        logger.removeHandler(collector)
+
+
+class _Collector(logging.Handler):
+    def __init__(self, level: int) -> None:
+        super().__init__(level)
+        self.texts: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.texts.append(record.getMessage())
+
+
+class _ConsoleHandler(logging.Handler):
+    """Shows cxrnet's warnings and anybody's errors."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        own = record.name == "cxrnet" or record.name.startswith("cxrnet.")
+        if record.levelno >= (logging.WARNING if own else logging.ERROR):
+            warn(record.getMessage())
+
+
+_LINE_EVERY = 30.0  # seconds, without a terminal
+
+
+@contextmanager
+def bar(what: str, total: int, done: int = 0) -> Iterator[Callable[[int], None]]:
+    """Show how far work has come.
+
+    Args:
+        what: is done, as ``reading images``.
+        total: steps of the work.
+        done: steps that were done before.
+
+    Yields:
+        A function that is told how many further steps are done.
+    """
+    if not get_console().is_terminal:
+        yield _lines(what, total, done)
+        return
+    columns = (TextColumn("  {task.description}"), BarColumn(24), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, transient=True, console=get_console()) as progress:
+        task = progress.add_task(what, total=total, completed=done)
+        yield lambda steps: progress.advance(task, steps)
+
+
+def _lines(what: str, total: int, done: int) -> Callable[[int], None]:
+    last = time.monotonic()
+
+    def advance(steps: int) -> None:
+        nonlocal done, last
+        done += steps
+        if time.monotonic() - last > _LINE_EVERY and done < total:
+            last = time.monotonic()
+            get_console().print(f"  {what}  {done:,} of {total:,}", highlight=False)
+
+    return advance

@@ -1,0 +1,1 @@
+"""Duplicates of images: how they are found."""

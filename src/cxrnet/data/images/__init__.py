@@ -1,0 +1,1 @@
+"""Image files: how they are decoded, resized, read and stored."""

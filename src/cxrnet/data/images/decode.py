@@ -1,0 +1,305 @@
+"""Decoding: from the bytes of an image file to one grey channel of 8 bits."""
+
+import struct
+from collections.abc import Callable
+from contextlib import suppress
+from io import BytesIO
+from typing import BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+from PIL import ExifTags, Image, ImageFile, TiffImagePlugin
+
+from cxrnet.data.images.deep import (
+    UnsupportedError,
+    deep,
+    in_strips,
+    set_rawmode,
+    tiff_bytes,
+    tiff_kind,
+    with_black_as_least,
+)
+from cxrnet.data.images.scaling import NotFiniteError, Scaled, scale
+from cxrnet.errors import CxrnetError
+
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_TEXTS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")  # a colour profile is packed as a text is, and not used
+_XMP = b"XML:com.adobe.xmp\0\0"  # not packed: may say how the image is turned
+
+
+def without_texts(data: bytes) -> bytes | None:
+    """Leave texts and the colour profile of a PNG out; ``None`` if there are none, or it isn't one.
+
+    Pillow unpacks a text into a megabyte at most, all into 64, as a small file may unpack into gigabytes. What is not
+    unpacked needs no such limit.
+    """
+    if not data.startswith(_SIGNATURE):
+        return None
+    kept, start, place = [], 0, len(_SIGNATURE)
+    while place + 8 <= len(data):
+        length, name = struct.unpack_from(">I4s", data, place)
+        end = place + 12 + length
+        if name in _TEXTS and not data.startswith(_XMP, place + 8):
+            kept.append(data[start:place])
+            start = end
+        place = end
+    return b"".join([*kept, data[start:]]) if kept else None
+
+
+UInt8Array = npt.NDArray[np.uint8]
+
+# Only these decoders are tried; Pillow has others, some of which start outside programs.
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
+# A 43 cm detector with pixels of 0.1 mm gives 18.5 million, so a radiograph is far below this. It is also
+# just below 89 478 485, from where on Pillow warns: no image that is accepted here makes it warn.
+MAX_PIXELS = 89_000_000
+# What decoding one image may need, its file included: with what else there is, a gigabyte. Images of MAX_PIXELS need
+# less, but for WEBP (up to 56 million pixels) and some of 16 bits in colour with alpha.
+MAX_MEMORY = 900_000_000
+
+# Bytes a pixel in Pillow; other modes have 4.
+_BYTES = {"1": 1, "L": 1, "P": 1} | dict.fromkeys(("I;16", "I;16L", "I;16B", "I;16N"), 2)
+_WEBP_BYTES = 12  # a pixel, besides: two canvases, and one as it is handed over
+_RESIZING = 4  # bytes a pixel, of which one is the image
+_BOMB = (Image.DecompressionBombError, Image.DecompressionBombWarning)
+_TURNS: dict[int, Callable[[UInt8Array], UInt8Array]] = {  # EXIF orientation
+    2: np.fliplr,
+    3: lambda image: np.rot90(image, 2),
+    4: np.flipud,
+    5: np.transpose,
+    6: lambda image: np.rot90(image, -1),
+    7: lambda image: np.rot90(image, 2).T,
+    8: np.rot90,
+}
+
+
+class ImageError(CxrnetError):
+    """A file that gives no image.
+
+    Attributes:
+        kind: ``missing`` (not there or not readable), ``not a file`` (a folder, pipe or device), ``empty``,
+            ``not an image``, ``truncated`` (cut off or otherwise impossible to decode), ``not supported`` (a TIFF that
+            can't be read as it is meant), ``not finite`` (values of inf or NaN), ``too many pixels`` or
+            ``too much memory``.
+        name: of the file.
+    """
+
+    def __init__(self, kind: str, name: str, what: str) -> None:
+        super().__init__(f"'{name}' {what}")
+        self.kind = kind
+        self.name = name
+
+
+class Picture:
+    """An image file of which only the header has been read.
+
+    Attributes:
+        memory: bytes that decoding and resizing it will need at most, the file included.
+    """
+
+    def __init__(self, file: BinaryIO, name: str) -> None:
+        """Read the header.
+
+        Args:
+            file: the whole file, open for reading.
+            name: what to call the file in error messages.
+
+        Raises:
+            ImageError: the file is empty, not an image, or one that is not read.
+        """
+        self._file, self._name = file, name
+        self._white_is_least = False
+        if file.seek(0, 2) > MAX_MEMORY:
+            raise _too_much_memory(name)
+        self._image = self._open()
+        width, height = self._image.size
+        if width * height > MAX_PIXELS:
+            raise _too_many_pixels(name)
+        try:
+            self._deep = deep(self._image)
+        except UnsupportedError as error:
+            raise _not_supported(name, str(error)) from error
+        except Exception as error:  # damaged data makes Pillow raise all kinds, OverflowError included
+            raise _truncated(name) from error
+        if not self._deep:
+            with suppress(Exception):  # decoding will say what is wrong
+                self._image.draft("L", None)  # of a colour JPEG only the luma is decoded; others know no drafts
+        self.memory = self._memory_needed()
+        if self.memory > MAX_MEMORY:
+            raise _too_much_memory(name)
+
+    def decode(self) -> Scaled:
+        """Decode it, once; the file is closed then.
+
+        Raises:
+            ImageError: it is cut off, damaged, or holds values that are not finite.
+        """
+        try:
+            images = self._loaded()
+            turn = _TURNS.get(images[0].getexif().get(ExifTags.Base.Orientation, 1))
+        except MemoryError:
+            raise
+        except Exception as error:  # as above
+            if self._leave_texts_out():
+                return Picture(self._file, self._name).decode()
+            raise _truncated(self._name) from error
+        self._file.close()  # gives its memory back, which what follows needs
+        try:
+            result = self._converted(images)
+        except NotFiniteError as error:
+            what = "holds values that are not finite (inf or NaN); save it with numbers or remove it"
+            raise ImageError("not finite", self._name, what) from error
+        except MemoryError:
+            raise
+        except Exception as error:  # as above
+            raise _truncated(self._name) from error
+        return result._replace(pixels=turn(result.pixels)) if turn else result
+
+    def _open(self) -> ImageFile.ImageFile:
+        self._file.seek(0)
+        start = self._file.read(16)
+        if not start:
+            raise ImageError("empty", self._name, "is empty (0 bytes); copy it again or remove it")
+        try:
+            return self._opened()
+        except _BOMB as error:
+            raise _too_many_pixels(self._name) from error
+        except Exception as error:  # as above
+            if isinstance(error, OSError) and error.errno:
+                raise  # the disk's, not Pillow's
+            if self._leave_texts_out():
+                return self._open()
+            kinds = [kind for kind in FORMATS if _begins_as(start, kind)]
+            if "TIFF" in kinds:
+                return self._open_tiff()
+            if kinds:
+                raise _truncated(self._name) from error
+            known = ", ".join(FORMATS)
+            raise ImageError("not an image", self._name, f"is not an image ({known}); remove it") from error
+
+    def _open_tiff(self) -> ImageFile.ImageFile:
+        """Open a TIFF that Pillow did not, with another header."""
+        data = self._data()
+        if changed := with_black_as_least(data):
+            self._file, self._white_is_least = BytesIO(changed), True
+            with suppress(Exception):  # it is told below what the file is
+                return self._opened()
+        kind = tiff_kind(data)
+        raise _not_supported(self._name, kind) if kind else _truncated(self._name)
+
+    def _opened(self) -> ImageFile.ImageFile:
+        self._file.seek(0)
+        image = Image.open(self._file, formats=FORMATS)
+        assert isinstance(image, ImageFile.ImageFile)
+        return image
+
+    def _data(self) -> bytes:
+        self._file.seek(0)
+        return self._file.read()
+
+    def _leave_texts_out(self) -> bool:
+        data = without_texts(self._data())
+        if data is None:
+            return False
+        self._file = BytesIO(data)
+        return True
+
+    def _memory_needed(self) -> int:
+        image = self._image
+        pixels = image.width * image.height
+        each = _BYTES.get(image.mode, 4)
+        decoded = pixels * each * (len(self._deep.rawmodes) if self._deep else 1)
+        decoding = decoded
+        if image.format == "WEBP":
+            decoding += pixels * _WEBP_BYTES
+        elif image.format == "JPEG" and image.info.get("progressive"):
+            decoding += pixels * 2 * getattr(image, "layers", 3)  # all coefficients are kept to the last scan
+        elif isinstance(image, TiffImagePlugin.TiffImageFile):
+            decoding += tiff_bytes(image, each)
+        return max(self._file.seek(0, 2) + decoding, decoded + pixels, pixels * _RESIZING)
+
+    def _loaded(self) -> list[ImageFile.ImageFile]:
+        if self._deep is None:
+            self._image.load()
+            return [self._image]
+        images = [self._image, *(self._opened() for _ in self._deep.rawmodes[1:])]
+        for image, rawmode in zip(images, self._deep.rawmodes, strict=True):
+            set_rawmode(image, rawmode)
+            image.load()
+        return images
+
+    def _converted(self, images: list[ImageFile.ImageFile]) -> Scaled:
+        how = self._deep
+        if how is None:
+            return Scaled(_grey(images[0]), outliers=False)
+        pixels, outliers = scale(lambda: how.strips(images), images[0].height, images[0].width)
+        if (how.inverted or self._white_is_least) and pixels.any():  # not what is constant
+            np.bitwise_not(pixels, out=pixels)
+        return Scaled(pixels, outliers)
+
+
+def read_image(data: bytes, name: str) -> UInt8Array:
+    """Decode an image file to one grey channel.
+
+    The format is told by the content, not by the file's extension: PNG, JPEG, WEBP, BMP, TIFF and GIF (first
+    frame). The EXIF orientation is applied. Colour becomes ITU-R BT.601 luma, which a JPEG holds as such; transparent
+    pixels lie over black. More than 8 bits, grey or colour, are scaled by :func:`cxrnet.data.images.scaling.scale`.
+
+    Args:
+        data: the whole file.
+        name: what to call the file in error messages.
+
+    Returns:
+        ``(H, W) uint8``, upright, not to be written to.
+
+    Raises:
+        ImageError: the file is empty, not an image, cut off, of a kind that is not read, holds values that are not
+            finite, or has more than ``MAX_PIXELS`` pixels or would take more than ``MAX_MEMORY`` bytes.
+    """
+    return Picture(BytesIO(data), name).decode().pixels
+
+
+def _begins_as(start: bytes, kind: str) -> bool:
+    accept = Image.OPEN[kind][1]
+    return accept is not None and accept(start) is True
+
+
+def _truncated(name: str) -> ImageError:
+    return ImageError("truncated", name, "is cut off or damaged; copy it again or remove it")
+
+
+def _not_supported(name: str, kind: str) -> ImageError:
+    what = f"is a TIFF of a kind that is not read ({kind}); save it as grey PNG of 16 bits or remove it"
+    return ImageError("not supported", name, what)
+
+
+def _too_many_pixels(name: str) -> ImageError:
+    limit = f"{MAX_PIXELS // 1_000_000} million"
+    return ImageError("too many pixels", name, f"has over {limit} pixels; make it smaller or remove it")
+
+
+def _too_much_memory(name: str) -> ImageError:
+    what = "would take over 1 GB of memory; make it smaller, save it as grey PNG or remove it"
+    return ImageError("too much memory", name, what)
+
+
+def _grey(image: Image.Image) -> UInt8Array:
+    strips = (np.asarray(_to_grey(strip)) for strip in in_strips(image))
+    first = next(strips)
+    if len(first) == image.height:
+        return first
+    grey = np.empty((image.height, image.width), np.uint8)
+    top = 0
+    for strip in (first, *strips):
+        grey[top : top + len(strip)] = strip
+        top += len(strip)
+    return grey
+
+
+def _to_grey(image: Image.Image) -> Image.Image:
+    if image.has_transparency_data:
+        over = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", over.size, (0, 0, 0, 255)), over).convert("RGB")
+    if image.mode not in ("L", "1", "RGB"):
+        image = image.convert("RGB")
+    return image if image.mode == "L" else image.convert("L")

@@ -1,0 +1,205 @@
+"""Samples of more than 8 bits out of Pillow, which keeps the upper 8 of each when an image has colour.
+
+Decoded a second time with the order of the bytes turned round, an image gives the lower 8. A TIFF of a kind that
+Pillow is not known to read rightly is refused: it confuses the order of bytes of some, and says nothing.
+"""
+
+import struct
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageFile
+from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
+
+from cxrnet.data.images.scaling import Values
+
+GREY_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
+STRIP = 1_000_000  # pixels that are converted at a time
+
+# Tags of TIFF.
+_BITS, _PHOTOMETRIC, _PLANES, _SAMPLES, _FORMATS, _ORIENTATION = 258, 262, 284, 277, 339, 274
+_STRIP_HEIGHT, _TILE_WIDTH, _TILE_HEIGHT = 278, 322, 323
+_NATIVE = "L" if sys.byteorder == "little" else "B"
+# libtiff hands samples over in the order of this machine, but Pillow takes some for those of the file.
+_AFTER_LIBTIFF = {"I;16S": "I;16NS", "I;16BS": "I;16NS", "I;32S": "I;32NS", "I;32BS": "I;32NS"} | {
+    "F;32F": "F;32NF",
+    "F;32BF": "F;32NF",
+}
+
+
+class UnsupportedError(ValueError):
+    """An image of a kind that is not read; the message is what it is."""
+
+
+@dataclass(frozen=True)
+class Deep:
+    """How to decode an image of more than 8 bits.
+
+    Attributes:
+        rawmodes: of Pillow, one for each time that the image is decoded: as it is, or its upper bytes and its lower.
+        paired: the bytes of one pixel lie in four bands: two of grey, two of alpha.
+        alpha: the last sample says how opaque a pixel is.
+        unsigned: integers of 32 bits that Pillow takes for signed ones.
+        inverted: the least value is white.
+        transparent: this value, or colour, is transparent.
+    """
+
+    rawmodes: tuple[str, ...]
+    paired: bool = False
+    alpha: bool = False
+    unsigned: bool = False
+    inverted: bool = False
+    transparent: int | tuple[int, ...] | None = None
+
+    def strips(self, images: Sequence[Image.Image]) -> Iterator[Values]:
+        """Grey values ``(h, W)`` of the decoded images, one for each raw mode, from the top; transparent is 0."""
+        for parts in zip(*map(in_strips, images), strict=True):
+            yield self._grey([np.asarray(part) for part in parts])
+
+    def _grey(self, parts: list[npt.NDArray[Any]]) -> Values:
+        if self.paired:
+            wide = parts[0].view(">u2").astype(np.uint32)
+            return _over_black(wide[..., 0], wide[..., 1])
+        if len(parts) == 1:
+            values = parts[0].view(np.uint32) if self.unsigned else parts[0]
+            return values if self.transparent is None else np.where(values == self.transparent, 0, values)
+        wide = parts[0].astype(np.uint32) << 8 | parts[1]
+        # As Pillow weighs 8 bits; the sum fits into 32, and grey stays what it is.
+        luma = (wide[..., 0] * 19595 + wide[..., 1] * 38470 + wide[..., 2] * 7471 + 2**15) >> 16
+        if self.transparent is not None:
+            luma[(wide[..., :3] == self.transparent).all(axis=2)] = 0
+        return _over_black(luma, wide[..., 3]) if self.alpha else luma.astype(np.uint16)
+
+
+def deep(image: ImageFile.ImageFile) -> Deep | None:
+    """How to decode an opened image, if it is one of more than 8 bits.
+
+    Raises:
+        UnsupportedError: it is a TIFF that can't be read as it is meant.
+    """
+    if isinstance(image, TiffImageFile):
+        return _deep_tiff(image)
+    rawmode = _rawmode(image)
+    if rawmode == "LA;16B":
+        return Deep(("RGBA",), paired=True)
+    transparent = image.info.get("transparency")
+    if rawmode in ("RGB;16B", "RGBA;16B"):
+        return Deep((rawmode, rawmode[:-1] + "L"), alpha=rawmode == "RGBA;16B", transparent=transparent)
+    return Deep((rawmode,), transparent=transparent) if image.mode in GREY_MODES else None
+
+
+def set_rawmode(image: ImageFile.ImageFile, rawmode: str) -> None:
+    """Have an opened image decoded in another way."""
+    image.tile = [
+        tile._replace(args=rawmode if isinstance(tile.args, str) else (rawmode, *(tile.args or ())[1:]))
+        for tile in image.tile
+    ]
+
+
+def in_strips(image: Image.Image) -> Iterator[Image.Image]:
+    """An image cut from the top; it is converted piece by piece, or the memory would hold it several times over."""
+    rows = max(1, STRIP // image.width)
+    if image.height <= rows:
+        yield image
+        return
+    for top in range(0, image.height, rows):
+        yield image.crop((0, top, image.width, min(top + rows, image.height)))
+
+
+def with_black_as_least(data: bytes) -> bytes | None:
+    """A TIFF whose least value is white, with a header that says black; ``None`` if it isn't one.
+
+    Pillow opens only some of the first kind, and takes their values as they are.
+    """
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(data[:4])
+    if order is None:
+        return None
+    try:
+        (start,) = struct.unpack_from(order + "I", data, 4)
+        (entries,) = struct.unpack_from(order + "H", data, start)
+        for place in range(start + 2, start + 2 + 12 * entries, 12):
+            if struct.unpack_from(order + "HHIH", data, place) == (_PHOTOMETRIC, 3, 1, 0):
+                return data[: place + 8] + struct.pack(order + "H", 1) + data[place + 10 :]
+    except struct.error:
+        pass
+    return None
+
+
+def tiff_kind(data: bytes) -> str | None:
+    """What a TIFF holds that could not be opened; ``None`` where the header itself is not whole."""
+    try:
+        directory, file = ImageFileDirectory_v2(data[:8]), BytesIO(data)
+        file.seek(directory.next)
+        directory.load(file)
+        return _described(directory) if {256, 257, _BITS, _PHOTOMETRIC} <= directory.keys() else None
+    except Exception:  # whatever a damaged header leads to
+        return None
+
+
+def tiff_bytes(image: TiffImageFile, each: int) -> int:
+    """What decoding a TIFF needs besides the image: what libtiff unpacks at a time, and the image turned.
+
+    Args:
+        image: opened.
+        each: bytes a pixel of the image.
+    """
+    tags = image.tag_v2
+    turned = image.width * image.height * each if tags.get(_ORIENTATION, 1) != 1 else 0
+    if image.tile[0].codec_name != "libtiff":
+        return turned
+    across, down = tags.get(_TILE_WIDTH, image.width), tags.get(_TILE_HEIGHT, tags.get(_STRIP_HEIGHT, image.height))
+    bits = max(_all(tags, _BITS)) * tags.get(_SAMPLES, 1)
+    return int(turned + across * min(down, image.height) * bits // 8)
+
+
+def _deep_tiff(image: TiffImageFile) -> Deep | None:
+    tags = image.tag_v2
+    bits, formats = _all(tags, _BITS), _all(tags, _FORMATS)
+    signed = max(formats) != 1
+    if max(bits) <= 8 and not signed:
+        return None
+    rawmode, libtiff = _rawmode(image), image.tile[0].codec_name == "libtiff"
+    inverted = tags.get(_PHOTOMETRIC, 0) == 0  # as Pillow takes one of 8 bits that does not say
+    if image.mode in GREY_MODES:
+        if libtiff:
+            rawmode = _AFTER_LIBTIFF.get(rawmode, rawmode)
+        return Deep((rawmode,), unsigned=image.mode == "I" and not signed, inverted=inverted)
+    kind, _, depth = rawmode.partition(";")
+    if kind not in ("RGB", "RGBA", "RGBX", "RGBa") or not depth.startswith("16") or tags.get(_PLANES, 1) == 2 or signed:
+        raise UnsupportedError(_described(tags))
+    order = _NATIVE if libtiff else depth[2:]
+    other = "B" if order == "L" else "L"
+    # What was multiplied by its alpha before lies over black already.
+    bands = "RGBA" if kind == "RGBa" else kind
+    return Deep((f"{bands};16{order}", f"{bands};16{other}"), alpha=kind == "RGBA")
+
+
+def _all(tags: ImageFileDirectory_v2, tag: int) -> tuple[int, ...]:
+    values = tags.get(tag, 1)
+    return values if isinstance(values, tuple) else (values,)
+
+
+def _described(tags: ImageFileDirectory_v2) -> str:
+    names = {1: "unsigned", 2: "signed", 3: "float"}
+    bits, formats = _all(tags, _BITS), _all(tags, _FORMATS)
+    planes = ", in planes" if tags.get(_PLANES, 1) == 2 and tags.get(_SAMPLES, 1) > 1 else ""
+    number = tags.get(_SAMPLES, len(bits))
+    return f"{number} x {max(bits)} bits, {names.get(max(formats), 'of another kind')}{planes}"
+
+
+def _rawmode(image: ImageFile.ImageFile) -> str:
+    if not image.tile:
+        return ""
+    args = image.tile[0].args
+    return args if isinstance(args, str) else str(args[0]) if args else ""
+
+
+def _over_black(grey: npt.NDArray[np.uint32], alpha: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint16]:
+    if (alpha == 2**16 - 1).all():
+        return grey.astype(np.uint16)
+    return ((grey * alpha + 2**15 - 1) // (2**16 - 1)).astype(np.uint16)

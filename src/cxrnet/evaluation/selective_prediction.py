@@ -1,0 +1,189 @@
+"""Referral: the least certain images go to a reader, and how the error of the others falls with it.
+
+Y. Geifman, R. El-Yaniv, "Selective Classification for Deep Neural Networks", NeurIPS 2017.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from cxrnet.errors import CxrnetError
+from cxrnet.evaluation.confidence_intervals import wilson
+from cxrnet.evaluation.metric_intervals import POINTS, BoolArray, Resampling, intervals
+from cxrnet.evaluation.metrics import Evaluation, Metric, label_codes, measured
+from cxrnet.evaluation.predictions import CERTAINTY, REFERRED, classes_of, probabilities_of
+
+FloatArray = npt.NDArray[np.float64]
+
+
+def risk_band(
+    curve: pd.DataFrame, confidence: FloatArray, correct: BoolArray, resampling: Resampling, shares: Sequence[float]
+) -> pd.DataFrame:
+    """Add the interval of the error of the calls that are kept, at the certainty from which on they are.
+
+    Args:
+        curve: from :func:`cxrnet.evaluation.selective_prediction.risk_coverage`.
+        confidence: as it was made of, (N,).
+        correct: as it was made of, (N,).
+        resampling: how the intervals are made.
+        shares: of the images that are referred, in [0, 1), where there is to be one besides every hundredth.
+
+    Returns:
+        The curve with ``low`` and ``high``; NaN elsewhere, and without resamples.
+    """
+    curve = curve.assign(low=np.nan, high=np.nan)
+    if not resampling.resamples:
+        return curve
+    every = [place_of(curve, share) for share in (*np.arange(POINTS) / POINTS, *shares)]
+    places = sorted({place for place in every if place is not None})
+    kept = confidence[:, None] >= curve["confidence"].to_numpy()[places]
+    (ends,) = intervals([(kept & ~correct[:, None], kept)], resampling)
+    curve.loc[places, ["low", "high"]] = ends
+    return curve
+
+
+KEY = "refer"
+
+
+@dataclass(frozen=True)
+class Band:
+    """What the calls that are left to a reader leave.
+
+    Attributes:
+        referred: share of the images, with Wilson's interval.
+        kept: the figures on the other images; ``None`` where there are none.
+    """
+
+    referred: Metric
+    kept: Evaluation | None
+
+
+def choose_cutoff(validation: pd.DataFrame, share: float) -> float:
+    """Choose the certainty below which a call is left to a reader.
+
+    Args:
+        validation: predictions of the split ``val``, called as they will be.
+        share: of these images, the least certain, from :func:`cxrnet.evaluation.settings.check_share`.
+
+    Returns:
+        Halfway between two neighbouring certainties. No more than the share lies below it; fewer where images of equal
+        certainty stand at the border.
+
+    Raises:
+        CxrnetError: no image lies below it.
+    """
+    levels, sizes = np.unique(certainty(validation)[0], return_counts=True)
+    # The slack is for a share that misses a whole number of images by rounding.
+    referred = np.flatnonzero(sizes.cumsum() <= share * len(validation) + 1e-6)
+    if len(referred) == 0:
+        raise CxrnetError(
+            f"{KEY}: {share:g} of the {len(validation)} validation images is none ({sizes[0]} are the least certain); "
+            "give a larger share or null"
+        )
+    return float(levels[referred[-1] : referred[-1] + 2].mean())
+
+
+def band_of(predictions: pd.DataFrame, evaluate: Callable[[pd.DataFrame], Evaluation]) -> Band | None:
+    """Evaluate the calls that are not left to a reader; ``None`` where the table doesn't say which are.
+
+    Args:
+        predictions: the rows of one split, every label known.
+        evaluate: computes the figures of a part of them.
+    """
+    if REFERRED not in predictions:
+        return None
+    referred = predictions[REFERRED].to_numpy(bool)
+    share = measured(float(referred.mean()), len(referred))
+    share |= {"interval": list(wilson(int(referred.sum()), len(referred))), "method": "wilson"}
+    return Band(share, evaluate(predictions[~referred]) if not referred.all() else None)
+
+
+def certainty(predictions: pd.DataFrame) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
+    """Return how certain each prediction is, (N,), and whether it is right, (N,).
+
+    Where decision weights decide, the table says how certain
+    (:meth:`cxrnet.evaluation.operating_points.DecisionRule.certainty`). Otherwise it is the probability of the
+    predicted class. Where thresholds decide, that need not be the most probable one; how likely the prediction is to be
+    right is its probability all the same.
+    """
+    codes, probabilities = label_codes(predictions), probabilities_of(predictions)
+    order = {name: index for index, name in enumerate(classes_of(predictions))}
+    called = predictions["predicted"].map(order).to_numpy(dtype=np.intp)
+    certain = probabilities[np.arange(len(called)), called]
+    if CERTAINTY in predictions:  # empty in the rows of a fold whose weights are all alike
+        certain = predictions[CERTAINTY].fillna(pd.Series(certain, predictions.index)).to_numpy(np.float64)
+    return certain, called == codes
+
+
+def risk_coverage(confidence: FloatArray, correct: npt.NDArray[np.bool_]) -> pd.DataFrame:
+    """Compute the error of the calls that are kept, over the share of images that is referred.
+
+    Args:
+        confidence: of each call, (N,).
+        correct: whether it is right, (N,).
+
+    Returns:
+        One row a distinct confidence, the highest first: ``confidence`` (calls below it are referred), ``n`` (kept),
+        ``coverage`` (share kept), ``referred`` (the rest), ``error`` (share of the kept that is wrong). Images of equal
+        confidence are kept or referred together.
+
+    Raises:
+        CxrnetError: there are no images.
+    """
+    if len(confidence) == 0:
+        raise CxrnetError("referral: no images; give at least one that is labelled")
+    levels, sizes, wrong = _levels(confidence, correct)
+    kept = sizes.cumsum()
+    coverage = kept / len(confidence)
+    return pd.DataFrame(
+        {
+            "confidence": levels,
+            "n": kept,
+            "coverage": coverage,
+            "referred": 1 - coverage,
+            "error": wrong.cumsum() / kept,
+        }
+    )
+
+
+def _levels(
+    confidence: FloatArray, correct: npt.NDArray[np.bool_]
+) -> tuple[FloatArray, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Distinct confidences, the highest first, with the images and the errors at each."""
+    levels, places = np.unique(confidence, return_inverse=True)
+    sizes = np.bincount(places, minlength=len(levels))
+    wrong = np.bincount(places[~correct], minlength=len(levels))
+    return levels[::-1], sizes[::-1], wrong[::-1]
+
+
+def area_under_risk_coverage(confidence: FloatArray, correct: npt.NDArray[np.bool_]) -> float:
+    """Mean error over keeping the 1, 2, ..., N most certain images (AURC); the lower the better.
+
+    Images of equal confidence come in random order: the expectation over it is taken. Where confidence says nothing,
+    the area is the error of all images.
+
+    Args:
+        confidence: of each call, (N,), N >= 1.
+        correct: whether it is right, (N,).
+    """
+    _, sizes, wrong = _levels(confidence, correct)
+    errors = np.repeat(wrong / sizes, sizes).cumsum()
+    return float(np.mean(errors / np.arange(1, len(confidence) + 1)))
+
+
+def place_of(curve: pd.DataFrame, share: float) -> int | None:
+    """The row of a risk-coverage curve at which a share of the images is referred, or as few more as there can be.
+
+    Args:
+        curve: from :func:`risk_coverage`.
+        share: of the images that is referred, in [0, 1).
+
+    Returns:
+        The last row that keeps ``1 - share`` of the images or fewer; ``None`` where too many are of equal certainty.
+    """
+    # The slack is for 1 - share, which may miss a whole number of images by rounding.
+    fitting = np.flatnonzero(curve["n"] <= curve["n"].iloc[-1] * (1 - share) + 1e-6)
+    return int(fitting[-1]) if len(fitting) else None

@@ -1,0 +1,140 @@
+"""Are two models on the same images different? Paired tests, and Holm's correction for many pairs.
+
+Of the accuracy: McNemar's exact test, or its form for clusters of several images. Of an AUC: DeLong's test
+(:func:`cxrnet.evaluation.confidence_intervals.delong_difference`). Of everything else: the bootstrap, both models on
+the same resamples. All take the images of a patient together.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import binom, norm, t
+
+from cxrnet.evaluation.confidence_intervals import delong_difference, percentile
+from cxrnet.evaluation.metric_intervals import ROUNDING
+
+FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
+IntArray = npt.NDArray[np.int64]
+
+
+class PairedTest(NamedTuple):
+    """What a test says of the difference first - second."""
+
+    low: float
+    """Ends of the interval of the difference."""
+    high: float
+    p: float
+    """Two-sided."""
+    test: str
+    """Its name, as a reader knows it; empty where there is none."""
+    reason: str = ""
+    """Why the interval, the p or both are NaN."""
+
+
+def no_test(reason: str) -> PairedTest:
+    """No test, and why."""
+    return PairedTest(np.nan, np.nan, np.nan, "", reason)
+
+
+def mcnemar(first: BoolArray, second: BoolArray, units: IntArray) -> float:
+    """Test whether two models are right equally often: the exact two-sided p over clusters of images.
+
+    Were the models alike, they could change places in any cluster, with all its images, and the images that the first
+    one gets right more than the second would as likely be those that it gets right less. p is the share of all such
+    exchanges after which the models differ by as much as they do, or more: a permutation test (Ernst 2004,
+    Statistical Science 19:676), which keeps to its level for clusters of any number and size. Where each cluster
+    is one image it is McNemar's exact test: of the images that only one model gets right, half would be the first one's
+    (Edwards 1948; McNemar 1947). The test of Durkalski et al. 2003 (doi:10.1002/sim.1438) approximates it for many
+    clusters, with the same weight for each: it is of another difference than that of the accuracies.
+    With no image that only one model gets right the models can't be told apart, and p is 1.
+
+    Args:
+        first: (N,) whether the first model calls the image right.
+        second: (N,) the same of the second model.
+        units: (N,) number of the cluster of each image.
+
+    >>> first, second = np.array([True] * 6 + [False]), np.array([False] * 5 + [True, True])
+    >>> round(mcnemar(first, second, np.arange(7)), 12)
+    0.21875
+    >>> round(mcnemar(first, second, np.array([0, 0, 0, 1, 1, 2, 3])), 12)
+    0.5
+    """
+    gains = np.bincount(units, first.astype(np.float64) - second).astype(int)
+    chances = np.ones(1)  # of each sum of gains, from the lowest to the highest
+    for size, count in zip(*np.unique(np.abs(gains[gains != 0]), return_counts=True), strict=True):
+        steps = np.zeros(2 * size * count + 1)
+        steps[:: 2 * size] = binom.pmf(np.arange(count + 1), count, 0.5)
+        chances = np.convolve(chances, steps)
+    sums = np.arange(len(chances)) - np.abs(gains).sum()
+    return min(1.0, float(chances[np.abs(sums) >= abs(gains.sum())].sum()))
+
+
+def accuracy_test(first: BoolArray, second: BoolArray, units: IntArray, resampled: PairedTest) -> PairedTest:
+    """Test a difference of accuracy by McNemar, with the interval of the bootstrap; arrays as for :func:`mcnemar`."""
+    alone = len(np.unique(units)) == len(units)
+    return resampled._replace(
+        p=mcnemar(first, second, units), test="exact McNemar" if alone else "exact cluster permutation"
+    )
+
+
+def auc_test(positive: BoolArray, first: FloatArray, second: FloatArray, units: IntArray, level: float) -> PairedTest:
+    """Test a difference of ROC-AUC by DeLong; see :func:`cxrnet.evaluation.confidence_intervals.delong_difference`."""
+    auc = delong_difference(positive, first, second, units)
+    if auc.error == 0:
+        return PairedTest(np.nan, np.nan, auc.p, "DeLong", "the error of the difference is 0: no interval")
+    low, high = auc.interval(level)
+    return PairedTest(max(low, -1.0), min(high, 1.0), auc.p, "DeLong")
+
+
+def bootstrap_test(first: FloatArray, second: FloatArray, units: float, level: float) -> PairedTest:
+    """Interval and p of a difference from the figures of both models on the same resamples.
+
+    The p is that of the largest interval by :func:`cxrnet.evaluation.confidence_intervals.percentile` that leaves zero
+    out. The share of resamples on the other side of zero counts the table itself among them (Davison & Hinkley 1997,
+    eq. 4.11), so that p is never 0.
+
+    Args:
+        first: figure of the first model on each resample, ``(R,)``; NaN where it can't be computed, which is left out.
+        second: the same of the second model.
+        units: effective number of independent clusters that the figure is computed on, above 1.
+        level: of the interval.
+    """
+    differences = first - second
+    differences = differences[~np.isnan(differences)]
+    p = _p(min((differences <= 0).sum(), (differences >= 0).sum()), len(differences), units)
+    if np.ptp(differences) < ROUNDING:
+        return PairedTest(np.nan, np.nan, p, "paired bootstrap", "all resamples give the same difference: no interval")
+    return PairedTest(*percentile(differences, units, level), p, "paired bootstrap")
+
+
+def smallest_p(resamples: int, units: float) -> float:
+    """The p where every resample is on the same side of zero; arguments as for :func:`bootstrap_test`."""
+    return _p(0, resamples, units)
+
+
+def _p(beyond: int, resamples: int, units: float) -> float:
+    """Two-sided p of ``beyond`` of the resamples on the other side of zero."""
+    z = max(0.0, -float(norm.ppf((1 + beyond) / (1 + resamples))))
+    return float(2 * t.sf(z * np.sqrt((units - 1) / units), units - 1))
+
+
+def holm(p: FloatArray) -> FloatArray:
+    """Correct the p of several tests so that the chance of any false claim stays below the level (Holm 1979).
+
+    Args:
+        p: (T,) in 0..1; NaN where there is no test, which stays NaN and doesn't count.
+
+    Returns:
+        (T,) in the order given.
+
+    >>> holm(np.array([0.01, 0.04, 0.03]))
+    array([0.03, 0.06, 0.06])
+    """
+    corrected = np.full(p.shape, np.nan)
+    known = np.flatnonzero(~np.isnan(p))
+    order = known[np.argsort(p[known])]
+    steps = p[order] * np.arange(len(order), 0, -1)
+    corrected[order] = np.minimum(1, np.maximum.accumulate(steps))
+    return corrected

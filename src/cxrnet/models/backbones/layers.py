@@ -1,0 +1,128 @@
+"""The layers of a backbone, counted as Keras counts them, and its stages.
+
+Recipes written for Keras say which layers are trainable by their place in ``model.layers``. What Keras counts differs
+from the modules of PyTorch in four ways, which hold for all of ``keras.applications`` and are rules here, no tables:
+
+* an addition is a layer;
+* an activation directly after a convolution is part of it (VGG), after a batch norm it is a layer (ResNet);
+* zeros are padded by a layer of their own before a padded max pool, before a strided depthwise convolution, and
+  before a strided convolution wider than 3 (MobileNetV2: ``block_1_pad``; ResNet50: ``conv1_pad, pool1_pad``);
+* layers stand in the order of their distance from the output, and the shortcut of a residual block before the
+  convolutions beside it (``conv2_block1_0_conv, conv2_block1_3_conv, conv2_block1_0_bn, ...``).
+
+So VGG16 has 18 layers, VGG19 21, ResNet50 174 and MobileNetV2 153; ``len(model.layers)`` in Keras, without top, is one
+more, the input. Source: keras/src/applications, and ``map_graph`` in keras/src/ops/function.py, of Keras 3.
+
+A backbone that ``torch.fx`` can't trace (some of timm) has for layers its modules without children or with parameters
+of their own, in the order of their definition, and no additions or paddings.
+"""
+
+import operator
+from collections.abc import Iterable
+
+import torch
+from torch import fx, nn
+
+from cxrnet.models.backbones.registry import output_shapes, stages
+from cxrnet.models.backbones.spec import Size
+
+_ADDITIONS = (operator.add, operator.iadd, torch.add)
+
+
+def layers(backbone: nn.Module) -> list[nn.Module | None]:
+    """Layers in forward order; an addition or a padding has no module and stands as ``None``."""
+    try:
+        graph = _Tracer().trace(backbone)
+    except (ValueError, TypeError, RuntimeError, AttributeError):  # fx.proxy.TraceError is a ValueError
+        inner = [module for module in backbone.modules() if module is not backbone]
+        return [module for module in inner if _is_leaf(module) and not _is_nothing(module)]
+    modules = dict(backbone.named_modules())
+    found: list[tuple[int, int, nn.Module | None]] = []
+    distances: dict[fx.Node, int] = {}  # layers from the output, itself included
+    for place, node in reversed(list(enumerate(graph.nodes))):
+        parts = _parts(node, modules)
+        distance = max((distances[user] for user in node.users), default=0)
+        for part in parts:
+            distance += 1
+            found.append((distance, place, part))
+        distances[node] = distance
+    # Of two at the same distance the one called later is the shortcut: PyTorch runs it after the convolutions.
+    return [part for _, _, part in sorted(found, key=lambda entry: entry[:2], reverse=True)]
+
+
+def stage_groups(backbone: nn.Module, size: Size) -> list[list[nn.Module]]:
+    """The stages of a backbone: runs of its parts (:func:`cxrnet.models.backbones.registry.stages`) of one resolution.
+
+    ResNet50: the stem, then ``layer1`` (with the max pool) to ``layer4``; VGG: five blocks, each begun by the pooling
+    before it; MobileNetV2: five, one for each stride; custom CNN: its three blocks. Where there are no maps but rows of
+    tokens (N, L, C), every part of ``blocks``, ``stages`` or ``layers`` is a stage, and what comes before them another.
+    Parts that give features (N, F) and stages without parameters belong to the stage before.
+
+    Args:
+        backbone: left as it is.
+        size: height and width of its images.
+    """
+    shapes = output_shapes(backbone, size)
+    groups: list[list[nn.Module]] = []
+    current: object = None
+    for name, part in stages(backbone).items():
+        shape = shapes.get(name, ())
+        key = shape[2:] if len(shape) == 4 else name if "." in name and len(shape) != 2 else current
+        if key != current or not groups:
+            groups.append([])
+            current = key
+        groups[-1].append(part)
+    return _with_parameters(groups)
+
+
+def _with_parameters(groups: Iterable[list[nn.Module]]) -> list[list[nn.Module]]:
+    merged: list[list[nn.Module]] = []
+    for group in groups:
+        if merged and not any(list(part.parameters()) for part in group):
+            merged[-1] += group
+        else:
+            merged.append(group)
+    return merged
+
+
+class _Tracer(fx.Tracer):
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return _is_leaf(m)
+
+
+def _is_leaf(module: nn.Module) -> bool:
+    # What has parameters of its own is one layer, whatever else is in it: a batch norm with an activation, attention.
+    return not list(module.children()) or bool(list(module.parameters(recurse=False)))
+
+
+def _is_nothing(module: nn.Module) -> bool:
+    return isinstance(module, nn.Identity | nn.Sequential)  # a Sequential that is a leaf is empty
+
+
+def _parts(node: fx.Node, modules: dict[str, nn.Module]) -> list[nn.Module | None]:
+    """The layers that a step of the forward pass stands for, the last first."""
+    if node.op == "call_module":
+        module = modules[str(node.target)]
+        if _is_nothing(module) or (_is_activation(module) and _follows_convolution(node, modules)):
+            return []
+        return [module, None] if _is_padded_apart(module) else [module]
+    if node.op == "call_function" and node.target in _ADDITIONS and len(node.all_input_nodes) == 2:
+        return [None]
+    return []
+
+
+def _is_activation(module: nn.Module) -> bool:
+    return type(module).__module__ == nn.ReLU.__module__ and not list(module.parameters())
+
+
+def _follows_convolution(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
+    before = node.all_input_nodes[0]
+    return before.op == "call_module" and isinstance(modules[str(before.target)], nn.Conv2d)
+
+
+def _is_padded_apart(module: nn.Module) -> bool:
+    if isinstance(module, nn.MaxPool2d):
+        return module.padding not in (0, (0, 0))
+    if not isinstance(module, nn.Conv2d) or module.stride == (1, 1) or module.padding in ((0, 0), "valid"):
+        return False
+    return module.groups == module.in_channels or max(module.kernel_size) > 3

@@ -1,0 +1,169 @@
+"""Where a backbone's weights come from: the published ImageNet weights, a file, or nowhere.
+
+``auto``      the local cache, then the official download; if neither can be had, random weights, loudly
+``imagenet``  the same, but an error if they can't be had
+``none``      random weights
+a path        a ``.safetensors`` file or a weights-only checkpoint
+"""
+
+import logging
+import socket
+import struct
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from cxrnet.errors import CxrnetError
+from cxrnet.models.backbones.registry import backbone_spec
+from cxrnet.models.backbones.spec import Published, Size
+
+DOWNLOAD_TIMEOUT = 10.0  # seconds without an answer
+_WRAPPERS = ("module.", "network.", "backbone.")  # DDP, our checkpoints, our bundles
+
+# What reading a damaged file may end in: torch's reader of pickles checks little of what it finds.
+UNREADABLE = (
+    OSError, EOFError, RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError, struct.error,
+    SafetensorError,
+)  # fmt: skip
+
+logger = logging.getLogger("cxrnet")
+
+
+@dataclass(frozen=True)
+class LoadedWeights:
+    """What became of a request for weights.
+
+    Attributes:
+        origin: where the weights in the network come from.
+        detail: the file or address, or why there are none.
+        fallback: the user wanted weights and got none; the report and MLflow must say so.
+        unused: keys of the file that the backbone has no use for, such as the classifier of ImageNet.
+    """
+
+    origin: Literal["imagenet", "file", "random"]
+    detail: str
+    fallback: bool = False
+    unused: tuple[str, ...] = ()
+
+    @property
+    def pretrained(self) -> bool:
+        """Whether there is anything worth freezing."""
+        return self.origin != "random"
+
+
+def load_weights(backbone: nn.Module, name: str, weights: str, size: Size) -> LoadedWeights:
+    """Load weights into a backbone in place.
+
+    Args:
+        backbone: as built by :mod:`cxrnet.models.backbones.registry`.
+        name: the backbone's name.
+        weights: ``auto``, ``imagenet``, ``none`` or the path of a file.
+        size: height and width of the images that the backbone was built for.
+
+    Raises:
+        CxrnetError: ``imagenet`` can't be had, or the file is missing, unreadable, or of another architecture.
+    """
+    if weights == "none":
+        return LoadedWeights("random", "not asked for (model.weights=none)")
+    if weights not in ("auto", "imagenet"):
+        return _from_file(backbone, name, Path(weights))
+    published = backbone_spec(name).published
+    if published is None:
+        if weights == "imagenet":
+            raise CxrnetError(f"model.weights: there are no ImageNet weights for {name}; use auto, none or a file")
+        return LoadedWeights("random", f"none are published for {name}")
+    try:
+        with _timeout(DOWNLOAD_TIMEOUT):
+            state = published.fetch(size)
+    except (*UNREADABLE, UnpicklingError) as error:
+        # URLError and time-outs are OSErrors, a wrong hash is a RuntimeError; the rest is a damaged file in the cache.
+        return _unavailable(name, weights, published, error)
+    unused = _fill(backbone, state, name, published.address)
+    return LoadedWeights("imagenet", published.address, unused=unused)
+
+
+def _unavailable(name: str, weights: str, published: Published, error: Exception) -> LoadedWeights:
+    cached = published.cached()
+    line = f"ImageNet weights for {name} can't be had: "
+    if cached is not None and cached.is_file():
+        line += f"'{cached}' is damaged ({type(error).__name__}); delete it"
+    else:
+        line += f"{published.address} ({_first_line(error)})" + (f", and '{cached}' isn't there" if cached else "")
+    if weights == "imagenet":
+        place = "put a good file there or " if cached else ""
+        raise CxrnetError(f"model.weights: {line}; {place}name one with model.weights=<file>")
+    logger.warning("%s. Training from scratch, with nothing frozen.", line)
+    return LoadedWeights("random", line, fallback=True)
+
+
+def _from_file(backbone: nn.Module, name: str, path: Path) -> LoadedWeights:
+    if not path.is_file():
+        raise CxrnetError(f"model.weights: '{path}' is not a file; use auto, imagenet, none or an existing file")
+    try:
+        state: Any = (
+            load_file(path)
+            if path.suffix == ".safetensors"
+            else torch.load(path, map_location="cpu", weights_only=True)
+        )
+    except UNREADABLE as error:
+        raise CxrnetError(f"model.weights: '{path}' can't be read ({_first_line(error)})") from error
+    except UnpicklingError as error:  # weights_only refuses anything that could run code
+        raise CxrnetError(
+            f"model.weights: '{path}' holds something else than plain tensors and is not loaded, for it could run "
+            "code; save model.state_dict() with torch.save or as .safetensors"
+        ) from error
+    state = state.get("state_dict", state) if isinstance(state, dict) else state
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise CxrnetError(f"model.weights: '{path}' holds no state_dict; save model.state_dict()")
+    unused = _fill(backbone, state, name, str(path))
+    return LoadedWeights("file", str(path), unused=unused)
+
+
+def _fill(backbone: nn.Module, state: Mapping[str, Tensor], name: str, origin: str) -> tuple[str, ...]:
+    """Copy a state into the backbone; return the keys without use. Every parameter must be there and fit."""
+    state = {_unwrapped(key): value for key, value in state.items()}
+    wanted = backbone.state_dict()
+    missing = [key for key in wanted if key not in state and not key.endswith("num_batches_tracked")]
+    unused = tuple(key for key in state if key not in wanted)
+    misfits = [key for key in wanted if key in state and wanted[key].shape != state[key].shape]
+    if missing or misfits:
+        raise CxrnetError(
+            f"model.weights: '{origin}' is not of the architecture {name}: "
+            f"{_list('missing', missing)}, {_list('of another shape', misfits)}, {_list('unexpected', list(unused))}"
+        )
+    backbone.load_state_dict({key: state[key] for key in wanted if key in state}, strict=False)
+    return unused
+
+
+def _unwrapped(key: str) -> str:
+    for wrapper in _WRAPPERS:
+        key = key.removeprefix(wrapper)
+    return key
+
+
+def _list(what: str, keys: list[str]) -> str:
+    shown = f" ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})" if keys else ""
+    return f"{len(keys)} {what}{shown}"
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+@contextmanager
+def _timeout(seconds: float) -> Iterator[None]:
+    # torch.hub opens the address without a time-out of its own and would hang behind a firewall.
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)

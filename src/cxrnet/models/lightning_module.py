@@ -1,0 +1,152 @@
+"""The Lightning shell around a network: one optimisation of what is trainable, with the metrics of every epoch."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torchmetrics import MeanMetric, MetricCollection
+from torchmetrics.classification import (
+    MulticlassAccuracy,
+    MulticlassAUROC,
+    MulticlassF1Score,
+    MulticlassRecall,
+    MulticlassSpecificity,
+)
+
+from cxrnet.models.freezing import frozen_names
+from cxrnet.models.network import Network
+
+Batch = dict[str, Tensor]
+OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
+LRScheduleFactory = Callable[[Optimizer], dict[str, Any]]
+
+
+class Classifier(pl.LightningModule):
+    """Trains what is trainable in a network.
+
+    A batch holds ``label`` (B,) int64 and either ``image`` (B, 1, H, W) uint8 or ``features``, the output of the frozen
+    front of the network, computed beforehand.
+
+    Logged every epoch is what :func:`metric_names` lists. Both losses include ``Network.penalty``, as
+    Keras's do, so that the two curves show the same quantity. ``auc`` is the macro one-vs-rest area,
+    ``cosine_similarity`` the mean over images of that between the probabilities and the one-hot label.
+
+    Args:
+        network: trained in place; what is frozen stays as :func:`cxrnet.models.freezing.set_trainable` left it.
+        loss: takes logits (B, K) and labels (B,).
+        optimizer: makes an optimizer of parameters; only trainable ones are handed to it.
+        lr_schedule: makes Lightning's ``lr_scheduler`` dictionary of an optimizer; ``None`` keeps the rate.
+        rest: makes logits (B, K) of ``features`` with the network's own modules, see :mod:`cxrnet.models.trunk`;
+            ``None`` takes the head, whose features are (B, F).
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        loss: nn.Module,
+        optimizer: OptimizerFactory,
+        lr_schedule: LRScheduleFactory | None = None,
+        rest: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.loss = loss
+        self.optimizer = optimizer
+        self.lr_schedule = lr_schedule
+        self.rest = rest
+        n_classes = len(network.config.classes)
+        # Labels and probabilities are our own; checking them makes the CPU wait for the device in every step.
+        kind: dict[str, Any] = {"num_classes": n_classes, "validate_args": False}
+        overall = MetricCollection(
+            {"accuracy": MulticlassAccuracy(average="micro", **kind), "auc": MulticlassAUROC(**kind)}
+        )
+        self.train_loss = MeanMetric(nan_strategy="disable")  # which keeps them
+        self.train_metrics = overall.clone(prefix="train_")
+        self.val_metrics = overall.clone(prefix="val_")
+        self.val_metrics.add_metrics(
+            {"balanced_accuracy": MulticlassAccuracy(**kind), "macro_f1": MulticlassF1Score(**kind)}
+        )
+        self.val_sensitivity = MulticlassRecall(average="none", **kind)
+        self.val_specificity = MulticlassSpecificity(average="none", **kind)
+        self._val_outputs: list[tuple[Tensor, Tensor]] = []
+        self.strict_loading = False  # a checkpoint of a phase holds what the phase trains
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Logits (B, K) of a batch of images or of features."""
+        if "features" in batch:
+            rest = self.network.head if self.rest is None else self.rest
+            return rest(batch["features"])
+        return self.network(batch["image"])  # type: ignore[no-any-return]
+
+    def training_step(self, batch: Batch) -> Tensor:
+        """Loss of a batch."""
+        logits = self(batch)
+        loss: Tensor = self.loss(logits, batch["label"]) + self.network.penalty()
+        # Logged once an epoch: logging in every step took a third of a step on features.
+        self.train_loss.update(loss.detach(), len(logits))
+        self.train_metrics.update(_probabilities(logits), batch["label"])
+        return loss
+
+    def validation_step(self, batch: Batch) -> None:
+        """Add a batch to the validation metrics, without mixed precision whatever the precision of training."""
+        with torch.autocast(self.device.type, enabled=False):
+            logits, labels = self(batch), batch["label"]
+        probabilities = _probabilities(logits)
+        self.val_metrics.update(probabilities, labels)
+        self.val_sensitivity.update(probabilities, labels)
+        self.val_specificity.update(probabilities, labels)
+        self._val_outputs.append((logits.float(), labels))  # of mixed precision only the steps know
+
+    def on_validation_epoch_start(self) -> None:
+        """Log the loss and the metrics of the training epoch, which ends with a validation."""
+        # A hook at the end of the training epoch would come after those of callbacks.
+        if self.train_loss.update_called:
+            self.log_dict({"train_loss": self.train_loss.compute(), **self.train_metrics.compute()})
+            self.train_loss.reset()
+            self.train_metrics.reset()
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the loss and the validation metrics of the epoch."""
+        logits, labels = (torch.cat(parts) for parts in zip(*self._val_outputs, strict=True))
+        self._val_outputs.clear()
+        # Of all images at once: with class weights a mean over batches would depend on who shares a batch with whom.
+        # Every process sees the whole validation split (see the data module), so nothing is averaged over processes.
+        self.log("val_loss", self.loss(logits, labels) + self.network.penalty(), sync_dist=False)
+        classes = self.network.config.classes
+        one_hot = F.one_hot(labels, len(classes))
+        self.log("val_cosine_similarity", F.cosine_similarity(_probabilities(logits), one_hot).mean())
+        self.log_dict(self.val_metrics.compute())
+        for name, metric in (("sensitivity", self.val_sensitivity), ("specificity", self.val_specificity)):
+            self.log_dict({f"val_{name}_{c}": v for c, v in zip(classes, metric.compute(), strict=True)})
+            metric.reset()
+        self.val_metrics.reset()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Leave out what is frozen: with a large backbone, writing it every epoch took longer than training a head."""
+        frozen = {f"network.{name}" for name in frozen_names(self.network)}
+        state = checkpoint["state_dict"]
+        checkpoint["state_dict"] = {name: value for name, value in state.items() if name not in frozen}
+
+    def configure_optimizers(self) -> Any:  # noqa: ANN401 (Lightning's own type is a union of ten)
+        """An optimizer of the trainable parameters, with its learning-rate schedule if there is one."""
+        optimizer = self.optimizer(p for p in self.network.parameters() if p.requires_grad)
+        if self.lr_schedule is None:
+            return optimizer
+        return {"optimizer": optimizer, "lr_scheduler": self.lr_schedule(optimizer)}
+
+
+def metric_names(classes: Sequence[str]) -> tuple[str, ...]:
+    """What a classifier logs every epoch, and what can therefore be monitored."""
+    overall = ("loss", "accuracy", "auc")
+    of_val = (*overall, "balanced_accuracy", "macro_f1", "cosine_similarity")
+    per_class = (f"{metric}_{name}" for metric in ("sensitivity", "specificity") for name in classes)
+    return (*(f"val_{name}" for name in (*of_val, *per_class)), *(f"train_{name}" for name in overall))
+
+
+def _probabilities(logits: Tensor) -> Tensor:
+    # torchmetrics guesses from the range whether it was given logits, batch by batch; probabilities leave no guess.
+    return torch.softmax(logits.detach().float(), dim=1)

@@ -1,0 +1,200 @@
+"""``report.html``: one run, or one over folds and seeds, on one page, in the order in which a radiologist asks."""
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+from cxrnet.evaluation.metrics import Evaluation, Metric
+from cxrnet.evaluation.over_runs import interval_meaning
+from cxrnet.evaluation.predictive_values import percent
+from cxrnet.evaluation.subgroups import FIGURES as SUBGROUP_FIGURES
+from cxrnet.reporting.html import data_uri, render_page
+from cxrnet.reporting.report_data import RepeatsFacts, ResultFacts, RunFacts
+from cxrnet.reporting.wording import (
+    BASELINES,
+    CALIBRATION,
+    HEADLINE,
+    PER_CLASS,
+    SPLIT_NAMES,
+    class_figures,
+    interval_gaps,
+    interval_method,
+    value_gaps,
+)
+
+FIGURES = {
+    "confusion_matrix": "Confusion matrix: number of images, and share of the images of each label.",
+    "recall_per_class": "Sensitivity of each class, with the images behind it.",
+    "roc_curves": "ROC curve of each class against the rest.",
+    "pr_curves": "Precision over sensitivity of each class against the rest. AP: average precision.",
+    "accuracy_curve": "Accuracy over the epochs.",
+    "loss_curve": "Loss over the epochs.",
+    "reliability": "Accuracy of images called with about the same probability, their intervals (Wilson), and how many.",
+    "risk_coverage": "Error of the calls that are left when the least certain images go to a reader.",
+    "decision": "Net benefit of acting on the network, on every patient, and on none: hits less false alarms at their "
+    "weight, a patient.",
+}
+SHADED = ("risk_coverage", "decision")
+
+
+def render_report(facts: RunFacts, path: Path) -> None:
+    """Write the report of a run as one HTML file, whole or not at all.
+
+    Args:
+        facts: what to say.
+        path: the file to write.
+    """
+    _render("report.html.j2", path, facts, figure_tables(facts), worth=weighed(facts), data_rows=data_rows(facts))
+
+
+def render_repeats(facts: RepeatsFacts, path: Path) -> None:
+    """Write the report of a run over folds or seeds, as :func:`render_report` does that of one."""
+    runs = [(f"{HEADLINE[name]} ({run.name})", run.metrics[name]) for run in facts.runs for name in facts.moments]  # type: ignore[literal-required]
+    tables, worth = figure_tables(facts) | {"runs": runs}, places_of(facts.classes, facts.runs[0].points)
+    _render("repeats.html.j2", path, facts, tables, worth=worth, interval_meaning=interval_meaning)
+
+
+def _render(
+    template: str,
+    path: Path,
+    facts: ResultFacts,
+    tables: Mapping[str, Sequence[tuple[str, Metric]]],
+    **values: object,
+) -> None:
+    """Write a page that says what ``results.html.j2`` does, and below each table what it lacks."""
+    render_page(
+        template,
+        path,
+        facts=facts,
+        headline=facts.headline,
+        columns=columns_of(facts),
+        warnings=all_warnings(facts),
+        split_names=SPLIT_NAMES,
+        headline_figures=HEADLINE,
+        calibration_figures=CALIBRATION,
+        class_figures=PER_CLASS,
+        captions=captions_of(facts.analyses[facts.headline].has_bands),
+        images={name: data_uri(file) for name, file in facts.figures.items()},
+        gaps={name: value_gaps(metrics) for name, metrics in tables.items()}
+        | {split: gaps(metrics) for split, metrics in facts.metrics.items()},
+        method=interval_method(facts.metrics[facts.headline], facts.level, facts.analyses[facts.headline].unit),
+        no_interval={name: interval_gaps(metrics) for name, metrics in tables.items()},
+        percent=percent,
+        **values,
+    )
+
+
+def captions_of(bands: bool) -> dict[str, str]:
+    """What each figure shows, the curves with their intervals or without."""
+    if not bands:
+        return FIGURES
+    return FIGURES | {name: f"{FIGURES[name]} Shaded: the interval of each point by itself." for name in SHADED}
+
+
+def columns_of(facts: ResultFacts) -> dict[str, Evaluation]:
+    """The columns of the result table, by title."""
+    columns = {"Network": facts.metrics[facts.headline]}
+    if facts.unseen is not None:
+        columns["Network, images not seen before"] = facts.unseen
+    columns |= {title: facts.baselines[name] for name, title in BASELINES.items()}
+    if facts.headline == "test" and "val" in facts.metrics:
+        columns["Network, validation"] = facts.metrics["val"]
+    return columns
+
+
+def figure_tables(facts: ResultFacts) -> dict[str, list[tuple[str, Metric]]]:
+    """Title and value of the figures of each table, for what is said below it of those that are missing.
+
+    Returns:
+        By table: ``result``, ``calibration``, ``predictive``, ``band``, ``subgroups``, and the name of a split for that
+        of its classes.
+    """
+    analysis = facts.analyses[facts.headline]
+    bands = {split: each.band for split, each in facts.analyses.items() if each.band is not None}
+    return {
+        "result": [
+            (f"{name} ({title})", column[key])  # type: ignore[literal-required]
+            for title, column in columns_of(facts).items()
+            for key, name in HEADLINE.items()
+        ],
+        "calibration": [
+            (f"{title} ({SPLIT_NAMES[split].lower()})", metrics[key])  # type: ignore[literal-required]
+            for split, metrics in facts.metrics.items()
+            for key, title in CALIBRATION.items()
+        ],
+        "predictive": [
+            (f"{figure.upper()} of {name}", metric)
+            for name, table in analysis.predictive.items()
+            for figure in ("ppv", "npv")
+            for metric in table[figure]
+        ],
+        "band": [
+            (f"{HEADLINE[figure]} of the calls that are left ({SPLIT_NAMES[split].lower()})", band.kept[figure])
+            for split, band in bands.items()
+            for figure in ("accuracy", "balanced_accuracy")
+            if band.kept is not None
+        ],
+        "subgroups": [
+            (f"{PER_CLASS[figure]} of {row['class']} ({row['attribute']} {row['group']})", row[figure])
+            for row in analysis.subgroups.to_dict("records")
+            for figure in SUBGROUP_FIGURES
+        ],
+        **{split: class_figures(metrics) for split, metrics in facts.metrics.items()},
+    }
+
+
+def weighed(facts: RunFacts) -> dict[str, int]:
+    """The classes, whose calls are weighed one by one, and their places: those with a threshold come first."""
+    return places_of(facts.classes, facts.points)
+
+
+def places_of(classes: Sequence[str], first: Collection[str]) -> dict[str, int]:
+    """The places of the classes, some of which come first."""
+    places = {name: place for place, name in enumerate(classes)}
+    return {name: places[name] for name in sorted(places, key=lambda name: name not in first)}
+
+
+def all_warnings(facts: ResultFacts) -> list[str]:
+    """The caller's warnings, and those that follow from the figures."""
+    sentences = list(facts.warnings)
+    if facts.headline == "val":
+        sentences.append("There are no test images: these figures are of the images the weights were chosen on.")
+    verdict = thumbnail_verdict(facts.metrics[facts.headline], facts.baselines["thumbnail"])
+    return [*sentences, verdict] if verdict else sentences
+
+
+def data_rows(facts: RunFacts) -> dict[str, list[int]]:
+    """Images by class: one number a split, then their sum; the last row is the sum over classes."""
+    rows = {name: [split.images.get(name, 0) for split in facts.data.values()] for name in facts.classes}
+    rows["All classes"] = [sum(column) for column in zip(*rows.values(), strict=True)]
+    return {name: [*counts, sum(counts)] for name, counts in rows.items()}
+
+
+def thumbnail_verdict(network: Evaluation, thumbnail: Evaluation) -> str | None:
+    """Say so when the network does not beat the linear model on thumbnails; None when it does.
+
+    Both balanced accuracy and macro ROC-AUC must be higher; where a class has no image neither exists, and the
+    accuracy must be.
+    """
+    figures = {
+        "accuracy": (network["accuracy"]["value"], thumbnail["accuracy"]["value"]),
+        "balanced accuracy": (network["balanced_accuracy"]["value"], thumbnail["balanced_accuracy"]["value"]),
+        "macro ROC-AUC": (network["roc_auc_macro"]["value"], thumbnail["roc_auc_macro"]["value"]),
+    }
+    known = {
+        name: (ours, theirs) for name, (ours, theirs) in figures.items() if ours is not None and theirs is not None
+    }
+    if len(known) > 1:
+        del known["accuracy"]
+    lost = [f"{name} {ours:.3f} against {theirs:.3f}" for name, (ours, theirs) in known.items() if ours <= theirs]
+    if not lost:
+        return None
+    return (
+        f"The network does not beat a linear model on 8 × 8 thumbnails ({'; '.join(lost)}): "
+        "it may have learned little more than brightness."
+    )
+
+
+def gaps(metrics: Evaluation) -> list[str]:
+    """List why figures are missing, each reason once: ``"no image is labelled Covid"``."""
+    every = [metric for figures in metrics["per_class"].values() for metric in figures.values()]
+    return list(dict.fromkeys(metric["reason"] for metric in every if "reason" in metric))

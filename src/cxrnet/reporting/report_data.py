@@ -1,0 +1,156 @@
+"""What the report and the model card say of a run: plain values, put together by those who know the run."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cxrnet.evaluation.metrics import Evaluation
+from cxrnet.evaluation.over_runs import Moments
+from cxrnet.evaluation.temperature import Temperature
+from cxrnet.reporting.analysis import Analysis
+
+
+@dataclass(frozen=True)
+class PhaseFacts:
+    """What one phase of the training did."""
+
+    name: str
+    trainable: str
+    """As in the config: ``head``, ``all``, ``last 100``."""
+    parameters: int
+    """Trained in this phase."""
+    epochs: int
+    keep: str
+    """Which epoch was kept: ``last`` or ``best``."""
+    kept_epoch: int
+    """Counted from 1, running on across phases."""
+    monitor: str
+    value: float
+    """Of ``monitor`` at ``kept_epoch``."""
+    seconds: float
+    cached: bool
+    """Trained on features computed once."""
+    kept: bool
+    """Its weights are the result."""
+
+
+@dataclass(frozen=True)
+class SplitFacts:
+    """What one split holds."""
+
+    images: Mapping[str, int]
+    """Class to number of images."""
+    patients: int | None
+    """None where patients are not known."""
+
+
+@dataclass(frozen=True)
+class PointFacts:
+    """From which probability on a class is called."""
+
+    threshold: float
+    chosen: str
+    """How: ``"specificity >= 0.99"``, or ``"given"``."""
+
+
+@dataclass(frozen=True)
+class BandFacts:
+    """Which calls are left to a reader."""
+
+    cutoff: float
+    """Calls of a lower certainty are."""
+    share: float
+    """Of the validation images, that was asked for."""
+    certainty: str = "probability"
+    """What it is of a prediction, in words."""
+
+
+@dataclass(frozen=True)
+class ResultFacts:
+    """What every report says of a table of predictions. Plain values only."""
+
+    title: str
+    """``"MobileNetV2 on covid19_image"``."""
+    summary: str
+    """One or two sentences: what was trained, on what, from which weights."""
+    created: str
+    """Date and time, as a person reads it."""
+    warnings: Sequence[str]
+    """What a reader must know before the numbers, a sentence each."""
+    known_faults: Sequence[str]
+    """What is documented to be wrong with the data, a sentence each."""
+    classes: Sequence[str]
+    metrics: Mapping[str, Evaluation]
+    """By split; ``test`` makes the headline, or ``val`` where there is no test split."""
+    analyses: Mapping[str, Analysis]
+    """By split, what the metrics mean."""
+    baselines: Mapping[str, Evaluation]
+    """``majority`` and ``thumbnail`` on the split of the headline."""
+    unseen: Evaluation | None
+    """The headline without the images that were seen before; None where there are none."""
+    level: float
+    """Of the intervals."""
+    environment: Mapping[str, str]
+    """What it takes to reproduce the run: git revision, seed, versions, digest, run id, folder."""
+    command: str
+    config_yaml: str
+    figures: Mapping[str, Path]
+    """Of :func:`cxrnet.reporting.results.write_results`."""
+    weighing: Sequence[str] = field(default=(), kw_only=True)
+    """What class weights, a balanced sampler or costs did, in sentences; empty where there were none."""
+
+    @property
+    def headline(self) -> str:
+        """The split that the result is stated on."""
+        return "test" if "test" in self.metrics else "val"
+
+
+@dataclass(frozen=True)
+class RunFacts(ResultFacts):
+    """Everything the report and the model card say of one run."""
+
+    data: Mapping[str, SplitFacts]
+    """By split, in the order of reading: ``train``, ``val``, ``test``."""
+    points: Mapping[str, PointFacts]
+    """By class; those without one are called where no threshold is reached."""
+    chosen: Sequence[str]
+    """What the thresholds that a rule chose do on the validation images, in sentences."""
+    band: BandFacts | None
+    """None where every call stands."""
+    temperature: Temperature
+    methods: Mapping[str, str]
+    """What the methods section of a paper asks for: ``sources``, ``preprocessing``, ``selection``, ``split``, ``level``
+    (at which the splits are disjoint), ``initial weights``, ``training``, ``final model``, ``software``; and
+    ``characteristics`` (of the patients in each split), empty where nothing is known of them."""
+    phases: Sequence[PhaseFacts]
+
+
+@dataclass(frozen=True)
+class RepeatFacts:
+    """One run of a repetition."""
+
+    name: str
+    """Of the run's folder, below that of all: ``"seed0_fold1of3"``."""
+    images: Mapping[str, int]
+    """By split."""
+    metrics: Evaluation
+    """Of its own test images, without intervals."""
+    temperature: float
+    points: Mapping[str, float]
+    """Threshold by class."""
+    cutoff: float | None
+    """Calls of a lower certainty are left to a reader."""
+
+
+@dataclass(frozen=True)
+class RepeatsFacts(ResultFacts):
+    """Everything the report says of the same run over folds or seeds."""
+
+    meaning: str
+    """Of which predictions the result is, and of what the spread."""
+    runs: Sequence[RepeatFacts]
+    moments: Mapping[str, Moments]
+    """By figure, over the runs; of several seeds with folds, over the folds."""
+    seeds: Mapping[str, Moments]
+    """By figure, over the seeds, each with the predictions of all of its folds together; empty where there are not
+    both."""

@@ -1,0 +1,203 @@
+"""What a finished run leaves behind: tables, texts, figures and the report, in its folder and in MLflow."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from cxrnet.core.atomic import write_json, write_table, write_text
+from cxrnet.core.spreadsheet import to_csv
+from cxrnet.evaluation.metrics import Evaluation, flat
+from cxrnet.evaluation.prior import Mix
+from cxrnet.evaluation.subgroups import FIGURES
+from cxrnet.reporting.analysis import UNKNOWN, Analysis, analyse, evaluator
+from cxrnet.reporting.plots.classification import save_curves, save_figures
+from cxrnet.reporting.plots.decisions import decision_figure, reliability_diagram, risk_coverage_figure
+from cxrnet.reporting.plots.style import save
+from cxrnet.reporting.text import classification_report_text, roc_auc_text
+from cxrnet.reporting.wording import HEADLINE
+
+
+def save_analysis(analysis: Analysis, folder: Path, suffix: str = "") -> dict[str, Path]:
+    """Draw the figures of an analysis as PNG and write its tables as CSV.
+
+    Args:
+        analysis: of one split.
+        folder: where to write.
+        suffix: end of the names, as of :func:`cxrnet.reporting.plots.classification.save_figures`.
+
+    Returns:
+        Name of a figure (``"reliability_val"``, ``"decision_0"`` for the first class) to file.
+    """
+    if len(analysis.subgroups):
+        to_csv(_flat_subgroups(analysis.subgroups), folder / f"subgroups{suffix}.csv")
+    if analysis.decisions:
+        to_csv(_of_classes(analysis.decisions), folder / f"decision_curves{suffix}.csv")
+    to_csv(analysis.risk, folder / f"risk_coverage{suffix}.csv")
+    to_csv(_flat_predictive(analysis.predictive), folder / f"predictive_values{suffix}.csv")
+    figures = {
+        "reliability": reliability_diagram(analysis.reliability),
+        "risk_coverage": risk_coverage_figure(analysis.risk, analysis.area),
+    }
+    for place, name in enumerate(analysis.predictive):
+        if name in analysis.decisions:
+            figures[f"decision_{place}"] = decision_figure(analysis.decisions[name], name)
+    return {f"{name}{suffix}": save(figure, folder / f"{name}{suffix}.png") for name, figure in figures.items()}
+
+
+def _flat_subgroups(subgroups: pd.DataFrame) -> pd.DataFrame:
+    return _flat(subgroups, FIGURES)
+
+
+def _flat_predictive(predictive: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    return _flat(_of_classes(predictive), ("ppv", "npv"))
+
+
+def _of_classes(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """The tables of the classes below each other, the class in the first column."""
+    return pd.concat(tables, names=["class"]).reset_index("class")
+
+
+def _flat(table: pd.DataFrame, figures: tuple[str, ...]) -> pd.DataFrame:
+    """Each figure as its value and the ends of its interval; empty where there is none."""
+    columns = {name: table[name] for name in table if name not in figures}
+    for name in figures:
+        columns[name] = [metric["value"] for metric in table[name]]
+        for end, place in (("low", 0), ("high", 1)):
+            columns[f"{name}_{end}"] = [
+                metric["interval"][place] if "interval" in metric else None for metric in table[name]
+            ]
+    return pd.DataFrame(columns)
+
+
+@dataclass(frozen=True)
+class Results:
+    """The numbers of a run.
+
+    Attributes:
+        headline: the split that the result is stated on: ``test``, or ``val`` where there is no test.
+        metrics: by split.
+        analyses: by split, what the metrics mean.
+        baselines: on the headline split, by name of the baseline.
+        unseen: on what is left of the headline split without the images that were seen before; ``None`` where all are
+            left, or none.
+        figures: by name, the PNG files.
+    """
+
+    headline: str
+    metrics: dict[str, Evaluation]
+    analyses: dict[str, Analysis]
+    baselines: dict[str, Evaluation]
+    unseen: Evaluation | None
+    figures: dict[str, Path]
+
+
+def write_results(
+    folder: Path,
+    predictions: pd.DataFrame,
+    baselines: Mapping[str, pd.DataFrame],
+    classes: Sequence[str],
+    settings: Mapping[str, Any],
+    history: pd.DataFrame | None = None,
+    kept_epoch: int = 0,
+    temperature: float | None = 1.0,
+    seen: Collection[str] = (),
+    mix: Mix = UNKNOWN,
+    offset: Sequence[float] = (),
+) -> Results:
+    """Compute every figure of any table of predictions and write all files but the report.
+
+    Whatever evaluates calls this: a run, the pooled predictions of several, a bundle on other data. It knows nothing of
+    models and images.
+
+    Args:
+        folder: where to write; it is there.
+        predictions: labelled, of the splits ``val`` and ``test``, or of one of them. Other data are a ``test`` split.
+        baselines: predictions of each baseline on the headline split; may be empty.
+        classes: in the order of the logits.
+        settings: the group ``evaluation`` of the configuration, plain, seed included, checked
+            (:func:`cxrnet.evaluation.settings.check_settings`).
+        history: one row an epoch; ``None`` where nothing was trained, or several trainings are pooled.
+        kept_epoch: the epoch whose weights were kept.
+        temperature: by which the logits of the predictions were divided; ``None`` where not all by the same.
+        seen: ``image_id`` of what was seen in training (:func:`cxrnet.data.leaks.seen_before`): the headline figures
+            are computed without it too.
+        mix: that the probabilities of the predictions are of.
+        offset: of the classes, that goes with the temperature, (K,); empty where there is none.
+
+    Raises:
+        CxrnetError: a label is missing.
+    """
+    evaluated = evaluator(settings)
+    by_split = {str(name): rows for name, rows in predictions.groupby("split", sort=False)}
+    headline = "test" if "test" in by_split else "val"
+    metrics = {name: evaluated(rows) for name, rows in by_split.items()}
+    baseline_metrics = {name: evaluated(rows) for name, rows in baselines.items()}
+    left = by_split[headline][~by_split[headline]["image_id"].isin(list(seen))]
+    unseen = evaluated(left) if 0 < len(left) < len(by_split[headline]) else None
+    analyses = {
+        name: analyse(rows, metrics[name], settings, temperature, mix, offset) for name, rows in by_split.items()
+    }
+    write_table(predictions, folder / "predictions.parquet")
+    kept = {name: each.band.kept for name, each in analyses.items() if each.band is not None and each.band.kept}
+    _write_metrics(folder, metrics, headline, baseline_metrics, unseen, kept)
+    write_json(folder / "class_indices.json", {name: index for index, name in enumerate(classes)})
+    write_text(folder / "classification_report.txt", _by_split(by_split, classification_report_text))
+    write_text(folder / "roc_auc.txt", _by_split(by_split, roc_auc_text))
+    figures: dict[str, Path] = {}
+    if history is not None:
+        to_csv(history, folder / "history.csv")
+        figures |= save_curves(history, kept_epoch, folder)
+    for name, rows in by_split.items():
+        suffix = "" if name == headline else f"_{name}"
+        figures |= save_figures(rows, folder, suffix) | save_analysis(analyses[name], folder, suffix)
+    return Results(headline, metrics, analyses, baseline_metrics, unseen, figures)
+
+
+def _write_metrics(
+    folder: Path,
+    metrics: Mapping[str, Evaluation],
+    headline: str,
+    baselines: Mapping[str, Evaluation],
+    unseen: Evaluation | None,
+    kept: Mapping[str, Evaluation],
+) -> None:
+    others = {} if unseen is None else {"without_seen": {headline: unseen}}
+    if kept:
+        others["without_referred"] = dict(kept)
+    write_json(folder / "metrics.json", {**metrics, "baselines": {headline: baselines}, **others})
+
+
+def flat_metrics(results: Results) -> dict[str, float]:
+    """The final figures for MLflow: ``test_accuracy``, ``test_sensitivity_<class>``, ``baseline_thumbnail_accuracy``.
+
+    The figures of val are named ``final_val_...``: ``val_...`` are the ones of each epoch. What is n/a is left out. The
+    ends of the intervals, ``test_accuracy_low`` and ``_high``, join what the result is stated with.
+    """
+    named = [(_prefix(split), metrics) for split, metrics in results.metrics.items()]
+    named += [(f"baseline_{name}", metrics) for name, metrics in results.baselines.items()]
+    named += [(f"{_prefix(results.headline)}_without_seen", results.unseen)] if results.unseen else []
+    bands = [(_prefix(split), each.band) for split, each in results.analyses.items() if each.band]
+    named += [(f"{prefix}_without_referred", band.kept) for prefix, band in bands if band.kept]
+    values = {f"{prefix}_{name}": value for prefix, metrics in named for name, value in figures_of(metrics).items()}
+    values |= {f"{prefix}_referred": band.referred["value"] or 0.0 for prefix, band in bands}
+    for name, (_, figure), metric in flat(results.metrics[results.headline]):
+        if figure in HEADLINE and "interval" in metric:
+            for end, value in zip(("low", "high"), metric["interval"], strict=True):
+                values[f"{_prefix(results.headline)}_{name}_{end}"] = value
+    return values
+
+
+def _prefix(split: str) -> str:
+    return f"final_{split}" if split == "val" else split
+
+
+def figures_of(metrics: Evaluation) -> dict[str, float]:
+    """The values by name, ``sensitivity_<class>`` for those of a class; what is n/a is left out."""
+    return {name: metric["value"] for name, _, metric in flat(metrics) if metric["value"] is not None}
+
+
+def _by_split(by_split: Mapping[Any, pd.DataFrame], text: Any) -> str:  # noqa: ANN401
+    return "\n".join(f"{name} (n = {len(rows)})\n\n{text(rows)}" for name, rows in reversed(list(by_split.items())))

@@ -1,0 +1,189 @@
+"""Tables of features: what the frozen front of a network makes of every image of a split.
+
+A table lies in the cache under the name of all that it depends on, so the runs of a sweep over heads, rates or losses
+share one. What has no such name, an augmentation of the user's own, is computed for the run and stays in memory.
+"""
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from types import NoneType
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.backends import cudnn, mkldnn
+
+from cxrnet.core.cache import kept, new_array
+from cxrnet.core.console import bar
+from cxrnet.data.augment import Augmentation, Geometric
+from cxrnet.data.images import store
+from cxrnet.data.images.resize import Images, ResizeRule, Size
+
+Table = npt.NDArray[np.float32]  # (V, N, F) or (V, N, h, w, C): V views of N images, channels last
+
+FORMAT = 2  # of the files, and of how features are computed
+
+_FILE = "table.npy"
+
+logger = logging.getLogger("cxrnet")
+
+
+@dataclass(frozen=True)
+class Views:
+    """The images of a table: those of a split, each as often as there are views; the first view is the image itself.
+
+    Attributes:
+        images: N of them.
+        digests: SHA-256 of their files.
+        resize: how they were brought to their size.
+        augment: makes a further view of a batch of images; ``None`` where there is none.
+        number: of views, V.
+        seed: of the augmentation.
+    """
+
+    images: Images
+    digests: Sequence[str]
+    resize: ResizeRule
+    augment: Augmentation | None
+    number: int
+    seed: int
+
+
+def features_of(
+    front: nn.Module, views: Views, shape: Sequence[int], device: torch.device, batch_size: int, cache: Path | None
+) -> Table:
+    """The table of some images under a front; computed if it isn't in the cache.
+
+    Args:
+        front: of :class:`cxrnet.models.trunk.Cut`; moved to the device.
+        views: of the images.
+        shape: of the features of an image, channels first, as the front gives them.
+        device: where the front runs.
+        batch_size: images that go through the front at a time, at most.
+        cache: folder of the tables; ``None`` keeps them in memory.
+
+    Returns:
+        In memory, or mapped from a file that can only be read.
+
+    Raises:
+        CxrnetError: the cache can't be written.
+    """
+    full = (views.number, len(views.images), *shape[1:], shape[0])
+    if cache is not None and not has_name(views.augment):
+        logger.info("features of images that are augmented by a function of one's own stay in memory")
+        cache = None
+    if cache is None:
+        table = np.empty(full, np.float32)
+        _compute(table, front, views, device, batch_size)
+        return table
+    ingredients = _Ingredients.of(front, views, device)
+    write = partial(
+        _write, ingredients=ingredients, shape=full, front=front, views=views, device=device, batch_size=batch_size
+    )
+    folder = kept(cache / "features" / ingredients.digest(), write)
+    stored: Table = np.load(folder / _FILE, mmap_mode="r")
+    return stored
+
+
+def has_name(augment: Augmentation | None) -> bool:
+    """Whether it can be said what an augmentation is, so that its views can be found again."""
+    return type(augment) in (Geometric, NoneType)
+
+
+@dataclass(frozen=True)
+class _Ingredients:
+    """All that a table depends on; written beside it, for whoever wonders what it is."""
+
+    front: str
+    images: str
+    size: Size
+    resize: ResizeRule
+    augment: str | None
+    views: int
+    seed: int | None
+    device: str
+    versions: tuple[str, ...]
+    arithmetic: tuple[str, ...]
+    format: tuple[int | str, ...]
+
+    @classmethod
+    def of(cls, front: nn.Module, views: Views, device: torch.device) -> "_Ingredients":
+        return cls(
+            front=digest(front),
+            images=hashlib.sha256("\n".join(views.digests).encode()).hexdigest(),
+            size=views.images.shape[1:],
+            resize=views.resize,
+            augment=repr(views.augment) if views.augment is not None else None,
+            views=views.number,
+            seed=views.seed if views.augment is not None else None,
+            device=device.type,
+            versions=tuple(version(package) for package in ("torch", "torchvision", "timm")),
+            arithmetic=(
+                torch.get_float32_matmul_precision(),
+                *(operations.fp32_precision for operations in (cudnn.conv, mkldnn.conv, mkldnn.matmul)),  # type: ignore[attr-defined]
+                os.environ.get("ONEDNN_DEFAULT_FPMATH_MODE", ""),
+            ),
+            format=(FORMAT, *store.made_with()),
+        )
+
+    def digest(self) -> str:
+        return hashlib.sha256(self.text().encode()).hexdigest()[:32]
+
+    def text(self) -> str:
+        return json.dumps(asdict(self), indent=2)
+
+
+def digest(module: nn.Module) -> str:
+    """SHA-256 of a module's structure and of all its numbers."""
+    made_of = hashlib.sha256(repr(module).encode())
+    for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
+        made_of.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        made_of.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return made_of.hexdigest()
+
+
+def _write(
+    folder: Path,
+    ingredients: _Ingredients,
+    shape: Sequence[int],
+    front: nn.Module,
+    views: Views,
+    device: torch.device,
+    batch_size: int,
+) -> None:
+    (folder / "made_of.json").write_text(ingredients.text(), encoding="utf-8")
+    table = new_array(folder / _FILE, shape, np.float32)
+    _compute(table, front, views, device, batch_size)
+
+
+@torch.no_grad()
+def _compute(table: Table, front: nn.Module, views: Views, device: torch.device, batch_size: int) -> None:
+    """Fill a table; the caller's random state is left as it was.
+
+    Images are augmented in batches that don't follow the run's, on which the views would then depend.
+    """
+    front.to(device)
+    drawn = 32 if device.type == "cpu" else 256
+    with (
+        torch.random.fork_rng([device] if device.type == "cuda" else []),
+        bar("computing features", table.shape[0] * table.shape[1]) as advance,
+    ):
+        torch.manual_seed(views.seed)
+        for place, view in enumerate(table):
+            for start in range(0, len(views.images), drawn):
+                batch = torch.from_numpy(views.images[start : start + drawn]).unsqueeze(1).to(device)
+                if place > 0 and views.augment is not None:
+                    batch = views.augment(batch)
+                rows = view[start : start + len(batch)]
+                for first in range(0, len(batch), batch_size):
+                    features: Tensor = front(batch[first : first + batch_size])
+                    rows[first : first + batch_size] = features.movedim(1, -1).float().cpu().numpy()
+                    advance(len(features))

@@ -1,0 +1,192 @@
+"""A command of three lines around real Hydra stands for every entry point."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from cxrnet.cli.app import config_folder
+
+COMMAND = """
+import sys
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from cxrnet.cli.app import entry_point
+from cxrnet.errors import CxrnetError
+
+@entry_point("train")
+def main(config):
+    if config.data.limit == 13:
+        raise CxrnetError("data.limit: 13 brings bad luck; take another")
+    if config.data.limit == 14:
+        raise RuntimeError("a defect")
+    if config.data.limit == 15:
+        instantiate({"_target_": "cxrnet.models.backbones.registry.backbone_spec", "name": "alexnet"})
+    if config.data.limit == 16:
+        instantiate({"_target_": "cxrnet.models.backbones.registry.no_such_thing"})
+    OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    print("done", config.data.limit, config.finetune)
+
+main()
+"""
+
+
+@pytest.fixture
+def command(tmp_path):
+    (tmp_path / "command.py").write_text(COMMAND)
+
+    def call(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        line, environment = [sys.executable, "command.py", *arguments], {**os.environ, **variables}
+        return subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=False, env=environment)
+
+    return call
+
+
+def test_a_users_mistake_is_one_line_and_status_2(command):
+    done = command("data.limit=13")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: data.limit: 13 brings bad luck; take another\n"
+
+
+def test_a_mistake_inside_hydra_is_told_in_our_words(command):
+    done = command("data.limit=15")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: model.backbone: 'alexnet' is not known; choose one of mobilenet_v2")
+    assert done.stderr.count("\n") == 1
+
+
+def test_what_hydra_cannot_find_is_one_line(command):
+    done = command("data.limit=16")
+    assert done.returncode == 2
+    assert done.stderr.startswith(
+        "error: config: Error locating target 'cxrnet.models.backbones.registry.no_such_thing'"
+    )
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_missing_value_is_named_with_what_to_type(command):
+    done = command("data=folder")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: data.root: no value is set; give data.root=<value>\n"
+
+
+@pytest.mark.parametrize("also", [(), ("-m",), ("-m", "seed=1,2"), ("--help",), ("--cfg", "job")])
+def test_a_mistake_on_the_command_line_is_one_line_and_status_2(command, also):
+    done = command(*also, "data.batchsize=3")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        "error: data.batchsize: no such key; did you mean data.batch_size? (+data.batchsize=3 would add it)\n"
+    )
+
+
+def test_no_job_of_a_sweep_begins_when_one_has_a_mistake(command):
+    done = command("-m", "model=vgg16,resnet999")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: model=resnet999: there is no such option; choose one of custom_cnn, ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_who_asks_hydra_for_the_full_error_gets_it(command):
+    done = command("data.batchsize=3", HYDRA_FULL_ERROR="1")
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert "ConfigCompositionException" in done.stderr
+
+
+@pytest.mark.parametrize("module", ["train", "evaluate", "predict", "prepare", "compare", "sign"])
+def test_every_command_refuses_in_one_line(module, tmp_path):
+    line = [sys.executable, "-m", f"cxrnet.{module}", "hydra.no_such=1"]
+    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: hydra.no_such: no such key; --help shows all (+hydra.no_such=1 would add it)\n"
+
+
+HEAVY = """
+import importlib, sys
+sys.argv = ["command", *sys.argv[1:]]
+module = importlib.import_module(sys.argv[1])
+del sys.argv[1]
+try:
+    if hasattr(module, "main"):
+        module.main()
+finally:
+    heavy = {"torch", "lightning", "mlflow", "pandas", "numpy", "sklearn", "scipy", "matplotlib"} & set(sys.modules)
+    if heavy:
+        sys.exit(f"imported: {heavy}")
+"""
+
+
+@pytest.mark.parametrize(
+    ("line", "status", "said"),
+    [
+        (["cxrnet"], 0, ""),
+        (["cxrnet.train", "--help"], 0, ""),
+        (["cxrnet.evaluate", "--help"], 0, ""),
+        (["cxrnet.train", "seed=-1"], 2, "error: seed: -1 is no seed; give a whole number from 0 to 2147483647\n"),
+        (["cxrnet.train", "folds=2"], 2, "error: folds: 2; give a whole number from 3 on"),
+        (["cxrnet.train", "finetune=true", "schedule=head"], 2, "error: finetune=true: no phase of this schedule is"),
+        (["cxrnet.train", "data=folder"], 2, "error: data.root: no value is set; give data.root=<value>\n"),
+        (["cxrnet.predict"], 2, "error: bundle: no value is set; give bundle=<value>\n"),
+        (["cxrnet.evaluate"], 2, "error: bundle: no value is set; give bundle=<value>\n"),
+    ],
+)
+def test_nobody_waits_for_heavy_imports_to_be_helped_or_refused(line, status, said, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", HEAVY, *line], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.stderr.startswith(said)
+    assert "imported" not in done.stderr
+    assert done.returncode == status
+
+
+def test_a_defect_keeps_its_traceback(command):
+    done = command("data.limit=14")
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert "RuntimeError: a defect" in done.stderr
+
+
+def test_a_failing_job_does_not_stop_the_others(command, tmp_path):
+    done = command("-m", "data.limit=1,13,2,15,3")
+    assert done.returncode != 0
+    assert [line for line in done.stdout.splitlines() if line.startswith("done")] == [
+        "done 1 None",
+        "done 2 None",
+        "done 3 None",
+    ]
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert len(errors) == 2
+    assert "Traceback" not in done.stderr
+    reasons = [file.read_text() for file in sorted(tmp_path.glob("outputs/sweeps/*/*/error.txt"))]
+    assert reasons == [f"{line.removeprefix('error: ')}\n" for line in errors]
+
+
+@pytest.mark.parametrize("spelling", ["finetune=true", "+finetune=true", "++finetune=true"])
+def test_every_spelling_of_finetune(command, spelling):
+    assert command(spelling).stdout == "done None True\n"
+
+
+def test_the_configs_are_where_the_command_looks():
+    assert (config_folder() / "train.yaml").is_file()
+    assert (config_folder() / "predict.yaml").is_file()
+
+
+def test_a_command_may_rewrite_its_arguments(tmp_path):
+    (tmp_path / "command.py").write_text(
+        COMMAND.replace('@entry_point("train")', """def arguments(given):
+    if "13" in given[0]:
+        raise CxrnetError("unlucky")
+    return [*given, "finetune=true"]
+
+@entry_point("train", arguments)""")
+    )  # fmt: skip
+
+    def call(word):
+        line = [sys.executable, "command.py", word]
+        return subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    assert call("data.limit=1").stdout == "done 1 True\n"
+    refused = call("data.limit=13")
+    assert (refused.returncode, refused.stdout, refused.stderr) == (2, "", "error: unlucky\n")
+    assert len(list((tmp_path / "outputs" / "runs").iterdir())) == 1

@@ -1,0 +1,108 @@
+import logging
+import subprocess
+import sys
+import warnings
+
+import pytest
+from rich.console import Console
+from rich.table import Table
+
+from cxrnet.core import console
+
+# In a process of its own: log_to sets up the logging of the whole process.
+LOGGING = """
+import logging, sys, warnings
+from pathlib import Path
+from cxrnet.core import console
+folder = Path(sys.argv[1])
+logging.getLogger("lightning.pytorch").addHandler(logging.StreamHandler(sys.stdout))
+for place in (folder / "one", folder / "two"):
+    place.mkdir()
+    console.log_to(place)
+    logging.getLogger("cxrnet").info("own words")
+    logging.getLogger("cxrnet.data").warning("own [bold] warning of " + place.name)
+    logging.getLogger("lightning.pytorch.utilities").info("a tip")
+    logging.getLogger("mlflow.store").warning("an advertisement")
+    logging.getLogger("some.library").error("trouble")
+    warnings.warn("old fashioned")
+"""
+
+
+@pytest.fixture
+def written(monkeypatch):
+    """What was written to a console that is no terminal."""
+    import rich
+
+    recorder = Console(record=True, force_terminal=False, width=60, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
+    monkeypatch.setattr(rich, "_console", recorder)
+    return recorder.export_text
+
+
+def test_names_with_brackets_are_shown_as_they_are(written):
+    console.heading("Data [1]")
+    console.say("test", "class [red] 3, path /a/[b]/c")
+    console.warn("[/] is no markup")
+    text = written()
+    assert "Data [1]" in text
+    assert "class [red] 3, path /a/[b]/c" in text
+    assert "warning      [/] is no markup" in text
+
+
+def test_a_long_path_stays_on_one_line_so_that_it_can_be_copied(written):
+    path = "/home/" + "very-long-name/" * 12
+    console.say("report", path)
+    assert path in written()
+
+
+def test_a_table_is_shown(written):
+    table = Table("n", "[bold]")
+    table.add_row("7", "[/red]")
+    console.show(table)
+    text = written()
+    assert "7" in text
+    assert "[/red]" in text
+    assert "[bold]" in text
+
+
+@pytest.fixture(scope="module")
+def spoken(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    line = [sys.executable, "-c", LOGGING, str(folder)]
+    return folder, subprocess.run(line, capture_output=True, text=True, check=True)
+
+
+def test_the_console_shows_own_warnings_and_errors_of_libraries_alone(spoken):
+    _, done = spoken
+    text = done.stdout + done.stderr
+    for shown in ("own [bold] warning of one", "own [bold] warning of two", "trouble"):
+        assert shown in text
+    assert text.count("trouble") == 2
+    for hidden in ("own words", "a tip", "an advertisement", "old fashioned"):
+        assert hidden not in text
+
+
+def test_the_log_file_has_everything_of_its_own_run_once(spoken):
+    folder, _ = spoken
+    for name, other in (("one", "two"), ("two", "one")):
+        log = (folder / name / "run.log").read_text()
+        for line in ("own words", f"warning of {name}", "a tip", "an advertisement", "trouble"):
+            assert log.count(line) == 1
+        assert f"warning of {other}" not in log
+    assert "old fashioned" in (folder / "one" / "run.log").read_text()
+
+
+def test_importing_the_console_changes_nothing():
+    assert not logging.getLogger("cxrnet").handlers
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        warnings.warn("still heard", stacklevel=1)
+    assert len(caught) == 1
+
+
+def test_a_library_that_is_imported_later_does_not_keep_the_console():
+    library = logging.getLogger("lightning")
+    library.addHandler(logging.StreamHandler())
+    library.propagate = False
+    console.quiet_libraries()
+    assert not library.handlers
+    assert library.propagate

@@ -1,0 +1,431 @@
+import contextlib
+import io
+import json
+import logging
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+import warnings
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import PIL
+import pytest
+from PIL import Image
+
+from cxrnet.data.images import reader as reading
+from cxrnet.data.images import store
+from cxrnet.data.images.decode import read_image
+from cxrnet.data.images.store import load_at_sizes, load_images
+from cxrnet.data.manifest import make_manifest
+from cxrnet.errors import CxrnetError
+
+GREY = np.add.outer(np.arange(40), np.arange(60)).astype(np.uint8) * 2  # (40, 60), 0..196
+
+
+def encode(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def manifest_of(folder: Path, files: dict[str, bytes | None]) -> pd.DataFrame:
+    for name, data in files.items():
+        if data is not None:
+            (folder / name).write_bytes(data)
+    rows = {"image_id": list(files), "path": [str(folder / name) for name in files], "label": "a", "source": "s"}
+    return make_manifest(pd.DataFrame(rows), "test")
+
+
+def png_of_size(width: int, height: int) -> bytes:
+    """A small file that says it is large."""
+    data = encode(Image.new("L", (1, 1)))
+    header = b"IHDR" + struct.pack(">II", width, height) + data[24:29]
+    return data[:12] + header + struct.pack(">I", zlib.crc32(header)) + data[33:]
+
+
+@pytest.fixture(params=["memory", "disk"])
+def cache(request, tmp_path) -> Path | None:
+    return tmp_path / "cache" if request.param == "disk" else None
+
+
+def numbered(folder: Path, count: int) -> pd.DataFrame:
+    """Image i is i + 1 high, 9 wide, and of grey value i."""
+    folder.mkdir(exist_ok=True)
+    files = {f"{i:03d}.png": encode(Image.fromarray(np.full((1 + i, 9), i, np.uint8))) for i in range(count)}
+    return manifest_of(folder, files)
+
+
+def test_load_images_fills_the_manifest_and_keeps_the_order(tmp_path, cache):
+    files = {f"{i:02d}.png": encode(Image.fromarray(np.full((8 + i, 9), i, np.uint8))) for i in range(30)}
+    manifest = manifest_of(tmp_path, files)
+    loaded, images = load_images(manifest, (6, 5), "stretch", "fail", cache)
+    assert images.shape == (30, 6, 5)
+    assert images[:][:, 0, 0].tolist() == list(range(30))
+    assert loaded["height"].tolist() == [8 + i for i in range(30)]
+    assert loaded["width"].eq(9).all()
+    assert loaded["sha256"].str.len().eq(64).all()
+    assert loaded["sha256"].nunique() == 30
+    assert manifest["sha256"].isna().all()
+
+
+def bad_files(folder: Path) -> pd.DataFrame:
+    good = encode(Image.fromarray(GREY))
+    files = {f"good{i}.png": good for i in range(3)}
+    files |= {"empty.png": b"", "text.png": b"hello", "cut.png": good[: len(good) // 2], "gone.png": None}
+    files |= {"bomb.png": png_of_size(10_000, 10_000)} | {f"text{i}.jpg": b"hello" for i in range(7)}
+    return manifest_of(folder, files)
+
+
+def test_fail_names_the_first_ten_files_and_counts_all_by_kind(tmp_path, cache):
+    with pytest.raises(CxrnetError) as caught:
+        load_images(bad_files(tmp_path), (8, 8), "pad", "fail", cache)
+    message = str(caught.value)
+    assert "12 of 15 files give no image" in message
+    assert "(1 empty, 1 missing, 8 not an image, 1 too many pixels, 1 truncated)" in message
+    assert message.count("(not an image)") == 6
+    assert "gone.png' (missing)" in message
+    assert "and 2 more" in message
+    assert "data.on_error=skip" in message
+    assert "\n" not in message
+
+
+def test_skip_leaves_bad_files_out_and_warns_once(tmp_path, cache, caplog):
+    with caplog.at_level(logging.WARNING, "cxrnet"), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        loaded, images = load_images(bad_files(tmp_path), (8, 8), "pad", "skip", cache)
+    assert loaded["image_id"].tolist() == ["good0.png", "good1.png", "good2.png"]
+    assert images.shape == (3, 8, 8)
+    assert loaded.index.tolist() == [0, 1, 2]
+    (record,) = caplog.records
+    assert "12 of 15 files" in record.getMessage()
+
+
+@pytest.mark.parametrize("on_error", ["fail", "skip"])
+def test_no_image_left_is_an_error(tmp_path, cache, on_error):
+    with pytest.raises(CxrnetError, match=r"2 of 2 files give no image .2 missing.*not one image is left"):
+        load_images(manifest_of(tmp_path, {"a.png": None, "b.png": None}), (8, 8), "pad", on_error, cache)
+
+
+def test_unknown_settings(tmp_path):
+    manifest = manifest_of(tmp_path, {"a.png": encode(Image.fromarray(GREY))})
+    with pytest.raises(CxrnetError, match=r"data.on_error: 'ignore' is not known; use fail or skip"):
+        load_images(manifest, (8, 8), "pad", "ignore")
+    with pytest.raises(CxrnetError, match=r"data.resize: 'squash' is not known; use stretch, pad, crop"):
+        load_images(manifest, (8, 8), "squash", "fail")
+    with pytest.raises(CxrnetError, match=r"data.size: \(0, 8\) is not a size"):
+        load_images(manifest, (0, 8), "pad", "fail")
+
+
+def test_each_size_is_made_of_the_file_and_lies_in_the_order_of_the_rows(tmp_path, cache):
+    manifest = numbered(tmp_path / "in", 20).iloc[::-1]
+    loaded, (large, small) = load_at_sizes(manifest, [((6, 5), "stretch"), ((2, 2), "pad")], "fail", cache)
+    assert loaded["image_id"].tolist() == manifest["image_id"].tolist()
+    assert large[:][:, 0, 0].tolist() == list(range(20))[::-1]
+    assert small.shape == (20, 2, 2)
+
+
+@pytest.fixture
+def no_file_is_read(monkeypatch):
+    """From when it is called on, reading any file fails the test."""
+
+    def refuse(path: str) -> bytes:
+        pytest.fail(f"'{path}' was read again")
+
+    return lambda: monkeypatch.setattr(reading, "_read_bytes", refuse)
+
+
+def test_images_on_disk_are_those_in_memory_and_not_read_twice(tmp_path, no_file_is_read):
+    manifest = numbered(tmp_path / "in", 30)
+    _, memory = load_images(manifest, (6, 5), "stretch", "fail")
+    first, _ = load_images(manifest, (6, 5), "stretch", "fail", tmp_path / "cache")
+    no_file_is_read()
+    second, images = load_images(manifest, (6, 5), "stretch", "fail", tmp_path / "cache")
+    assert np.array_equal(images[:], memory[:])
+    assert isinstance(images.array, np.memmap)
+    assert not images.array.flags.writeable
+    pd.testing.assert_frame_equal(first, second)
+
+
+def test_a_disk_that_fails_for_a_moment_leaves_no_mark(tmp_path, monkeypatch):
+    manifest, cache = numbered(tmp_path / "in", 5), tmp_path / "cache"
+    whole = Path.read_bytes
+
+    def fails_once(path: Path) -> bytes:
+        if path.name == "003.png":
+            raise OSError(5, "Input/output error")
+        return whole(path)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Path, "read_bytes", fails_once)
+        with pytest.raises(CxrnetError, match=r"1 of 5 files are there and gave nothing .*003.png.* start again"):
+            load_images(manifest, (6, 5), "stretch", "skip", cache)
+    loaded, _ = load_images(manifest, (6, 5), "stretch", "skip", cache)
+    assert len(loaded) == 5
+
+
+def test_what_the_disk_did_not_take_does_not_count_as_read(tmp_path, monkeypatch):
+    manifest, cache = numbered(tmp_path / "in", 5), tmp_path / "cache"
+
+    def fails(array: np.memmap) -> None:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(store, "wait_for_disk", fails)
+        with pytest.raises(CxrnetError, match=r"cache: .* can't be written \(Input/output error\)"):
+            load_images(manifest, (6, 5), "stretch", "fail", cache)
+    (facts,) = (cache / "images").glob("*.partial/facts.npy")
+    assert not np.load(facts)["read"].any()
+    loaded, _ = load_images(manifest, (6, 5), "stretch", "fail", cache)
+    assert len(loaded) == 5
+
+
+@pytest.mark.parametrize("link", [False, True])
+@pytest.mark.parametrize("odd", ["pipe", "/dev/zero", "/dev/null", "socket"])
+def test_pipes_and_devices_are_refused_and_never_waited_for(tmp_path, cache, odd, link):
+    manifest = numbered(tmp_path / "in", 3)
+    place = tmp_path / "odd.png"
+    with contextlib.ExitStack() as held:
+        if odd == "pipe":
+            os.mkfifo(place)
+        elif odd == "socket":
+            held.enter_context(socket.socket(socket.AF_UNIX)).bind(str(place))
+        elif not Path(odd).exists():
+            pytest.skip("no such device here")
+        else:
+            place = Path(odd)
+        if link:
+            place = tmp_path / "link.png"
+            place.symlink_to(tmp_path / "odd.png" if odd in ("pipe", "socket") else odd)
+        manifest.loc[1, "path"] = str(place)
+        with pytest.raises(CxrnetError, match=rf"1 of 3 files give no image .1 not a file.: '{place}' .*on_error=skip"):
+            load_images(manifest, (6, 5), "stretch", "fail", cache)
+        loaded, _ = load_images(manifest, (6, 5), "stretch", "skip", cache)
+    assert loaded["image_id"].tolist() == ["000.png", "002.png"]
+
+
+def test_a_path_with_a_nul_is_missing(tmp_path, cache):
+    manifest = numbered(tmp_path / "in", 3)
+    manifest.loc[1, "path"] = "a\0b.png"
+    with pytest.raises(CxrnetError, match=r"1 of 3 files give no image .1 missing"):
+        load_images(manifest, (6, 5), "stretch", "fail", cache)
+
+
+@pytest.mark.parametrize("odd", ["a folder", "a name that is too long"])
+def test_a_path_that_is_no_file_is_left_out_where_bad_ones_are(tmp_path, cache, odd):
+    manifest = numbered(tmp_path / "in", 3)
+    if odd == "a folder":
+        Path(manifest["path"][1]).unlink()
+        Path(manifest["path"][1]).mkdir()
+    else:
+        manifest.loc[1, "path"] = str(tmp_path / ("x" * 300 + ".png"))
+    loaded, _ = load_images(manifest, (6, 5), "stretch", "skip", cache)
+    assert loaded["image_id"].tolist() == ["000.png", "002.png"]
+
+
+def test_other_sizes_rules_and_changed_files_are_read_anew(tmp_path):
+    manifest = numbered(tmp_path / "in", 5)
+    cache = tmp_path / "cache"
+    load_images(manifest, (6, 5), "stretch", "fail", cache)
+    load_images(manifest, (6, 5), "pad", "fail", cache)
+    load_images(manifest, (5, 6), "pad", "fail", cache)
+    Path(manifest["path"][2]).write_bytes(encode(Image.fromarray(np.full((50, 9), 200, np.uint8))))
+    changed, images = load_images(manifest, (6, 5), "stretch", "fail", cache)
+    assert images[[2]].max() == 200
+    assert changed["height"][2] == 50
+    assert len([path for path in (cache / "images").iterdir() if path.is_dir()]) == 4
+
+
+def test_a_file_copied_over_another_is_read_anew_though_length_and_time_of_change_are_the_same(tmp_path):
+    manifest = manifest_of(tmp_path, {"a.bmp": encode(Image.fromarray(GREY), "BMP")})
+    path, cache = Path(manifest["path"][0]), tmp_path / "cache"
+    before, stat = load_images(manifest, (40, 60), "stretch", "fail", cache)[0], path.stat()
+    path.write_bytes(encode(Image.fromarray(255 - GREY), "BMP"))
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (stat.st_size, stat.st_mtime_ns)
+    after, images = load_images(manifest, (40, 60), "stretch", "fail", cache)
+    assert np.array_equal(images[[0]][0], 255 - GREY)
+    assert after["sha256"][0] != before["sha256"][0]
+
+
+def test_another_version_of_what_decodes_reads_anew(tmp_path, monkeypatch):
+    manifest, cache = numbered(tmp_path / "in", 3), tmp_path / "cache"
+    load_images(manifest, (6, 5), "stretch", "fail", cache)
+    monkeypatch.setattr(PIL, "__version__", "another")
+    load_images(manifest, (6, 5), "stretch", "fail", cache)
+    assert len([path for path in (cache / "images").iterdir() if path.is_dir()]) == 2
+
+
+def test_what_failed_is_told_again_and_skipped_without_reading(tmp_path, no_file_is_read):
+    manifest, cache = bad_files(tmp_path), tmp_path / "cache"
+    for _ in range(2):
+        with pytest.raises(CxrnetError, match="12 of 15 files give no image"):
+            load_images(manifest, (8, 8), "pad", "fail", cache)
+    no_file_is_read()
+    loaded, images = load_images(manifest, (8, 8), "pad", "skip", cache)
+    assert loaded["image_id"].tolist() == ["good0.png", "good1.png", "good2.png"]
+    assert images[:].std() > 10
+
+
+def test_outliers_that_were_clipped_are_said_each_time(tmp_path, caplog):
+    deep = np.random.default_rng(0).integers(0, 4096, (40, 40)).astype(np.uint16)
+    hot = deep.copy()
+    hot[3, 3] = 65535
+    files = {f"{name}.png": encode(Image.fromarray(pixels)) for name, pixels in (("deep", deep), ("hot", hot))}
+    manifest = manifest_of(tmp_path, files)
+    for cache in (None, tmp_path / "cache", tmp_path / "cache"):
+        caplog.clear()
+        _, images = load_images(manifest, (40, 40), "stretch", "fail", cache)
+        assert "clipped outliers (hot pixels, burned-in letters) in 1 of the files" in caplog.text
+        assert "hot.png" in caplog.text
+        assert "deep.png" not in caplog.text
+        assert min(len(np.unique(image)) for image in images) > 250
+
+
+READ = """
+import sys, pandas as pd
+from cxrnet.data.images import reader as reading
+from cxrnet.data.manifest import read_manifest
+from cxrnet.data.images.store import load_images
+read, files = reading._read_bytes, []
+reading._read_bytes = lambda path: files.append(path) or read(path)
+manifest = read_manifest(sys.argv[1])
+loaded, images = load_images(manifest, (64, 64), "stretch", "fail", __import__("pathlib").Path(sys.argv[2]))
+print(len(images), int(images[:].astype(int).sum()), len(files))
+"""
+
+
+def start(tmp_path: Path) -> subprocess.Popen:
+    command = [sys.executable, "-c", READ, str(tmp_path / "manifest.csv"), str(tmp_path / "cache")]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.fixture
+def many(tmp_path) -> int:
+    """A manifest of many images; the sum of all pixels at 64 x 64."""
+    rng = np.random.default_rng(0)
+    (tmp_path / "in").mkdir()
+    data = [encode(Image.fromarray(rng.integers(0, 255, (64, 64), np.uint8))) for _ in range(8)]
+    manifest = manifest_of(tmp_path / "in", {f"{i:05d}.png": data[i % 8] for i in range(4000)})
+    manifest.to_csv(tmp_path / "manifest.csv", index=False)
+    return 500 * sum(int(read_image(each, "").astype(int).sum()) for each in data)
+
+
+def test_a_reader_that_was_killed_is_taken_up_where_it_was(tmp_path, many):
+    reader = start(tmp_path)
+    facts = None
+    while facts is None or not np.load(facts, mmap_mode="r")["read"].any():
+        assert reader.poll() is None, reader.stderr.read()
+        facts = next((tmp_path / "cache" / "images").glob("*.partial/facts.npy"), None)
+        time.sleep(0.002)
+    reader.send_signal(signal.SIGKILL)
+    reader.communicate()
+    read = np.load(facts, mmap_mode="r")["read"].copy()
+    assert 0 < read.sum() < 4000
+    out, err = start(tmp_path).communicate()
+    assert out.split() == ["4000", str(many), str(4000 - read.sum())], err
+
+
+@pytest.mark.parametrize("fault", ["a pixel", "a width", "a shape", "cut", "cut facts", "garbage", "no array"])
+def test_what_a_reader_that_died_left_is_read_again_where_it_is_damaged(tmp_path, caplog, fault):
+    manifest, cache = numbered(tmp_path / "in", 5), tmp_path / "cache"
+    expected, memory = load_images(manifest, (6, 5), "stretch", "fail")
+    load_images(manifest, (6, 5), "stretch", "fail", cache)
+    (folder,) = [path for path in (cache / "images").iterdir() if path.is_dir()]
+    left = folder.rename(folder.with_name(f"{folder.name}.partial"))
+    pixels, facts = left / "0.npy", left / "facts.npy"
+    if fault == "a pixel":
+        np.load(pixels, mmap_mode="r+")[3, 2, 2] ^= 4
+    elif fault == "a width":
+        np.load(facts, mmap_mode="r+")["width"][3] ^= 4
+    elif fault == "a shape":
+        np.save(pixels, np.zeros((4, 6, 5), np.uint8))
+    elif fault == "no array":
+        pixels.unlink()
+    elif fault == "garbage":
+        pixels.write_bytes(b"\x93NUMPY" + bytes(100))
+    else:
+        file = facts if "facts" in fault else pixels
+        os.truncate(file, file.stat().st_size - 40)
+    with caplog.at_level(logging.WARNING, "cxrnet"):
+        loaded, images = load_images(manifest, (6, 5), "stretch", "fail", cache)
+    assert np.array_equal(images[:], memory[:])
+    pd.testing.assert_frame_equal(loaded, expected)
+    assert len(caplog.records) == 1
+
+
+def test_two_readers_at_once_make_one_store(tmp_path, many):
+    read = 0
+    for reader in [start(tmp_path), start(tmp_path)]:
+        out, err = reader.communicate()
+        assert out.split()[:2] == ["4000", str(many)], err
+        read += int(out.split()[2])
+    assert read == 4000
+    (store,) = [path for path in (tmp_path / "cache" / "images").iterdir() if path.is_dir()]
+    assert json.loads((store / "bad.json").read_text()) == {}
+
+
+@pytest.mark.shared
+def test_real_files_of_every_kind(shared):
+    folder = shared / "data" / "covid_chestxray" / "images"
+    kinds = {"P": 3, "RGBA": 82, "png called jpg": 17}
+    seen = dict.fromkeys(kinds, 0)
+    for path in folder.iterdir():
+        with Image.open(path) as image:
+            mode, size, kind = image.mode, image.size, image.format
+        seen["P"] += mode == "P"
+        seen["RGBA"] += mode == "RGBA"
+        called_jpg = path.suffix.lower() in (".jpg", ".jpeg") and kind == "PNG"
+        seen["png called jpg"] += called_jpg
+        if mode in ("P", "RGBA") or called_jpg:
+            read = read_image(path.read_bytes(), path.name)
+            assert read.shape == size[::-1]
+            assert read.std() > 10
+    assert seen == kinds
+
+
+FILL = """
+import sys, threading
+from pathlib import Path
+import pandas as pd
+from cxrnet.data.images.store import load_images
+from cxrnet.core.process import keep_freed_memory
+
+keep_freed_memory()  # as every command does
+status, stopped, held = Path("/proc/self/status"), threading.Event(), []
+
+def watch():
+    while not stopped.wait(0.002):
+        held.append(int(status.read_text().split("RssAnon:")[1].split()[0]))
+
+watching = threading.Thread(target=watch, daemon=True)  # a mistake below is no endless wait
+watching.start()
+for number in map(int, sys.argv[3:]):
+    paths = [f"{sys.argv[1]}/{i % 8}.jpg" for i in range(number)]
+    manifest = pd.DataFrame({"image_id": paths, "path": paths})
+    held.clear()
+    _, images = load_images(manifest, (224, 224), "stretch", "fail", Path(sys.argv[2]))
+    for start in range(0, number, 32):
+        images[start : start + 32]
+    print(max(held))
+stopped.set()
+watching.join()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells anonymous memory from pages of mapped files")
+def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
+    rng = np.random.default_rng(0)
+    for i in range(8):
+        (tmp_path / f"{i}.jpg").write_bytes(encode(Image.fromarray(rng.integers(0, 255, (96, 80), np.uint8)), "JPEG"))
+    command = [sys.executable, "-c", FILL, str(tmp_path), str(tmp_path / "cache"), "600", "2400"]  # both over a block
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    few, many = (int(kilobytes) * 1024 for kilobytes in done.stdout.split())
+    assert many - few < 16e6  # the images themselves have become 90 MB more

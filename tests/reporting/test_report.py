@@ -1,0 +1,229 @@
+import dataclasses
+import html
+import re
+
+import pytest
+
+from cxrnet.evaluation.metrics import evaluate
+from cxrnet.evaluation.operating_points import DecisionRule
+from cxrnet.evaluation.predictions import classes_of, logits_of, make_predictions
+from cxrnet.evaluation.prior import Mix, weighing_sentences
+from cxrnet.evaluation.temperature import Temperature
+from cxrnet.reporting.analysis import analyse
+from cxrnet.reporting.model_card import make_card, markdown_card
+from cxrnet.reporting.report import render_repeats, render_report, thumbnail_verdict
+from cxrnet.reporting.report_data import BandFacts
+
+# Two curves of the training, four figures of each split, its reliability, a decision curve a class, the referral.
+SHOWN = 2 + 2 * 4 + 2 + 3 + 1
+
+
+def text_of(page: str) -> str:
+    """What a reader sees."""
+    return re.sub(r"\s+", " ", html.unescape(re.sub("<[^>]*>", " ", page.split("<body>")[1])))
+
+
+@pytest.fixture
+def page(facts, tmp_path):
+    render_report(facts, tmp_path / "out/report.html")
+    return (tmp_path / "out/report.html").read_text(encoding="utf-8")
+
+
+def test_page_says_what_matters(page, facts):
+    test = facts.metrics["test"]
+    text = text_of(page)
+    n = test["accuracy"]["n"]
+    assert f"{round(test['accuracy']['value'] * n)} of {n} test images right" in text
+    for sentence in (facts.title, facts.summary, *facts.warnings, facts.command, "Research use only"):
+        assert sentence in text
+    assert f"ROC-AUC, macro {test['roc_auc_macro']['value']:.3f}" in text
+    assert "finetune last 100 1 863 683 4 7 best 0.182 val_loss 3 min 12 s each epoch kept" in text
+    assert "Covid 1 200 1 200 1 200 3 600" in text
+    assert page.count("data:image/png;base64,") == SHOWN
+
+
+def test_page_answers_what_a_radiologist_asks(page, facts):
+    text = text_of(page)
+    analysis = facts.analyses["test"]
+    asked = [
+        "Result",
+        "9 of 60 test images were seen before",
+        "Operating points",
+        "Covid 0.375 specificity >= 0.99",
+        "What a call is worth",
+        analysis.triage["Covid"][0],
+        "Whether the probabilities can be believed",
+        "divided by a temperature of 1.5, fitted on the 60 validation images",
+        "Who is sent to a reader",
+        analysis.referral[0],
+        "For whom it holds",
+        "View PA",
+        "View PA: only",
+        "Training",
+        "How to reproduce this run",
+    ]
+    places = [text.find(words) for words in asked]
+    assert -1 not in places, asked[places.index(-1)]
+    assert places == sorted(places)
+    low, high = facts.metrics["test"]["accuracy"]["interval"]
+    assert f"{low:.2f} to {high:.2f}" in text
+    # The class with a threshold comes first, but every class is weighed.
+    assert text.find(analysis.triage["Covid"][0]) < text.find(analysis.triage["Normal"][0])
+
+
+def test_page_says_why_there_is_no_threshold_temperature_or_group(facts, tmp_path):
+    one = dataclasses.replace(facts.analyses["test"], subgroups=facts.analyses["test"].subgroups.iloc[:0], warnings=[])
+    plain = dataclasses.replace(
+        facts,
+        points={},
+        chosen=[],
+        unseen=None,
+        temperature=Temperature(1.0, 60, 0.5, 0.5, "2 of 60 validation images are wrong"),
+        analyses={**facts.analyses, "test": one},
+    )
+    render_report(plain, tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "No threshold was asked for" in page
+    assert "at a temperature of 1: 2 of 60 validation images are wrong." in page
+    assert "The data tell of no groups" in page
+    assert "seen before" not in page
+    assert html.escape(plain.analyses["test"].triage["Normal"][0], quote=False) in page.replace("&#39;", "'")
+
+
+def test_page_needs_nothing_from_outside(page, check_standalone):
+    check_standalone(page)
+
+
+def test_what_a_user_wrote_is_text(facts, tmp_path):
+    named = dataclasses.replace(facts, title="<script>alert(1)</script>", warnings=["a < b & c"])
+    render_report(named, tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "<script>" not in page
+    assert "a &lt; b &amp; c" in page
+
+
+def test_gaps_are_shown_with_their_reason(facts, make_table, tmp_path):
+    absent = evaluate(make_table(labels=["Covid", "Normal"] * 5))
+    render_report(dataclasses.replace(facts, metrics={"test": absent}), tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert '<abbr title="no image is labelled Viral Pneumonia">n/a</abbr>' in page
+    assert "n/a: no image is labelled Viral Pneumonia." in page
+    assert "nan" not in re.sub('base64,[^"]*', "", page)
+
+
+def test_page_says_how_intervals_are_made_and_why_a_figure_has_none(facts, make_table, tmp_path):
+    table = make_table(labels=["Covid", *["Normal", "Viral Pneumonia"] * 10])  # one image of Covid
+    metrics = evaluate(table, resamples=100)
+    render_report(dataclasses.replace(facts, metrics={"test": metrics}), tmp_path / "report.html")
+    page = html.unescape((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert "95 % intervals: bootstrap of patients, within strata of labels; where resamples say nothing, Wils" in page
+    assert re.search(r"No interval: [^<]*PR-AUC of Covid: all images labelled Covid are of one patient", page)
+    assert re.search(r"No interval: [^<]*PR-AUC, macro \(Network\)[^<]*: all images labelled Covid are of one", page)
+
+
+def test_tables_of_calls_and_groups_say_why_a_figure_or_an_interval_is_missing(facts, make_table, settings, tmp_path):
+    table = make_table(labels=["Covid", *["Normal"] * 20])  # one image of Covid, and none of Viral Pneumonia
+    table["view"] = ["AP", *["PA"] * 20]
+    metrics = evaluate(table, resamples=100)
+    changed = dataclasses.replace(
+        facts, metrics={"test": metrics}, analyses={"test": analyse(table, metrics, settings, 1)}
+    )
+    render_report(changed, tmp_path / "report.html")
+    text = text_of((tmp_path / "report.html").read_text(encoding="utf-8"))
+    calls, groups = text.split("A negative call is right (NPV)")[1].split("For whom it holds")
+    assert "n/a: PPV of Viral Pneumonia, NPV of Viral Pneumonia: no image is labelled Viral Pneumonia." in calls
+    assert re.search(r"n/a: [^.]*Sensitivity of Covid \(view PA\)[^.]*: no image is labelled Covid", groups)
+    without = dataclasses.replace(changed, analyses={"test": analyse(table, metrics, {**settings, "resamples": 0}, 1)})
+    render_report(without, tmp_path / "without.html")
+    assert "Shaded: the interval of each point by itself." in text
+    assert "Shaded" not in (tmp_path / "without.html").read_text(encoding="utf-8")
+    assert "No interval" not in text_of((tmp_path / "without.html").read_text(encoding="utf-8")).split("For whom")[1]
+
+
+def test_decision_weights_are_said_where_there_are_some(facts, tmp_path):
+    render_report(facts, tmp_path / "plain.html")
+    assert "weight x probability" not in (tmp_path / "plain.html").read_text(encoding="utf-8")
+    mix = Mix({"Viral Pneumonia": 0.1, "Covid": 0.2, "Normal": 0.7})
+    weights = {"Viral Pneumonia": 7.0, "Covid": 3.5, "Normal": 1.0}
+    sentences = weighing_sentences("class weights balanced", mix, weights, ())
+    weighed = dataclasses.replace(facts, points={}, chosen=[], weighing=sentences)
+    render_report(weighed, tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    card = markdown_card(make_card(weighed))
+    for said in (page, card):
+        assert "class weights balanced" in said
+        assert "of the training mix (Viral Pneumonia 0.1, Covid 0.2, Normal 0.7)" in said
+        assert "weights: Viral Pneumonia 7, Covid 3.5, Normal 1" in said
+        assert "the class of the largest probability is called" not in said.lower()
+
+
+def test_what_is_left_to_a_reader_stands_with_its_interval(facts, make_table, settings, tmp_path):
+    made = make_table(strength=4.0)
+    table = make_predictions(made, classes_of(made), logits_of(made), DecisionRule(refer_below=0.8))
+    analyses = {"test": analyse(table, facts.metrics["test"], settings, 1.5)}
+    one = dataclasses.replace(
+        facts, metrics={"test": facts.metrics["test"]}, analyses=analyses, band=BandFacts(0.8, 0.125)
+    )
+    render_report(one, tmp_path / "report.html")
+    text = text_of((tmp_path / "report.html").read_text(encoding="utf-8"))
+    band = analyses["test"].band
+    count = int(table["referred"].sum())
+    assert 0 < count < 60
+    assert "below 0.8, the cut-off that leaves 12 % of the validation images" in text
+    low, high = band.referred["interval"]
+    assert f"Test 60 {count / 60:.3f} {low:.2f} to {high:.2f} {count}/60 {band.kept['accuracy']['value']:.3f}" in text
+
+
+def test_a_run_over_seeds_has_the_page_of_a_run_with_the_spread_instead_of_the_training(repeats_facts, tmp_path):
+    render_repeats(repeats_facts, tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    text = text_of(page)
+    moments = repeats_facts.moments["accuracy"]
+    asked = [
+        repeats_facts.warnings[0],
+        f"Over the runs {repeats_facts.meaning}",
+        f"Accuracy {moments.mean:.3f} {moments.sd:.3f} {moments.lowest:.3f} {moments.highest:.3f} "
+        f"{moments.interval[0]:.3f} to {moments.interval[1]:.3f} 2",
+        "The 95 % interval of a mean is over seeds (Student's t, n = 2)",
+        f"seed0 40 20 60 {repeats_facts.runs[0].metrics['accuracy']['value']:.3f} 1.25",
+        "Result",
+        "Operating points",
+        "seed1 0.4",
+        repeats_facts.analyses["test"].triage["Covid"][0],
+        "divided by its own temperature",
+        "Who is sent to a reader",
+        "For whom it holds",
+        repeats_facts.command,
+    ]
+    places = [text.find(words) for words in asked]
+    assert -1 not in places, asked[places.index(-1)]
+    assert places == sorted(places)
+    assert "Best epoch" not in text
+    assert "Validation images" not in text.split("How to reproduce")[0].split("Result")[1]
+    assert all(source.startswith("data:image/png") for source in re.findall(r'(?:src|href)\s*=\s*"([^"]*)', page))
+
+
+def test_without_test_images_the_page_says_so(facts, tmp_path):
+    render_report(dataclasses.replace(facts, metrics={"val": facts.metrics["val"]}), tmp_path / "report.html")
+    assert "There are no test images" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_losing_to_thumbnails_is_said(facts, make_table, tmp_path):
+    weak, strong = evaluate(make_table(strength=0.5)), evaluate(make_table(strength=5.0))
+    assert thumbnail_verdict(strong, weak) is None
+    assert "does not beat a linear model on 8 × 8 thumbnails" in thumbnail_verdict(weak, strong)
+    assert "macro ROC-AUC" in thumbnail_verdict(weak, weak)
+    absent = evaluate(make_table(labels=["Covid", "Normal"] * 5))
+    assert "(accuracy " in thumbnail_verdict(absent, absent)
+    render_report(dataclasses.replace(facts, baselines={"majority": weak, "thumbnail": strong}), tmp_path / "r.html")
+    assert "it may have learned little more than brightness" in (tmp_path / "r.html").read_text(encoding="utf-8")
+
+
+def test_phone_does_not_scroll_sideways_and_figures_are_seen(page, phone):
+    assert phone(page) == f"hidden 0 px, seen {SHOWN} of {SHOWN}"
+
+
+def test_page_prints(page, browser, tmp_path):
+    browser(f"--print-to-pdf={tmp_path / 'report.pdf'}", (tmp_path / "out/report.html").as_uri())
+    pages = len(re.findall(rb"/Type\s*/Page\b", (tmp_path / "report.pdf").read_bytes()))
+    assert 5 <= pages <= 12

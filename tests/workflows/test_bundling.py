@@ -1,0 +1,198 @@
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import log_loss
+
+from cxrnet.data.sources.folder import folder
+from cxrnet.data.splits import split_manifest
+from cxrnet.errors import CxrnetError
+from cxrnet.evaluation.metrics import label_codes
+from cxrnet.evaluation.predictions import logits_of, probabilities_of, softmax
+from cxrnet.evaluation.temperature import before_temperature
+from cxrnet.inference import predict_images
+from cxrnet.models.bundle import load_bundle
+from cxrnet.workflows.build import make_bundle, predict_splits
+
+CONFIG = {
+    "trainer": {"accelerator": "cpu"},
+    "operating_points": None,
+    "refer": None,
+    "loss": {
+        "_target_": "cxrnet.models.losses.cross_entropy",
+        "_partial_": True,
+        "class_weights": "none",
+        "label_smoothing": 0.0,
+    },
+}
+
+
+def test_thresholds_are_chosen_on_validation_images_and_called_by_the_bundle_on_disk(make_network, make_data, tmp_path):
+    data = make_data()
+    config = {**CONFIG, "operating_points": {"Covid": {"sensitivity": 0.5}}}
+    bundled = make_bundle(make_network().eval(), data, config, tmp_path / "bundle")
+    threshold = bundled.bundle.operating_points["Covid"]
+    predictions = predict_splits(bundled.bundle, data, config)
+    assert predictions["split"].tolist() == ["val"] * 9 + ["test"] * 9
+    called = probabilities_of(predictions)[:, 0] >= threshold
+    assert ((predictions["predicted"] == "Covid") == called).all()
+    of_class = (predictions["split"] == "val") & (predictions["label"] == "Covid")
+    assert called[of_class].mean() >= 0.5
+    assert "chosen for sensitivity >= 0.5" in bundled.sentences[0]
+
+
+def test_a_temperature_that_was_fitted_divides_the_logits(make_network, make_data, draw, tmp_path):
+    split = partial(split_manifest, fractions={"train": 0.25, "val": 0.75, "test": 0.0}, seed=0)
+    images = draw(tmp_path / "xrays", images=16)  # 12 of each class for validation, enough for an offset
+    data = make_data(manifest=partial(folder, images), split=split)
+    network = make_network()
+    images, labels = data.arrays("val")
+    labels = labels.clone()
+    labels[::3] = (labels[::3] + 1) % 3  # it learns a third of the labels wrongly, so that it is wrong and sure of it
+    optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
+    for _ in range(40):
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(network(torch.from_numpy(images[:]).unsqueeze(1)), labels).backward()
+        optimizer.step()
+    bundled = make_bundle(network.eval(), data, CONFIG, tmp_path / "bundle")
+    assert bundled.temperature.reason is None
+    assert bundled.bundle.temperature == bundled.temperature.value != 1
+    table = predict_splits(bundled.bundle, data, CONFIG)
+    losses = [-np.log(row[f"prob_{row['label']}"]) for row in table.to_dict("records")]
+    assert np.mean(losses) == pytest.approx(bundled.temperature.nll_after, rel=1e-4)
+    # What the reliability diagram calls temperature 1 is the network as the temperature was fitted on it.
+    again = load_bundle(tmp_path / "bundle")
+    assert again.temperature_offset == pytest.approx(bundled.temperature.offset)
+    assert len(again.temperature_offset) == 3
+    before = before_temperature(logits_of(table), again.temperature, again.temperature_offset)
+    assert log_loss(label_codes(table), softmax(before)) == pytest.approx(bundled.temperature.nll_before, rel=1e-4)
+    assert log_loss(label_codes(table), softmax(logits_of(table) * again.temperature)) != pytest.approx(
+        bundled.temperature.nll_before, rel=1e-2
+    )
+
+
+def test_the_cutoff_for_a_reader_is_chosen_on_validation_images_and_applied_by_the_bundle(
+    make_network, make_data, tmp_path
+):
+    data = make_data()
+    config = {**CONFIG, "operating_points": {"Covid": {"sensitivity": 0.5}}, "refer": 0.25}
+    bundled = make_bundle(make_network().eval(), data, config, tmp_path / "bundle")
+    predictions = predict_splits(bundled.bundle, data, config)
+    assert predictions.loc[predictions["split"] == "val", "referred"].sum() == 2  # of nine
+    called = [row[f"prob_{row['predicted']}"] for row in predictions.to_dict("records")]
+    assert predictions["referred"].tolist() == [probability < bundled.bundle.refer_below for probability in called]
+    assert "referred" not in predict_splits(
+        make_bundle(make_network().eval(), data, CONFIG, tmp_path / "b").bundle, data, CONFIG
+    )
+
+
+def test_with_class_weights_the_cutoff_is_of_the_share_in_weight_x_probability(make_network, make_data, tmp_path):
+    data = rare(make_data())
+    config = {**CONFIG, "loss": {**CONFIG["loss"], "class_weights": "balanced"}, "refer": 0.25}
+    bundle = make_bundle(make_network().eval(), data, config, tmp_path / "bundle").bundle
+    predictions = predict_splits(bundle, data, config)
+    scores = probabilities_of(predictions) * [bundle.decision_weights[name] for name in bundle.classes]
+    certain = scores.max(axis=1) / scores.sum(axis=1)
+    np.testing.assert_allclose(predictions["certainty"], certain, rtol=1e-9)
+    assert predictions["referred"].tolist() == (certain < bundle.refer_below).tolist()
+    assert predictions.loc[predictions["split"] == "val", "referred"].sum() == 2  # of nine
+
+
+def test_what_the_validation_images_cannot_do_is_refused_and_leaves_no_bundle(make_network, make_data, tmp_path):
+    config = {**CONFIG, "operating_points": {"Covid": {"specificity": 1.0}, "Normal": {"specificity": 1.5}}}
+    with pytest.raises(CxrnetError, match=r"operating_points\.Normal"):
+        make_bundle(make_network().eval(), make_data(), config, tmp_path / "bundle")
+    assert not (tmp_path / "bundle").exists()
+
+
+def rare(data):
+    """Of Viral Pneumonia one training image is left."""
+    gone = (data.manifest["label"] == "Viral Pneumonia") & (data.manifest["split"] == "train")
+    rows = data.manifest[gone]
+    data.manifest = data.manifest.drop(index=rows.index[1:])
+    return data
+
+
+@pytest.mark.parametrize(
+    ("sampler", "loss"),
+    [
+        ("shuffle", {"class_weights": "balanced"}),
+        ("shuffle", {"class_weights": {"Covid": 3.0}}),
+        ("balanced", {}),
+        ("balanced", {"class_weights": "balanced"}),
+        ("shuffle", {"_target_": "cxrnet.models.losses.cost_sensitive", "weight": 1.0, "costs": None}),
+    ],
+    ids=["balanced", "by name", "sampler", "sampler and weights", "costs"],
+)
+@pytest.mark.parametrize("output", ["softmax", "sigmoid"])
+def test_what_was_weighed_in_training_is_weighed_by_the_decision(
+    make_network, make_data, tmp_path, draw, sampler, loss, output
+):
+    classes = ("Covid", "Normal", "Viral Pneumonia") if output == "softmax" else ("Covid", "Normal")
+    images = draw(tmp_path / "xrays", classes)
+    data = rare(make_data(manifest=partial(folder, images), sampler=sampler))
+    if output == "sigmoid":
+        gone = data.manifest[(data.manifest["label"] == "Normal") & (data.manifest["split"] == "train")]
+        data.manifest = data.manifest.drop(index=gone.index[2:])
+    network = make_network(classes=classes, output=output).eval()
+    bundled = make_bundle(network, data, {**CONFIG, "loss": {**CONFIG["loss"], **loss}}, tmp_path / "bundle")
+    bundle = bundled.bundle
+    counts = np.array(data.counts("train"))
+    assert list(bundle.prior.values()) == pytest.approx(counts / counts.sum())
+    assert bundle.temperature == 1
+    predictions = predict_splits(bundle, data, CONFIG)
+    tested = torch.from_numpy(np.concatenate([data.arrays(split)[0][:] for split in ("val", "test")])).unsqueeze(1)
+    with torch.inference_mode():
+        as_trained = network(tested).argmax(dim=1).tolist()
+    if "costs" not in loss:
+        assert min(bundle.decision_weights.values()) == 1
+        assert predictions["predicted"].tolist() == [classes[index] for index in as_trained]
+        assert "The training weighed the classes" in bundled.weighing[0]
+        assert "weight x probability" in bundled.weighing[1]
+    else:
+        assert bundle.decision_weights is None  # every mistake costs the same
+        logits = predict_images(bundle, data.arrays("train")[0], 8, torch.device("cpu"))
+        mean = torch.from_numpy(logits).softmax(dim=1).mean(dim=0)
+        np.testing.assert_allclose(mean.numpy(), counts / counts.sum(), atol=1e-5)
+        assert "all weigh the same" in bundled.weighing[0]
+
+
+@pytest.mark.parametrize(
+    ("loss", "expected"),
+    [
+        ({"_target_": "cxrnet.models.losses.focal", "gamma": 2.0, "class_weights": "balanced"}, (1, 1, 6)),
+        (
+            {
+                "_target_": "cxrnet.models.losses.cost_sensitive",
+                "label_smoothing": 0.0,
+                "weight": 1.0,
+                "costs": {"Covid": {"Normal": 4.0, "Viral Pneumonia": 4.0}},
+            },
+            (4, 1, 1),
+        ),
+    ],
+    ids=["focal", "costs"],
+)
+def test_the_decision_has_the_weights_that_were_asked_for_where_the_offset_is_fitted(
+    make_network, make_data, tmp_path, loss, expected
+):
+    data = rare(make_data())
+    config = {**CONFIG, "loss": {"_partial_": True, "class_weights": "none", **loss}}
+    bundle = make_bundle(make_network().eval(), data, config, tmp_path / "bundle").bundle
+    assert list(bundle.decision_weights.values()) == pytest.approx(expected, rel=1e-5)
+    logits = predict_images(bundle, data.arrays("train")[0], 8, torch.device("cpu"))
+    counts = np.array(data.counts("train"))
+    np.testing.assert_allclose(softmax(logits).mean(axis=0), counts / counts.sum(), atol=1e-5)
+
+
+def test_without_weights_nothing_is_weighed_and_nothing_is_said(make_network, make_data, tmp_path):
+    data = rare(make_data())
+    network = make_network().eval()
+    bundled = make_bundle(network, data, CONFIG, tmp_path / "bundle")
+    assert bundled.bundle.decision_weights is None
+    assert bundled.weighing == []
+    assert bundled.bundle.prior == pytest.approx({"Covid": 6 / 13, "Normal": 6 / 13, "Viral Pneumonia": 1 / 13})
+    assert all(
+        torch.equal(bundled.bundle.network.state_dict()[name], value) for name, value in network.state_dict().items()
+    )

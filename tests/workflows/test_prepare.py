@@ -1,0 +1,79 @@
+import pandas as pd
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+
+from cxrnet.cli.app import config_folder
+from cxrnet.data.manifest import make_manifest
+from cxrnet.errors import CxrnetError
+from cxrnet.workflows.prepare import marked_copies, prepare
+
+DATA = sorted(path.stem for path in (config_folder() / "data").glob("[!_]*.yaml"))
+
+SMALL = ("data=folder", "data.size=[32,32]", "augment=none", "cache=null")
+
+
+def composed(*overrides: str) -> DictConfig:
+    with initialize_config_dir(version_base="1.3", config_dir=str(config_folder())):
+        return compose("prepare", list(overrides))
+
+
+@pytest.mark.parametrize("option", DATA)
+def test_every_data_set_can_be_prepared_from_the_groups_of_training(option):
+    config = composed(f"data={option}", "data.root=somewhere", "seed=7")
+    plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    assert set(plain) == {"data", "augment", "seed", "sheet", "outputs", "cache"}
+    assert plain["data"]["seed"] == 7
+
+
+def test_copies_are_marked_with_where_they_stand_and_what_they_contradict():
+    rows = pd.DataFrame(
+        {
+            "image_id": ["a", "b", "c", "d"],
+            "label": ["Covid", "Covid", "Normal", "Covid"],
+            "split": ["train", "test", "train", "train"],
+            "patient_id": ["1", "2", None, "1"],
+            "path": "x.png",
+            "source": "invented",
+        }
+    )
+    manifest = make_manifest(rows, "invented")
+    columns = ["image_id_a", "image_id_b", "split_a", "split_b", "label_a", "label_b"]
+    found = [("a", "b"), ("a", "c"), ("a", "d"), ("a", "gone")]
+    label = manifest.set_index("image_id")["label"]
+    pairs = pd.DataFrame([(a, b, None, None, label[a], label.get(b)) for a, b in found], columns=columns)
+    marked = marked_copies(pairs, manifest)
+    assert marked[["image_id_b", "label_differs", "split_differs", "patient_id_differs"]].to_numpy().tolist() == [
+        ["c", True, False, False],
+        ["b", False, True, True],
+        ["d", False, False, False],
+    ]
+    assert marked["split_b"].tolist() == ["train", "test", "train"]
+
+
+def test_a_data_set_is_never_written_over_another(tmp_path):
+    (tmp_path / "manifest.parquet").touch()
+    with pytest.raises(CxrnetError, match="holds a data set already"):
+        prepare(composed(), tmp_path)
+
+
+def test_what_is_documented_to_be_wrong_is_told_beside_what_was_found(xrays, tmp_path, capsys):
+    faults = "+data.known_faults.folder=[patients are not known]"
+    prepare(composed(*SMALL, f"data.root='{xrays}'", faults), tmp_path)
+    said = capsys.readouterr().out
+    assert "known fault  folder: patients are not known.\n" in said
+    assert "known fault" not in said.split("Images (patients)")[1]
+    notes = pd.read_csv(tmp_path / "notes.csv")["note"]
+    assert notes.iloc[-1] == "folder: patients are not known."
+
+
+def test_where_nothing_is_documented_that_is_told(xrays, tmp_path, capsys):
+    prepare(composed(*SMALL, f"data.root='{xrays}'"), tmp_path)
+    assert "known fault  none is documented for these data\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("name", "value"), [("views", 0), ("per_class", "many"), ("augmented", 1.5)])
+def test_a_picture_needs_whole_numbers_of_images(tmp_path, name, value):
+    with pytest.raises(CxrnetError, match=f"sheet.{name}: {value} is no number of images"):
+        prepare(composed(f"sheet.{name}={value}"), tmp_path)
+    assert not list(tmp_path.iterdir())
