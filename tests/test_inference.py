@@ -138,6 +138,12 @@ def test_bytes_in_memory(bundle, xrays):
     np.testing.assert_allclose(probabilities.sum(axis=1), 1)
 
 
+def test_the_folder_one_stands_in(bundle, xrays, monkeypatch):
+    named = predict(bundle, xrays / "Covid")
+    monkeypatch.chdir(xrays / "Covid")
+    assert predict(bundle, Path()).drop(columns="path").equals(named.drop(columns="path"))
+
+
 def test_nothing_there(bundle, tmp_path):
     with pytest.raises(
         CxrnetError, match=r"input: '.*nowhere' doesn't exist; give an image file or a folder of images"

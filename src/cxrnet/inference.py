@@ -181,7 +181,8 @@ def _files_of(path: Path) -> pd.DataFrame:
     if not files:
         raise CxrnetError(f"input: no images below '{path}'; it looks for {', '.join(EXTENSIONS)}")
     ids = [file.relative_to(path).as_posix() if file != path else file.name for file in files]
-    rows = {"image_id": ids, "path": [str(file) for file in files], "label": "unknown", "source": path.name}
+    source = path.resolve().name or str(path)  # of "." and ".." too
+    rows = {"image_id": ids, "path": [str(file) for file in files], "label": "unknown", "source": source}
     return make_manifest(pd.DataFrame(rows), str(path)).assign(label=pd.NA)
 
 

@@ -210,6 +210,32 @@ def test_a_bundle_of_format_3_is_read_with_a_word_until_it_is_signed(bundle, fol
         load_bundle(folder)
 
 
+def test_a_digest_counts_whatever_the_format_says(folder):
+    classes = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))["network"]["classes"]
+    text = (folder / "bundle.json").read_text(encoding="utf-8")
+    for name, other in zip(classes[:2], classes[1::-1], strict=True):
+        text = text.replace(f'"{name}"', f'"<{other}>"')
+    text = text.replace('"<', '"').replace('>"', '"').replace('"format": 4', '"format": 3')
+    (folder / "bundle.json").write_text(text, encoding="utf-8")
+    with pytest.raises(CxrnetError, match=r"its bundle.json is not as it was written"):
+        load_bundle(folder)
+
+
+def test_a_field_that_stands_there_twice_is_refused(folder):
+    text = (folder / "bundle.json").read_text(encoding="utf-8")
+    (folder / "bundle.json").write_text(text.replace('"temperature":', '"temperature": 3, "temperature":'), "utf-8")
+    with pytest.raises(CxrnetError, match="'temperature' stands there twice"):
+        load_bundle(folder)
+
+
+def test_a_class_that_no_file_can_hold_is_refused_by_signing_too(folder):
+    text = (folder / "bundle.json").read_text(encoding="utf-8")
+    first = json.loads(text)["network"]["classes"][0]
+    (folder / "bundle.json").write_text(text.replace(f'"{first}"', '"\\ud800"'), encoding="utf-8")
+    with pytest.raises(CxrnetError, match="its classes is"):
+        sign_bundle(folder)
+
+
 def test_a_configuration_of_any_kind_can_be_signed(bundle, folder):
     """With numbers as keys, which JSON has as text, values that are not finite, and tuples."""
     odd = {"classes": {0: "normal", 1: None}, "clip": float("inf"), "lr": float("nan"), "size": (1, 2), "rate": 1e-5}

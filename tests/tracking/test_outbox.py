@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from cxrnet.errors import CxrnetError
 from cxrnet.tracking.outbox import CALLS, SENT, Outbox
 
 
@@ -48,6 +49,24 @@ def test_a_line_that_was_cut_off_is_as_if_it_had_not_been(tmp_path, name, cut):
     assert last.waiting == again.waiting
     numbers = [call.number for call in last._waiting.values()]
     assert numbers == sorted(set(numbers))
+
+
+@pytest.mark.parametrize(
+    "line", ["5", "[]", "null", '{"number": 9}', '{"number": "1", "kind": 1, "time": 1, "arguments": {}}']
+)
+def test_a_line_that_is_no_call_is_left_out_aloud(tmp_path, line, caplog):
+    add_three(tmp_path)
+    for name in (CALLS, SENT):
+        with (tmp_path / name).open("a") as file:
+            file.write(line + "\n")
+    assert Outbox(tmp_path, "run").waiting == 3
+    assert ["is no call and is left out" in record.getMessage() for record in caplog.records] == [True]
+
+
+def test_a_pipe_in_place_of_the_outbox_is_refused_and_never_waited_for(tmp_path):
+    os.mkfifo(tmp_path / CALLS)
+    with pytest.raises(CxrnetError, match="is no file; remove it"):
+        Outbox(tmp_path, "run")
 
 
 def test_a_user_and_password_are_not_written(tmp_path):

@@ -40,6 +40,22 @@ def points(client, folder):
     )
 
 
+def test_nothing_but_the_files_of_the_run_is_sent(finished, client, tmp_path, capsys):
+    folder = finished(tmp_path / "runs" / "one")
+    (tmp_path / "secret.txt").write_text("mine")
+    (folder / "link.txt").symlink_to(tmp_path / "secret.txt")
+    run_id = read_record(folder)["run_id"]
+    for path in (str(tmp_path / "secret.txt"), "../../secret.txt", "link.txt"):
+        Outbox(folder, run_id).add("artifact", {"path": path, "folder": None})
+    Outbox(folder, run_id).add("rm", {"path": "run.json"})
+    assert sync([folder])
+    out = " ".join(capsys.readouterr().out.split())
+    assert out.count("is not in the folder of the run") == 3
+    assert "rm (there is no such call)" in out
+    assert not [file for file in client.list_artifacts(run_id) if "txt" in file.path]
+    assert (1, 2.0) in points(client, folder)
+
+
 def test_the_rest_of_all_runs_below_a_folder_is_sent_once(finished, client, tmp_path, capsys):
     parent, child = finished(tmp_path / "runs" / "one"), finished(tmp_path / "runs" / "one" / "fold_0")
     assert list(unsent_runs(tmp_path)) == [parent, child]

@@ -17,6 +17,8 @@ REFUSED = {
     "asks for something outside": (
         *("tracking.experiment=${oc.env:HOME}", "outputs='${now:%Y}'", "outputs='${a.${oc.env:HOME}}'"),
         "data.classes=[a, {b: '${oc.env:HOME}'}]",
+        *("tracking.uri='http://x/${${outputs}:HOME}'", "+a=['${${outputs}:{_target_:pandas.read_pickle}}']"),
+        *("outputs='${a${b}}'", "outputs='$${a}{oc.env:HOME}'", "outputs='${a:b'"),
     ),
     "names a file": (
         *("data=../../tmp/evil", "data=/tmp/evil", "data='a\\b'", "data=${mine}", "experiment=[demo,../../evil]"),

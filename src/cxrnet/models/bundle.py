@@ -102,16 +102,16 @@ def load_bundle(folder: str | Path) -> Bundle:
     """
     folder = Path(folder)
     values, bundle = _read(folder)
-    if values["format"] != FORMAT:
+    if values["format"] != FORMAT and not set(DIGESTS) & set(values):
         logger.warning(
             "bundle: '%s' has format %s and no digest, so damage or changes can't be told; python -m cxrnet.sign "
             "bundle=<it> adds one",
             folder,
             values["format"],
         )
-    elif values["weights_sha256"] != _file_digest(folder / WEIGHTS):
+    elif values.get("weights_sha256") != _file_digest(folder / WEIGHTS):
         raise _changed(folder, WEIGHTS)
-    elif values["digest"] != _digest(values):
+    elif values.get("digest") != _digest(values):
         raise _changed(folder, DESCRIPTION)
     return bundle
 
@@ -134,7 +134,8 @@ def _read(folder: Path) -> tuple[dict[str, Any], Bundle]:
         if not (folder / name).is_file():
             raise CxrnetError(f"bundle: '{folder}' has no {name}; give the folder 'bundle' of a finished run")
     try:
-        values = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+        text = (folder / DESCRIPTION).read_text(encoding="utf-8")
+        values = json.loads(text, object_pairs_hook=_each_once)
         if values["format"] in READ:
             return values, _from_description(values, load_file(folder / WEIGHTS))
     except (
@@ -153,6 +154,15 @@ def _read(folder: Path) -> tuple[dict[str, Any], Bundle]:
     raise CxrnetError(
         f"bundle: '{folder}' has format {values['format']}, this cxrnet reads {FORMAT}; use one that fits"
     )
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON in which no name stands twice."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} stands there twice")
+    return found
 
 
 def _changed(folder: Path, name: str) -> CxrnetError:

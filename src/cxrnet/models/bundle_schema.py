@@ -56,7 +56,7 @@ def _check_names(values: Mapping[str, Any], fields: Collection[str], optional: C
 def _check_network(network: Mapping[str, Any]) -> None:
     classes, size, window = network["classes"], network["size"], network["pool_window"]
     _require(
-        _all(classes, lambda name: isinstance(name, str) and name != "") and len(set(classes)) == len(classes) > 1,
+        _all(classes, _is_name) and len(set(classes)) == len(classes) > 1,
         "classes", classes, "a list of two or more names, each once",
     )  # fmt: skip
     _require(_whole(size, 2) and math.prod(size) <= _MOST_PIXELS, "size", size, "a height and a width in pixels")
@@ -112,6 +112,11 @@ def _all(values: object, fits: Callable[[object], bool], length: int | None = No
 
 def _whole(values: object, length: int) -> bool:
     return _all(values, _count, length)
+
+
+def _is_name(value: object) -> bool:
+    """Whether a value is a text that can be written to a file."""
+    return isinstance(value, str) and value != "" and value.encode(errors="ignore").decode() == value
 
 
 def _texts(values: object) -> bool:

@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 LONGEST_PARAM, LONGEST_TAG, LONGEST_DIGEST = 6000, 8000, 36  # characters, of MLflow 3.17
 
 
-class FileGone(Exception):  # noqa: N818 (it is what happened)
-    """The file of a call is not there any more."""
+class NothingToSend(Exception):  # noqa: N818 (it is what happened)
+    """The file of a call is not there any more, or the call is none of ours."""
 
 
 def made_by(call: Call) -> str:
     """What a call does, for messages: ``log metrics``."""
     if call.kind == "artifact":
-        return f"log {Path(call.arguments['path']).name}"
-    return DOES[call.kind]
+        return f"log {Path(str(call.arguments.get('path'))).name}"
+    return DOES.get(call.kind, call.kind)
 
 
 def make(client: "MlflowClient", run_id: str, call: Call, folder: Path) -> None:
@@ -36,13 +36,17 @@ def make(client: "MlflowClient", run_id: str, call: Call, folder: Path) -> None:
         folder: of the run, to which the paths in the call are relative.
 
     Raises:
-        FileGone: what it would send is gone.
+        NothingToSend: there is no such call, or what it would send is gone or not of this run.
         Exception: whatever MLflow, its database or its artifact storage raise.
     """
+    if call.kind not in KINDS:
+        raise NothingToSend("there is no such call")
     if path := call.arguments.get("path"):
-        place = folder / path
+        place = folder / str(path)
+        if not place.resolve().is_relative_to(folder.resolve()):  # the folder may be a stranger's
+            raise NothingToSend(f"'{place}' is not in the folder of the run")
         if not place.exists():
-            raise FileGone(f"'{place}' is not there any more")
+            raise NothingToSend(f"'{place}' is not there any more")
         call = replace(call, arguments={**call.arguments, "path": str(place)})
     KINDS[call.kind](client, run_id, call)
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cxrnet.errors import CxrnetError
+
 log = logging.getLogger("cxrnet")
 
 CALLS, SENT = "outbox.jsonl", "outbox.sent.jsonl"
@@ -56,10 +58,16 @@ class Outbox:
         self._said = False
         self._waiting: dict[int, Call] = {}
         self._refused: list[str] = []
-        settled = {line["number"]: line for line in _lines(self._sent) if line["run_id"] == run_id}
+        settled = {
+            line["number"]: line
+            for line in _lines(self._sent)
+            if isinstance(line, dict) and line.get("run_id") == run_id and isinstance(line.get("number"), int)
+        }
         self._refused += [line["refused"] for line in settled.values() if "refused" in line]
         for line in _lines(self._calls):
-            call = Call(**line)
+            if (call := _call(line)) is None:
+                log.warning("tracking: a line of '%s' is no call and is left out: %.60s", self._calls, line)
+                continue
             self._know(call)
             if call.number not in settled:
                 self._waiting[call.number] = call
@@ -123,12 +131,25 @@ class Outbox:
             self._points |= {(key, step): value for key, value in call.arguments["values"].items()}
 
 
-def _lines(file: Path) -> Iterator[dict[str, Any]]:
-    """The whole lines of a file; none where there is no file."""
-    try:
-        text = file.read_bytes()
-    except FileNotFoundError:
+def _call(line: object) -> Call | None:
+    """A line as a call, if it is one."""
+    kinds = {"number": int, "kind": str, "time": int, "arguments": dict}
+    if not isinstance(line, dict) or line.keys() != kinds.keys():
+        return None
+    return Call(**line) if all(type(line[name]) is kind for name, kind in kinds.items()) else None
+
+
+def _lines(file: Path) -> Iterator[Any]:
+    """The whole lines of a file; none where there is no file.
+
+    Raises:
+        CxrnetError: a pipe or device stands there.
+    """
+    if not file.exists():
         return
+    if not file.is_file():
+        raise CxrnetError(f"tracking: '{file}' is no file; remove it")
+    text = file.read_bytes()
     for line in text.splitlines():
         try:
             yield json.loads(line)

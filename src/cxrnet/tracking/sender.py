@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cxrnet.tracking.calls import FileGone, made_by, make
+from cxrnet.tracking.calls import NothingToSend, made_by, make
 from cxrnet.tracking.outbox import Call, Outbox
 from cxrnet.tracking.store import printable, quiet, without_secret
 
@@ -233,7 +233,7 @@ def _for_good(error: Exception) -> bool:
     from mlflow.exceptions import MlflowException
     from requests import HTTPError
 
-    if isinstance(error, FileGone):
+    if isinstance(error, NothingToSend):
         return True
     if isinstance(error, MlflowException):
         if error.error_code == "RESOURCE_DOES_NOT_EXIST":

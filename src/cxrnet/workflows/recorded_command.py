@@ -25,7 +25,8 @@ CLASSES = re.compile(
     r"(torch\.optim|torch\.nn|torchvision\.transforms(\.v2)?|timm\.optim|lightning\.pytorch(\.(callbacks|loggers|profilers))?)"
     r"\.[A-Z]\w*"
 )
-ASKS = re.compile(r"\$\{[^}]*:")  # ${oc.env:HOME}, of the environment, the clock or Hydra
+# Everything else between ${ and } may call a resolver, as ${oc.env:HOME} or ${${key}:HOME} do.
+PLAIN = re.compile(r"\$\{[\w.]+\}")
 
 
 def check_recorded(words: Sequence[object], configs: Path) -> None:
@@ -55,7 +56,7 @@ def _reason(word: object, configs: Path) -> str | None:
         return "gives several values"
     if re.split(r"[/.]", key)[0] == "hydra" or override.package is not None:
         return "changes Hydra or where a config stands"
-    if ASKS.search(str(word)):
+    if "${" in PLAIN.sub("", str(word)):
         return "asks for something outside the configuration"
     if "." not in key and key not in _values(configs) and any(re.search(r"[/\\$]", text) for text in _texts(value)):
         return "names a file where the name of an option stands"
