@@ -54,7 +54,7 @@ def test_installed_wheel_trains_in_an_empty_folder(wheel, tmp_path):
     # PYTHONPATH comes before site-packages, where the checkout may be installed too.
     where = "import cxrnet.cli.app as app; print(app.__file__, app.config_folder(), sep='\\n')"
     places = run(sys.executable, "-c", where, folder=folder, PYTHONPATH=str(site)).splitlines()
-    assert places == [str(site / "cxrnet/app.py"), str(site / "cxrnet/conf")]
+    assert places == [str(site / "cxrnet/cli/app.py"), str(site / "cxrnet/conf")]
 
     options = ("trainer=debug", "tracking=none", "model=custom_cnn", "data.manifest.images=48")
     said = run(sys.executable, "-m", "cxrnet.train", *options, folder=folder, PYTHONPATH=str(site))
