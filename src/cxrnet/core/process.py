@@ -1,4 +1,4 @@
-"""Which process this is, of a training on several devices."""
+"""The process: which one it is of several, the memory that it keeps, and the signals that end it."""
 
 import atexit
 import ctypes

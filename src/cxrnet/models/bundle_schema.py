@@ -10,7 +10,7 @@ from cxrnet.models.network import NetworkConfig
 
 RESIZE = ("stretch", "pad", "crop")
 ROUNDING = 1e-6  # of shares that sum to 1
-_MOST_PIXELS = 89_000_000  # as of the images that are read (data/decode.py)
+_MOST_PIXELS = 89_000_000  # as of the images that are read (data/images/decode.py)
 
 
 def check_description(values: Mapping[str, Any], fields: Collection[str], optional: Collection[str]) -> None:

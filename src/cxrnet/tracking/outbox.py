@@ -26,7 +26,7 @@ class Call:
 
     Attributes:
         number: from 1 on, in the order of the calls.
-        kind: its name in :data:`cxrnet.tracking.calls.CALLS`.
+        kind: its name in :data:`cxrnet.tracking.calls.KINDS`.
         time: when it was made, in milliseconds since 1970.
         arguments: plain values.
     """

@@ -1,4 +1,4 @@
-"""A bundle as an MLflow model: no pickle, the loader is this module.
+"""A bundle as an MLflow model: no pickle; MLflow loads it through this module.
 
 ``mlflow.pyfunc.load_model("runs:/<run id>/bundle")`` gives a model whose ``predict`` takes a table with the column
 ``image`` (the bytes of an image file) and returns ``predicted`` and ``prob_<class>...``, and ``referred`` where the

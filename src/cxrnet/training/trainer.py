@@ -1,4 +1,4 @@
-"""One fit of a phase: its trainer and its classifier, and what goes wrong in them in one line."""
+"""One fit of a phase: its trainer, classifier, learning rates and weight decay; mistakes in them end in one line."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
