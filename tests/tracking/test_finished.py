@@ -22,9 +22,9 @@ def test_finished_runs_are_found_and_parts_of_them_are_not(tracked, uri, tmp_pat
 
 
 def test_files_are_fetched_as_far_as_they_are_there(tracked, uri, tmp_path):
-    (tmp_path / "a.txt").write_text("something")
     with tracked() as run:
-        run.log_artifact(tmp_path / "a.txt")
+        (run.folder / "a.txt").write_text("something")
+        run.log_artifact(run.folder / "a.txt")
     with reading(uri) as client:
         fetch_files(client, run.run_id, ("a.txt", "b.txt"), tmp_path / "copy")
     assert [file.read_text() for file in (tmp_path / "copy").iterdir()] == ["something"]

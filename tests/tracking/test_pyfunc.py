@@ -32,7 +32,7 @@ def bundle(tmp_path):
         "custom_cnn", CLASSES, (64, 64), half, half, "average", None, (), "relu", False, 0.0, 0.0, "softmax"
     )
     bundle = Bundle(Network(config).eval(), "stretch", 1.0, {}, "0" * 64, {}, {})
-    save_bundle(bundle, tmp_path / "bundle")
+    save_bundle(bundle, tmp_path / "run" / "bundle")
     return bundle
 
 
@@ -49,7 +49,7 @@ def test_mlflow_loads_the_bundle_by_model_and_by_run(
     import mlflow
 
     with track(tmp_path / "run", uri, "models", outputs) as run:
-        run.log_bundle(tmp_path / "bundle", CLASSES)
+        run.log_bundle(run.folder / "bundle", CLASSES)
     assert run.unsent == 0
     assert [str(warning.message) for warning in recwarn] == []
     assert capfd.readouterr() == ("", "")
@@ -115,7 +115,7 @@ print(sys.modules["cxrnet"].__file__, answer["predicted"][0], sep="|")
 
 def test_the_logged_model_brings_its_code_and_names_what_pip_can_get(bundle, uri, outputs, client, tmp_path):
     with track(tmp_path / "run", uri, "models", outputs) as run:
-        run.log_bundle(tmp_path / "bundle", CLASSES)
+        run.log_bundle(run.folder / "bundle", CLASSES)
     model_id = client.get_run(run.run_id).data.tags["cxrnet.model_uri"].removeprefix("models:/")
     place = Path(client.get_logged_model(model_id).artifact_location.removeprefix("file://").replace("%20", " "))
     shutil.copytree(place, tmp_path / "elsewhere")

@@ -87,11 +87,11 @@ def test_answers_that_are_lost_double_nothing(tracked, proxy, server, make_bundl
     assert stored.info.status == "FINISHED"
 
 
-def test_artifacts_that_find_no_room_hold_up_nothing_else(tracked, proxy, server, caplog, tmp_path):
-    (tmp_path / "a.txt").write_text("a")
+def test_artifacts_that_find_no_room_hold_up_nothing_else(tracked, proxy, server, caplog):
     with tracked(uri=proxy.uri, patience=1.0) as run:
         proxy.fault = lambda method, path: 500 if method == "PUT" else None
-        run.log_artifact(tmp_path / "a.txt")
+        (run.folder / "a.txt").write_text("a")
+        run.log_artifact(run.folder / "a.txt")
         train(run)
     assert steps(server.uri, run) == [0, 1, 2, 3]
     assert MlflowClient(server.uri).get_run(run.run_id).info.status == "FINISHED"

@@ -62,11 +62,11 @@ def test_a_class_is_named_alike_in_all_its_metrics_and_on_every_machine(tracked,
     assert client.get_run(run.run_id).data.metrics == expected
 
 
-def test_artifacts(tracked, artifact, tmp_path):
-    figures = tmp_path / "figures"
-    figures.mkdir()
-    (figures / "roc.txt").write_text("roc")
+def test_artifacts(tracked, artifact):
     with tracked() as run:
+        figures = run.folder / "figures"
+        figures.mkdir()
+        (figures / "roc.txt").write_text("roc")
         run.log_artifact(figures / "roc.txt", "test")
         run.log_artifact(figures)
     for name in ("test/roc.txt", "figures/roc.txt"):
@@ -116,12 +116,12 @@ def test_a_point_that_was_logged_before_is_not_logged_again(tracked, client):
         assert [point.step for point in client.get_metric_history(run.run_id, name)] == list(range(1, 51))
 
 
-def test_a_server_takes_everything_and_nothing_is_printed(tracked, server, tmp_path, capfd):
-    (tmp_path / "big.bin").write_bytes(b"0" * 3_000_000)
+def test_a_server_takes_everything_and_nothing_is_printed(tracked, server, capfd):
     with tracked(uri=server.uri, name="remote") as run:
+        (run.folder / "big.bin").write_bytes(b"0" * 3_000_000)
         run.log_params({"a": ""})
         run.log_metrics({"loss": 1.0}, step=0)
-        run.log_artifact(tmp_path / "big.bin", "weights")
+        run.log_artifact(run.folder / "big.bin", "weights")
         run.log_dataset("d", "0" * 64, ".", {"train": 1}, "training")
     client = MlflowClient(server.uri)
     stored = client.get_run(run.run_id)
