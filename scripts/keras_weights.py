@@ -1,6 +1,6 @@
 """Weights of torchvision's MobileNetV2 as a file of Keras: ``python scripts/keras_weights.py <from> <to>.weights.h5``.
 
-So that the Keras recipe of ``cxrnet.benchmark`` starts from the same weights as cxrnet where Keras' own can't be
+So that the Keras recipe of ``scripts/benchmark`` starts from the same weights as cxrnet where Keras' own can't be
 downloaded (``keras_weights=<to>``). To be run with the Python that has TensorFlow; needs ``safetensors`` there.
 
 Both libraries build the same layers in the same order. They differ in three points. Two are made up for in the numbers:

@@ -1,4 +1,4 @@
-"""The process of a job: reads what to do from standard input, prints what came as one line of JSON."""
+"""Process of a job: reads what to do from standard input, prints what came of it as one line of JSON."""
 
 import json
 import sys
@@ -8,7 +8,6 @@ from typing import Any
 
 from rich import get_console
 
-from cxrnet.benchmarking.jobs import CONTENDERS
 from cxrnet.core.process import quick_imports
 
 
@@ -17,8 +16,8 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     if missing := [name for name in request["needs"] if find_spec(name) is None]:
         return {"missing": f"{', '.join(missing)} not installed"}
     module, _, function = request["function"].partition(":")
-    with quick_imports():  # as every command does
-        contender = import_module(f"{CONTENDERS}.{module}")
+    with quick_imports():  # as every command of cxrnet does
+        contender = import_module(module)
     return {"numbers": getattr(contender, function)(**request["settings"])}
 
 
