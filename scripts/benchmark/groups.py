@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from options import PRECISIONS
 from results import Group, Ratio, difference, quotient, repaid_after
 
-from cxrnet.data.duplicates.search import COPY_SIZE
+from cxrnet.data.duplicates.search import SEARCH_SIZE
 from cxrnet.data.images.files import find_images
 
 
@@ -229,7 +229,7 @@ def data(plan: Plan) -> Group:
     warm = {**cold, "fresh": False}
     size = list(options.size)
     decoders = {
-        "decoder": [size], "decoder, both sizes": [size, list(COPY_SIZE)], "decoder, not resized": []
+        "decoder": [size], "decoder, both sizes": [size, list(SEARCH_SIZE)], "decoder, not resized": []
     }  # fmt: skip
     jobs = [
         *(Job(name, "data_jobs:decode", {"root": str(root), "sizes": sizes}) for name, sizes in decoders.items()),
