@@ -38,7 +38,7 @@ from cxrnet.data.splits import carve_validation, fold_manifest
 from cxrnet.evaluation.predictions import make_predictions
 from cxrnet.evaluation.temperature import fit_temperature
 from cxrnet.models.freezing import set_trainable
-from cxrnet.models.trunk import cut
+from cxrnet.models.trunk import split_network
 from cxrnet.training.feature_tables import Views, features_of
 from cxrnet.training.schedule import enabled_phases
 from cxrnet.workflows.build import make_data, make_network, train_network
@@ -106,10 +106,10 @@ def all_features(data: XrayDataModule, config: Config) -> np.ndarray:
     """Features (N, F) of all images as they are."""
     network, _ = make_network(config["model"], data)
     set_trainable(network, "head")
-    parts = cut(network)
+    parts = split_network(network)
     assert parts is not None
     views = Views(data.images, data.manifest["sha256"].tolist(), data.resize, None, 1, 0)
-    table = features_of(parts.front, views, parts.shape(data.size), torch.device("cpu"), data.batch_size, data.cache)
+    table = features_of(parts.trunk, views, parts.shape(data.size), torch.device("cpu"), data.batch_size, data.cache)
     return np.asarray(table[0])
 
 

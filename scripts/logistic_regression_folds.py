@@ -22,7 +22,7 @@ from cxrnet.cli.app import config_folder
 from cxrnet.core.config import plain_config
 from cxrnet.data.splits import FoldsBy, fold_manifest
 from cxrnet.models.freezing import set_trainable
-from cxrnet.models.trunk import cut
+from cxrnet.models.trunk import split_network
 from cxrnet.training.feature_tables import Views, features_of
 from cxrnet.workflows.build import make_data, make_network
 
@@ -37,10 +37,10 @@ def features(words: list[str]) -> tuple[np.ndarray, pd.DataFrame, np.ndarray]:
     data = make_data(config["data"])
     network, _ = make_network(config["model"], data)
     set_trainable(network, "head")
-    front = cut(network)
+    front = split_network(network)
     assert front is not None
     views = Views(data.images, data.manifest["sha256"].tolist(), data.resize, None, 1, 0)
-    table = features_of(front.front, views, front.shape(data.size), torch.device("cpu"), data.batch_size, data.cache)
+    table = features_of(front.trunk, views, front.shape(data.size), torch.device("cpu"), data.batch_size, data.cache)
     return table[0], data.manifest, (data.manifest["label"] == data.classes[-1]).to_numpy(int)
 
 

@@ -23,7 +23,7 @@ from cxrnet.data.images.store import load_at_sizes
 from cxrnet.data.manifest import make_manifest
 from cxrnet.errors import CxrnetError
 from cxrnet.models.freezing import set_trainable
-from cxrnet.models.trunk import cut
+from cxrnet.models.trunk import split_network
 from cxrnet.training.feature_tables import Views, features_of
 
 
@@ -100,9 +100,9 @@ def result(request, tmp_path, make_network) -> Callable[[], list[np.ndarray]]:
         torch.manual_seed(0)
         network = make_network()
         set_trainable(network, "head")
-        parts = cut(network)
+        parts = split_network(network)
         views = Views(Images.all_of(rng_images), ["digest"] * 3, "stretch", None, 1, 0)
-        return [np.array(features_of(parts.front, views, parts.shape((32, 32)), torch.device("cpu"), 2, cache))]
+        return [np.array(features_of(parts.trunk, views, parts.shape((32, 32)), torch.device("cpu"), 2, cache))]
 
     def copies() -> list[np.ndarray]:
         known = manifest.assign(sha256=list("xyxzvx"))

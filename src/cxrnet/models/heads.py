@@ -1,6 +1,4 @@
-"""What stands on a backbone: pooling and head.
-
-    feature map (N, C, h, w) -> pooling -> features (N, F) -> head -> logits (N, K)
+"""Pooling and head: feature map (N, C, h, w) -> pooling -> features (N, F) -> head -> logits (N, K).
 
 A head is a row of dense layers, each with [batch norm] -> dropout -> linear -> (activation, but for the last).
 """
@@ -19,33 +17,29 @@ Output = Literal["softmax", "sigmoid"]
 Dropout = float | tuple[float, ...]
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
-    "relu": nn.ReLU,
-    "gelu": nn.GELU,
-    "elu": nn.ELU,
-    "tanh": nn.Tanh,
-    "silu": nn.SiLU,
-}
+    "relu": nn.ReLU, "gelu": nn.GELU, "elu": nn.ELU, "tanh": nn.Tanh, "silu": nn.SiLU
+}  # fmt: skip
 
 
 class ZeroFirst(nn.Module):
-    """One logit z (N, 1) -> logits (N, 2), which are [0, z].
+    """Makes logits (N, 2), [0, z], of one logit z (N, 1).
 
     The softmax of those is [1 - sigmoid(z), sigmoid(z)] and their cross-entropy is the binary one, so whatever works
     on the logits of K classes works on a single sigmoid.
     """
 
     def forward(self, logit: Tensor) -> Tensor:
-        """See the class."""
+        """Put a 0 before each logit."""
         return F.pad(logit, (1, 0))
 
 
 def make_pool(kind: Pool, window: tuple[int, int] | None) -> nn.Module:
-    """Make features (N, F) of a feature map (N, C, h, w).
+    """Make the module from a feature map (N, C, h, w) to features (N, F).
 
     Args:
         kind: ``average``, ``max``, ``flatten``, or ``own``: the backbone gives (N, F) itself.
-        window: height and width of the windows that are averaged (or whose maximum is taken) side by side, without
-            padding, before the flattening: AveragePooling2D of Keras. ``None`` takes the whole map for one window.
+        window: height and width of adjacent pooling windows without padding, as in Keras's AveragePooling2D; ``None``
+            pools the whole map.
 
     Raises:
         CxrnetError: there is no such pooling.
@@ -75,7 +69,7 @@ def make_head(
     dropout: Dropout,
     output: Output,
 ) -> nn.Sequential:
-    """Make logits (N, K) of features (N, F).
+    """Make the head, from features (N, F) to logits (N, K).
 
     Args:
         n_features: F.
@@ -101,7 +95,7 @@ def make_head(
 
 
 def hidden_kernels(head: nn.Sequential) -> list[Tensor]:
-    """The weights of a head's dense layers, but for the last."""
+    """List the weights of a head's dense layers, but for the last."""
     return [layer.weight for layer in head if isinstance(layer, nn.Linear)][:-1]
 
 
