@@ -54,10 +54,6 @@ def test_numbers_stay_numbers():
     assert table["mixed"].tolist() == [-0.5, "-x", None]  # the table itself is left as it was
 
 
-def test_columns_of_one_name_are_each_written():
-    assert written(pd.DataFrame([["=a", "=b"]], columns=["x", "x"])) == [["x", "x"], ["'=a", "'=b"]]
-
-
 def test_a_manifest_comes_back(tmp_path):
     rows = {"image_id": FORMULAS, "path": [f"/in/{place}.png" for place in range(len(FORMULAS))], "label": "-"}
     manifest = make_manifest(pd.DataFrame({**rows, "source": "=s", "=more": FORMULAS, "offset": "-0.5"}), "test")

@@ -45,7 +45,7 @@ def make_pool(kind: Pool, window: tuple[int, int] | None) -> nn.Module:
         CxrnetError: there is no such pooling.
     """
     if window is not None and not _are_widths(window, length=2):
-        raise CxrnetError(f"model.pool_window: {window} is no window; give its height and width, as [4, 4], or null")
+        raise CxrnetError(f"model.pool_window: {window}; give the window's height and width, as [4, 4], or null")
     match kind:
         case "average":
             return nn.Sequential(nn.AvgPool2d(window) if window else nn.AdaptiveAvgPool2d(1), nn.Flatten())
@@ -69,16 +69,7 @@ def make_head(
     dropout: Dropout,
     output: Output,
 ) -> nn.Sequential:
-    """Make the head, from features (N, F) to logits (N, K).
-
-    Args:
-        n_features: F.
-        n_classes: K.
-        hidden: widths of the dense layers before the last one.
-        activation: after each of those, a name in :data:`ACTIVATIONS`.
-        batch_norm: before the dropout of every dense layer.
-        dropout: probability before every dense layer, or one for each.
-        output: ``softmax``, or ``sigmoid`` for a single logit, that of the last of two classes.
+    """Make the head, from features (N, F) to logits (N, K), see :class:`cxrnet.models.network.NetworkConfig`.
 
     Raises:
         CxrnetError: an argument is out of its range.
@@ -103,14 +94,14 @@ def _check(
     n_classes: int, hidden: Sequence[int], activation: str, batch_norm: bool, dropout: Dropout, output: Output
 ) -> None:
     if not _are_widths(hidden):
-        raise CxrnetError(f"model.hidden: {hidden} is no list of widths; give one, as [256], or []")
+        raise CxrnetError(f"model.hidden: {hidden}; give a list of widths, as [256], or []")
     if activation not in ACTIVATIONS:
         raise CxrnetError(f"model.activation: '{activation}' is not known; choose one of {', '.join(ACTIVATIONS)}")
     if not isinstance(batch_norm, bool):
         raise CxrnetError(f"model.batch_norm: '{batch_norm}'; give true or false")
     rates = dropout if isinstance(dropout, tuple) else (dropout,)
     if not all(isinstance(rate, int | float) and 0 <= rate <= 1 for rate in rates):
-        raise CxrnetError(f"model.dropout: {dropout} is no probability; give a number from 0 to 1, or a list of them")
+        raise CxrnetError(f"model.dropout: {dropout}; give a probability from 0 to 1, or a list of them")
     if isinstance(dropout, tuple) and len(dropout) != len(hidden) + 1:
         raise CxrnetError(
             f"model.dropout: {len(dropout)} rates for {len(hidden) + 1} dense layers; give one for each layer of "

@@ -13,7 +13,7 @@ The weights w_k r_k go to the decision instead. Costs that depend on the true cl
 the expected cost is least at the largest C_k p_k (Elkan, section 2). Costs that depend on the predicted class too are
 averaged over the predicted classes, which is exact for two classes.
 
-The focal loss and the expected cost are no proper scoring rules (Charoenphakdee et al. 2021, arXiv:2011.09172), so no
+The focal loss and the expected cost aren't proper scoring rules (Charoenphakdee et al. 2021, arXiv:2011.09172), so no
 formula gives their offset. It is fitted: the mean probability over the training images becomes their class frequencies,
 as under maximum likelihood. That mends the mean alone, and less of it the more the training images are overfitted.
 """
@@ -66,11 +66,7 @@ def cross_entropy(
 def focal(classes: Sequence[str], counts: Sequence[int], class_weights: ClassWeights, gamma: float) -> "FocalLoss":
     """Make the focal loss, in which confident right predictions count little.
 
-    Args:
-        classes: names in the order of the logits.
-        counts: training images of each class.
-        class_weights: see :func:`weights_of`.
-        gamma: focusing parameter from 0 (cross-entropy) on; 2 in the paper.
+    Arguments as :func:`cross_entropy`; gamma, from 0 (cross-entropy) on, is 2 in the paper.
 
     Raises:
         CxrnetError: an argument is out of its range.
@@ -88,15 +84,9 @@ def cost_sensitive(
     weight: float,
     costs: Costs | None,
 ) -> "CostSensitiveLoss":
-    """Make cross-entropy plus the expected cost of misclassification.
+    """Make :func:`cross_entropy` plus ``weight``, from 0 on, times the expected cost of misclassification.
 
-    Args:
-        classes: names in the order of the logits.
-        counts: training images of each class.
-        class_weights: for the cross-entropy alone, see :func:`weights_of`.
-        label_smoothing: for the cross-entropy alone, 0 (off) to 1.
-        weight: factor of the expected cost, from 0 on.
-        costs: see :func:`cost_matrix`.
+    ``costs`` as :func:`cost_matrix` has them.
 
     Raises:
         CxrnetError: an argument is out of its range.

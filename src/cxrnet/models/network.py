@@ -224,7 +224,7 @@ def _check(config: NetworkConfig) -> None:
     if not _is_triple(config.mean) or not _is_triple(config.std) or min(config.std) <= 0:
         raise CxrnetError(f"model.mean, model.std: {config.mean}, {config.std}; give three numbers each, std above 0")
     if not isinstance(config.l2, int | float) or not 0 <= config.l2 < math.inf:
-        raise CxrnetError(f"model.l2: {config.l2} is no factor; give a number from 0 on")
+        raise CxrnetError(f"model.l2: {config.l2}; give a number from 0 on")
     own_pool = backbone_spec(config.backbone).own_pool
     if own_pool and config.pool != "own":
         raise CxrnetError(f"model.pool: {config.backbone} pools by a rule of its own; give model.pool=own")
