@@ -23,7 +23,7 @@ EPSILON, KERAS_EPSILON = 1e-5, 1e-3
 
 
 def modules(file: str) -> Iterator[dict[str, Any]]:
-    """Parameters of each convolution and batch norm, by their names in torch, in the order of the network."""
+    """Yield the parameters of each convolution and batch norm, by their names in torch, in the order of the network."""
     found: dict[str, dict[str, Any]] = {}
     for name, value in load_file(file).items():
         module, _, parameter = name.rpartition(".")

@@ -20,7 +20,7 @@ from cxrnet.inference import ieee_convolutions
 from cxrnet.models.backbones.spec import IMAGENET_MEAN, IMAGENET_STD
 from cxrnet.models.backbones.weights import load_weights
 from cxrnet.models.freezing import set_trainable
-from cxrnet.models.fusion import folded
+from cxrnet.models.fusion import fused as fused_copy
 from cxrnet.models.network import Network, NetworkConfig
 
 Batches = Iterable[tuple[Tensor, Tensor]]
@@ -167,7 +167,7 @@ def ceiling_predict(fused: bool, **settings: Any) -> dict[str, Any]:  # noqa: AN
     """Do forward passes on one random batch; with ``fused``, as cxrnet does them (:mod:`cxrnet.models.fusion`)."""
     task = Task(**settings)
     network, (images, _) = _whole(task).eval(), _batch(task)
-    network = folded(network) if fused else network
+    network = fused_copy(network) if fused else network
     network.to(task.device).to(memory_format=torch.channels_last if task.channels_last else torch.contiguous_format)
     watch = Stopwatch(task.device)
     with torch.inference_mode(), ieee_convolutions():

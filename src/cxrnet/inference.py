@@ -20,7 +20,7 @@ from cxrnet.evaluation.operating_points import DecisionRule
 from cxrnet.evaluation.predictions import make_predictions
 from cxrnet.evaluation.prior import Mix, decision_text, listed, threshold_sentence
 from cxrnet.models.bundle import Bundle
-from cxrnet.models.fusion import folded
+from cxrnet.models.fusion import fused
 
 _BATCHES = 8  # that are read at a time
 
@@ -34,7 +34,7 @@ def predictor(bundle: Bundle, batch_size: int, device: torch.device) -> Logits:
 
     It computes in float32 whatever the network was trained in: in bfloat16 the features of MobileNetV2 move by 14 %
     (relative L2). Convolutions on a GPU don't round to TensorFloat-32 either, which torch otherwise lets them. Batch
-    norms are folded, which changes the logits by rounding errors.
+    norms are fused, which changes the logits by rounding errors.
 
     Args:
         bundle: left as it is.
@@ -44,7 +44,7 @@ def predictor(bundle: Bundle, batch_size: int, device: torch.device) -> Logits:
     Returns:
         A function whose result is (N, K) float32, divided by the bundle's temperature: logits at the training mix.
     """
-    network = folded(bundle.network).to(device)
+    network = fused(bundle.network).to(device)
 
     @torch.inference_mode()
     def logits(images: Images) -> np.ndarray:

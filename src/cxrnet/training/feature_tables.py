@@ -63,7 +63,7 @@ def features_of(
     """The table of some images under a front; computed if it isn't in the cache.
 
     Args:
-        front: of :class:`cxrnet.models.trunk.Cut`; moved to the device.
+        front: of :class:`cxrnet.models.trunk.SplitNetwork`; moved to the device.
         views: of the images.
         shape: of the features of an image, channels first, as the front gives them.
         device: where the front runs.
