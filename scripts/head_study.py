@@ -40,8 +40,8 @@ from cxrnet.evaluation.temperature import fit_temperature
 from cxrnet.models.freezing import set_trainable
 from cxrnet.models.trunk import cut
 from cxrnet.training.feature_tables import Views, features_of
-from cxrnet.training.schedule import enabled_phases
-from cxrnet.workflows.build import make_data, make_network, train_network
+from cxrnet.training.phases import run_phases
+from cxrnet.workflows.build import make_data, make_network, make_training
 
 FOLDS = 5
 SETS = {
@@ -117,10 +117,9 @@ def trained_head(data: XrayDataModule, config: Config, seed: int) -> Predict:
     """A head that cxrnet trained."""
     torch.manual_seed(seed)
     network, weights = make_network(config["model"], data)
-    schedule = instantiate(config["schedule"], _convert_="object")
     with tempfile.TemporaryDirectory() as folder:
-        phases = enabled_phases(schedule, weights.pretrained)
-        train_network(network, data, phases, schedule, {**config, "seed": seed}, Path(folder), lambda _: [])
+        training = make_training({**config, "seed": seed}, data, weights.pretrained, Path(folder), lambda _: [])
+        run_phases(network, data, training)
     head = network.head.eval()
 
     def predict(features: np.ndarray) -> np.ndarray:

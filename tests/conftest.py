@@ -306,10 +306,8 @@ def facts(
             "software": "torch 2.11",
         },
         phases=[
-            PhaseFacts("head", "head", 3843, 5, "best", 4, "val_loss", 0.2512, 24.3, cached=True, kept=False),
-            PhaseFacts(
-                "finetune", "last 100", 1863683, 4, "best", 7, "val_loss", 0.1822, 192.0, cached=False, kept=True
-            ),
+            PhaseFacts("head", "head", 3843, 5, "best", 4, "val_loss", 0.2512, 24.3, True, False, 1e-2, 0),
+            PhaseFacts("finetune", "last 100", 1863683, 4, "best", 7, "val_loss", 0.1822, 192.0, False, True, 1e-5, 0),
         ],
         environment={"Git revision": "a61342b" * 5, "Seed": "0", "Data digest": "9f" * 32},
         command="python -m cxrnet.train model=mobilenet_v2 +finetune=true " + "x" * 200,

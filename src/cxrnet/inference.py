@@ -1,5 +1,6 @@
 """A bundle and images in, predictions out: the one way in which anything predicts."""
 
+import copy
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -73,6 +74,30 @@ def ieee_convolutions() -> Iterator[None]:
 def predict_images(bundle: Bundle, images: Images, batch_size: int, device: torch.device) -> np.ndarray:
     """Logits (N, K) of images that have the bundle's size, see :func:`predictor`."""
     return predictor(bundle, batch_size, device)(images)
+
+
+@torch.inference_mode()
+def image_features(bundle: Bundle, images: Images, batch_size: int, device: torch.device) -> list[torch.Tensor]:
+    """Return what the head of a bundle's network works on, (B, F) for each batch, on the device; see :func:`predictor`.
+
+    :func:`head_logits` makes logits of it, also for a bundle that differs in its head and its temperature alone.
+    """
+    network = folded(bundle.network).to(device)
+    starts = range(0, len(images), batch_size)
+    with ieee_convolutions():
+        return [
+            network.features(torch.from_numpy(images[start : start + batch_size]).unsqueeze(1).to(device))
+            for start in starts
+        ]
+
+
+@torch.inference_mode()
+def head_logits(bundle: Bundle, features: Sequence[torch.Tensor]) -> np.ndarray:
+    """Return logits (N, K) float32 of :func:`image_features`, to the last bit those of :func:`predictor`."""
+    head = copy.deepcopy(bundle.network.head).eval().to(features[0].device)
+    with ieee_convolutions():
+        table: np.ndarray = torch.cat([head(batch).cpu() for batch in features]).numpy() / bundle.temperature
+    return table
 
 
 def rule_of(bundle: Bundle) -> DecisionRule:

@@ -2,15 +2,13 @@ import dataclasses
 import re
 from functools import partial
 
-import lightning.pytorch as pl
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
-from torch import nn
 
 from cxrnet.data.augment import geometric
 from cxrnet.errors import CxrnetError
-from cxrnet.training import checkpoints
+from cxrnet.training import callbacks
 from cxrnet.training.checkpoints import checkpoint, read_progress, trained_so_far
 from cxrnet.training.phases import run_phases
 from cxrnet.training.schedule import Phase, Schedule
@@ -20,7 +18,6 @@ COSINE = {"name": "cosine", "warmup_epochs": 1}
 AUGMENT = geometric(flip=0, degrees=10, translate=0.1, shear=0, zoom=0.1, distortion=0)
 HEAD = Phase("head", "head", epochs=3, lr=3e-2, lr_schedule=PLATEAU)
 TUNE = Phase("finetune", {"from": "block3"}, epochs=4, lr=1e-2, patience=3, lr_schedule=COSINE)
-CPU = partial(pl.Trainer, accelerator="cpu", devices=1)
 VECTORS = 2e-4  # gigabytes: room for the features of the whole backbone, but not for maps
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -44,19 +41,21 @@ class PowerCut(Callback):
 
 
 @pytest.fixture
-def train(make_network, make_data, tmp_path):
+def train(make_network, make_data, make_training, tmp_path):
     """Trains in a folder of its own, or goes on there; gives results, rows, weights and the epochs handed on."""
 
     def make(place="run", phases=(HEAD, TUNE), cut=None, monitor="val_loss", views=2, resume=False, **changes):
         network, folder, told = make_network(dropout=0.5), tmp_path / place, []
         schedule = Schedule(phases, HEAD, monitor, views, changes.pop("features_gb", VECTORS), best_from=0)
-        optimizer = changes.pop("optimizer", torch.optim.Adam)
-        results, history = run_phases(
-            network, make_data(augment=AUGMENT), phases, schedule, nn.CrossEntropyLoss(), optimizer,
-            CPU, folder, changes.pop("seed", 0), log_metrics=lambda metrics, epoch: told.append(epoch),
+        training = make_training(
+            schedule,
+            folder,
             callbacks=lambda phase: [cut[1]] if cut and phase.name == cut[0] else [],
-            trained=trained_so_far(folder) if resume else (), **changes
-        )  # fmt: skip
+            log_metrics=lambda metrics, epoch: told.append(epoch),
+            **changes,
+        )
+        trained = trained_so_far(folder) if resume else ()
+        results, history = run_phases(network, make_data(augment=AUGMENT), training, trained)
         return results, history.rows, network.state_dict(), told
 
     return make
@@ -232,7 +231,7 @@ def test_the_best_checkpoint_is_made_up_for(train, whole, tmp_path, monkeypatch)
     def cut(*_):
         raise PowerCutError
 
-    monkeypatch.setattr(checkpoints, "keep_epoch", cut)  # last.ckpt has been written, kept.ckpt not yet
+    monkeypatch.setattr(callbacks, "keep_epoch", cut)  # last.ckpt has been written, kept.ckpt not yet
     with pytest.raises(PowerCutError):
         train()
     monkeypatch.undo()

@@ -50,17 +50,13 @@ class Spy(Callback):
 
 
 @pytest.fixture
-def run(make_network, make_data, tmp_path):
+def run(make_network, make_data, make_training, tmp_path):
     """Runs a schedule's phases; gives the results, the history, the network and a spy for each phase."""
 
     def make(
         plan: Schedule,
         network=None,
         data=None,
-        seed: int = 0,
-        trainer=CPU,
-        optimizer=torch.optim.Adam,
-        loss=None,
         **more,
     ):
         network = network or make_network()
@@ -70,10 +66,8 @@ def run(make_network, make_data, tmp_path):
             spies[phase.name] = Spy()
             return [spies[phase.name]]
 
-        results, history = run_phases(
-            network, data or make_data(), plan.phases, plan, loss or nn.CrossEntropyLoss(), optimizer,
-            trainer, tmp_path / "run", seed, callbacks=callbacks, **more
-        )  # fmt: skip
+        training = make_training(plan, tmp_path / "run", callbacks=callbacks, **more)
+        results, history = run_phases(network, data or make_data(), training)
         return results, history, network, spies
 
     return make
@@ -374,7 +368,7 @@ def test_training_is_in_mixed_precision_and_validation_is_not(run, make_network,
 
 
 @pytest.mark.parametrize("gigabytes", [0, 1])
-def test_what_a_phase_needed_is_gone_before_the_next_one(make_network, make_data, tmp_path, gigabytes):
+def test_what_a_phase_needed_is_gone_before_the_next_one(make_network, make_data, make_training, tmp_path, gigabytes):
     held, alive, plan = {}, [], schedule(HEAD, TUNE, features_gb=gigabytes)
     network, data = make_network(), make_data()
 
@@ -391,10 +385,7 @@ def test_what_a_phase_needed_is_gone_before_the_next_one(make_network, make_data
 
     gc.disable()  # so that it isn't by chance
     try:
-        run_phases(
-            network, data, plan.phases, plan, nn.CrossEntropyLoss(), torch.optim.Adam, CPU, tmp_path, 0,
-            callbacks=lambda _phase: [Watch()],
-        )  # fmt: skip
+        run_phases(network, data, make_training(plan, tmp_path, callbacks=lambda _phase: [Watch()]))
     finally:
         gc.enable()
     assert alive == [[], []]

@@ -32,6 +32,10 @@ class PhaseFacts:
     """Trained on features computed once."""
     kept: bool
     """Its weights are the result."""
+    lr: float
+    """Learning rate at the start."""
+    decay: float
+    """Weight decay over the whole phase."""
 
 
 @dataclass(frozen=True)

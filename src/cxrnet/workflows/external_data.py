@@ -25,8 +25,8 @@ from cxrnet.data.sources.relabel import relabel
 from cxrnet.errors import CxrnetError
 from cxrnet.evaluation.prior import Mix, threshold_sentence
 from cxrnet.models.bundle import Bundle
+from cxrnet.reporting.training_run import faults_of
 from cxrnet.workflows.bundle_origin import Origin
-from cxrnet.workflows.describe import faults_of
 
 Value = TypeVar("Value")
 KEY = re.compile(r"(?<![\w.])data\.(?=(?:root|manifest|on_error)\b)")  # as who reads data names it

@@ -14,7 +14,6 @@ import lightning.pytorch as pl
 import pandas as pd
 import torch
 from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
 from lightning.pytorch.callbacks import Callback
 
 from cxrnet.benchmarking.contenders.instruments import Stopwatch
@@ -26,8 +25,8 @@ from cxrnet.core.process import keep_freed_memory
 from cxrnet.data.datamodule import XrayDataModule
 from cxrnet.models.backbones.registry import backbone_spec
 from cxrnet.models.backbones.weights import load_weights
-from cxrnet.training.schedule import enabled_phases
-from cxrnet.workflows.build import make_data, make_network, train_network
+from cxrnet.training.phases import run_phases
+from cxrnet.workflows.build import make_data, make_network, make_training
 
 
 def train(overrides: list[str], fresh: bool) -> dict[str, Any]:
@@ -79,10 +78,9 @@ def _composed(overrides: list[str], fresh: bool) -> Config:
 def _fit(config: Config, data: XrayDataModule, folder: Path) -> tuple["_Clock", dict[str, Any]]:
     pl.seed_everything(config["seed"], workers=True, verbose=False)
     network, weights = make_network(config["model"], data)
-    schedule = instantiate(config["schedule"], _convert_="object")
-    phases = enabled_phases(schedule, pretrained=True)  # random weights are as fast
     clock = _Clock()
-    _, history = train_network(network, data, phases, schedule, config, folder, callbacks=lambda _phase: [clock])
+    pretrained = True  # random weights are as fast
+    _, history = run_phases(network, data, make_training(config, data, pretrained, folder, lambda _phase: [clock]))
     last = history.rows[-1]
     return clock, {
         "val_accuracy": last["val_accuracy"],

@@ -1,9 +1,10 @@
-from types import SimpleNamespace
+import dataclasses
 
 import pandas as pd
 
 from cxrnet.models.backbones.weights import LoadedWeights
-from cxrnet.workflows.describe import faults_of, methods_of
+from cxrnet.reporting.report_data import PhaseFacts
+from cxrnet.reporting.training_run import faults_of, methods_of
 
 CONFIG = {
     "seed": 0,
@@ -13,18 +14,7 @@ CONFIG = {
     "schedule": {"monitor": "val_loss", "views": 2},
     "data": {"split": {"_target_": "cxrnet.data.splits.split_manifest", "_partial_": True, "seed": 0}},
 }
-PHASE = SimpleNamespace(
-    name="head",
-    trainable="head",
-    trained_parameters=3843,
-    epochs=5,
-    lr=0.01,
-    decay=2.0,
-    kept=True,
-    keep="best",
-    kept_epoch=4,
-    kept_score=0.25,
-)
+PHASE = PhaseFacts("head", "head", 3843, 5, "best", 4, "val_loss", 0.25, 1.0, False, True, lr=0.01, decay=2.0)
 
 
 def methods(data, **config):
@@ -38,21 +28,21 @@ def test_methods_are_read_from_configuration_and_data(make_data):
     assert "learning rate: 0.01, epochs: 5, weight decay over all of them: 2)" in said["training"]
     assert "augmentation: none" in said["training"]
     assert "with the best val_loss on the validation images: 4, 0.25" in said["final model"]
-    assert "of 9 test images, 0 have a copy in train or val and patients are not known" in said["level"]
+    assert "of 9 test images, 0 have a duplicate in train or val and patients are not known" in said["level"]
     assert said["characteristics"] == ""
 
 
 def test_an_augmentation_that_a_frozen_backbone_does_not_see_is_told(make_data):
     flips = {"_target_": "cxrnet.data.augment.geometric", "flip": 0.5}
     once = CONFIG | {"augment": flips, "schedule": {"monitor": "val_loss", "views": 1}}
-    rest = SimpleNamespace(**{**vars(PHASE), "name": "finetune", "trainable": "last 100", "kept": False})
+    rest = dataclasses.replace(PHASE, name="finetune", trainable="last 100", kept=False)
 
     def augmentation(config, *phases):
         return methods_of(make_data(), LoadedWeights("random", "as asked for"), phases, config)["training"]
 
     assert "augmentation: none, as the head was trained on the images themselves" in augmentation(once, PHASE)
     assert "geometric(flip=0.5), but not in phase head, on the images themselves" in augmentation(once, PHASE, rest)
-    scratch = SimpleNamespace(**{**vars(PHASE), "trainable": "all"})
+    scratch = dataclasses.replace(PHASE, trainable="all")
     assert "augmentation: geometric(flip=0.5); " in augmentation(once, scratch)
     assert "augmentation: geometric(flip=0.5); " in augmentation(CONFIG | {"augment": flips}, PHASE)
 
@@ -62,7 +52,7 @@ def test_patients_that_are_known_in_part_are_not_told_as_known(make_data):
     first = data.manifest["split"].eq("test").to_numpy().argmax()
     patients = ["p" if i == first else None for i in range(len(data.manifest))]
     data.manifest = data.manifest.assign(patient_id=pd.array(patients, "string"))
-    assert "have a copy in train or val and 0 share a patient (not known of 8)" in methods(data)["level"]
+    assert "have a duplicate in train or val and 0 share a patient (not known of 8)" in methods(data)["level"]
 
 
 def test_the_split_of_a_fold_is_that_of_the_folds(make_data):

@@ -1,4 +1,4 @@
-"""What a configuration adds to Lightning's trainer, in the trainings of a schedule with two phases."""
+"""The training of a configuration, and what it adds to Lightning's trainer, in a schedule with two phases."""
 
 import dataclasses
 
@@ -13,12 +13,15 @@ from cxrnet.cli.trainer_arguments import check_arguments
 from cxrnet.core.config import plain_config
 from cxrnet.errors import CxrnetError
 from cxrnet.training.checkpoints import trained_so_far
-from cxrnet.training.schedule import Phase, Schedule
-from cxrnet.workflows.build import check_trainer, train_network
+from cxrnet.training.phases import run_phases
+from cxrnet.training.schedule import Phase
+from cxrnet.workflows.build import check_trainer, make_training
 
 LR_MONITOR = "{_target_: lightning.pytorch.callbacks.LearningRateMonitor}"
 PHASES = (Phase("head", "head", 2, 1e-2), Phase("all", "all", 3, 1e-3))
-SCHEDULE = Schedule(PHASES, Phase("scratch", "all", 1, 1e-2), "val_loss", views=1, features_gb=1, best_from=0)
+SCHEDULE = {"_target_": "cxrnet.training.schedule.Schedule", "monitor": "val_loss", "views": 1, "features_gb": 1,
+            "best_from": 0, "scratch": {"_target_": "cxrnet.training.schedule.Phase", "name": "scratch",
+                                        "trainable": "all", "epochs": 1, "lr": 1e-2}}  # fmt: skip
 STEPS = 3  # an epoch has 18 images, 8 a batch
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore:.*isinstance.*LeafSpec")
@@ -56,20 +59,13 @@ def train(config, make_network, make_data, tmp_path):
     """Trains as a run with these words does; gives the history."""
 
     def make(*words: str, phases=PHASES, trained=(), network=None):
-        plain = config(*words)
-        check_trainer(plain["trainer"], plain["optimizer"], tmp_path / "run")
+        target = {"_target_": "cxrnet.training.schedule.Phase"}
+        asked = {**SCHEDULE, "phases": [{**target, **dataclasses.asdict(phase)} for phase in phases]}
+        plain, data, folder = {**config(*words), "schedule": asked}, make_data(), tmp_path / "run"
+        check_trainer(plain["trainer"], plain["optimizer"], folder)
         pl.seed_everything(0, verbose=False)
-        _, history = train_network(
-            network or make_network(),
-            make_data(),
-            phases,
-            SCHEDULE,
-            plain,
-            tmp_path / "run",
-            lambda _: [],
-            None,
-            trained,
-        )
+        training = make_training(plain, data, True, folder, lambda _: [])
+        _, history = run_phases(network or make_network(), data, training, trained)
         return history.table()
 
     return make
