@@ -118,7 +118,7 @@ def trained_head(data: XrayDataModule, config: Config, seed: int) -> Predict:
     torch.manual_seed(seed)
     network, weights = make_network(config["model"], data)
     with tempfile.TemporaryDirectory() as folder:
-        training = make_training({**config, "seed": seed}, data, weights.pretrained, Path(folder), lambda _: [])
+        training = make_training({**config, "seed": seed}, data, weights.pretrained, Path(folder))
         run_phases(network, data, training)
     head = network.head.eval()
 

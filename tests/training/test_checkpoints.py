@@ -1,4 +1,5 @@
 import dataclasses
+import math
 import re
 from functools import partial
 
@@ -9,7 +10,7 @@ from lightning.pytorch.callbacks import Callback
 from cxrnet.data.augment import geometric
 from cxrnet.errors import CxrnetError
 from cxrnet.training import callbacks
-from cxrnet.training.checkpoints import checkpoint, read_progress, trained_so_far
+from cxrnet.training.checkpoints import History, checkpoint, metrics_of, read_progress, trained_so_far
 from cxrnet.training.phases import run_phases
 from cxrnet.training.schedule import Phase, Schedule
 
@@ -116,15 +117,6 @@ def test_it_may_be_interrupted_again_and_again(train):
     assert_same(train(resume=True, views=0), whole)
 
 
-def test_a_partly_frozen_phase_goes_on_from_its_table(train):
-    # More epochs than views, and room for the table.
-    whole = train("whole", features_gb=1)
-    assert [result.cached for result in whole[0]] == [True, True]
-    with pytest.raises(PowerCutError):
-        train(cut=("finetune", PowerCut("on_train_batch_start", 2)), features_gb=1)
-    assert_same(train(resume=True, features_gb=1), whole)
-
-
 @pytest.mark.parametrize(
     ("epochs", "more", "began", "now"),
     [
@@ -153,9 +145,10 @@ def test_early_stopping_goes_on_counting(train):
     stops = {"phases": (Phase("all", "all", epochs=30, lr=1e-3, patience=4),), "optimizer": UPHILL}
     whole = train("whole", **stops)
     assert [result.epochs for result in whole[0]] == [5]
-    with pytest.raises(PowerCutError):
-        train(**stops, cut=("all", PowerCut("on_train_batch_start", 3)))
-    assert_same(train(**stops, resume=True), whole)
+    for hook, epoch in (("on_train_batch_start", 3), ("on_train_end", 5)):  # of a phase that is stopped nothing is left
+        with pytest.raises(PowerCutError):
+            train(hook, **stops, cut=("all", PowerCut(hook, epoch)))
+        assert_same(train(hook, **stops, resume=True), whole)
 
 
 def test_a_plateau_goes_on_counting(train):
@@ -167,15 +160,6 @@ def test_a_plateau_goes_on_counting(train):
     with pytest.raises(PowerCutError):
         train(cut=("head", PowerCut("on_train_batch_start", halved)), **flat)
     assert_same(train(resume=True, **flat), whole)
-
-
-def test_a_phase_that_was_stopped_early_is_over(train, tmp_path):
-    stops = {"phases": (Phase("all", "all", epochs=30, lr=1e-3, patience=1),), "optimizer": UPHILL}
-    with pytest.raises(PowerCutError):
-        train(**stops, cut=("all", PowerCut("on_train_end", 2)))
-    (progress,) = trained_so_far(tmp_path / "run")
-    assert progress.stopped
-    assert train(**stops, resume=True)[3] == []
 
 
 @pytest.mark.parametrize("plan", [PLATEAU, COSINE])
@@ -280,17 +264,24 @@ def test_what_was_trained_must_be_what_the_schedule_begins_with(train, phases, m
         train(phases=phases, resume=True)
 
 
-@pytest.mark.parametrize("content", [b"", b"no checkpoint", None])
-def test_a_file_that_is_no_checkpoint(tmp_path, content):
-    file = checkpoint(tmp_path, "head", "last")
-    file.parent.mkdir(parents=True)
-    torch.save({"callbacks": {}}, file) if content is None else file.write_bytes(content)
-    with pytest.raises(
-        CxrnetError,
-        match=r"^resume: '.*last.ckpt' .*; (.* )?start a new run$",
-    ):
-        trained_so_far(tmp_path)
+# --- the history
 
 
-def test_a_folder_without_checkpoints(tmp_path):
-    assert trained_so_far(tmp_path) == []
+@pytest.mark.parametrize(
+    ("scores", "monitor", "epoch"),
+    [
+        ([3.0, 1.0, 2.0], "val_loss", 2),
+        ([3.0, 1.0, 4.0], "val_auc", 3),
+        ([2.0, 1.0, 1.0], "val_loss", 2),  # the earlier one of two equals
+        ([math.nan, 3.0, 2.0], "val_loss", 3),
+        ([2.0, math.nan, 3.0], "val_auc", 3),
+        ([math.inf, math.nan, 5.0], "val_loss", 3),
+    ],
+)
+def test_the_best_epoch_of_a_phase_is_kept_or_the_last(scores, monitor, epoch):
+    history, schedule = History([{"phase": "before", "epoch": 1, monitor: 0.0}]), Schedule((), None, monitor, 1, 1, 0)
+    for score in scores:
+        history.add("head", {monitor: score})
+    assert history.kept("head", schedule, last=False)["epoch"] == epoch + 1  # epochs run on over the phases
+    assert history.kept("head", schedule, last=True)["epoch"] == len(scores) + 1
+    assert metrics_of(history.rows[-1]) == {monitor: scores[-1]}

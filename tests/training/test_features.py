@@ -86,13 +86,6 @@ def test_batches_hold_the_labels_of_their_features(make_network, make_data):
     assert torch.equal(torch.cat([b["label"] for b in features.val_dataloader()]), data.arrays("val")[1])
 
 
-def test_setup_does_its_work_once(make_network, make_data):
-    features = feature_data(make_network(), make_data())
-    tables = dict(features.tables)
-    features.setup("fit")
-    assert all(features.tables[name] is table for name, table in tables.items())
-
-
 @pytest.mark.parametrize("training", [True, False])
 def test_the_network_keeps_its_mode_and_its_statistics(make_network, make_data, training):
     network = make_network(dropout=0.5).train(training)

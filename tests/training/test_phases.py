@@ -108,11 +108,6 @@ def test_decay_is_that_of_adamw_shared_out_over_the_steps_of_the_phase(run, make
     assert norm(network) < norm(without)
 
 
-def test_decay_leaves_alone_what_is_frozen(run, make_network):
-    network = run(schedule(Phase("head", "head", 2, 1e-2, decay=4.0)))[2]
-    assert equal(network.backbone.state_dict(), make_network().backbone.state_dict())
-
-
 # --- which phases run
 
 
@@ -137,21 +132,16 @@ def test_a_cap_shortens_phases_and_their_warm_up():
     assert enabled_phases(schedule(HEAD, max_epochs=50), pretrained=True) == (HEAD,)
 
 
-def test_a_cap_of_one_epoch_trains_with_every_lr_schedule(run):
-    plan = schedule(Phase("all", "all", 9, 1e-3, lr_schedule=COSINE), max_epochs=1)
-    _, history, _, _ = run(schedule(*enabled_phases(plan, pretrained=True)))
-    assert len(history.rows) == 1
-
-
-def test_no_phase_enabled():
-    off = Phase("finetune", "all", 2, 1e-3, enabled=False)
-    with pytest.raises(CxrnetError, match=r"schedule.phases: no phase is enabled; enable one \(finetune=true\)"):
-        enabled_phases(schedule(off), pretrained=True)
-
-
-def test_two_phases_of_one_name():
-    with pytest.raises(CxrnetError, match=r"two phases have one name \(head, head\); give each its own"):
-        enabled_phases(schedule(HEAD, HEAD), pretrained=True)
+@pytest.mark.parametrize(
+    ("phases", "message"),
+    [
+        ((Phase("finetune", "all", 2, 1e-3, enabled=False),), "no phase is enabled"),
+        ((HEAD, HEAD), "two phases have one name"),
+    ],
+)
+def test_phases_that_are_none(phases, message):
+    with pytest.raises(CxrnetError, match=rf"^schedule.phases: {message}"):
+        enabled_phases(schedule(*phases), pretrained=True)
 
 
 # --- what training does
@@ -227,11 +217,6 @@ def test_checkpoints_hold_what_is_trained_and_the_best_one_in_the_end_everything
     assert set(saved(tmp_path, "head")) == set(saved(tmp_path, "finetune")) == names
 
 
-def test_dropout_is_at_work_on_cached_features(run, make_network):
-    losses = [run(schedule(HEAD), make_network(dropout=dropout))[1].table()["train_loss"] for dropout in (0.0, 0.7)]
-    assert abs(losses[0] - losses[1]).min() > 1e-3
-
-
 def test_epochs_run_on_and_every_one_is_handed_on_once(run):
     logged = []
     results, history, _, _ = run(
@@ -259,35 +244,17 @@ def test_a_phase_does_not_start_from_a_worse_one(run, tmp_path):
     assert equal(spies["finetune"].start, saved(tmp_path, "head"))
 
 
-def test_what_is_kept_has_the_score_that_is_reported(run, make_data):
-    data = make_data()
-    results, history, network, _ = run(schedule(HEAD, TUNE), data=data)
-    (kept,) = [result for result in results if result.kept]
-    assert val_loss(network, data) == pytest.approx(kept.kept_score, abs=1e-5)
-    assert kept.kept_score == history.table()["val_loss"].min()
-    assert history.rows[kept.kept_epoch - 1]["val_loss"] == kept.kept_score
-
-
 @pytest.mark.parametrize("lr", [50.0, 1e30])
 def test_a_fine_tuning_that_makes_things_worse_is_not_kept(run, make_data, tmp_path, lr):
     # With 1e30 the loss is no number any more.
     data = make_data()
-    results, _, network, _ = run(schedule(HEAD, Phase("finetune", "all", 1, lr)), data=data, optimizer=torch.optim.SGD)
+    results, history, network, _ = run(
+        schedule(HEAD, Phase("finetune", "all", 1, lr)), data=data, optimizer=torch.optim.SGD
+    )
     assert [result.kept for result in results] == [True, False]
+    assert history.rows[results[0].kept_epoch - 1]["val_loss"] == results[0].kept_score
     assert equal(network.state_dict(), saved(tmp_path, "head"))
     assert val_loss(network, data) == pytest.approx(results[0].kept_score, abs=1e-5)
-
-
-def test_a_fine_tuning_that_helps_is_kept(run, tmp_path):
-    results, _, network, _ = run(schedule(Phase("head", "head", 1, 1e-5), Phase("finetune", "all", 6, 3e-3)))
-    assert [result.kept for result in results] == [False, True]
-    assert equal(network.state_dict(), saved(tmp_path, "finetune"))
-
-
-def test_early_stopping_of_one_phase_leaves_the_next_its_epochs(run):
-    stops = Phase("head", "head", epochs=30, lr=1e-30, patience=2)
-    results, _, _, _ = run(schedule(stops, TUNE))
-    assert [result.epochs for result in results] == [3, 2]
 
 
 @pytest.mark.parametrize(
@@ -305,29 +272,12 @@ def test_the_last_epoch_is_kept(run, tmp_path, phase, best_from, keep):
     )
 
 
-def test_a_last_epoch_that_diverged_is_refused(run):
-    phase = Phase("all", "all", 2, 1e30, keep="last")
-    with pytest.raises(CxrnetError, match="not a number in its last epoch; lower its lr"):
-        run(schedule(phase), optimizer=torch.optim.SGD)
-
-
 @pytest.mark.parametrize("monitor", ["val_auc", "val_accuracy"])
 def test_a_metric_to_be_maximised(run, monitor):
     # The loss grows, so that the last epoch is not the best one.
     results, history, _, _ = run(schedule(Phase("head", "head", 6, 1e-2), monitor=monitor), optimizer=UPHILL)
     scores = history.table()[monitor]
     assert results[0].kept_score == scores.max() > scores.min()
-
-
-def test_checkpoints_hold_tensors_and_plain_values(run, tmp_path):
-    phase = Phase("all", "all", 2, 1e-3, 3, {"name": "plateau", "factor": 0.5, "patience": 1})
-    run(schedule(phase))
-    files = sorted(path.relative_to(tmp_path / "run").as_posix() for path in tmp_path.rglob("*.ckpt"))
-    assert files == ["checkpoints/all/kept.ckpt", "checkpoints/all/last.ckpt"]
-    for name in ("kept", "last"):
-        torch.load(tmp_path / "run" / "checkpoints" / "all" / f"{name}.ckpt", weights_only=True)
-    last = torch.load(tmp_path / "run" / "checkpoints" / "all" / "last.ckpt", weights_only=True)
-    assert last["epoch"] == 1
 
 
 def test_the_same_seed_gives_the_same_weights(run, make_network):
@@ -411,34 +361,40 @@ def test_facts_of_a_phase(run, make_network):
 # --- mistakes, told before anything is trained
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"monitor": "val_acc"}, "schedule.monitor: 'val_acc' is no logged metric; use one of val_loss, val"),
-    ],
-)
-def test_a_bad_schedule(run, tmp_path, changes, message):
-    with pytest.raises(CxrnetError, match=message):
-        run(schedule(HEAD, **changes))
+LR_STEP = {"name": "step"}
+MISTAKES = [
+    ({"phases": [HEAD], "monitor": "val_acc"}, {}, "schedule.monitor: 'val_acc' is no logged metric; use one of val"),
+    ({"phases": [HEAD, Phase("b", {"from": "layer3"}, 1, 1e-3)]}, {}, "no stage 'layer3' in this backbone"),
+    ({"phases": [HEAD, Phase("b", "heads", 1, 1e-3)]}, {}, "phase: trainable: heads is not known"),
+    ({"phases": [HEAD, Phase("b", "all", 1, -1.0)]}, {}, "phase 'b': no optimizer can be made: Invalid learning rate"),
+    ({"phases": [HEAD, Phase("b", "all", 1, 1e-3, lr_schedule=LR_STEP)]}, {}, "phase: lr_schedule: {'name': 'step'}"),
+    ({"phases": [HEAD]}, {"optimizer": partial(torch.optim.Adam, foo=1)}, "phase 'head': no optimizer .*'foo'"),
+    *(
+        ({"phases": [HEAD]}, {"trainer": partial(pl.Trainer, **{"accelerator": "cpu", "devices": 1, **changes})}, line)
+        for line, several in {
+            "^trainer: .*; use trainer=auto, cpu, gpu or ddp": (
+                *({"accelerator": "warp"}, {"accelerator": "tpu"}, {"foo": 1}, {"precision": "8"}, {"devices": 0}),
+            ),
+            "^trainer.precision: .*float32": ({"precision": "bf16-true"}, {"precision": 64}),
+        }.items()
+        for changes in several
+    ),
+]
+
+
+@pytest.mark.parametrize(("plan", "changes", "message"), MISTAKES)
+def test_a_mistake_is_told_in_one_line_before_the_first_phase_trains(run, tmp_path, plan, changes, message):
+    with pytest.raises(CxrnetError, match=message) as caught:
+        run(schedule(*plan["phases"], monitor=plan.get("monitor", "val_loss")), **changes)
+    assert "\n" not in str(caught.value)
     assert not list(tmp_path.rglob("*.ckpt"))
 
 
-@pytest.mark.parametrize(
-    ("last", "message"),
-    [
-        (Phase("b", {"from": "layer3"}, 1, 1e-3), "no stage 'layer3' in this backbone"),
-        (Phase("b", "heads", 1, 1e-3), "phase: trainable: heads is not known"),
-        (
-            Phase("b", "all", 1, -1.0),
-            "phase 'b': no optimizer can be made: Invalid learning rate: -1.0; mend optimizer",
-        ),
-        (Phase("b", "all", 1, 1e-3, lr_schedule={"name": "step"}), "phase: lr_schedule: {'name': 'step'} is not known"),
-    ],
-)
-def test_a_mistake_in_the_last_phase_is_told_before_the_first_trains(run, tmp_path, last, message):
-    with pytest.raises(CxrnetError, match=message):
-        run(schedule(HEAD, last))
-    assert not list(tmp_path.rglob("*.ckpt"))
+@pytest.mark.parametrize(("keep", "which"), [("best", "any"), ("last", "its last")])
+def test_training_that_diverges_from_the_start(run, keep, which):
+    phase = Phase("head", "all", 1, 1e30, keep=keep)
+    with pytest.raises(CxrnetError, match=f"phase 'head': val_loss is not a number in {which} epoch; lower its lr"):
+        run(schedule(phase), optimizer=torch.optim.SGD)
 
 
 def test_a_batch_norm_that_would_train_on_one_number_is_told_before_the_first_phase(
@@ -460,37 +416,6 @@ def test_batches_of_one_train_where_every_batch_norm_has_several_numbers_or_is_f
     ):
         results, _, _, _ = run(schedule(*phases), network, make_data(batch_size=1))
         assert len(results) == len(phases)
-
-
-def test_an_argument_that_the_optimizer_does_not_know(run):
-    with pytest.raises(
-        CxrnetError, match=r"phase 'head': no optimizer can be made: .*unexpected keyword argument 'foo'"
-    ):
-        run(schedule(HEAD), optimizer=partial(torch.optim.Adam, foo=1))
-
-
-@pytest.mark.parametrize(
-    "changes", [{"accelerator": "warp"}, {"accelerator": "tpu"}, {"foo": 1}, {"precision": "8"}, {"devices": 0}]
-)
-def test_a_trainer_that_cannot_be_made(run, changes):
-    with pytest.raises(CxrnetError, match=r"^trainer: .*; use trainer=auto, cpu, gpu or ddp as it fits") as caught:
-        run(schedule(HEAD), trainer=partial(pl.Trainer, **{"accelerator": "cpu", "devices": 1, **changes}))
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("precision", ["bf16-true", "16-true", "64-true"])
-def test_a_precision_that_is_not_for_weights(run, tmp_path, precision):
-    with pytest.raises(
-        CxrnetError,
-        match=f"^trainer.precision: {precision} .*float32; give 32-true, 16-mixed or bf16-mixed$",
-    ):
-        run(schedule(HEAD, TUNE), trainer=partial(CPU, precision=precision))
-    assert not list(tmp_path.rglob("*.ckpt"))
-
-
-def test_training_that_diverges_from_the_start(run):
-    with pytest.raises(CxrnetError, match="phase 'head': val_loss is not a number in any epoch; lower its lr"):
-        run(schedule(Phase("head", "all", 1, 1e30)), optimizer=torch.optim.SGD)
 
 
 # --- torch.compile

@@ -64,8 +64,7 @@ def train(config, make_network, make_data, tmp_path):
         plain, data, folder = {**config(*words), "schedule": asked}, make_data(), tmp_path / "run"
         check_trainer(plain["trainer"], plain["optimizer"], folder)
         pl.seed_everything(0, verbose=False)
-        training = make_training(plain, data, True, folder, lambda _: [])
-        _, history = run_phases(network or make_network(), data, training, trained)
+        _, history = run_phases(network or make_network(), data, make_training(plain, data, True, folder), trained)
         return history.table()
 
     return make

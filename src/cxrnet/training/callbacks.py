@@ -183,14 +183,9 @@ class PhaseProgress(Callback):
         """Open the bar."""
         if not trainer.is_global_zero or not get_console().is_terminal:
             return
-        self._bar = Bar(
-            TextColumn("  {task.description:<12}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[metrics]}"),
-            TimeElapsedColumn(),
-            transient=True,
-        )
+        name, metrics = TextColumn("  {task.description:<12}"), TextColumn("{task.fields[metrics]}")
+        columns = (name, BarColumn(bar_width=24), MofNCompleteColumn(), metrics, TimeElapsedColumn())
+        self._bar = Bar(*columns, transient=True)
         self._bar.start()
         batches = int(trainer.num_training_batches)
         done = trainer.current_epoch * batches  # of a phase that is resumed

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ from cxrnet.models.lightning_module import Classifier, metric_names
 from cxrnet.models.network import Network, lone_batch_norms
 from cxrnet.training.checkpoints import LogMetrics, PlainFiles
 from cxrnet.training.schedule import Phase, Schedule, check_precision
+
+PhaseCallbacks = Callable[[Phase], list[Callback]]
 
 
 def _no_callbacks(_: Phase) -> list[Callback]:
@@ -52,8 +54,12 @@ class Training:
     folder: Path
     seed: int
     compiled: bool = False
-    callbacks: Callable[[Phase], list[Callback]] = _no_callbacks
+    callbacks: PhaseCallbacks = _no_callbacks
     log_metrics: LogMetrics | None = None
+
+    def with_callbacks(self, callbacks: PhaseCallbacks) -> "Training":
+        """Return the training with further callbacks, which come first."""
+        return replace(self, callbacks=lambda phase: [*callbacks(phase), *self.callbacks(phase)])
 
 
 def check_training(training: Training, network: Network, batch_size: int) -> None:

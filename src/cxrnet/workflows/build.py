@@ -74,9 +74,7 @@ def check_trainer(trainer: Config, optimizer: Config, folder: Path) -> None:
         )
 
 
-def make_training(
-    config: Config, data: XrayDataModule, pretrained: bool, folder: Path, callbacks: Callable[[Phase], list[Callback]]
-) -> Training:
+def make_training(config: Config, data: XrayDataModule, pretrained: bool, folder: Path) -> Training:
     """Make the training of a configuration.
 
     Args:
@@ -84,15 +82,13 @@ def make_training(
         data: set up and split.
         pretrained: the network starts from pretrained weights.
         folder: of the run.
-        callbacks: makes callbacks for a phase, beside those of the configuration.
     """
     schedule: Schedule = instantiate(config["schedule"], _convert_="object")
     phases, loggers = enabled_phases(schedule, pretrained), make_loggers(config["trainer"], folder)
 
-    def with_added(phase: Phase) -> list[Callback]:
+    def added(phase: Phase) -> list[Callback]:
         earlier = [each.name for each in phases[: phases.index(phase)]]
-        run_on = [RunOn(folder, earlier)] if loggers else []
-        return [*callbacks(phase), *make_callbacks(config["trainer"]), *run_on]
+        return [*make_callbacks(config["trainer"]), *([RunOn(folder, earlier)] if loggers else [])]
 
     return Training(
         phases,
@@ -103,7 +99,7 @@ def make_training(
         folder=folder,
         seed=config["seed"],
         compiled=config["compile"],
-        callbacks=with_added,
+        callbacks=added,
     )
 
 

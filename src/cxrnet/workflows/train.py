@@ -93,8 +93,8 @@ def train_once(run: RunContext, data: XrayDataModule) -> Outcome:
         warnings.insert(0, f"trained from scratch: {weights.detail}")
 
     console.heading("Training")
-    training = make_training(run.config, data, weights.pretrained, run.folder, _progress)
-    training = replace(training, log_metrics=run.tracker.log_metrics)
+    training = make_training(run.config, data, weights.pretrained, run.folder)
+    training = replace(training.with_callbacks(_progress), log_metrics=run.tracker.log_metrics)
     say_views(data, training.schedule.views, [phase.trainable for phase in training.phases])
     phases, history = run_phases(network, data, training, _trained_before(run))
     facts_of_phases = [phase_facts(phase, training.schedule.monitor) for phase in phases]

@@ -80,7 +80,8 @@ def _fit(config: Config, data: XrayDataModule, folder: Path) -> tuple["_Clock", 
     network, weights = make_network(config["model"], data)
     clock = _Clock()
     pretrained = True  # random weights are as fast
-    _, history = run_phases(network, data, make_training(config, data, pretrained, folder, lambda _phase: [clock]))
+    training = make_training(config, data, pretrained, folder).with_callbacks(lambda _phase: [clock])
+    _, history = run_phases(network, data, training)
     last = history.rows[-1]
     return clock, {
         "val_accuracy": last["val_accuracy"],
