@@ -72,7 +72,7 @@ def ieee_convolutions() -> Iterator[None]:
 
 
 def predict_images(bundle: Bundle, images: Images, batch_size: int, device: torch.device) -> np.ndarray:
-    """Logits (N, K) of images that have the bundle's size, see :func:`predictor`."""
+    """Return logits (N, K) of images that have the bundle's size, see :func:`predictor`."""
     return predictor(bundle, batch_size, device)(images)
 
 
@@ -101,25 +101,21 @@ def head_logits(bundle: Bundle, features: Sequence[torch.Tensor]) -> np.ndarray:
 
 
 def rule_of(bundle: Bundle) -> DecisionRule:
-    """What turns the probabilities of a bundle into predictions."""
+    """Return the rule that turns the probabilities of a bundle into predictions."""
     return DecisionRule(bundle.operating_points, bundle.decision_weights, bundle.refer_below)
 
 
 def predictions_of(bundle: Bundle, rows: pd.DataFrame, logits: np.ndarray, mix: Mix | None = None) -> pd.DataFrame:
-    """Put logits of a bundle into a table of predictions.
+    """Put logits (N, K) of :func:`predictor` for rows of a manifest into a table of predictions.
 
-    Args:
-        bundle: that they are of.
-        rows: of a manifest.
-        logits: (N, K) float32 of :func:`predictor`, row for row.
-        mix: that the probabilities are to be of; ``None`` leaves them at the training mix.
+    The probabilities are of ``mix``; ``None`` leaves them at the training mix.
     """
     shift = None if mix is None else mix.shift(bundle.classes)
     return make_predictions(rows, bundle.classes, logits, rule_of(bundle), shift)
 
 
 def mix_facts(bundle: Bundle, mix: Mix) -> dict[str, str]:
-    """Say which mix of classes the probabilities of a bundle are of, and what decides besides them."""
+    """Say which mix of classes the probabilities of a bundle are of, and what else decides."""
     facts, rule = {"probabilities": str(mix)}, rule_of(bundle)
     chosen = [f"a class is predicted from this probability on: {listed(rule.points)}"] if rule.points else []
     kept = threshold_sentence(mix, rule.points, rule.refer_below is not None)
@@ -135,7 +131,7 @@ def mix_facts(bundle: Bundle, mix: Mix) -> dict[str, str]:
 
 
 def mix_tags(bundle: Bundle, mix: Mix) -> dict[str, str]:
-    """The same for MLflow: the prior that the probabilities are of, and the decision weights where there are any."""
+    """Return tags for MLflow: the prior that the probabilities are of, and the decision weights if there are any."""
     known = {"cxrnet.prior": mix.shares, "cxrnet.decision_weights": bundle.decision_weights}
     return {name: listed(numbers) for name, numbers in known.items() if numbers is not None}
 
@@ -148,7 +144,7 @@ def predict_manifest(
     on_error: OnError,
     mix: Mix | None = None,
 ) -> Iterator[pd.DataFrame]:
-    """Predictions of the images of a manifest, decoded and resized as the bundle says.
+    """Predict the images of a manifest, decoded and resized as the bundle says.
 
     No image is kept. Beside an accelerator the next ones are read while the network works; on the CPU reading and the
     network take turns.
@@ -177,7 +173,7 @@ def predict_files(
     on_error: OnError,
     mix: Mix | None = None,
 ) -> Iterator[pd.DataFrame]:
-    """Predictions of one image file or of every image below a folder; labels stay empty.
+    """Predict one image file or every image below a folder; labels stay empty.
 
     Yields:
         Tables of predictions, one after the other.
@@ -212,7 +208,7 @@ def _files_of(path: Path) -> pd.DataFrame:
 
 
 def check_output(path: str | None) -> None:
-    """See that predictions can be written before any are made.
+    """Check that predictions can be written, before any are made.
 
     Raises:
         CxrnetError: the file is neither ``.csv`` nor ``.parquet``, or can't be written.
@@ -229,16 +225,13 @@ def check_output(path: str | None) -> None:
 
 
 def predict_bytes(bundle: Bundle, logits: Logits, files: Sequence[bytes], names: Sequence[str]) -> np.ndarray:
-    """Class probabilities of image files held in memory, at the training mix.
+    """Return the class probabilities, (N, K) float64, of image files held in memory, at the training mix.
 
     Args:
-        bundle: what predicts; it says how images are prepared.
+        bundle: that predicts and says how images are prepared.
         logits: of the bundle, from :func:`predictor`.
-        files: the bytes of image files.
-        names: what to call them in error messages.
-
-    Returns:
-        (N, K) float64, rows sum to one.
+        files: bytes of image files.
+        names: of the files, for error messages.
 
     Raises:
         CxrnetError: a file is not a readable image.

@@ -56,11 +56,6 @@ def make_network(model: Config, data: XrayDataModule) -> tuple[Network, LoadedWe
 def check_trainer(trainer: Config, optimizer: Config, folder: Path) -> None:
     """Refuse a trainer that can't be made on this machine or can't train, before images are read.
 
-    Args:
-        trainer: of a configuration.
-        optimizer: of a configuration.
-        folder: of the run.
-
     Raises:
         CxrnetError: there is no such device, argument, precision, callback or logger here, or it would clip gradients
             that the optimizer doesn't hand out.
@@ -75,14 +70,7 @@ def check_trainer(trainer: Config, optimizer: Config, folder: Path) -> None:
 
 
 def make_training(config: Config, data: XrayDataModule, pretrained: bool, folder: Path) -> Training:
-    """Make the training of a configuration.
-
-    Args:
-        config: plain, of ``conf/train.yaml``.
-        data: set up and split.
-        pretrained: the network starts from pretrained weights.
-        folder: of the run.
-    """
+    """Make the training of a configuration; ``pretrained``: the network starts from pretrained weights."""
     schedule: Schedule = instantiate(config["schedule"], _convert_="object")
     phases, loggers = enabled_phases(schedule, pretrained), make_loggers(config["trainer"], folder)
 

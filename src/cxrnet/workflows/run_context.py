@@ -197,14 +197,7 @@ def part_configs(config: DictConfig) -> list[Config]:
 def write_run_facts(
     run: RunContext, parameters: int, weights: "LoadedWeights", phases: Sequence["PhaseResult"]
 ) -> None:
-    """Write ``run_facts.json``: what neither the configuration nor the results tell of a run.
-
-    Args:
-        run: gives folder and command.
-        parameters: of the network.
-        weights: that it started from.
-        phases: all that were trained.
-    """
+    """Write ``run_facts.json``: what neither the configuration nor the results tell of a run."""
     facts = {
         "parameters": parameters,
         "weights": asdict(weights),
@@ -215,13 +208,7 @@ def write_run_facts(
 
 
 def write_facts_of_all(folder: Path, runs: Sequence[Path], command: Sequence[str]) -> None:
-    """Write the facts of a run over folds or seeds: what is the same in all of its runs, and all of their phases.
-
-    Args:
-        folder: of the run.
-        runs: the folders of the runs in it, each with its facts.
-        command: that makes all of them.
-    """
+    """Write the facts of a run over folds or seeds: what its runs, by their folders, share, and all of their phases."""
     found = {run.name: read_run_facts(run) for run in runs}
     first, *others = found.values()
     common = {name: first[name] for name in ("parameters", "weights") if all(o[name] == first[name] for o in others)}
