@@ -33,7 +33,7 @@ HISTORY = pd.DataFrame(
     {
         "phase": ["head", "head"],
         "epoch": [1, 2],
-        **{f"{split}_{name}": [0.5, 0.6] for split in ("train", "val") for name in ("loss", "accuracy", "auc")},
+        **{f"{split}/{name}": [0.5, 0.6] for split in ("train", "val") for name in ("loss", "accuracy", "auc")},
     }
 )
 

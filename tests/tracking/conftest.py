@@ -17,7 +17,12 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from cxrnet.tracking.store import ENVIRONMENT, open_experiment, tracking_uri
+from cxrnet.tracking.store import ENVIRONMENT, find_experiment, opened, tracking_uri
+
+
+def open_experiment(uri: str, name: str, outputs: Path) -> str:
+    with opened(uri) as client:
+        return find_experiment(client, name, outputs)
 
 
 @pytest.fixture(autouse=True)

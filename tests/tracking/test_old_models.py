@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from cxrnet.tracking.pyfunc import BundleModel
+from cxrnet.tracking.model import BundleModel
 
 PROBABILITIES = [0.33942941895430995, 0.28527700445487997, 0.3752935765908102]
 COLUMNS = ["predicted", "referred", "prob_COVID", "prob_Lung Opacity", "prob_Normal"]

@@ -40,7 +40,7 @@ CLASSES = (
 
 
 def test_every_class_has_metrics_of_its_own(tracked, client):
-    values = {f"val_sensitivity_{name}": float(place) for place, name in enumerate(CLASSES)}
+    values = {f"val/sensitivity/{name}": float(place) for place, name in enumerate(CLASSES)}
     with tracked() as run:
         run.log_metrics(values, step=1)
         run.log_params({f"operating_points.{name}": place for place, name in enumerate(CLASSES)})
@@ -50,15 +50,15 @@ def test_every_class_has_metrics_of_its_own(tracked, client):
     assert sorted(data.metrics.values()) == sorted(values.values())
     assert sorted(data.params.values()) == sorted(map(str, range(len(CLASSES))))
     assert sum(name.startswith("of ") for name in data.tags) == len(CLASSES)
-    assert data.metrics["val_sensitivity_Größe"] == CLASSES.index("Größe")
-    assert data.metrics["val_sensitivity_a/b"] == CLASSES.index("a/b")
+    assert data.metrics["val/sensitivity/Größe"] == CLASSES.index("Größe")
+    assert data.metrics["val/sensitivity/a/b"] == CLASSES.index("a/b")
 
 
 def test_a_class_is_named_alike_in_all_its_metrics_and_on_every_machine(tracked, client):
     with tracked() as run:
-        run.log_metrics({"val_sensitivity_a+b": 0.1, "test_f1_a+b": 0.2}, step=1)
-        run.log_metrics({"val_sensitivity_a+b": 0.3, "val_sensitivity_Gro\u0308ße": 0.4}, step=2)  # as macOS spells it
-    expected = {"val_sensitivity_a_b_8478c3c8": 0.3, "test_f1_a_b_8478c3c8": 0.2, "val_sensitivity_Größe": 0.4}
+        run.log_metrics({"val/sensitivity/a+b": 0.1, "test_f1_a+b": 0.2}, step=1)
+        run.log_metrics({"val/sensitivity/a+b": 0.3, "val/sensitivity/Gro\u0308ße": 0.4}, step=2)  # as macOS spells it
+    expected = {"val/sensitivity/a_b_8478c3c8": 0.3, "test_f1_a_b_8478c3c8": 0.2, "val/sensitivity/Größe": 0.4}
     assert client.get_run(run.run_id).data.metrics == expected
 
 
