@@ -29,7 +29,7 @@ def system_monitors() -> list[Any]:
             "tracking.system_metrics: psutil is not installed; pip install 'cxrnet[system]', or give "
             "tracking.system_metrics=false"
         ) from error
-    monitors = [CPUMonitor()]  # type: ignore[no-untyped-call]
+    monitors: list[Any] = [CPUMonitor()]  # type: ignore[no-untyped-call]
     with contextlib.suppress(ImportError, RuntimeError):  # no nvidia-ml-py, no GPU
         monitors.append(GPUMonitor())  # type: ignore[no-untyped-call]
     return monitors
