@@ -97,9 +97,9 @@ def description(results: Results, warnings: Sequence[str], command: str) -> str:
     columns += [] if thumbnail is None else [BASELINES["thumbnail"]]
     lines = [f"| | {' | '.join(columns)} |", f"|---|{'---:|' * len(columns)}"]
     for name, title in HEADLINE.items():
-        metric: Metric = evaluation[name]  # type: ignore[literal-required]
+        metric: Metric = evaluation[name]
         cells = [title, number_text(metric), interval_text(metric)]
-        cells += [] if thumbnail is None else [number_text(thumbnail[name])]  # type: ignore[literal-required]
+        cells += [] if thumbnail is None else [number_text(thumbnail[name])]
         lines.append(f"| {' | '.join(map(plain, cells))} |")
     parts = ["\n".join(lines), f"**Warnings**\n\n{listed(warnings)}" if warnings else "", code(command)]
     return "\n\n".join(filter(None, parts))
