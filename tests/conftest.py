@@ -238,7 +238,7 @@ def history() -> pd.DataFrame:
     epoch = np.arange(1, 10)
     table = {"phase": ["head"] * 5 + ["finetune"] * 4, "epoch": epoch}
     for split in ("train", "val"):
-        table |= {f"{split}_loss": 1 / epoch, f"{split}_accuracy": 1 - 0.5 / epoch, f"{split}_auc": 1 - 0.3 / epoch}
+        table |= {f"{split}/loss": 1 / epoch, f"{split}/accuracy": 1 - 0.5 / epoch}
     return pd.DataFrame(table)
 
 
@@ -302,12 +302,12 @@ def facts(
             "characteristics": "",
             "initial weights": "mobilenet_v2.safetensors",
             "training": "Adam(weight_decay=0.0)",
-            "final model": "the epoch with the best val_loss",
+            "final model": "the epoch with the best val/loss",
             "software": "torch 2.11",
         },
         phases=[
-            PhaseFacts("head", "head", 3843, 5, "best", 4, "val_loss", 0.2512, 24.3, True, False, 1e-2, 0),
-            PhaseFacts("finetune", "last 100", 1863683, 4, "best", 7, "val_loss", 0.1822, 192.0, False, True, 1e-5, 0),
+            PhaseFacts("head", "head", 3843, 5, "best", 4, "val/loss", 0.2512, 24.3, True, False, 1e-2, 0),
+            PhaseFacts("finetune", "last 100", 1863683, 4, "best", 7, "val/loss", 0.1822, 192.0, False, True, 1e-5, 0),
         ],
         environment={"Git revision": "a61342b" * 5, "Seed": "0", "Data digest": "9f" * 32},
         command="python -m cxrnet.train model=mobilenet_v2 +finetune=true " + "x" * 200,

@@ -144,7 +144,7 @@ def feed_of(make_network, make_data, make_training, tmp_path):
     def make(phase, cached=None, data=None, **changes):
         network = make_network()
         set_trainable(network, phase.trainable)
-        settings = {"scratch": HEAD, "monitor": "val_loss", "views": 2, "features_gb": 1, "best_from": 0, **changes}
+        settings = {"scratch": HEAD, "monitor": "val/loss", "views": 2, "features_gb": 1, "best_from": 0, **changes}
         training = make_training(Schedule((phase,), **settings), tmp_path)
         return make_feed(network, data or make_data(augment=AUGMENT), training, phase, cached)
 

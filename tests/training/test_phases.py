@@ -30,7 +30,7 @@ VECTORS = 2e-4  # gigabytes: room for the features of the whole backbone, but no
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 
-def schedule(*phases: Phase, views: int = 1, monitor: str = "val_loss", **more) -> Schedule:
+def schedule(*phases: Phase, views: int = 1, monitor: str = "val/loss", **more) -> Schedule:
     return Schedule(phases, SCRATCH, monitor, views, **{"features_gb": VECTORS, "best_from": 0, **more})
 
 
@@ -174,7 +174,7 @@ def test_features_of_the_backbone_train_as_the_long_way_does(run, make_network, 
         network = make_network(backbone="mobilenet_v2", hidden=(16,), dropout=dropout)
         results, history, _, _ = run(schedule(head, **way), network)
         cached.append(results[0].cached)
-        tables.append(history.table()[["train_loss", "val_loss", "train_accuracy", "val_auc"]])
+        tables.append(history.table()[["train/loss", "val/loss", "train/accuracy", "val/roc_auc_macro"]])
     assert cached == [False, True, False]
     assert all((table - tables[0]).abs().to_numpy().max() < 1e-5 for table in tables[1:])
 
@@ -200,11 +200,11 @@ def test_a_partly_frozen_backbone_trains_as_the_long_way_does(
     for way in ways:
         network, data = make_network(backbone=backbone, dropout=0.5, size=(64, 64)), make_data(**settings)
         results, history, _, _ = run(schedule(part, **way), network, data)
-        tables.append(history.table()[["train_loss", "val_loss"]])
+        tables.append(history.table()[["train/loss", "val/loss"]])
         cached.append(results[0].cached)
     assert cached == [False, False, True][: len(ways)]
     assert all((table - tables[0]).abs().to_numpy().max() < 1e-4 for table in tables[1:])
-    assert tables[0]["train_loss"].nunique() == 4
+    assert tables[0]["train/loss"].nunique() == 4
 
 
 @pytest.mark.parametrize("settings", [{"views": 0}, {}, {"features_gb": 1}])
@@ -225,8 +225,8 @@ def test_epochs_run_on_and_every_one_is_handed_on_once(run):
     assert [epoch for epoch, _ in logged] == [1, 2, 3, 4, 5]
     assert history.table()["phase"].tolist() == ["head"] * 3 + ["finetune"] * 2
     assert [(r.first_epoch, r.epochs) for r in results] == [(1, 3), (4, 2)]
-    assert {"train_loss", "train_accuracy", "train_auc", "val_loss", "val_sensitivity_Covid", "lr"} <= set(logged[0][1])
-    assert history.table()["lr"].tolist() == pytest.approx([1e-2] * 3 + [1e-3] * 2)
+    assert {"train/loss", "train/roc_auc_macro", "train/lr", "val/loss", "val/sensitivity/Covid"} <= set(logged[0][1])
+    assert history.table()["train/lr"].tolist() == pytest.approx([1e-2] * 3 + [1e-3] * 2)
     assert not history.table().isna().any().any()
 
 
@@ -252,7 +252,7 @@ def test_a_fine_tuning_that_makes_things_worse_is_not_kept(run, make_data, tmp_p
         schedule(HEAD, Phase("finetune", "all", 1, lr)), data=data, optimizer=torch.optim.SGD
     )
     assert [result.kept for result in results] == [True, False]
-    assert history.rows[results[0].kept_epoch - 1]["val_loss"] == results[0].kept_score
+    assert history.rows[results[0].kept_epoch - 1]["val/loss"] == results[0].kept_score
     assert equal(network.state_dict(), saved(tmp_path, "head"))
     assert val_loss(network, data) == pytest.approx(results[0].kept_score, abs=1e-5)
 
@@ -264,7 +264,7 @@ def test_a_fine_tuning_that_makes_things_worse_is_not_kept(run, make_data, tmp_p
 def test_the_last_epoch_is_kept(run, tmp_path, phase, best_from, keep):
     results, history, _, spies = run(schedule(phase, TUNE, best_from=best_from), optimizer=UPHILL)
     assert (results[0].keep, results[0].kept_epoch) == (keep, 6)
-    assert results[0].kept_score == history.rows[5]["val_loss"] > history.table()["val_loss"][:6].min()
+    assert results[0].kept_score == history.rows[5]["val/loss"] > history.table()["val/loss"][:6].min()
     assert equal(spies["finetune"].start, saved(tmp_path, "head"))
     assert equal(
         {name: spies["finetune"].start[name] for name in saved(tmp_path, "head", "last")},
@@ -272,7 +272,7 @@ def test_the_last_epoch_is_kept(run, tmp_path, phase, best_from, keep):
     )
 
 
-@pytest.mark.parametrize("monitor", ["val_auc", "val_accuracy"])
+@pytest.mark.parametrize("monitor", ["val/roc_auc_macro", "val/accuracy"])
 def test_a_metric_to_be_maximised(run, monitor):
     # The loss grows, so that the last epoch is not the best one.
     results, history, _, _ = run(schedule(Phase("head", "head", 6, 1e-2), monitor=monitor), optimizer=UPHILL)
@@ -292,7 +292,7 @@ def test_the_same_seed_gives_the_same_weights(run, make_network):
 def test_it_learns(run, make_data):
     data = make_data()
     _, history, _, _ = run(schedule(Phase("scratch", "all", 12, 3e-3)), data=data)
-    assert history.table()["val_accuracy"].max() > 0.85
+    assert history.table()["val/accuracy"].max() > 0.85
 
 
 @pytest.mark.parametrize("gigabytes", [0, 1])
@@ -313,8 +313,8 @@ def test_training_is_in_mixed_precision_and_validation_is_not(run, make_network,
         _, history, _, _ = run(plan, make_network(), make_data(), trainer=partial(CPU, precision=precision))
         losses[precision] = history.rows[-1]
     single, half = losses["32-true"], losses["bf16-mixed"]
-    assert half["val_loss"] == pytest.approx(single["val_loss"], abs=1e-6)
-    assert half["train_loss"] != pytest.approx(single["train_loss"], abs=1e-6)
+    assert half["val/loss"] == pytest.approx(single["val/loss"], abs=1e-6)
+    assert half["train/loss"] != pytest.approx(single["train/loss"], abs=1e-6)
 
 
 @pytest.mark.parametrize("gigabytes", [0, 1])
@@ -385,7 +385,7 @@ MISTAKES = [
 @pytest.mark.parametrize(("plan", "changes", "message"), MISTAKES)
 def test_a_mistake_is_told_in_one_line_before_the_first_phase_trains(run, tmp_path, plan, changes, message):
     with pytest.raises(CxrnetError, match=message) as caught:
-        run(schedule(*plan["phases"], monitor=plan.get("monitor", "val_loss")), **changes)
+        run(schedule(*plan["phases"], monitor=plan.get("monitor", "val/loss")), **changes)
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.rglob("*.ckpt"))
 
@@ -393,7 +393,7 @@ def test_a_mistake_is_told_in_one_line_before_the_first_phase_trains(run, tmp_pa
 @pytest.mark.parametrize(("keep", "which"), [("best", "any"), ("last", "its last")])
 def test_training_that_diverges_from_the_start(run, keep, which):
     phase = Phase("head", "all", 1, 1e30, keep=keep)
-    with pytest.raises(CxrnetError, match=f"phase 'head': val_loss is not a number in {which} epoch; lower its lr"):
+    with pytest.raises(CxrnetError, match=f"phase 'head': val/loss is not a number in {which} epoch; lower its lr"):
         run(schedule(phase), optimizer=torch.optim.SGD)
 
 
@@ -428,8 +428,8 @@ def test_a_compiled_network_learns_what_it_would_have_learned(run, make_network,
     _, plain, _, _ = run(plan, make_network(dropout=0.0))  # dropout draws other numbers when it is compiled
     shutil.rmtree(tmp_path / "run")
     _, compiled, network, _ = run(plan, make_network(dropout=0.0), compiled=True)
-    assert [row["train_loss"] for row in compiled.rows] == pytest.approx(
-        [row["train_loss"] for row in plain.rows], 1e-3
+    assert [row["train/loss"] for row in compiled.rows] == pytest.approx(
+        [row["train/loss"] for row in plain.rows], 1e-3
     )
     assert network(torch.zeros(2, 1, 32, 32, dtype=torch.uint8)).shape == (2, 3)
 
@@ -445,7 +445,7 @@ def test_a_compiled_front_makes_the_same_features(run, make_network, tmp_path, m
     for compiled in (False, True):
         torch._dynamo.reset()
         _, history, _, _ = run(plan, make_network(dropout=0.0), compiled=compiled)
-        losses.append([row[name] for row in history.rows for name in ("train_loss", "val_loss")])
+        losses.append([row[name] for row in history.rows for name in ("train/loss", "val/loss")])
         shutil.rmtree(tmp_path / "run")
     assert losses[1] == pytest.approx(losses[0], 1e-3)
     assert compiled_parts == [nn.Sequential, Classifier]  # the front, and what is trained

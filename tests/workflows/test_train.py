@@ -47,7 +47,7 @@ def test_the_tables_of_a_run_are_those_of_its_bundle_to_the_last_bit(once):
     expected = pd.concat(parts, ignore_index=True)
     pd.testing.assert_frame_equal(pd.read_parquet(run / "predictions.parquet"), expected, check_exact=True)
     (phase,) = read_run_facts(run)["phases"]
-    assert phase["kept_score"] == outcome.score == pd.read_csv(run / "history.csv")["val_loss"][0]
+    assert phase["kept_score"] == outcome.score == pd.read_csv(run / "history.csv")["val/loss"][0]
 
 
 def test_duplicates_with_different_labels_are_said_and_listed_with_their_run(make_data, draw, tmp_path, capsys):

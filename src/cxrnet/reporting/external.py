@@ -231,7 +231,7 @@ def printed_baselines(
         gap: why some are missing; empty where none is.
     """
     rows = [
-        [data, title, *(_stacked(of[key]) if of else "n/a" for of in (network, *map(baselines[data].get, BASELINES)))]  # type: ignore[literal-required]
+        [data, title, *(_stacked(of[key]) if of else "n/a" for of in (network, *map(baselines[data].get, BASELINES)))]
         for data, network in networks.items()
         for key, title in HEADLINE.items()
     ]
@@ -242,7 +242,7 @@ def printed_baselines(
     gaps = [
         f"{data}: {text}"
         for data, network in networks.items()
-        for text in value_gaps((title, network[key]) for key, title in HEADLINE.items())  # type: ignore[literal-required]
+        for text in value_gaps((title, network[key]) for key, title in HEADLINE.items())
     ]
     gaps += [gap] if gap else []
     note += f" n/a: {'; '.join(gaps)}." if gaps else ""

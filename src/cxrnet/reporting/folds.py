@@ -1,4 +1,4 @@
-"""Runs over folds or seeds in words: their spread, the facts of their report, their metrics in MLflow."""
+"""Runs over folds or seeds in words: their spread and the facts of their report."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -195,20 +195,6 @@ def _weighing(parts: Parts, config: Config) -> list[str]:
     if len(parts) > 1 and sentences:
         sentences.append("Shares and weights are means over the runs; each has those of its own training images.")
     return sentences
-
-
-def flat_moments(spread: pd.DataFrame, pooled: pd.DataFrame | None, level: float) -> dict[str, float]:
-    """Name mean, standard deviation and interval of the mean of every metric for MLflow: ``mean_test_accuracy_low``."""
-    flat = {}
-    for kind, table in (("test", spread), ("pooled_test", pooled)):
-        names = [] if table is None else [name for name in table if name not in ("seed", "fold", "images")]
-        for name, each in ({} if table is None else moments_of(table, level, names)).items():
-            flat[f"mean_{kind}_{name}"] = each.mean
-            if each.sd is not None:
-                flat[f"sd_{kind}_{name}"] = each.sd
-            if each.interval is not None:
-                flat[f"mean_{kind}_{name}_low"], flat[f"mean_{kind}_{name}_high"] = each.interval
-    return flat
 
 
 def say_spread(spread: pd.DataFrame, pooled: pd.DataFrame | None, level: float) -> None:

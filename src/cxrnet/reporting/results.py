@@ -17,7 +17,6 @@ from cxrnet.reporting.plots.classification import save_curves, save_figures
 from cxrnet.reporting.plots.decisions import decision_figure, reliability_diagram, risk_coverage_figure
 from cxrnet.reporting.plots.style import save
 from cxrnet.reporting.text import classification_report_text, roc_auc_text
-from cxrnet.reporting.wording import HEADLINE
 
 
 def save_analysis(analysis: Analysis, folder: Path, suffix: str = "") -> dict[str, Path]:
@@ -168,30 +167,6 @@ def _write_metrics(
     if kept:
         others["without_referred"] = dict(kept)
     write_json(folder / "metrics.json", {**metrics, "baselines": {headline: baselines}, **others})
-
-
-def flat_metrics(results: Results) -> dict[str, float]:
-    """The final figures for MLflow: ``test_accuracy``, ``test_sensitivity_<class>``, ``baseline_thumbnail_accuracy``.
-
-    The figures of val are named ``final_val_...``: ``val_...`` are the ones of each epoch. What is n/a is left out. The
-    ends of the intervals, ``test_accuracy_low`` and ``_high``, join what the result is stated with.
-    """
-    named = [(_prefix(split), metrics) for split, metrics in results.metrics.items()]
-    named += [(f"baseline_{name}", metrics) for name, metrics in results.baselines.items()]
-    named += [(f"{_prefix(results.headline)}_without_seen", results.unseen)] if results.unseen else []
-    bands = [(_prefix(split), each.band) for split, each in results.analyses.items() if each.band]
-    named += [(f"{prefix}_without_referred", band.kept) for prefix, band in bands if band.kept]
-    values = {f"{prefix}_{name}": value for prefix, metrics in named for name, value in figures_of(metrics).items()}
-    values |= {f"{prefix}_referred": band.referred["value"] or 0.0 for prefix, band in bands}
-    for name, (_, figure), metric in flat(results.metrics[results.headline]):
-        if figure in HEADLINE and "interval" in metric:
-            for end, value in zip(("low", "high"), metric["interval"], strict=True):
-                values[f"{_prefix(results.headline)}_{name}_{end}"] = value
-    return values
-
-
-def _prefix(split: str) -> str:
-    return f"final_{split}" if split == "val" else split
 
 
 def figures_of(metrics: Evaluation) -> dict[str, float]:

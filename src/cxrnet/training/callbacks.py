@@ -71,7 +71,7 @@ class EpochKeeper(Checkpoint):
         training: that the phase is a part of.
         place: of the phase in it.
         last: the last epoch is kept, not the best.
-        history: gets a row an epoch: the logged metrics and ``lr``, the rate that it was trained at.
+        history: gets a row an epoch: the logged metrics and ``train/lr``, the rate that it was trained at.
         before: how far the phase had come before the run was resumed; ``None`` where it begins.
 
     Attributes:
@@ -144,7 +144,7 @@ class EpochKeeper(Checkpoint):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Keep the epoch; validation has run by now."""
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        metrics["lr"] = self._lr
+        metrics["train/lr"] = self._lr
         row = self.history.add(self.phase.name, trainer.strategy.broadcast(metrics))
         self._stopped = trainer.should_stop
         trainer.save_checkpoint(checkpoint(self.training.folder, self.phase.name, "last"), weights_only=False)
@@ -202,8 +202,8 @@ class PhaseProgress(Callback):
             return
         epoch, metrics = trainer.current_epoch + 1, trainer.callback_metrics
         text = (
-            f"train loss {metrics['train_loss']:.3f}  val loss {metrics['val_loss']:.3f}  "
-            f"val accuracy {metrics['val_accuracy']:.3f}"
+            f"train loss {metrics['train/loss']:.3f}  val loss {metrics['val/loss']:.3f}  "
+            f"val accuracy {metrics['val/accuracy']:.3f}"
         )
         if self._bar is not None:
             self._bar.update(self._task, metrics=text)

@@ -26,9 +26,10 @@ from cxrnet.errors import CxrnetError
 from cxrnet.evaluation.metrics import evaluate
 from cxrnet.evaluation.predictions import read_predictions
 from cxrnet.models.bundle import load_bundle
-from cxrnet.reporting.folds import FinishedPart, flat_moments, mean_mix, repeats_facts, say_spread, whose_table
+from cxrnet.reporting.folds import FinishedPart, mean_mix, repeats_facts, say_spread, whose_table
 from cxrnet.reporting.report import render_repeats, thumbnail_verdict
-from cxrnet.reporting.results import Results, figures_of, flat_metrics, write_results
+from cxrnet.reporting.results import Results, figures_of, write_results
+from cxrnet.reporting.run_page import moments_metrics, run_page
 from cxrnet.reporting.training_run import data_warnings, environment, written_out
 from cxrnet.tracking.record import read_record
 from cxrnet.tracking.sync import sync, unsent_runs
@@ -151,10 +152,13 @@ def _put_together(run: RunContext, parts: Sequence[FinishedPart], score: float) 
         command=shlex.join(run.command),
     )
     render_repeats(facts, run.folder / "report.html")
-    run.tracker.log_metrics({**flat_metrics(results), **flat_moments(spread, pooled, level)}, 0)
-    run.tracker.log_results(run.folder)
     verdict = thumbnail_verdict(results.metrics["test"], results.baselines["thumbnail"])
-    return Outcome(score, results, [whose_table(parts), *warnings, *([verdict] if verdict else [])])
+    warnings = [whose_table(parts), *warnings, *([verdict] if verdict else [])]
+    run.tracker.log_page(**run_page(results, warnings, shlex.join(run.command)), step=0)
+    moments = moments_metrics(facts.moments, "over_runs") | moments_metrics(facts.seeds, "over_seeds")
+    run.tracker.log_metrics(moments, step=0)
+    run.tracker.log_results(run.folder)
+    return Outcome(score, results, warnings)
 
 
 def _tested(part: FinishedPart) -> pd.DataFrame:

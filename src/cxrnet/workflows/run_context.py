@@ -23,6 +23,7 @@ from cxrnet.core.config import Config, flat, plain_config, read_config, write_co
 from cxrnet.core.machine import machine_told
 from cxrnet.core.process import is_main_process
 from cxrnet.errors import CxrnetError
+from cxrnet.tracking.names import run_name
 from cxrnet.tracking.record import RECORD, alone_in
 from cxrnet.tracking.run import track
 from cxrnet.tracking.store import tracking_uri
@@ -71,7 +72,7 @@ class RunContext:
             self,
             config=config,
             folder=folder,
-            name=f"{self.name}_{name}",
+            name=f"{self.name} {name}",
             resumed=(folder / RECORD).is_file(),
             tracker=TrackedRun(folder),
             parent=self,
@@ -113,7 +114,7 @@ def begin(config: DictConfig, hydra: HydraConf) -> RunContext:
         console.say("run", str(folder))
         for change in changes:
             console.say("changed", change)
-    name = f"{hydra.runtime.choices['model']}_{hydra.runtime.choices['data']}"
+    name = run_name(hydra.runtime.choices["model"], hydra.runtime.choices["data"], command[len(COMMAND) :])
     return RunContext(plain, folder, command, name, resumed, _uri(plain, folder, resumed), TrackedRun(folder))
 
 
@@ -143,6 +144,7 @@ def opened(run: RunContext) -> Iterator[RunContext]:
         Path(run.config["outputs"]),
         run.name,
         resume=run.resumed,
+        system_metrics=run.parent is None and run.config["tracking"]["system_metrics"],
         **parent,  # a part alone can't be resumed, so that it has no command
     )
     with tracked as tracker, machine_told():

@@ -34,7 +34,8 @@ from cxrnet.reporting.console_run import (
 )
 from cxrnet.reporting.model_card import make_card, write_card
 from cxrnet.reporting.report import render_report, thumbnail_verdict
-from cxrnet.reporting.results import flat_metrics, write_results
+from cxrnet.reporting.results import write_results
+from cxrnet.reporting.run_page import run_page
 from cxrnet.reporting.training_run import SPLITS, TrainedRun, data_warnings, environment, report_facts, sources_of
 from cxrnet.training.baselines import baseline_predictions
 from cxrnet.training.callbacks import PhaseProgress
@@ -123,10 +124,11 @@ def train_once(run: RunContext, data: XrayDataModule) -> Outcome:
         )
     say_bundle(bundled)
     write_run_facts(run, count_parameters(network).total, weights, phases)
-    run.tracker.log_metrics(flat_metrics(results), kept.kept_epoch)
     _report(run, TrainedRun(data, weights, facts_of_phases, bundled, results, warnings))
     verdict = thumbnail_verdict(results.metrics[headline], results.baselines["thumbnail"])
-    return Outcome(kept.kept_score, results, [*warnings, verdict] if verdict else warnings)
+    warnings = [*warnings, verdict] if verdict else warnings
+    run.tracker.log_page(**run_page(results, warnings, shlex.join(run.command)), step=kept.kept_epoch)
+    return Outcome(kept.kept_score, results, warnings)
 
 
 def _report(run: RunContext, trained: TrainedRun) -> None:
