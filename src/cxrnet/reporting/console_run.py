@@ -12,12 +12,12 @@ from cxrnet.core import console
 from cxrnet.data.datamodule import XrayDataModule
 from cxrnet.data.leaks import patients_text
 from cxrnet.evaluation.over_runs import FIGURES
-from cxrnet.evaluation.temperature import USELESS
 from cxrnet.inference import rule_of
 from cxrnet.models.backbones.weights import LoadedWeights
 from cxrnet.models.network import Network, count_parameters
 from cxrnet.reporting.report_data import PhaseFacts
 from cxrnet.reporting.results import Results
+from cxrnet.reporting.sentences import USELESS, offset_text
 from cxrnet.reporting.training_run import SPLITS, Bundled, sources_of
 from cxrnet.reporting.wording import HEADLINE, duration, figure_text, number_text
 
@@ -74,7 +74,7 @@ def say_bundle(bundled: Bundled) -> None:
     if temperature.offset:  # the report has its numbers
         text = f"{text}, with an offset of each class"
     elif temperature.offset_reason:
-        text = f"{text}; {temperature.offset_text(bundled.bundle.classes)}"
+        text = f"{text}; {offset_text(temperature, bundled.bundle.classes)}"
     console.say("temperature", f"{text}: {USELESS}" if temperature.useless else text)
     for text in bundled.weighing:
         console.say("costs", text)

@@ -12,7 +12,6 @@ from cxrnet.core.atomic import write_text
 from cxrnet.core.spreadsheet import to_csv
 from cxrnet.evaluation.generalisation import LEADING
 from cxrnet.evaluation.metrics import Evaluation, Metric
-from cxrnet.evaluation.predictive_values import percent
 from cxrnet.evaluation.subgroups import FIGURES
 from cxrnet.reporting.analysis import Analysis
 from cxrnet.reporting.html import data_uri, render_page
@@ -20,7 +19,7 @@ from cxrnet.reporting.markdown import code, listed, paragraph, plain
 from cxrnet.reporting.model_card import EXTERNAL, Section
 from cxrnet.reporting.report import captions_of
 from cxrnet.reporting.tables import Table, markdown
-from cxrnet.reporting.wording import BASELINES, HEADLINE, PER_CLASS, figure_text, grouped, value_gaps
+from cxrnet.reporting.wording import BASELINES, HEADLINE, PER_CLASS, figure_text, grouped, percent, value_gaps
 
 _PRINTED = {
     **{name: HEADLINE[name] for name in ("roc_auc_macro", "accuracy", "balanced_accuracy", "macro_f1", "log_loss")},

@@ -14,11 +14,12 @@ from cxrnet.core.config import Config
 from cxrnet.data.datamodule import XrayDataModule
 from cxrnet.evaluation.metrics import Evaluation
 from cxrnet.evaluation.over_runs import Moments, moments_of
-from cxrnet.evaluation.prior import Mix, weighing_sentences
+from cxrnet.evaluation.prior import Mix
 from cxrnet.models.bundle import Bundle
 from cxrnet.models.losses import weighed_by
 from cxrnet.reporting.report_data import RepeatFacts, RepeatsFacts
 from cxrnet.reporting.results import Results
+from cxrnet.reporting.sentences import weighing_sentences
 from cxrnet.reporting.training_run import SPLITS, faults_of, sources_of
 from cxrnet.reporting.wording import HEADLINE
 

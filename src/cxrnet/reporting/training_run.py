@@ -14,7 +14,7 @@ from cxrnet.core.provenance import git_revision, package_versions
 from cxrnet.data.conflicts import conflict_statement
 from cxrnet.data.datamodule import XrayDataModule
 from cxrnet.data.leaks import SEEN_BEFORE, leak_statement, leaks
-from cxrnet.evaluation.temperature import Temperature
+from cxrnet.evaluation.calibration import Temperature
 from cxrnet.evaluation.threshold_selection import Rule, check_policy
 from cxrnet.inference import rule_of
 from cxrnet.models.backbones.weights import LoadedWeights
