@@ -4,7 +4,7 @@ import pandas as pd
 
 from cxrnet.models.backbones.weights import LoadedWeights
 from cxrnet.reporting.report_data import PhaseFacts
-from cxrnet.reporting.training_run import faults_of, methods_of
+from cxrnet.reporting.training_run import issues_of, methods_of
 
 CONFIG = {
     "seed": 0,
@@ -76,5 +76,5 @@ def test_characteristics_of_the_patients_are_told_where_the_data_have_them(make_
 
 
 def test_faults_are_told_with_their_source(make_data):
-    assert faults_of(make_data().known_faults) == []
-    assert faults_of({"a": ["one", "two"], "b": ["three"]}) == ["a: one.", "a: two.", "b: three."]
+    assert issues_of(make_data().known_issues) == []
+    assert issues_of({"a": ["one", "two"], "b": ["three"]}) == ["a: one.", "a: two.", "b: three."]

@@ -58,5 +58,5 @@ def test_seeds_need_a_test_split(make_data):
 def test_folds_of_a_handful_of_images(make_data):
     data = make_data(limit=2)  # as trainer=debug limits them
     assert [part.counts("test") for part in folds_of(data, 3)] == [[2, 2, 2]] * 3
-    with pytest.raises(CxrnetError, match=r"class 'Covid' has 6 images in 6 groups .* too few for 7 splits"):
+    with pytest.raises(CxrnetError, match=r"class 'Covid' has 6 images in 6 clusters .* too few for 7 splits"):
         folds_of(data, 7)

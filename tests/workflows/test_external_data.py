@@ -7,7 +7,7 @@ from PIL import Image
 from cxrnet.data.duplicates.overlap import load_known
 from cxrnet.errors import CxrnetError
 from cxrnet.workflows.bundle_origin import Origin
-from cxrnet.workflows.external_data import data_facts, documented_faults, statement, take_out_copies
+from cxrnet.workflows.external_data import data_facts, documented_issues, statement, take_out_copies
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def test_a_data_set_is_read_as_the_bundle_wants_it(read_external, north):
     assert each.manifest["label"].value_counts().to_dict() == {"Normal": 6, "Covid": 5}
     assert set(each.manifest["split"]) == {"test"}
     assert (each.listed, each.left_out, each.published) == (15, {"odd": 4}, False)
-    assert documented_faults(each) == {"known faults": "north: it is small."}
+    assert documented_issues(each) == {"known issues": "north: it is small."}
 
 
 def test_a_published_split_counts_for_nothing(read_external, draw, tmp_path):

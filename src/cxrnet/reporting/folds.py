@@ -20,7 +20,7 @@ from cxrnet.models.losses import weighed_by
 from cxrnet.reporting.report_data import RepeatFacts, RepeatsFacts
 from cxrnet.reporting.results import Results
 from cxrnet.reporting.sentences import weighing_sentences
-from cxrnet.reporting.training_run import SPLITS, faults_of, sources_of
+from cxrnet.reporting.training_run import SPLITS, issues_of, sources_of
 from cxrnet.reporting.wording import HEADLINE
 
 
@@ -158,7 +158,7 @@ def repeats_facts(
         title=f"{config['model']['backbone']} on {sources_of(data)}, {often}",
         summary=summary + means_text(seeds, level),
         created=time.strftime("%Y-%m-%d %H:%M"),
-        known_faults=faults_of(data.known_faults),
+        known_issues=issues_of(data.known_issues),
         classes=data.classes,
         metrics=results.metrics,
         analyses=results.analyses,

@@ -11,9 +11,8 @@ from omegaconf import OmegaConf
 
 from cxrnet.core.config import Config
 from cxrnet.core.provenance import git_revision, package_versions
-from cxrnet.data.conflicts import conflict_statement
 from cxrnet.data.datamodule import XrayDataModule
-from cxrnet.data.leaks import SEEN_BEFORE, leak_statement, leaks
+from cxrnet.data.leaks import LEAKS_FROM, conflict_statement, leak_statement, leaks
 from cxrnet.evaluation.calibration import Temperature
 from cxrnet.evaluation.threshold_selection import Rule, check_policy
 from cxrnet.inference import rule_of
@@ -73,7 +72,7 @@ class TrainedRun:
 
 def data_warnings(data: XrayDataModule, config: Config) -> list[str]:
     """Say what a reader must know of the data before the numbers."""
-    warnings = leak_statement(data.manifest) + conflict_statement(data.copies, data.manifest)
+    warnings = leak_statement(data.manifest) + conflict_statement(data.duplicates, data.manifest)
     if config["folds"] and config["folds_by"] == "image":
         warnings.insert(0, IMAGE_FOLDS)
     if data.limit is not None:
@@ -86,10 +85,10 @@ def sources_of(data: XrayDataModule) -> str:
     return ", ".join(sorted(data.manifest["source"].unique()))
 
 
-def faults_of(known: Mapping[str, Sequence[str]]) -> list[str]:
+def issues_of(known: Mapping[str, Sequence[str]]) -> list[str]:
     """Write the known issues of data, by source, as sentences.
 
-    >>> faults_of({"north": ["patients are not known"]})
+    >>> issues_of({"north": ["patients are not known"]})
     ['north: patients are not known.']
     """
     return [f"{source}: {text}." for source, faults in known.items() for text in faults]
@@ -143,7 +142,7 @@ def report_facts(
         f"Phases: {names}.",
         created=time.strftime("%Y-%m-%d %H:%M"),
         warnings=written_out(trained.warnings),
-        known_faults=faults_of(data.known_faults),
+        known_issues=issues_of(data.known_issues),
         classes=data.classes,
         data={split: _split_facts(data, split) for split in SPLITS if len(data.rows(split))},
         metrics=results.metrics,
@@ -211,11 +210,11 @@ def _level(manifest: pd.DataFrame) -> str:
     """Say at which level the splits are disjoint, as far as the data tell."""
     parts = []
     for split, leak in leaks(manifest).items():
-        seen = " or ".join(SEEN_BEFORE[split])
+        seen = " or ".join(LEAKS_FROM[split])
         patients = f"{leak.same_patient} share a patient" if leak.patients_known else "patients are not known"
         if 0 < leak.patients_known < leak.images:
             patients += f" (not known of {leak.images - leak.patients_known})"
-        parts.append(f"of {leak.images} {split} images, {leak.copies} have a duplicate in {seen} and {patients}")
+        parts.append(f"of {leak.images} {split} images, {leak.duplicates} have a duplicate in {seen} and {patients}")
     return "; ".join(parts)
 
 

@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 
 import pandas as pd
 
-from cxrnet.data.leaks import seen_before
+from cxrnet.data.leaks import leaked_images
 from cxrnet.data.manifest import digest, read_manifest
 from cxrnet.errors import CxrnetError
 from cxrnet.evaluation.predictions import logits_of, read_predictions
@@ -78,7 +78,7 @@ def _open(folder: Path, run: Path, place: str, run_id: str | None = None) -> Ori
     if manifest is None:
         return Origin(bundle, place, run_id, None, None, None, 0)
     test = read_predictions(run / "predictions.parquet").query("split == 'test'")
-    seen = test["image_id"].isin(seen_before(manifest, "test"))
+    seen = test["image_id"].isin(leaked_images(manifest, "test"))
     unseen = test[~seen].reset_index(drop=True)
     run_id = run_id or read_record(run).get("run_id")
     return Origin(bundle, place, run_id, manifest, unseen if len(unseen) else None, read_card(run), int(seen.sum()))

@@ -17,9 +17,8 @@ from cxrnet.core import console
 from cxrnet.core.atomic import write_table
 from cxrnet.core.config import Config, read_config
 from cxrnet.core.spreadsheet import to_csv
-from cxrnet.data.conflicts import write_conflicts
 from cxrnet.data.datamodule import XrayDataModule
-from cxrnet.data.leaks import seen_before
+from cxrnet.data.leaks import leaked_images, write_conflicts
 from cxrnet.data.manifest import digest, write_manifest
 from cxrnet.data.splits import fold_manifest
 from cxrnet.errors import CxrnetError
@@ -132,7 +131,7 @@ def _put_together(run: RunContext, parts: Sequence[FinishedPart], score: float) 
         first[0].data.classes,
         run.config["evaluation"],
         temperature=first[0].bundle.temperature if len(first) == 1 else None,
-        seen=[image for part in first for image in seen_before(part.data.manifest, "test")],
+        seen=[image for part in first for image in leaked_images(part.data.manifest, "test")],
         mix=mean_mix(first),
         offset=first[0].bundle.temperature_offset if len(first) == 1 else (),
     )
@@ -165,7 +164,7 @@ def _tested(part: FinishedPart) -> pd.DataFrame:
     """Return the test predictions of a run; of a fold with its number, and which images leaked into training."""
     if part.fold is None:
         return part.test
-    return part.test.assign(fold=part.fold, seen=part.test["image_id"].isin(seen_before(part.data.manifest, "test")))
+    return part.test.assign(fold=part.fold, seen=part.test["image_id"].isin(leaked_images(part.data.manifest, "test")))
 
 
 def _baselines(parts: Sequence[FinishedPart]) -> dict[str, pd.DataFrame]:
@@ -179,7 +178,7 @@ def _write_manifest(run: RunContext, first: FinishedPart) -> None:
     if first.fold is not None:
         manifest = manifest.assign(split=pd.array([pd.NA] * len(manifest), "string"))
     write_manifest(manifest, run.folder / "manifest.parquet")
-    write_conflicts(first.data.copies, manifest, run.folder)
+    write_conflicts(first.data.duplicates, manifest, run.folder)
 
 
 def _write_seeds(run: RunContext, tables: dict[int, pd.DataFrame]) -> pd.DataFrame:

@@ -28,8 +28,8 @@ from cxrnet.core.config import Config, flat, own_mappings, plain_config, write_c
 from cxrnet.core.machine import machine_told
 from cxrnet.core.provenance import package_versions
 from cxrnet.core.spreadsheet import to_csv
-from cxrnet.data.conflicts import write_conflicts
 from cxrnet.data.duplicates.overlap import KnownImages, load_known
+from cxrnet.data.leaks import write_conflicts
 from cxrnet.data.manifest import digest, write_manifest
 from cxrnet.errors import CxrnetError
 from cxrnet.evaluation.generalisation import generalisation_table, same_classes, shared_classes
@@ -62,7 +62,7 @@ from cxrnet.workflows.bundle_origin import Origin, at_mix, find_origin
 from cxrnet.workflows.external_data import (
     ExternalSet,
     data_facts,
-    documented_faults,
+    documented_issues,
     mix_statement,
     read_set,
     statement,
@@ -225,7 +225,7 @@ def _results(
     return results
 
 
-COUNTED = ("root", "manifest", "on_error", "known_faults")  # of a data option; the rest is of training
+COUNTED = ("root", "manifest", "on_error", "known_issues")  # of a data option; the rest is of training
 
 
 def configured_sets(config: DictConfig, option: str | None, overrides: Sequence[str]) -> dict[str, Config]:
@@ -393,7 +393,7 @@ def _evaluate(
         folder,
         title=title,
         warnings=warnings,
-        data_sets={each.name: data_facts(each) | documented_faults(each) for each in sets},
+        data_sets={each.name: data_facts(each) | documented_issues(each) for each in sets},
         analyses={name: each.results.analyses["test"] for name, each in tested.items()},
         figures={name: each.results.figures for name, each in tested.items()},
         baselines=printed_baselines(external, {name: each.baselines for name, each in tested.items()}, baselines.gap),

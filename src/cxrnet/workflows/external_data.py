@@ -12,20 +12,18 @@ from hydra.utils import instantiate
 
 from cxrnet.core.config import Config
 from cxrnet.core.console import heard
-from cxrnet.data.conflicts import conflict_statement
 from cxrnet.data.duplicates.overlap import KnownImages, find_overlap
-from cxrnet.data.duplicates.search import COPY_SIZE, copy_groups
-from cxrnet.data.images.masks import binary_warning, look_binary
-from cxrnet.data.images.reader import AtSize
+from cxrnet.data.duplicates.search import SEARCH_SIZE, group_duplicates
+from cxrnet.data.images.reader import AtSize, binary_warning, look_binary
 from cxrnet.data.images.resize import Images
 from cxrnet.data.images.store import load_at_sizes
-from cxrnet.data.leaks import patients_text
+from cxrnet.data.leaks import conflict_statement, patients_text
 from cxrnet.data.manifest import SPLITS, digest
-from cxrnet.data.sources.relabel import relabel
+from cxrnet.data.sources.merged import relabel
 from cxrnet.errors import CxrnetError
 from cxrnet.evaluation.prior import Mix, threshold_sentence
 from cxrnet.models.bundle import Bundle
-from cxrnet.reporting.training_run import faults_of
+from cxrnet.reporting.training_run import issues_of
 from cxrnet.workflows.bundle_origin import Origin
 
 Value = TypeVar("Value")
@@ -40,7 +38,7 @@ class ExternalSet:
         name: as the user calls it.
         manifest: of the images that are left, all ``test``, labelled in the bundle's classes.
         images: of these, as the bundle wants them.
-        small: of these, at ``COPY_SIZE``.
+        small: of these, at ``SEARCH_SIZE``.
         listed: images in the data set.
         renamed: class of the bundle by label, where they differ.
         left_out: images without a class of the bundle, by label.
@@ -52,7 +50,7 @@ class ExternalSet:
         shared: images that have copies in another external data set, by its name.
         same_patients: images, of those that are left, of patients of whom the bundle's run has images.
         same_numbers: other images whose source and patient number images of the run bear too.
-        known_faults: what is documented to be wrong with the data, by source.
+        known_issues: what is documented to be wrong with the data, by source.
         within: pairs of copies among the images that are left.
         notes: what was said while it was read, such as what is left out.
     """
@@ -71,7 +69,7 @@ class ExternalSet:
     shared: dict[str, int] = field(default_factory=dict)
     same_patients: int = 0
     same_numbers: int = 0
-    known_faults: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    known_issues: Mapping[str, Sequence[str]] = field(default_factory=dict)
     within: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=["image_id_a", "image_id_b"]))
     notes: Sequence[str] = ()
 
@@ -89,14 +87,14 @@ def read_set(name: str, key: str, config: Config, labels: Mapping[object, str | 
         name: of the data set.
         key: of the configuration, below which its option stands: ``data``, or ``sets.<name>``.
         config: its data option.
-        labels: class of the bundle by label of the data set, see :func:`cxrnet.data.sources.relabel.relabel`.
+        labels: class of the bundle by label of the data set, see :func:`cxrnet.data.sources.merged.relabel`.
         bundle: says the classes, and how images are prepared.
 
     Raises:
         CxrnetError: the data set isn't there or not usable, or a label has no class.
     """
     cache = Path(config["cache"]) if config["cache"] else None
-    sizes: list[AtSize] = [(bundle.network.config.size, bundle.resize), (COPY_SIZE, "stretch")]
+    sizes: list[AtSize] = [(bundle.network.config.size, bundle.resize), (SEARCH_SIZE, "stretch")]
     classes = {str(label): target for label, target in labels.items()}
     renamed = {label: target for label, target in classes.items() if target not in (None, label)}
     with heard() as notes:
@@ -110,7 +108,7 @@ def read_set(name: str, key: str, config: Config, labels: Mapping[object, str | 
         )
     read["split"] = read["split"].astype("string")
     notes += binary_warning(read["image_id"][look_binary(small[:])].tolist(), len(read))
-    unreadable, faults = len(manifest) - len(read), config["known_faults"]
+    unreadable, faults = len(manifest) - len(read), config["known_issues"]
     return ExternalSet(
         name,
         read,
@@ -121,7 +119,7 @@ def read_set(name: str, key: str, config: Config, labels: Mapping[object, str | 
         left_out,
         unreadable,
         published,
-        known_faults=faults,
+        known_issues=faults,
         notes=notes,
     )
 
@@ -180,7 +178,7 @@ def _without(each: ExternalSet, taken: pd.DataFrame, within: pd.DataFrame) -> Ex
         return replace(rest, copies=copies, gap=f"no image is left ({taken_out})")
     ids = rest.manifest["image_id"]
     inside = within[within["image_id_a"].isin(ids) & within["image_id_b"].isin(ids)]
-    return replace(rest, manifest=copy_groups(inside, rest.manifest), copies=copies, within=inside)
+    return replace(rest, manifest=group_duplicates(inside, rest.manifest), copies=copies, within=inside)
 
 
 def _with_patients(rest: ExternalSet, whole: pd.DataFrame, known: pd.DataFrame, taken: pd.DataFrame) -> ExternalSet:
@@ -316,9 +314,9 @@ def data_facts(each: ExternalSet) -> dict[str, str]:
     return facts | {"digest": digest(each.manifest)}
 
 
-def documented_faults(each: ExternalSet) -> dict[str, str]:
+def documented_issues(each: ExternalSet) -> dict[str, str]:
     """What is documented to be wrong with a data set; what was found is said by :func:`statement`."""
-    return {"known faults": " ".join(faults_of(each.known_faults)) or "none are documented"}
+    return {"known issues": " ".join(issues_of(each.known_issues)) or "none are documented"}
 
 
 def _copies(copies: dict[str, int] | None) -> str:

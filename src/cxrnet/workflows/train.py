@@ -15,9 +15,8 @@ from rich import get_console
 from cxrnet.core import console
 from cxrnet.core.config import Config
 from cxrnet.core.process import is_main_process
-from cxrnet.data.conflicts import write_conflicts
 from cxrnet.data.datamodule import XrayDataModule
-from cxrnet.data.leaks import seen_before
+from cxrnet.data.leaks import leaked_images, write_conflicts
 from cxrnet.data.manifest import digest, write_manifest
 from cxrnet.evaluation.prior import Mix
 from cxrnet.evaluation.threshold_selection import check_policy
@@ -118,7 +117,7 @@ def train_once(run: RunContext, data: XrayDataModule) -> Outcome:
             history.table(),
             kept.kept_epoch,
             bundled.temperature.value,
-            seen_before(data.manifest, headline),
+            leaked_images(data.manifest, headline),
             Mix(bundled.bundle.prior),
             bundled.bundle.temperature_offset,
         )
@@ -160,7 +159,7 @@ def _log_data(run: RunContext, data: XrayDataModule) -> list[str]:
         say_data(data, warnings)
         file = run.folder / "manifest.parquet"
         write_manifest(data.manifest, file)
-        write_conflicts(data.copies, data.manifest, run.folder)
+        write_conflicts(data.duplicates, data.manifest, run.folder)
         counts = {split: dict(zip(data.classes, data.counts(split), strict=True)) for split in SPLITS}
         run.tracker.log_dataset(sources_of(data), run.data_digest, str(file), counts, "training")
     return [*warnings, *data.notes]  # the console has these, from when the data were read

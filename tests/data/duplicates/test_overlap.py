@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from cxrnet.data.duplicates.overlap import find_overlap, load_known
-from cxrnet.data.duplicates.search import COPY_SIZE
+from cxrnet.data.duplicates.search import SEARCH_SIZE
 from cxrnet.data.images.store import load_images
 from cxrnet.data.manifest import make_manifest
 from cxrnet.data.sources.covid19_radiography import covid19_radiography
@@ -15,7 +15,7 @@ from cxrnet.data.sources.folder import folder
 
 @pytest.fixture
 def places(tmp_path, draw):
-    """A known folder, and two others that hold copies of its images and of each other's."""
+    """A known folder, and two others that hold duplicates of its images and of each other's."""
     known = draw(tmp_path / "known", classes=("a", "b"), images=4)
     first = draw(tmp_path / "first", classes=("a", "b"), images=4, seed=1)
     second = draw(tmp_path / "second", classes=("a", "b"), images=4, seed=2)
@@ -28,14 +28,14 @@ def places(tmp_path, draw):
 
 
 def read(place) -> tuple[pd.DataFrame, np.ndarray]:
-    return load_images(folder(place), COPY_SIZE, "stretch", "fail")
+    return load_images(folder(place), SEARCH_SIZE, "stretch", "fail")
 
 
 def found(pairs: pd.DataFrame) -> set[tuple]:
     return set(pairs[["set_a", "image_id_a", "set_b", "image_id_b", "kind"]].itertuples(index=False, name=None))
 
 
-def test_copies_are_found_across_the_sets_and_within_the_new_ones(places):
+def test_duplicates_are_found_across_the_sets_and_within_the_new_ones(places):
     known, *others = places
     shutil.copy(known / "a" / "02.png", known / "a" / "known twice.png")
     pairs = find_overlap(load_known(read(known)[0]), [read(other) for other in others])
@@ -47,22 +47,18 @@ def test_copies_are_found_across_the_sets_and_within_the_new_ones(places):
     }
 
 
-def test_of_known_images_that_are_gone_the_same_file_is_still_found(places):
+@pytest.mark.parametrize(
+    ("gone", "lost", "left"),
+    [(("a", "b"), 8, {"a/00.png": "exact"}), (("a/00.png",), 1, {"a/00.png": "exact", "b/01.png": "near"})],
+)
+def test_of_known_images_that_are_gone_the_same_file_is_still_found(places, gone, lost, left):
     known, first, _ = places
     manifest = read(known)[0]
-    shutil.rmtree(known)
-    gone = load_known(manifest)
-    assert (gone.lost, len(gone.images)) == (8, 0)
-    assert found(find_overlap(gone, [read(first)])) == {(0, "a/00.png", 1, "a/same file.png", "exact")}
-
-
-def test_known_images_may_be_gone_in_part(places):
-    known, first, _ = places
-    manifest = read(known)[0]
-    (known / "a" / "00.png").unlink()
-    part = load_known(manifest)
-    assert part.lost == 1
-    assert {pair[1] for pair in found(find_overlap(part, [read(first)]))} == {"a/00.png", "b/01.png"}
+    for name in gone:
+        shutil.rmtree(known / name) if (known / name).is_dir() else (known / name).unlink()
+    images = load_known(manifest)
+    assert (images.lost, len(images.images)) == (lost, 8 - lost)
+    assert {pair[1]: pair[4] for pair in found(find_overlap(images, [read(first)]))} == left
 
 
 @pytest.mark.shared
@@ -72,7 +68,7 @@ def test_public_collections_hold_each_others_images(shared):
     rows = {"image_id": [file.name for file in files], "path": map(str, files), "label": "any", "source": "collection"}
     collection = make_manifest(pd.DataFrame(rows), "covid_chestxray")
     sets = [
-        load_images(collection, COPY_SIZE, "stretch", "fail"),
+        load_images(collection, SEARCH_SIZE, "stretch", "fail"),
         read(shared / "data" / "covid19_image" / "Covid19-dataset"),
     ]
     pairs = find_overlap(known, sets)

@@ -1,4 +1,4 @@
-"""Images whose label is the beginning of their file's name, or of the name of a folder around them.
+"""Images whose file name, or the name of a folder around them, begins with the label.
 
 Some published collections come with folders for training, testing and trying out, and in the last one nothing but
 the name tells the class::
@@ -28,12 +28,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from cxrnet.data.images.files import find_images
-from cxrnet.data.images.masks import masks_of
+from cxrnet.data.images.files import find_images, masks_of
 from cxrnet.data.manifest import SPLITS, make_manifest
 from cxrnet.errors import CxrnetError
 
-NAMED = 5  # files that an error names
+_NAMED = 5  # files that an error names
 
 logger = logging.getLogger("cxrnet")
 
@@ -102,7 +101,7 @@ def _below(folder: Path, images: Sequence[Path]) -> list[Path]:
 
 
 def _numbered(folders: Iterable[str], words: Mapping[str, str], given: Mapping[str, str], top: Path) -> dict[str, str]:
-    """Class by number, as given and as the names of folders say, ``{"0": "normal"}`` for ``0_normal``."""
+    """Read the class of each number, as given and from the names of folders, ``{"0": "normal"}`` for ``0_normal``."""
     numbers = dict(given)
     for folder in sorted(folders):
         number = re.match(r"\d+", folder)
@@ -119,7 +118,7 @@ def _numbered(folders: Iterable[str], words: Mapping[str, str], given: Mapping[s
 
 
 def _label(parts: Sequence[str], words: Mapping[str, str], numbers: Mapping[str, str]) -> str | None:
-    """The class that the names of a file and of the folders around it agree on; ``None`` where there is none."""
+    """Read the class on which the names of a file and of the folders around it agree; ``None`` where there is none."""
     found = {name for part in parts if (name := _class(part, words)) is not None}
     if found:
         return found.pop() if len(found) == 1 else None
@@ -140,6 +139,6 @@ def _check_labels(rows: pd.DataFrame, labels: Sequence[str], top: Path) -> None:
     if without:
         raise CxrnetError(
             f"data.root: {len(without)} of {len(rows)} images in '{top}' begin with no label ({', '.join(labels)}), or "
-            f"with one in a folder of another: {', '.join(without[:NAMED])}; rename or remove them, or add the label "
+            f"with one in a folder of another: {', '.join(without[:_NAMED])}; rename or remove them, or add the label "
             "to data.manifest.labels"
         )

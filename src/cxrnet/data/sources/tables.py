@@ -1,6 +1,6 @@
-"""Tables that people have: one row an image, with ``path`` and ``label``, however they were written.
+"""Tables of images from a spreadsheet or a script: one row an image, with ``path`` and ``label``.
 
-Separator, encoding and the spelling of the columns' names are found out; what was guessed is said on the console.
+Separator, encoding and the spelling of the columns' names are guessed; the guesses are said on the console.
 """
 
 import csv
@@ -115,13 +115,12 @@ def _read_encoded(path: Path, encoding: str) -> pd.DataFrame:
 
 
 def _separator(header: str) -> str:
-    """What stands most often in the header outside of quotes."""
-    outside = "".join(header.split('"')[::2])
+    outside = "".join(header.split('"')[::2])  # of quotes
     return max(SEPARATORS, key=outside.count)
 
 
 def _with_names(table: pd.DataFrame, path: Path) -> pd.DataFrame:
-    """The table with the manifest's own spelling of the names of columns."""
+    """Rename columns to the manifest's own spelling."""
     found = [str(name).strip() for name in table.columns]
     plain = [name.casefold() if name.casefold() in COLUMNS else name for name in found]
     if twice := [name for name, count in Counter(plain).items() if count > 1]:
@@ -148,7 +147,7 @@ def _strip(table: pd.DataFrame, path: Path) -> None:
 
 
 def _splits(column: pd.Series, path: Path) -> pd.Series:
-    """The names of the splits as the manifest has them; what is none stays, to be refused."""
+    """Rename splits as the manifest has them; unknown names stay, to be refused."""
     read_as = {name: split_of(name) or name for name in column.dropna().unique()}
     if renamed := ", ".join(f"'{name}' is {split}" for name, split in read_as.items() if name != split):
         logger.warning("'%s': %s", path, renamed)
@@ -156,7 +155,7 @@ def _splits(column: pd.Series, path: Path) -> pd.Series:
 
 
 def _ids(paths: pd.Series, root: Path, table: Path) -> pd.Series:
-    """The paths relative to the table's folder, which are the same on every machine."""
+    """Name images by their paths relative to the table's folder, which are the same on every machine."""
     ids = relative_paths(paths, root)
     outside = ids.str.startswith("/", na=False)
     if outside.any():
