@@ -31,10 +31,10 @@ from sklearn.metrics import log_loss, roc_auc_score
 from cxrnet.core.config import Config
 from cxrnet.data.datamodule import XrayDataModule
 from cxrnet.data.splits import carve_validation, fold_manifest
+from cxrnet.evaluation.calibration import fit_temperature
 from cxrnet.evaluation.predictions import make_predictions
-from cxrnet.evaluation.temperature import fit_temperature
-from cxrnet.training.schedule import enabled_phases
-from cxrnet.workflows.build import make_data, make_network, train_network
+from cxrnet.training.phases import run_phases
+from cxrnet.workflows.build import make_data, make_network, make_training
 
 FOLDS = 5
 SETS = {
@@ -98,10 +98,9 @@ def trained_head(data: XrayDataModule, config: Config, seed: int) -> Predict:
     """Train a head with cxrnet."""
     torch.manual_seed(seed)
     network, weights = make_network(config["model"], data)
-    schedule = instantiate(config["schedule"], _convert_="object")
     with tempfile.TemporaryDirectory() as folder:
-        phases = enabled_phases(schedule, weights.pretrained)
-        train_network(network, data, phases, schedule, {**config, "seed": seed}, Path(folder), lambda _: [])
+        training = make_training({**config, "seed": seed}, data, weights.pretrained, Path(folder))
+        run_phases(network, data, training)
     head = network.head.eval()
 
     def predict(table: np.ndarray) -> np.ndarray:

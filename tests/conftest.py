@@ -17,14 +17,14 @@ import pytest
 from PIL import Image
 
 from cxrnet.core.process import keep_freed_memory
+from cxrnet.evaluation.calibration import Temperature
 from cxrnet.evaluation.comparison import Comparison, compare
 from cxrnet.evaluation.metrics import evaluate
 from cxrnet.evaluation.over_runs import moments_of
 from cxrnet.evaluation.predictions import make_predictions
-from cxrnet.evaluation.temperature import Temperature
 from cxrnet.reporting.analysis import analyse
 from cxrnet.reporting.comparison_tables import Facts
-from cxrnet.reporting.plots.classification import save_curves, save_figures
+from cxrnet.reporting.plots.classification import save_curves, save_plots
 from cxrnet.reporting.report_data import (
     PhaseFacts,
     PointFacts,
@@ -238,7 +238,7 @@ def history() -> pd.DataFrame:
     epoch = np.arange(1, 10)
     table = {"phase": ["head"] * 5 + ["finetune"] * 4, "epoch": epoch}
     for split in ("train", "val"):
-        table |= {f"{split}_loss": 1 / epoch, f"{split}_accuracy": 1 - 0.5 / epoch, f"{split}_auc": 1 - 0.3 / epoch}
+        table |= {f"{split}/loss": 1 / epoch, f"{split}/accuracy": 1 - 0.5 / epoch}
     return pd.DataFrame(table)
 
 
@@ -272,7 +272,9 @@ def facts(
     analyses = {split: analyse(table, metrics[split], settings, 1.5) for split, table in tables.items()}
     figures = save_curves(history, 7, folder)
     for split, suffix in (("test", ""), ("val", "_val")):
-        figures |= save_figures(tables[split], folder, suffix) | save_analysis(analyses[split], folder, suffix)
+        figures |= save_plots(tables[split], metrics[split], folder, suffix) | save_analysis(
+            analyses[split], folder, suffix
+        )
     return RunFacts(
         title="MobileNetV2 on covid19_image",
         summary="A MobileNetV2 with ImageNet weights, trained on 200 chest radiographs.",
@@ -302,14 +304,12 @@ def facts(
             "characteristics": "",
             "initial weights": "mobilenet_v2.safetensors",
             "training": "Adam(weight_decay=0.0)",
-            "final model": "the epoch with the best val_loss",
+            "final model": "the epoch with the best val/loss",
             "software": "torch 2.11",
         },
         phases=[
-            PhaseFacts("head", "head", 3843, 5, "best", 4, "val_loss", 0.2512, 24.3, cached=True, kept=False),
-            PhaseFacts(
-                "finetune", "last 100", 1863683, 4, "best", 7, "val_loss", 0.1822, 192.0, cached=False, kept=True
-            ),
+            PhaseFacts("head", "head", 3843, 5, "best", 4, "val/loss", 0.2512, 24.3, True, False, 1e-2, 0),
+            PhaseFacts("finetune", "last 100", 1863683, 4, "best", 7, "val/loss", 0.1822, 192.0, False, True, 1e-5, 0),
         ],
         environment={"Git revision": "a61342b" * 5, "Seed": "0", "Data digest": "9f" * 32},
         command="python -m cxrnet.train model=mobilenet_v2 +finetune=true " + "x" * 200,

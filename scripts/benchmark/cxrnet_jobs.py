@@ -16,7 +16,6 @@ import lightning.pytorch as pl
 import pandas as pd
 import torch
 from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
 from lightning.pytorch.callbacks import Callback
 from shared import Stopwatch, Task, peak_memory
 
@@ -30,8 +29,8 @@ from cxrnet.errors import CxrnetError
 from cxrnet.models.backbones.registry import backbone_spec
 from cxrnet.models.backbones.weights import load_weights
 from cxrnet.models.bundle import Bundle, device_of, save_bundle
-from cxrnet.training.schedule import enabled_phases
-from cxrnet.workflows.build import make_data, make_network, train_network
+from cxrnet.training.phases import run_phases
+from cxrnet.workflows.build import make_data, make_network, make_training
 from cxrnet.workflows.start import check_config
 
 
@@ -43,19 +42,18 @@ def train(fresh: bool, **settings: Any) -> dict[str, Any]:  # noqa: ANN401 (thos
     data = make_data(config["data"])
     pl.seed_everything(config["seed"], workers=True, verbose=False)
     network, _ = make_network(config["model"], data)
-    schedule = instantiate(config["schedule"], _convert_="object")
-    phases = enabled_phases(schedule, pretrained=True)  # random weights are as fast
     clock = _Clock()
     with TemporaryDirectory() as folder:
-        _, history = train_network(network, data, phases, schedule, config, Path(folder), lambda _phase: [clock])
+        training = make_training(config, data, pretrained=True, folder=Path(folder))  # random weights are as fast
+        _, history = run_phases(network, data, training.with_callbacks(lambda _phase: [clock]))
     return {
         "seconds": time.perf_counter() - begin,
         "images_per_second": clock.watch.rate,
         "images": clock.watch.images[-1],
         "warm_up_seconds": clock.warm_up,
         "waiting_share": clock.waiting_share,
-        "val_accuracy": history.rows[-1]["val_accuracy"],
-        "val_loss": history.rows[-1]["val_loss"],
+        "val_accuracy": history.rows[-1]["val/accuracy"],
+        "val_loss": history.rows[-1]["val/loss"],
         **peak_memory(clock.watch.device),
     }
 

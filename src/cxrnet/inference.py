@@ -1,5 +1,6 @@
 """A bundle and images in, predictions out: the one way in which anything predicts."""
 
+import copy
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -70,30 +71,50 @@ def ieee_convolutions() -> Iterator[None]:
 
 
 def predict_images(bundle: Bundle, images: Images, batch_size: int, device: torch.device) -> np.ndarray:
-    """Logits (N, K) of images that have the bundle's size, see :func:`predictor`."""
+    """Return logits (N, K) of images that have the bundle's size, see :func:`predictor`."""
     return predictor(bundle, batch_size, device)(images)
 
 
+@torch.inference_mode()
+def image_features(bundle: Bundle, images: Images, batch_size: int, device: torch.device) -> list[torch.Tensor]:
+    """Return what the head of a bundle's network works on, (B, F) for each batch, on the device; see :func:`predictor`.
+
+    :func:`head_logits` makes logits of it, also for a bundle that differs in its head and its temperature alone.
+    """
+    network = fused(bundle.network).to(device)
+    starts = range(0, len(images), batch_size)
+    with ieee_convolutions():
+        return [
+            network.features(torch.from_numpy(images[start : start + batch_size]).unsqueeze(1).to(device))
+            for start in starts
+        ]
+
+
+@torch.inference_mode()
+def head_logits(bundle: Bundle, features: Sequence[torch.Tensor]) -> np.ndarray:
+    """Return logits (N, K) float32 of :func:`image_features`, to the last bit those of :func:`predictor`."""
+    head = copy.deepcopy(bundle.network.head).eval().to(features[0].device)
+    with ieee_convolutions():
+        table: np.ndarray = torch.cat([head(batch).cpu() for batch in features]).numpy() / bundle.temperature
+    return table
+
+
 def rule_of(bundle: Bundle) -> DecisionRule:
-    """What turns the probabilities of a bundle into predictions."""
+    """Return the rule that turns the probabilities of a bundle into predictions."""
     return DecisionRule(bundle.operating_points, bundle.decision_weights, bundle.refer_below)
 
 
 def predictions_of(bundle: Bundle, rows: pd.DataFrame, logits: np.ndarray, mix: Mix | None = None) -> pd.DataFrame:
-    """Put logits of a bundle into a table of predictions.
+    """Put logits (N, K) of :func:`predictor` for rows of a manifest into a table of predictions.
 
-    Args:
-        bundle: that they are of.
-        rows: of a manifest.
-        logits: (N, K) float32 of :func:`predictor`, row for row.
-        mix: that the probabilities are to be of; ``None`` leaves them at the training mix.
+    The probabilities are of ``mix``; ``None`` leaves them at the training mix.
     """
     shift = None if mix is None else mix.shift(bundle.classes)
     return make_predictions(rows, bundle.classes, logits, rule_of(bundle), shift)
 
 
 def mix_facts(bundle: Bundle, mix: Mix) -> dict[str, str]:
-    """Say which mix of classes the probabilities of a bundle are of, and what decides besides them."""
+    """Say which mix of classes the probabilities of a bundle are of, and what else decides."""
     facts, rule = {"probabilities": str(mix)}, rule_of(bundle)
     chosen = [f"a class is predicted from this probability on: {listed(rule.points)}"] if rule.points else []
     kept = threshold_sentence(mix, rule.points, rule.refer_below is not None)
@@ -109,7 +130,7 @@ def mix_facts(bundle: Bundle, mix: Mix) -> dict[str, str]:
 
 
 def mix_tags(bundle: Bundle, mix: Mix) -> dict[str, str]:
-    """The same for MLflow: the prior that the probabilities are of, and the decision weights where there are any."""
+    """Return tags for MLflow: the prior that the probabilities are of, and the decision weights if there are any."""
     known = {"cxrnet.prior": mix.shares, "cxrnet.decision_weights": bundle.decision_weights}
     return {name: listed(numbers) for name, numbers in known.items() if numbers is not None}
 
@@ -122,7 +143,7 @@ def predict_manifest(
     on_error: OnError,
     mix: Mix | None = None,
 ) -> Iterator[pd.DataFrame]:
-    """Predictions of the images of a manifest, decoded and resized as the bundle says.
+    """Predict the images of a manifest, decoded and resized as the bundle says.
 
     No image is kept. Beside an accelerator the next ones are read while the network works; on the CPU reading and the
     network take turns.
@@ -151,7 +172,7 @@ def predict_files(
     on_error: OnError,
     mix: Mix | None = None,
 ) -> Iterator[pd.DataFrame]:
-    """Predictions of one image file or of every image below a folder; labels stay empty.
+    """Predict one image file or every image below a folder; labels stay empty.
 
     Yields:
         Tables of predictions, one after the other.
@@ -186,7 +207,7 @@ def _files_of(path: Path) -> pd.DataFrame:
 
 
 def check_output(path: str | None) -> None:
-    """See that predictions can be written before any are made.
+    """Check that predictions can be written, before any are made.
 
     Raises:
         CxrnetError: the file is neither ``.csv`` nor ``.parquet``, or can't be written.
@@ -203,16 +224,13 @@ def check_output(path: str | None) -> None:
 
 
 def predict_bytes(bundle: Bundle, logits: Logits, files: Sequence[bytes], names: Sequence[str]) -> np.ndarray:
-    """Class probabilities of image files held in memory, at the training mix.
+    """Return the class probabilities, (N, K) float64, of image files held in memory, at the training mix.
 
     Args:
-        bundle: what predicts; it says how images are prepared.
+        bundle: that predicts and says how images are prepared.
         logits: of the bundle, from :func:`predictor`.
-        files: the bytes of image files.
-        names: what to call them in error messages.
-
-    Returns:
-        (N, K) float64, rows sum to one.
+        files: bytes of image files.
+        names: of the files, for error messages.
 
     Raises:
         CxrnetError: a file is not a readable image.

@@ -1,9 +1,6 @@
 """``python -m cxrnet.train [group=option] [key=value]``: train, evaluate and report; see ``conf/train.yaml``."""
 
-from pathlib import Path
-
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from cxrnet.cli.app import entry_point
@@ -11,27 +8,23 @@ from cxrnet.cli.trainer_arguments import check_arguments
 from cxrnet.core.console import quiet_libraries
 from cxrnet.core.process import quick_imports
 from cxrnet.training.schedule import check_finetune
-from cxrnet.workflows.folds_and_seeds import check_repeats
-from cxrnet.workflows.resume import COMMAND, resumed_arguments, without_resume
-from cxrnet.workflows.start import check_config, start
+from cxrnet.workflows.resume import resumed_arguments
+from cxrnet.workflows.run_context import begin, part_configs
+from cxrnet.workflows.start import check_config
 
 
 @entry_point("train", resumed_arguments)
 def main(config: DictConfig) -> float:
     """Run one experiment; the heavy imports wait until the configuration is known to be sound."""
-    hydra = HydraConfig.get()
-    command = [*COMMAND, *without_resume(hydra.overrides.task)]
-    name = f"{hydra.runtime.choices['model']}_{hydra.runtime.choices['data']}"
-    folder = Path(hydra.runtime.output_dir)
-    plain, resumed = start(config, folder, command, in_sweep=hydra.mode == RunMode.MULTIRUN)
-    check_config(plain)
-    check_arguments(plain["trainer"])
+    run = begin(config, HydraConfig.get())
+    check_config(run.config)
+    check_arguments(run.config["trainer"])
     check_finetune(config["finetune"], config["schedule"])
-    repeats = check_repeats(plain)
+    parts = part_configs(config)
     with quick_imports():
-        from cxrnet.workflows.train import run_experiment
+        from cxrnet.workflows.train import train
     quiet_libraries()
-    return run_experiment(config, plain, repeats, folder, name, command, resumed)
+    return train(run, parts)
 
 
 if __name__ == "__main__":

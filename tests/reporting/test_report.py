@@ -4,15 +4,16 @@ import re
 
 import pytest
 
+from cxrnet.evaluation.calibration import Temperature
 from cxrnet.evaluation.metrics import evaluate
 from cxrnet.evaluation.operating_points import DecisionRule
 from cxrnet.evaluation.predictions import classes_of, logits_of, make_predictions
-from cxrnet.evaluation.prior import Mix, weighing_sentences
-from cxrnet.evaluation.temperature import Temperature
+from cxrnet.evaluation.prior import Mix
 from cxrnet.reporting.analysis import analyse
 from cxrnet.reporting.model_card import make_card, markdown_card
 from cxrnet.reporting.report import render_repeats, render_report, thumbnail_verdict
 from cxrnet.reporting.report_data import BandFacts
+from cxrnet.reporting.sentences import weighing_sentences
 
 # Two curves of the training, four figures of each split, its reliability, a decision curve a class, the referral.
 SHOWN = 2 + 2 * 4 + 2 + 3 + 1
@@ -37,7 +38,7 @@ def test_page_says_what_matters(page, facts):
     for sentence in (facts.title, facts.summary, *facts.warnings, facts.command, "Research use only"):
         assert sentence in text
     assert f"ROC-AUC, macro {test['roc_auc_macro']['value']:.3f}" in text
-    assert "finetune last 100 1 863 683 4 7 best 0.182 val_loss 3 min 12 s each epoch kept" in text
+    assert "finetune last 100 1 863 683 4 7 best 0.182 val/loss 3 min 12 s each epoch kept" in text
     assert "Covid 1 200 1 200 1 200 3 600" in text
     assert page.count("data:image/png;base64,") == SHOWN
 

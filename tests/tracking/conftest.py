@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from cxrnet.tracking.store import ENVIRONMENT, open_experiment, tracking_uri
+from cxrnet.tracking.store import ENVIRONMENT, find_experiment, opened, tracking_uri
 
 
 @pytest.fixture(autouse=True)
@@ -29,13 +29,25 @@ def _no_tracking_address(monkeypatch):
 def outputs(tmp_path_factory) -> Path:
     """An outputs folder (with a space in its name) whose database exists: to make one takes seconds."""
     folder = tmp_path_factory.mktemp("all outputs")
-    open_experiment(f"sqlite:///{folder}/mlflow.db", "first", folder)
+    with opened(f"sqlite:///{folder}/mlflow.db") as client:
+        find_experiment(client, "first", folder)
     return folder
 
 
 @pytest.fixture
 def uri(outputs) -> str:
     return tracking_uri(None, outputs)
+
+
+@pytest.fixture
+def open_experiment(uri, outputs):
+    """Finds or creates an experiment in a store, and the store itself."""
+
+    def make(name: str, uri: str = uri, outputs: Path = outputs) -> str:
+        with opened(uri) as client:
+            return find_experiment(client, name, outputs)
+
+    return make
 
 
 @pytest.fixture

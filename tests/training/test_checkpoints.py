@@ -1,17 +1,16 @@
 import dataclasses
+import math
 import re
 from functools import partial
 
-import lightning.pytorch as pl
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
-from torch import nn
 
 from cxrnet.data.augment import geometric
 from cxrnet.errors import CxrnetError
-from cxrnet.training import checkpoints
-from cxrnet.training.checkpoints import checkpoint, read_progress, trained_so_far
+from cxrnet.training import callbacks
+from cxrnet.training.checkpoints import History, checkpoint, metrics_of, read_progress, trained_so_far
 from cxrnet.training.phases import run_phases
 from cxrnet.training.schedule import Phase, Schedule
 
@@ -20,7 +19,6 @@ COSINE = {"name": "cosine", "warmup_epochs": 1}
 AUGMENT = geometric(flip=0, degrees=10, translate=0.1, shear=0, zoom=0.1, distortion=0)
 HEAD = Phase("head", "head", epochs=3, lr=3e-2, lr_schedule=PLATEAU)
 TUNE = Phase("finetune", {"from": "block3"}, epochs=4, lr=1e-2, patience=3, lr_schedule=COSINE)
-CPU = partial(pl.Trainer, accelerator="cpu", devices=1)
 VECTORS = 2e-4  # gigabytes: room for the features of the whole backbone, but not for maps
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -44,19 +42,21 @@ class PowerCut(Callback):
 
 
 @pytest.fixture
-def train(make_network, make_data, tmp_path):
+def train(make_network, make_data, make_training, tmp_path):
     """Trains in a folder of its own, or goes on there; gives results, rows, weights and the epochs handed on."""
 
-    def make(place="run", phases=(HEAD, TUNE), cut=None, monitor="val_loss", views=2, resume=False, **changes):
+    def make(place="run", phases=(HEAD, TUNE), cut=None, monitor="val/loss", views=2, resume=False, **changes):
         network, folder, told = make_network(dropout=0.5), tmp_path / place, []
         schedule = Schedule(phases, HEAD, monitor, views, changes.pop("features_gb", VECTORS), best_from=0)
-        optimizer = changes.pop("optimizer", torch.optim.Adam)
-        results, history = run_phases(
-            network, make_data(augment=AUGMENT), phases, schedule, nn.CrossEntropyLoss(), optimizer,
-            CPU, folder, changes.pop("seed", 0), log_metrics=lambda metrics, epoch: told.append(epoch),
+        training = make_training(
+            schedule,
+            folder,
             callbacks=lambda phase: [cut[1]] if cut and phase.name == cut[0] else [],
-            trained=trained_so_far(folder) if resume else (), **changes
-        )  # fmt: skip
+            log_metrics=lambda metrics, epoch: told.append(epoch),
+            **changes,
+        )
+        trained = trained_so_far(folder) if resume else ()
+        results, history = run_phases(network, make_data(augment=AUGMENT), training, trained)
         return results, history.rows, network.state_dict(), told
 
     return make
@@ -117,15 +117,6 @@ def test_it_may_be_interrupted_again_and_again(train):
     assert_same(train(resume=True, views=0), whole)
 
 
-def test_a_partly_frozen_phase_goes_on_from_its_table(train):
-    # More epochs than views, and room for the table.
-    whole = train("whole", features_gb=1)
-    assert [result.cached for result in whole[0]] == [True, True]
-    with pytest.raises(PowerCutError):
-        train(cut=("finetune", PowerCut("on_train_batch_start", 2)), features_gb=1)
-    assert_same(train(resume=True, features_gb=1), whole)
-
-
 @pytest.mark.parametrize(
     ("epochs", "more", "began", "now"),
     [
@@ -154,9 +145,10 @@ def test_early_stopping_goes_on_counting(train):
     stops = {"phases": (Phase("all", "all", epochs=30, lr=1e-3, patience=4),), "optimizer": UPHILL}
     whole = train("whole", **stops)
     assert [result.epochs for result in whole[0]] == [5]
-    with pytest.raises(PowerCutError):
-        train(**stops, cut=("all", PowerCut("on_train_batch_start", 3)))
-    assert_same(train(**stops, resume=True), whole)
+    for hook, epoch in (("on_train_batch_start", 3), ("on_train_end", 5)):  # of a phase that is stopped nothing is left
+        with pytest.raises(PowerCutError):
+            train(hook, **stops, cut=("all", PowerCut(hook, epoch)))
+        assert_same(train(hook, **stops, resume=True), whole)
 
 
 def test_a_plateau_goes_on_counting(train):
@@ -164,19 +156,10 @@ def test_a_plateau_goes_on_counting(train):
     phase = Phase("head", "head", epochs=6, lr=1e-2, lr_schedule={**PLATEAU, "patience": 0})
     flat = {"phases": (phase,), "optimizer": UPHILL}
     whole = train("whole", **flat)
-    halved = [row["lr"] for row in whole[1]].index(5e-3)
+    halved = [row["train/lr"] for row in whole[1]].index(5e-3)
     with pytest.raises(PowerCutError):
         train(cut=("head", PowerCut("on_train_batch_start", halved)), **flat)
     assert_same(train(resume=True, **flat), whole)
-
-
-def test_a_phase_that_was_stopped_early_is_over(train, tmp_path):
-    stops = {"phases": (Phase("all", "all", epochs=30, lr=1e-3, patience=1),), "optimizer": UPHILL}
-    with pytest.raises(PowerCutError):
-        train(**stops, cut=("all", PowerCut("on_train_end", 2)))
-    (progress,) = trained_so_far(tmp_path / "run")
-    assert progress.stopped
-    assert train(**stops, resume=True)[3] == []
 
 
 @pytest.mark.parametrize("plan", [PLATEAU, COSINE])
@@ -189,14 +172,14 @@ def test_more_epochs_are_trained_as_if_they_had_been_planned(train, plan):
     planned = train("long", phases=(long,))[1]
     if plan is PLATEAU:
         assert rows == planned
-    assert [row["lr"] for row in rows[2:]] == [row["lr"] for row in planned[2:]]
+    assert [row["train/lr"] for row in rows[2:]] == [row["train/lr"] for row in planned[2:]]
 
 
 def test_a_single_epoch_has_no_warm_up_and_more_have(train):
     train(phases=(Phase("all", "all", epochs=1, lr=1e-2, lr_schedule={**COSINE, "warmup_epochs": 0}),))
     long = Phase("all", "all", epochs=3, lr=1e-2, lr_schedule=COSINE)
     rows = train(phases=(long,), resume=True)[1]
-    assert [row["lr"] for row in rows[1:]] == [row["lr"] for row in train("long", phases=(long,))[1][1:]]
+    assert [row["train/lr"] for row in rows[1:]] == [row["train/lr"] for row in train("long", phases=(long,))[1][1:]]
 
 
 def test_a_later_phase_can_be_added_to_a_finished_run(train, whole):
@@ -232,7 +215,7 @@ def test_the_best_checkpoint_is_made_up_for(train, whole, tmp_path, monkeypatch)
     def cut(*_):
         raise PowerCutError
 
-    monkeypatch.setattr(checkpoints, "keep_epoch", cut)  # last.ckpt has been written, kept.ckpt not yet
+    monkeypatch.setattr(callbacks, "keep_epoch", cut)  # last.ckpt has been written, kept.ckpt not yet
     with pytest.raises(PowerCutError):
         train()
     monkeypatch.undo()
@@ -242,8 +225,8 @@ def test_the_best_checkpoint_is_made_up_for(train, whole, tmp_path, monkeypatch)
 
 def test_a_metric_of_training_can_be_monitored(train, tmp_path):
     stops = Phase("all", "all", epochs=6, lr=1.0, patience=2)
-    results, rows, _, _ = train(phases=(stops,), monitor="train_loss")
-    losses = [row["train_loss"] for row in rows]
+    results, rows, _, _ = train(phases=(stops,), monitor="train/loss")
+    losses = [row["train/loss"] for row in rows]
     assert results[0].kept_score == min(losses)
     assert len(losses) == min(6, results[0].kept_epoch + 2)
     progress = read_progress(checkpoint(tmp_path / "run", "all", "kept"))
@@ -257,7 +240,7 @@ def test_another_seed_draws_other_numbers(train):
 def test_an_epoch_is_not_drawn_like_the_one_before(train):
     still = Phase("all", "all", epochs=2, lr=1e-30)
     first, second = train(phases=(still,))[1]
-    assert first["train_loss"] != second["train_loss"]
+    assert first["train/loss"] != second["train/loss"]
 
 
 @pytest.mark.parametrize(
@@ -281,17 +264,24 @@ def test_what_was_trained_must_be_what_the_schedule_begins_with(train, phases, m
         train(phases=phases, resume=True)
 
 
-@pytest.mark.parametrize("content", [b"", b"no checkpoint", None])
-def test_a_file_that_is_no_checkpoint(tmp_path, content):
-    file = checkpoint(tmp_path, "head", "last")
-    file.parent.mkdir(parents=True)
-    torch.save({"callbacks": {}}, file) if content is None else file.write_bytes(content)
-    with pytest.raises(
-        CxrnetError,
-        match=r"^resume: '.*last.ckpt' .*; (.* )?start a new run$",
-    ):
-        trained_so_far(tmp_path)
+# --- the history
 
 
-def test_a_folder_without_checkpoints(tmp_path):
-    assert trained_so_far(tmp_path) == []
+@pytest.mark.parametrize(
+    ("scores", "monitor", "epoch"),
+    [
+        ([3.0, 1.0, 2.0], "val/loss", 2),
+        ([3.0, 1.0, 4.0], "val/roc_auc_macro", 3),
+        ([2.0, 1.0, 1.0], "val/loss", 2),  # the earlier one of two equals
+        ([math.nan, 3.0, 2.0], "val/loss", 3),
+        ([2.0, math.nan, 3.0], "val/roc_auc_macro", 3),
+        ([math.inf, math.nan, 5.0], "val/loss", 3),
+    ],
+)
+def test_the_best_epoch_of_a_phase_is_kept_or_the_last(scores, monitor, epoch):
+    history, schedule = History([{"phase": "before", "epoch": 1, monitor: 0.0}]), Schedule((), None, monitor, 1, 1, 0)
+    for score in scores:
+        history.add("head", {monitor: score})
+    assert history.kept("head", schedule, last=False)["epoch"] == epoch + 1  # epochs run on over the phases
+    assert history.kept("head", schedule, last=True)["epoch"] == len(scores) + 1
+    assert metrics_of(history.rows[-1]) == {monitor: scores[-1]}

@@ -124,22 +124,25 @@ def test_other_images_or_views_make_another_table(half, tmp_path, changes):
     assert len(list(tmp_path.rglob("*.npy"))) == 2
 
 
-def test_another_front_makes_another_table(half, tmp_path):
+def test_another_trunk_or_arithmetic_makes_another_table_and_a_seed_that_draws_nothing_none(
+    half, tmp_path, monkeypatch
+):
+    def tables():
+        return len([path for path in (tmp_path / "features").iterdir() if path.is_dir()])
+
     parts = half()
-    table_of(parts, views_of(), tmp_path)
+    for seed in (0, 1):
+        table_of(parts, views_of(seed=seed), tmp_path)
+    assert tables() == 1
     *_, last = (module for module in parts.trunk.modules() if isinstance(module, torch.nn.Conv2d))
     with torch.no_grad():
         last.weight[0, 0, 0, 0] += 1e-3
-    table_of(parts, views_of(), tmp_path)
-    table_of(half(mean=(0.5, 0.5, 0.5)), views_of(), tmp_path)
-    table_of(half(pool="max"), views_of(), tmp_path)
-    assert len(list(tmp_path.rglob("*.npy"))) == 4
-
-
-def test_without_augmentation_the_seed_does_not_matter(half, tmp_path):
-    for seed in (0, 1):
-        table_of(half(), views_of(seed=seed), tmp_path)
-    assert len(list(tmp_path.rglob("*.npy"))) == 1
+    for other in (parts, half(mean=(0.5, 0.5, 0.5)), half(pool="max")):
+        table_of(other, views_of(), tmp_path)
+    assert tables() == 4
+    monkeypatch.setenv("ONEDNN_DEFAULT_FPMATH_MODE", "BF16")
+    table_of(half(), views_of(), tmp_path)
+    assert tables() == 5
 
 
 def test_a_table_says_what_it_was_made_of(half, tmp_path):
@@ -150,36 +153,22 @@ def test_a_table_says_what_it_was_made_of(half, tmp_path):
     assert made_of["size"] == [32, 32]
 
 
-def test_an_augmentation_of_ones_own_stays_in_memory(half, tmp_path, caplog):
-    with caplog.at_level(logging.INFO, logger="cxrnet"):
-        table = table_of(half(), views_of(augment=lambda images: images.flip(-1), number=2), tmp_path)
-    assert not list(tmp_path.iterdir())
-    images = images_of().array[:, :, ::-1].copy()
-    with torch.no_grad():
-        expected = half().trunk(torch.from_numpy(images).unsqueeze(1))
-    assert np.allclose(table[1], expected, atol=1e-5)
-    assert [record.message for record in caplog.records] == [
-        "features of images that are augmented by a function of one's own stay in memory"
-    ]
-
-
 class Mirror(Geometric):
-    """One whose text doesn't tell what it does."""
+    """An augmentation whose text doesn't tell what it does."""
 
     def __call__(self, images):
         return images.flip(-1)
 
 
-def test_one_made_of_ours_stays_in_memory_too(half, tmp_path):
-    table_of(half(), views_of(augment=Mirror(**dataclasses.asdict(AUGMENT))), tmp_path)
+@pytest.mark.parametrize("own", [lambda images: images.flip(-1), Mirror(**dataclasses.asdict(AUGMENT))])
+def test_an_augmentation_of_ones_own_stays_in_memory(half, tmp_path, caplog, own):
+    with caplog.at_level(logging.INFO, logger="cxrnet"):
+        table = table_of(half(), views_of(augment=own, number=2), tmp_path)
     assert not list(tmp_path.iterdir())
-
-
-def test_arithmetic_of_less_precision_makes_another_table(half, tmp_path, monkeypatch):
-    table_of(half(), views_of(), tmp_path)
-    monkeypatch.setenv("ONEDNN_DEFAULT_FPMATH_MODE", "BF16")
-    table_of(half(), views_of(), tmp_path)
-    assert len([path for path in (tmp_path / "features").iterdir() if path.is_dir()]) == 2
+    with torch.no_grad():
+        expected = half().trunk(torch.from_numpy(images_of().array[:, :, ::-1].copy()).unsqueeze(1))
+    assert np.allclose(table[1], expected, atol=1e-5)
+    assert "stay in memory" in caplog.text
 
 
 def test_two_processes_compute_one_table(half, tmp_path):

@@ -9,7 +9,7 @@ from cxrnet.data.augment import geometric
 from cxrnet.data.splits import fold_manifest
 from cxrnet.models.freezing import set_trainable
 from cxrnet.models.trunk import split_network
-from cxrnet.training.features import FeatureDataModule, FeatureDataset, FrontDataModule, make_feed
+from cxrnet.training.features import FeatureDataModule, FeatureDataset, TrunkDataModule, make_feed
 from cxrnet.training.schedule import Phase, Schedule
 
 AUGMENT = geometric(flip=0, degrees=10, translate=0.1, shear=0, zoom=0.1, distortion=0)
@@ -86,13 +86,6 @@ def test_batches_hold_the_labels_of_their_features(make_network, make_data):
     assert torch.equal(torch.cat([b["label"] for b in features.val_dataloader()]), data.arrays("val")[1])
 
 
-def test_setup_does_its_work_once(make_network, make_data):
-    features = feature_data(make_network(), make_data())
-    tables = dict(features.tables)
-    features.setup("fit")
-    assert all(features.tables[name] is table for name, table in tables.items())
-
-
 @pytest.mark.parametrize("training", [True, False])
 def test_the_network_keeps_its_mode_and_its_statistics(make_network, make_data, training):
     network = make_network(dropout=0.5).train(training)
@@ -146,60 +139,55 @@ def test_folds_that_can_keep_no_table_compute_their_own_splits_alone(make_networ
 # --- what a phase trains on
 
 
+@pytest.fixture
+def feed_of(make_network, make_data, make_training, tmp_path):
+    def make(phase, cached=None, data=None, **changes):
+        network = make_network()
+        set_trainable(network, phase.trainable)
+        settings = {"scratch": HEAD, "monitor": "val/loss", "views": 2, "features_gb": 1, "best_from": 0, **changes}
+        training = make_training(Schedule((phase,), **settings), tmp_path)
+        return make_feed(network, data or make_data(augment=AUGMENT), training, phase, cached)
+
+    return make
+
+
 @pytest.mark.parametrize(
     ("phase", "changes", "kind", "cached"),
     [
         (HEAD, {}, FeatureDataModule, True),
         (dataclasses.replace(HEAD, epochs=1), {}, FeatureDataModule, True),
         (HEAD, {"features_gb": 45 * 128 * 4 / 1e9}, FeatureDataModule, True),
-        (HEAD, {"features_gb": (45 * 128 * 4 - 1) / 1e9}, FrontDataModule, False),
+        (HEAD, {"features_gb": (45 * 128 * 4 - 1) / 1e9}, TrunkDataModule, False),
         (HEAD, {"views": 0}, None, False),
         (PART, {}, FeatureDataModule, True),
         (PART, {"views": 0}, None, False),
-        (PART, {"views": 1}, FrontDataModule, False),  # what trains a part of the backbone sees augmented images
-        (PART, {"features_gb": 0}, FrontDataModule, False),
+        (PART, {"views": 1}, TrunkDataModule, False),  # what trains a part of the backbone sees augmented images
+        (PART, {"features_gb": 0}, TrunkDataModule, False),
         (PART, {"features_gb": 45 * 64 * 8 * 8 * 4 / 1e9}, FeatureDataModule, True),  # 2 x 18 + 9 maps
-        (PART, {"features_gb": (45 * 64 * 8 * 8 * 4 - 1) / 1e9}, FrontDataModule, False),
-        (dataclasses.replace(PART, epochs=2), {}, FrontDataModule, False),  # no more epochs than views
+        (PART, {"features_gb": (45 * 64 * 8 * 8 * 4 - 1) / 1e9}, TrunkDataModule, False),
+        (dataclasses.replace(PART, epochs=2), {}, TrunkDataModule, False),  # no more epochs than views
         (Phase("all", "all", epochs=3, lr=1e-2), {}, None, False),
     ],
 )
-def test_what_a_phase_trains_on(make_network, make_data, phase, changes, kind, cached):
-    network, data = make_network(), make_data(augment=AUGMENT)
-    set_trainable(network, phase.trainable)
-    settings = {"scratch": HEAD, "monitor": "val_loss", "views": 2, "features_gb": 1, "best_from": 0, **changes}
-    feed = make_feed(network, data, phase, Schedule((phase,), **settings), 0)
+def test_what_a_phase_trains_on(feed_of, make_data, phase, changes, kind, cached):
+    data = make_data(augment=AUGMENT)
+    feed = feed_of(phase, data=data, **changes)
     assert feed.cached is cached
-    if kind is None:
-        assert feed.data is data
-        assert feed.rest is None
-    else:
-        assert type(feed.data) is kind
-        assert feed.rest is not None
+    assert (feed.data is data and feed.rest is None) if kind is None else type(feed.data) is kind
 
 
-@pytest.mark.parametrize(("cached", "kind"), [(True, FeatureDataModule), (False, FrontDataModule)])
+@pytest.mark.parametrize(("cached", "kind"), [(True, FeatureDataModule), (False, TrunkDataModule)])
 @pytest.mark.parametrize("phase", [HEAD, PART])
 @pytest.mark.parametrize("gigabytes", [0, 1])
-def test_a_resumed_phase_trains_on_what_it_began_with(make_network, make_data, phase, gigabytes, cached, kind):
-    network = make_network()
-    set_trainable(network, phase.trainable)
-    plan = Schedule((phase,), HEAD, "val_loss", views=2, features_gb=gigabytes, best_from=0)
-    feed = make_feed(network, make_data(augment=AUGMENT), phase, plan, 0, cached)
+def test_a_resumed_phase_trains_on_what_it_began_with(feed_of, phase, gigabytes, cached, kind):
+    feed = feed_of(phase, cached, features_gb=gigabytes)
     assert (type(feed.data), feed.cached) == (kind, cached)
 
 
 @pytest.mark.parametrize(
     ("phase", "gigabytes", "lines"), [(HEAD, 1e-5, 1), (HEAD, 0, 0), (HEAD, 1, 0), (PART, 1e-5, 0)]
 )
-def test_features_of_a_whole_backbone_that_are_too_many_are_told(
-    make_network, make_data, caplog, phase, gigabytes, lines
-):
-    network = make_network()
-    set_trainable(network, phase.trainable)
-    plan = Schedule((phase,), HEAD, "val_loss", views=2, features_gb=gigabytes, best_from=0)
-    make_feed(network, make_data(augment=AUGMENT), phase, plan, 0)
-    assert len(caplog.records) == lines
-    if lines:
-        assert caplog.records[0].levelname == "WARNING"
-        assert "the features of phase 'head' would take 2.3e-05 GB, more than 1e-05 GB, so all images" in caplog.text
+def test_features_of_a_whole_backbone_that_are_too_many_are_told(feed_of, caplog, phase, gigabytes, lines):
+    feed_of(phase, features_gb=gigabytes)
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * lines
+    assert ("features of phase 'head' would take 2.3e-05 GB, more than 1e-05 GB" in caplog.text) is bool(lines)

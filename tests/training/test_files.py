@@ -57,14 +57,6 @@ def test_a_whole_checkpoint_is_not_written_again(trained, tmp_path):
     assert (file.stat().st_mtime_ns, file.stat().st_ino) == before
 
 
-def test_the_best_weights_may_be_moved_after_they_were_loaded(trained, tmp_path):
-    network, file = trained
-    complete_kept(network, tmp_path, "head")
-    load_kept(network, tmp_path, "head")
-    file.write_bytes(b"")
-    assert (network.head[1].weight == 7.0).all()
-
-
 def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(trained):
     _, file = trained
     with pytest.raises(AttributeError, match="pickle"):

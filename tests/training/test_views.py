@@ -2,11 +2,9 @@
 
 from functools import partial
 
-import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from cxrnet.data.augment import geometric
 from cxrnet.data.datamodule import XrayDataModule
@@ -26,7 +24,7 @@ FRACTIONS = {"train": 0.6, "val": 0.4}
 @pytest.mark.slow
 @pytest.mark.shared
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_two_views_are_not_worse_than_augmenting_in_every_epoch(shared, make_network, tmp_path):
+def test_two_views_are_not_worse_than_augmenting_in_every_epoch(shared, make_network, make_training, tmp_path):
     data = XrayDataModule(
         manifest=partial(covid19_image, shared / "data" / "covid19_image" / "Covid19-dataset"),
         split=partial(split_manifest, fractions=FRACTIONS, seed=0),
@@ -44,14 +42,10 @@ def test_two_views_are_not_worse_than_augmenting_in_every_epoch(shared, make_net
         weights = shared / "weights" / "mobilenet_v2-imagenet-features.safetensors"
         load_weights(network.backbone, "mobilenet_v2", str(weights), (224, 224))
         shuffled = data.resplit(lambda manifest: split_manifest(manifest, FRACTIONS, seed=0), seed, shared=False)
-        plan = Schedule((HEAD,), HEAD, "val_loss", views, features_gb=1, best_from=0)
-        trainer = partial(pl.Trainer, accelerator="cpu", devices=1)
-        folder = tmp_path / f"{views}_{seed}"
-        _, history = run_phases(
-            network, shuffled, (HEAD,), plan, nn.CrossEntropyLoss(), torch.optim.Adam, trainer, folder, seed
-        )
-        best = history.best(HEAD.name, plan.monitor, plan.mode)
-        return best["val_loss"], best["val_accuracy"]
+        plan = Schedule((HEAD,), HEAD, "val/loss", views, features_gb=1, best_from=0)
+        _, history = run_phases(network, shuffled, make_training(plan, tmp_path / f"{views}_{seed}", seed=seed))
+        best = history.kept(HEAD.name, plan, last=False)
+        return best["val/loss"], best["val/accuracy"]
 
     # Row by row the same seed: the same head to begin with, the same order of the images, the same split throughout.
     online, stored = (np.array([best_epoch(views, seed) for seed in SEEDS]) for views in (0, 2))

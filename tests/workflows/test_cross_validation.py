@@ -1,58 +1,62 @@
-"""What is said of several runs; tests/integration/test_repeats.py pools real ones."""
+"""The splits of runs over folds and seeds; tests/integration/test_repeats.py trains on them."""
+
+from functools import partial
 
 import pandas as pd
+import pytest
 
-from cxrnet.evaluation.over_runs import Moments
-from cxrnet.workflows.cross_validation import how_often, meaning, means_text, whose_table
-from cxrnet.workflows.folds_and_seeds import Repeat
-
-
-def table_of(*ids: str) -> pd.DataFrame:
-    return pd.DataFrame({"image_id": ids})
+from cxrnet.data.sources.folder import folder
+from cxrnet.data.splits import carve_validation, split_manifest
+from cxrnet.errors import CxrnetError
+from cxrnet.workflows.cross_validation import resplit
 
 
-def test_over_seeds_with_the_same_test_images_nothing_is_pooled():
-    text = meaning([(Repeat(4, None, None), table_of("a", "b")), (Repeat(0, None, None), table_of("b", "a"))])
-    assert text.startswith("All runs are tested on the same 2 images")
-    assert text.endswith("The result below is that of seed 4, the first.")
+def members(data, split: str) -> set[str]:
+    return set(data.rows(split)["image_id"])
 
 
-def test_over_seeds_that_split_anew_the_spread_is_of_the_test_images_too():
-    text = meaning([(Repeat(0, None, None), table_of("a", "b")), (Repeat(1, None, None), table_of("a", "c"))])
-    assert "differ in their test images too" in text
-    assert text.endswith("The result below is that of seed 0, the first.")
+def folds_of(data, folds: int) -> list:
+    config = {"folds": folds, "folds_by": "patient", "seed": 0}
+    return [resplit(data, {**config, "fold": fold}) for fold in range(1, folds + 1)]
 
 
-def test_a_single_seed_is_no_spread():
-    assert meaning([(Repeat(3, None, None), table_of("a"))]) == "The result below is that of the only seed, 3."
+def seeds_of(data, function: str, **settings) -> list:
+    target = {"_target_": f"cxrnet.data.splits.{function}", "_partial_": True, **settings}
+    return [resplit(data, {"fold": None, "seed": seed, "data": {"split": {**target, "seed": seed}}}) for seed in (0, 1)]
 
 
-def test_over_folds_all_images_are_pooled_and_seeds_are_kept_apart():
-    folds = [(Repeat(0, fold, 3), table_of(str(fold))) for fold in (1, 2, 3)]
-    assert "The result below is that of all 3 predictions together. The spread is over the 3 folds" in meaning(folds)
-    both = meaning([*folds, *((Repeat(1, fold, 3), table_of(str(fold))) for fold in (1, 2, 3))])
-    assert "Over seeds: mean and spread of the 2 results, each on the same 3 images. Over folds: all 6 runs" in both
-    assert both.endswith("below, with their intervals, are of seed 0, the first.")
+def test_each_image_is_in_the_test_split_of_one_fold(make_data):
+    data = make_data()
+    parts = folds_of(data, 3)
+    tested = pd.concat([part.rows("test") for part in parts])["image_id"]
+    assert sorted(tested) == sorted(data.manifest["image_id"])
+    for part, following in zip(parts, [*parts[1:], parts[0]], strict=True):
+        assert members(part, "val") == members(following, "test")
+        assert members(part, "train").isdisjoint(members(part, "val") | members(part, "test"))
 
 
-def test_the_mean_over_seeds_is_said():
-    seeds = {
-        "accuracy": Moments(2, 0.8, 0.05, 0.75, 0.85, (0.35, 1.0)),
-        "roc_auc_macro": Moments(1, 0.9, None, 0.9, 0.9, None),
-    }
-    assert means_text(seeds, 0.95).endswith(
-        "of a seed together (SD; 95 % interval over seeds): Accuracy 0.800 (0.050; 0.350 to 1.000), ROC-AUC, macro "
-        "0.900."
-    )
-    assert means_text({}, 0.95) == ""
+def test_another_seed_is_another_split_and_another_order(make_data):
+    zero, one = seeds_of(make_data(), "split_manifest", fractions={"train": 0.5, "val": 0.25, "test": 0.25})
+    assert members(zero, "test") == members(make_data(), "test")  # as of a single run with seed=0
+    assert members(zero, "test") != members(one, "test")
+    assert (zero.seed, one.seed) == (0, 1)
 
 
-def test_in_few_words():
-    both = [Repeat(seed, fold, 3) for seed in (0, 1) for fold in (1, 2, 3)]
-    assert [how_often(runs) for runs in (both, both[:3], [Repeat(4, None, None)])] == [
-        "3 folds of 2 seeds",
-        "3 folds",
-        "1 seed",
-    ]
-    assert whose_table(both).startswith("the table above pools the test predictions of all folds of seed 0;")
-    assert whose_table(both[:3]).endswith("all folds, each image by the network of its fold")
+def test_a_published_test_split_stays_for_every_seed(make_data, xrays):
+    published = split_manifest(folder(xrays), {"train": 0.7, "test": 0.3}, 3).reset_index(drop=True)
+    data = make_data(manifest=published, split=partial(carve_validation, fraction=0.3, seed=0))
+    zero, one = seeds_of(data, "carve_validation", fraction=0.3)
+    assert members(zero, "test") == members(one, "test") == members(data, "test")
+    assert members(zero, "val") != members(one, "val")
+
+
+def test_seeds_need_a_test_split(make_data):
+    with pytest.raises(CxrnetError, match=r"^seeds: the data have no test images"):
+        seeds_of(make_data(), "split_manifest", fractions={"train": 0.5, "val": 0.5})
+
+
+def test_folds_of_a_handful_of_images(make_data):
+    data = make_data(limit=2)  # as trainer=debug limits them
+    assert [part.counts("test") for part in folds_of(data, 3)] == [[2, 2, 2]] * 3
+    with pytest.raises(CxrnetError, match=r"class 'Covid' has 6 images in 6 clusters .* too few for 7 splits"):
+        folds_of(data, 7)

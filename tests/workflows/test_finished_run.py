@@ -13,7 +13,7 @@ from cxrnet.data.manifest import digest, make_manifest, read_manifest, write_man
 from cxrnet.errors import CxrnetError
 from cxrnet.evaluation.predictions import make_predictions
 from cxrnet.workflows.finished_run import check_same_files, headline, named, read_run
-from cxrnet.workflows.run_facts import write_facts_of_all
+from cxrnet.workflows.run_context import write_facts_of_all
 
 URI = "sqlite:////somewhere/mlflow.db"
 

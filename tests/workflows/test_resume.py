@@ -2,7 +2,7 @@ import pandas as pd
 import pytest
 
 from cxrnet.core.config import write_config
-from cxrnet.data.manifest import make_manifest, write_manifest
+from cxrnet.data.manifest import digest, make_manifest, write_manifest
 from cxrnet.errors import CxrnetError
 from cxrnet.tracking.record import start_of, write_record
 from cxrnet.workflows.resume import COMMAND, check_resumable, check_same_data, resumed_arguments, without_resume
@@ -12,7 +12,7 @@ CONFIG = {
     "finetune": None,
     "data": {"root": "here", "manifest": {"root": "here"}, "size": [3, 4], "num_workers": 0},
     "model": {"backbone": "vgg16"},
-    "schedule": {"monitor": "val_loss", "max_epochs": 3, "phases": [{"name": "head", "epochs": 3}]},
+    "schedule": {"monitor": "val/loss", "max_epochs": 3, "phases": [{"name": "head", "epochs": 3}]},
     "trainer": {"devices": 1},
     "cache": "here",
 }
@@ -94,6 +94,84 @@ def test_a_line_that_cannot_be_gone_on_with(tmp_path, words, message, record):
     assert str(caught.value) == message.format(tmp_path)
 
 
+# --- what of it is taken from a file
+
+CALLED = "calls .*, not a part of cxrnet, torch"
+REFUSED = {
+    "changes Hydra": (
+        *("+hydra.callbacks.x._target_=pandas.read_pickle", "hydra/launcher=x", "hydra.searchpath=[pkg://x]"),
+        *("~hydra.callbacks", "++hydra.job.chdir=1", "+data@hydra.callbacks.x=phantom", "+hydra@x=y"),
+    ),
+    "is no key=value": ("--config-dir=/tmp", "-cn", "a", "a=[", 3, None, {"a": 1}),
+    "gives several values": ("seed=0,1",),
+    "asks for something outside": (
+        *("tracking.experiment=${oc.env:HOME}", "outputs='${now:%Y}'", "outputs='${a.${oc.env:HOME}}'"),
+        "data.classes=[a, {b: '${oc.env:HOME}'}]",
+        *("tracking.uri='http://x/${${outputs}:HOME}'", "+a=['${${outputs}:{_target_:pandas.read_pickle}}']"),
+        *("outputs='${a${b}}'", "outputs='$${a}{oc.env:HOME}'", "outputs='${a:b'"),
+    ),
+    "names a file": (
+        *("data=../../tmp/evil", "data=/tmp/evil", "data='a\\b'", "data=${mine}", "experiment=[demo,../../evil]"),
+    ),
+    CALLED: (
+        *(
+            f"optimizer._target_={name}"
+            for name in (
+                *("pandas.read_pickle", "os.system", "torch.load", "'3'", "null", "[os.system]", "${mine}"),
+                *("torch.hub.load", "torch.os.system", "torch.utils.cpp_extension.load", "torch.nn.modules.os.system"),
+                *("torch.optim.Adam.load", "builtins.eval", "functools.partial", "hydra.utils.get_method"),
+                *(
+                    "cxrnet.models.backbones.weights.torch.load",
+                    "cxrnet.workflows.sweep.SideBySide",
+                    "cxrnet.train.main",
+                ),
+            )
+        ),
+        "+trainer.callbacks=[{_target_: os.system, command: ls}]",
+        "+trainer.callbacks={a: {b: [[{_args_: [ls], _partial_: true, _target_: os.system}]]}}",
+        "+trainer.callbacks=[{_target_: torch.nn.ReLU, inplace: {_target_: os.system}}]",
+    ),
+}
+
+
+@pytest.mark.parametrize(("reason", "word"), [(reason, word) for reason, words in REFUSED.items() for word in words])
+def test_what_runs_code_or_reaches_outside_is_not_taken_from_a_file(tmp_path, word, reason):
+    run(tmp_path, "seed=1", word)
+    with pytest.raises(CxrnetError, match=rf"^resume: run.json holds .*, which {reason}.*; if you trust it, type it"):
+        resumed_arguments([f"resume={tmp_path}"])
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        *("model=vgg16", "data.root=/some/where", "data.root='/it\\'s: here'", "outputs=../elsewhere", "cache=/tmp/c"),
+        *("~folds", "experiment=[demo]", "++schedule.max_epochs=3", "+operating_points={ab: 0.5}", "a.b=2"),
+        *("data.limit=${mine}", "+mine=7", "data.split.fractions={train: 0.8, val: 0.2}", "finetune=true"),
+        *("optimizer._target_=torch.optim.RMSprop", "+trainer.logger={_target_: lightning.pytorch.loggers.CSVLogger}"),
+        *("augment._target_=cxrnet.data.augment.geometric", "trainer._target_=lightning.pytorch.Trainer"),
+        "+schedule.phases=[{_target_: cxrnet.training.schedule.Phase, name: a}]",
+    ],
+)  # fmt: skip
+def test_what_a_run_is_made_of_is_taken(tmp_path, word):
+    run(tmp_path, word)
+    assert rewritten(tmp_path) == [word]
+
+
+def test_who_types_it_again_gets_it(tmp_path):
+    run(tmp_path, "optimizer._target_=mine.Optimizer", "seed=1")
+    with pytest.raises(CxrnetError, match=r"'optimizer._target_=mine.Optimizer', which calls mine.Optimizer"):
+        resumed_arguments([f"resume={tmp_path}"])
+    line = resumed_arguments([f"resume={tmp_path}", "optimizer._target_=mine.Optimizer"])
+    assert line[:3] == ["seed=1", f"resume={tmp_path}", "optimizer._target_=mine.Optimizer"]
+
+
+@pytest.mark.parametrize("record", ['{"command": 3}', '{"resumptions": ["x"]}', '{"command": {"a": 1}}', "[]", "{"])
+def test_a_record_that_is_none(tmp_path, record):
+    (tmp_path / "run.json").write_text(record)
+    with pytest.raises(CxrnetError, match="holds no run of cxrnet"):
+        resumed_arguments([f"resume={tmp_path}"])
+
+
 # --- the configuration
 
 
@@ -121,7 +199,7 @@ def test_what_may_change_is_told(tmp_path):
         ({**CONFIG, "seed": 1}, "seed was 0 and would be 1 now; a run goes on as it began: give seed=0, or start a"),
         (changed(model={"backbone": "resnet50"}), "model.backbone was vgg16 and would be resnet50 now"),
         (changed(data={"size": [4, 4]}), r"data.size was \[3, 4\] and would be \[4, 4\] now"),
-        (changed(schedule={"monitor": "val_auc"}), "schedule.monitor was val_loss and would be val_auc now"),
+        (changed(schedule={"monitor": "val/accuracy"}), "schedule.monitor was val/loss and would be val/accuracy now"),
         ({**CONFIG, "sampler": "balanced"}, "the run began without sampler"),
     ],
 )
@@ -160,12 +238,10 @@ def test_the_data_must_be_the_same(tmp_path):
         columns = {"image_id": ["a", "b"], "path": ["a.png", "b.png"], "label": ["x", "y"], "split": ["train", "test"]}
         return make_manifest(pd.DataFrame({**columns, "source": "s", "sha256": ["1", "2"], **changes}), "here")
 
-    check_same_data(tmp_path, manifest())  # nothing had been read yet
+    check_same_data(tmp_path, digest(manifest()))  # nothing had been read yet
     write_manifest(manifest(), tmp_path / "manifest.parquet")
-    check_same_data(tmp_path, manifest())
-    check_same_data(tmp_path, manifest(path=["elsewhere/a.png", "elsewhere/b.png"]))
+    check_same_data(tmp_path, digest(manifest()))
+    check_same_data(tmp_path, digest(manifest(path=["elsewhere/a.png", "elsewhere/b.png"])))
     for change in ({"sha256": ["1", "3"]}, {"split": ["test", "train"]}, {"label": ["x", "z"]}):
-        with pytest.raises(
-            CxrnetError, match=r"resume: the data have changed: .* than the 2 rows of .*; put them back, or"
-        ):
-            check_same_data(tmp_path, manifest(**change))
+        with pytest.raises(CxrnetError, match=r"resume: the data have changed: .* than the 2 rows"):
+            check_same_data(tmp_path, digest(manifest(**change)))

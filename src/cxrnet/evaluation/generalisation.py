@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from cxrnet.evaluation.catalogue import Key, spec_of
 from cxrnet.evaluation.confidence_intervals import Interval, of_mean
 from cxrnet.evaluation.metrics import Evaluation, Metric, flat, gap
-from cxrnet.evaluation.point_estimates import MEANS, Key
 from cxrnet.evaluation.predictions import classes_of
 
 LEADING = "roc_auc_macro"
@@ -79,7 +79,12 @@ def change_interval(internal: Metric, external: Metric) -> Interval | None:
 
 def _row(data: str, key: Key, over: str, internal: Metric | None, external: Metric) -> dict[str, object]:
     label, metric = key
-    row: dict[str, object] = {"data": data, "class": label, "metric": metric, "over": over if metric in MEANS else ""}
+    row: dict[str, object] = {
+        "data": data,
+        "class": label,
+        "metric": metric,
+        "over": over if spec_of(key).mean_of else "",
+    }
     for part, figure in (("internal", internal), ("external", external)):
         row |= _cells(part, figure["value"] if figure else None, figure.get("interval") if figure else None)
     change, ends = None, None

@@ -12,7 +12,6 @@ from cxrnet.core.atomic import write_text
 from cxrnet.core.spreadsheet import to_csv
 from cxrnet.evaluation.generalisation import LEADING
 from cxrnet.evaluation.metrics import Evaluation, Metric
-from cxrnet.evaluation.predictive_values import percent
 from cxrnet.evaluation.subgroups import FIGURES
 from cxrnet.reporting.analysis import Analysis
 from cxrnet.reporting.html import data_uri, render_page
@@ -20,7 +19,7 @@ from cxrnet.reporting.markdown import code, listed, paragraph, plain
 from cxrnet.reporting.model_card import EXTERNAL, Section
 from cxrnet.reporting.report import captions_of
 from cxrnet.reporting.tables import Table, markdown
-from cxrnet.reporting.wording import BASELINES, HEADLINE, PER_CLASS, figure_text, grouped, value_gaps
+from cxrnet.reporting.wording import BASELINES, HEADLINE, PER_CLASS, figure_text, grouped, percent, value_gaps
 
 _PRINTED = {
     **{name: HEADLINE[name] for name in ("roc_auc_macro", "accuracy", "balanced_accuracy", "macro_f1", "log_loss")},
@@ -231,7 +230,7 @@ def printed_baselines(
         gap: why some are missing; empty where none is.
     """
     rows = [
-        [data, title, *(_stacked(of[key]) if of else "n/a" for of in (network, *map(baselines[data].get, BASELINES)))]  # type: ignore[literal-required]
+        [data, title, *(_stacked(of[key]) if of else "n/a" for of in (network, *map(baselines[data].get, BASELINES)))]
         for data, network in networks.items()
         for key, title in HEADLINE.items()
     ]
@@ -242,7 +241,7 @@ def printed_baselines(
     gaps = [
         f"{data}: {text}"
         for data, network in networks.items()
-        for text in value_gaps((title, network[key]) for key, title in HEADLINE.items())  # type: ignore[literal-required]
+        for text in value_gaps((title, network[key]) for key, title in HEADLINE.items())
     ]
     gaps += [gap] if gap else []
     note += f" n/a: {'; '.join(gaps)}." if gaps else ""

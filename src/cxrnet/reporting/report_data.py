@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cxrnet.evaluation.calibration import Temperature
 from cxrnet.evaluation.metrics import Evaluation
 from cxrnet.evaluation.over_runs import Moments
-from cxrnet.evaluation.temperature import Temperature
 from cxrnet.reporting.analysis import Analysis
 
 
@@ -32,6 +32,10 @@ class PhaseFacts:
     """Trained on features computed once."""
     kept: bool
     """Its weights are the result."""
+    lr: float
+    """Learning rate at the start."""
+    decay: float
+    """Weight decay over the whole phase."""
 
 
 @dataclass(frozen=True)

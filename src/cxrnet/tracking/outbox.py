@@ -26,7 +26,7 @@ class Call:
 
     Attributes:
         number: from 1 on, in the order of the calls.
-        kind: its name in :data:`cxrnet.tracking.calls.KINDS`.
+        kind: its name in :data:`cxrnet.tracking.delivery.KINDS`.
         time: when it was made, in milliseconds since 1970.
         arguments: plain values.
     """
@@ -38,7 +38,7 @@ class Call:
 
 
 class Outbox:
-    """The calls of one run. One thread adds them, another one takes them out.
+    """The calls of one run. Any thread may add them, one takes them out.
 
     Nothing is written before the first call is added. One process at a time may add or settle (``alone_in``).
 
@@ -52,7 +52,7 @@ class Outbox:
         self._calls, self._sent = folder / CALLS, folder / SENT
         self._run_id = run_id
         self._secret = f"{json.dumps(secret)[1:-1]}@" if secret else ""
-        self._lock = threading.Lock()
+        self._lock, self._adding = threading.Lock(), threading.Lock()
         self._points: dict[tuple[str, int], float] = {}
         self._last = 0
         self._said = False
@@ -86,16 +86,17 @@ class Outbox:
 
     def add(self, kind: str, arguments: Mapping[str, object]) -> None:
         """Write a call down; on a full disk it is kept in memory, and lost if it has not arrived when the run ends."""
-        call = Call(self._last + 1, kind, time.time_ns() // 1_000_000, dict(arguments))
-        text = json.dumps(vars(call)).replace(self._secret, "") if self._secret else json.dumps(vars(call))
-        try:
-            _append(self._calls, text)
-        except OSError as error:
-            self._say_unwritten(error)
-        with self._lock:
-            call = Call(**json.loads(text))
-            self._know(call)
-            self._waiting[call.number] = call
+        with self._adding:
+            call = Call(self._last + 1, kind, time.time_ns() // 1_000_000, dict(arguments))
+            text = json.dumps(vars(call)).replace(self._secret, "") if self._secret else json.dumps(vars(call))
+            try:
+                _append(self._calls, text)
+            except OSError as error:
+                self._say_unwritten(error)
+            with self._lock:
+                call = Call(**json.loads(text))
+                self._know(call)
+                self._waiting[call.number] = call
 
     def new_points(self, values: Mapping[str, float], step: int) -> dict[str, float]:
         """Those metrics that no call has told yet with the same value: a run that goes on does an epoch twice."""

@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Any
 from cxrnet.core.process import is_main_process, signals_raise, was_killed
 from cxrnet.core.provenance import git_revision, package_versions
 from cxrnet.errors import CxrnetError
+from cxrnet.tracking.delivery import Delivery
 from cxrnet.tracking.outbox import Outbox
 from cxrnet.tracking.record import RECORD, alone_in, now, read_record, start_of, write_record
-from cxrnet.tracking.sender import Delivery, Sender
+from cxrnet.tracking.sender import Sender
 from cxrnet.tracking.store import find_experiment, opened, printable, userinfo
+from cxrnet.tracking.system import sampled, system_monitors
 from cxrnet.tracking.tracker import TrackedRun
 
 if TYPE_CHECKING:
@@ -45,6 +47,7 @@ def track(
     parent_run_id: str | None = None,
     resume: bool = False,
     patience: float = PATIENCE,
+    system_metrics: bool = False,
 ) -> Iterator[TrackedRun]:
     """Track everything that happens inside the ``with``.
 
@@ -62,14 +65,16 @@ def track(
         resume: the folder's run goes on, in the same MLflow run. Where the store has that no more, a new one is made,
             with a warning. ``run.json`` keeps the first start and lists the resumptions.
         patience: seconds that the end waits for MLflow while nothing arrives; what is left then is kept.
+        system_metrics: log the use of processors, memory and GPUs.
 
     Raises:
-        CxrnetError: the store cannot be used, or another process is at work in the folder; nothing has been started
-            then.
+        CxrnetError: the store cannot be used, another process is at work in the folder, or psutil lacks for system
+            metrics; nothing has been started then.
     """
     if not is_main_process():  # the first process speaks for all of a distributed training
         yield TrackedRun(folder)
         return
+    monitors = system_monitors() if system_metrics and uri else []
     with signals_raise(), alone_in(folder):
         earlier = read_record(folder) if resume else {}
         record = _record(earlier, folder, experiment, command)
@@ -82,7 +87,8 @@ def track(
             if earlier:
                 run.set_status("RUNNING")
             run.set_tags(_facts(folder) | ({"mlflow.parentRunId": parent_run_id} if parent_run_id else {}))
-            yield run
+            with sampled(run, monitors, str(record["started"])):
+                yield run
         except BaseException as error:
             _finish(run, record, _status(error), error, patience)
             raise

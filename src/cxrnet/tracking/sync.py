@@ -8,12 +8,10 @@ from pathlib import Path
 
 from cxrnet.core import console
 from cxrnet.errors import CxrnetError
-from cxrnet.tracking.moved import ARTIFACTS
+from cxrnet.tracking.delivery import Delivery
 from cxrnet.tracking.outbox import CALLS, Outbox
-from cxrnet.tracking.read import reading
 from cxrnet.tracking.record import alone_in, read_record, write_record
-from cxrnet.tracking.sender import Delivery
-from cxrnet.tracking.store import SQLITE, printable, userinfo
+from cxrnet.tracking.store import ARTIFACTS, SQLITE, opened, printable, userinfo
 
 PAUSES = (1.0, 2.0, 4.0)
 """Seconds between attempts of which none gets a call across; after them the rest is left again."""
@@ -115,7 +113,7 @@ def _send(folder: Path, pauses: Sequence[float]) -> Rest:
     try:
         if uri is None:
             raise CxrnetError("tracking: its database is gone")
-        with alone_in(folder), reading(uri) as client:
+        with alone_in(folder), opened(uri, make=False) as client:
             record = read_record(folder)
             outbox = Outbox(folder, record["run_id"], userinfo(uri))
             before, known = outbox.waiting, len(outbox.refused)

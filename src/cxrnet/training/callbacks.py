@@ -1,12 +1,20 @@
-"""A progress bar for each phase; a line an epoch where there is no terminal."""
+"""The callbacks of a phase: seeds, weight decay, checkpoints and history of every epoch, a progress bar."""
 
+import time
+import warnings
 from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
-from lightning.pytorch.callbacks import Callback
+import torch
+from lightning.pytorch.callbacks import Callback, Checkpoint
 from rich import get_console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bar
+from torch.optim import Optimizer
+
+from cxrnet.training.checkpoints import History, Progress, Row, checkpoint, keep_epoch, metrics_of, plan_of
+from cxrnet.training.trainer import Training
 
 
 class EpochSeed(Callback):
@@ -28,8 +36,137 @@ class EpochSeed(Callback):
         pl.seed_everything(int(mixed), workers=True, verbose=False)
 
 
+class WeightDecay(Callback):
+    """Shrinks what is trained before each step by ``decay`` / (steps of the phase) x rate / (first rate).
+
+    So decay does the same with few images and with many, at any number of epochs (Wang & Aitchison 2024,
+    arXiv:2405.13698), and whatever the optimizer: it is apart from the gradient, as in AdamW (Loshchilov & Hutter 2019,
+    arXiv:1711.05101). At a constant rate weights that get no gradient end at exp(-``decay``) of their size; a cosine
+    makes that exp(-``decay`` / 2).
+
+    Args:
+        decay: from 0 on.
+        lr: the first rate.
+    """
+
+    def __init__(self, decay: float, lr: float) -> None:
+        self.decay, self.lr = decay, lr
+
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
+    ) -> None:
+        """Shrink the weights that the optimizer is about to change."""
+        part = self.decay / trainer.estimated_stepping_batches
+        with torch.no_grad():
+            for group in optimizer.param_groups:
+                torch._foreach_mul_(group["params"], 1 - part * group["lr"] / self.lr)
+
+
+class EpochKeeper(Checkpoint):
+    """Ends every epoch: writes it into the history, saves the checkpoints, hands the metrics on.
+
+    Lightning calls it after early stopping, so a checkpoint holds what that has decided.
+
+    Args:
+        training: that the phase is a part of.
+        place: of the phase in it.
+        last: the last epoch is kept, not the best.
+        history: gets a row an epoch: the logged metrics and ``train/lr``, the rate that it was trained at.
+        before: how far the phase had come before the run was resumed; ``None`` where it begins.
+
+    Attributes:
+        phase: that is trained.
+        cached: what is frozen is computed once.
+    """
+
+    def __init__(self, training: Training, place: int, last: bool, history: History, before: Progress | None) -> None:
+        self.training = training
+        self.place = place
+        self.phase = training.phases[place]
+        self.last = last
+        self.history = history
+        self.before = before
+        self.cached = before is not None and before.cached
+        self._started: float | None = None
+        self._lr = self.phase.lr
+        self._stopped = False
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of the phase so far, that before it was resumed included."""
+        so_far = self.before.seconds if self.before is not None else 0.0
+        return so_far if self._started is None else so_far + time.monotonic() - self._started
+
+    @property
+    def kept(self) -> Row:
+        """The epoch whose weights are kept so far."""
+        return self.history.kept(self.phase.name, self.training.schedule, self.last)
+
+    def start(self, cached: bool) -> None:
+        """Begin to count the time of the phase; ``cached``: it trains on features that are computed once."""
+        self.cached = cached
+        self._started = time.monotonic()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what Lightning stores in a checkpoint; :func:`read_progress` reads it."""
+        return vars(Progress(plan_of(self.phase), self.cached, self.history.rows, self.seconds, self._stopped))
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Leave out a schedule that is planned anew: one epoch has no warm-up, more epochs make it another class."""
+        if self.phase.lr_schedule is not None and self.phase.lr_schedule["name"] != "plateau":
+            checkpoint["lr_schedulers"] = []
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Bring the learning rate of a resumed phase up to date."""
+        rows = self.history.of(self.phase.name)
+        if not rows:
+            return
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch: a schedule stepped before the optimizer
+            for config in trainer.lr_scheduler_configs:
+                if config.reduce_on_plateau:  # which Lightning does after the checkpoint of an epoch was saved
+                    config.scheduler.step(rows[-1][self.training.schedule.monitor])
+                    continue
+                # Rates that follow from the epoch are planned anew: the phase may have got more epochs.
+                optimizer = config.scheduler.optimizer
+                for group in optimizer.param_groups:
+                    group["lr"] = group["initial_lr"]
+                config.scheduler = pl_module.lr_schedule(optimizer)["scheduler"]  # type: ignore[operator]
+                for _ in rows:
+                    config.scheduler.step()  # type: ignore[call-arg]
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Note the rate: at the end of the epoch it may be that of the next one."""
+        self._lr = trainer.optimizers[0].param_groups[0]["lr"]
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Keep the epoch; validation has run by now."""
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        metrics["train/lr"] = self._lr
+        row = self.history.add(self.phase.name, trainer.strategy.broadcast(metrics))
+        self._stopped = trainer.should_stop
+        trainer.save_checkpoint(checkpoint(self.training.folder, self.phase.name, "last"), weights_only=False)
+        if trainer.is_global_zero:
+            if not self.last:
+                self._keep()
+            if self.training.log_metrics is not None:
+                self.training.log_metrics(metrics_of(row), row["epoch"])
+        trainer.strategy.barrier()  # no other process looks for kept.ckpt before it is there
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Keep the last epoch, where that is the one that is kept."""
+        if self.last and self.history.of(self.phase.name):
+            self._keep()
+            trainer.strategy.barrier()
+
+    def _keep(self) -> None:
+        keep_epoch(self.training.folder, self.history, self.phase.name, self.training.schedule, self.last)
+
+
 class PhaseProgress(Callback):
-    """Shows epoch, losses and validation accuracy while a phase trains.
+    """Shows epoch, losses and validation accuracy while a phase trains: a bar, or lines where there is no terminal.
 
     Args:
         phase: name of the phase.
@@ -39,49 +176,40 @@ class PhaseProgress(Callback):
     def __init__(self, phase: str, epochs: int) -> None:
         self.phase = phase
         self.epochs = epochs
-        self._progress: Progress | None = None
+        self._bar: Bar | None = None
         self._task = TaskID(0)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Open the bar."""
         if not trainer.is_global_zero or not get_console().is_terminal:
             return
-        self._progress = Progress(
-            TextColumn("  {task.description:<12}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[metrics]}"),
-            TimeElapsedColumn(),
-            transient=True,
-        )
-        self._progress.start()
-        batches = self.epochs * int(trainer.num_training_batches)
-        done = trainer.current_epoch * int(trainer.num_training_batches)  # of a phase that is resumed
-        self._task = self._progress.add_task(self.phase, total=batches, completed=done, metrics="")
+        name, metrics = TextColumn("  {task.description:<12}"), TextColumn("{task.fields[metrics]}")
+        columns = (name, BarColumn(bar_width=24), MofNCompleteColumn(), metrics, TimeElapsedColumn())
+        self._bar = Bar(*columns, transient=True)
+        self._bar.start()
+        batches = int(trainer.num_training_batches)
+        done = trainer.current_epoch * batches  # of a phase that is resumed
+        self._task = self._bar.add_task(self.phase, total=self.epochs * batches, completed=done, metrics="")
 
     def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
-        """One batch further."""
-        if self._progress is not None:
-            self._progress.advance(self._task)
+        """Move one batch further."""
+        if self._bar is not None:
+            self._bar.advance(self._task)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Show the epoch's metrics."""
         if not trainer.is_global_zero:
             return
-        metrics = trainer.callback_metrics
+        epoch, metrics = trainer.current_epoch + 1, trainer.callback_metrics
         text = (
-            f"train loss {metrics['train_loss']:.3f}  val loss {metrics['val_loss']:.3f}  "
-            f"val accuracy {metrics['val_accuracy']:.3f}"
+            f"train loss {metrics['train/loss']:.3f}  val loss {metrics['val/loss']:.3f}  "
+            f"val accuracy {metrics['val/accuracy']:.3f}"
         )
-        if self._progress is not None:
-            self._progress.update(self._task, metrics=text)
-        elif self._is_told(trainer.current_epoch + 1):
-            place = f"{trainer.current_epoch + 1}/{self.epochs}"
-            get_console().print(f"  {self.phase:<12} {place:>6}  {text}", highlight=False)
-
-    def _is_told(self, epoch: int) -> bool:
-        # Without a terminal a line stays: about ten a phase are enough, its first and last epoch among them.
-        return epoch in (1, self.epochs) or epoch % max(1, round(self.epochs / 10)) == 0
+        if self._bar is not None:
+            self._bar.update(self._task, metrics=text)
+        # A line stays: about ten a phase are enough, its first and last epoch among them.
+        elif epoch in (1, self.epochs) or epoch % max(1, round(self.epochs / 10)) == 0:
+            get_console().print(f"  {self.phase:<12} {f'{epoch}/{self.epochs}':>6}  {text}", highlight=False)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Close the bar."""
@@ -92,6 +220,6 @@ class PhaseProgress(Callback):
         self._close()
 
     def _close(self) -> None:
-        if self._progress is not None:
-            self._progress.stop()
-            self._progress = None
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None

@@ -1,4 +1,4 @@
-"""Tables of features: what the frozen front of a network makes of every image of a split.
+"""Tables of features: the output of a network's frozen trunk for every image of a split.
 
 A table lies in the cache under the name of all that it depends on, so the runs of a sweep over heads, rates or losses
 share one. What has no such name, an augmentation of the user's own, is computed for the run and stays in memory.
@@ -9,8 +9,7 @@ import json
 import logging
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from types import NoneType
@@ -25,7 +24,7 @@ from cxrnet.core.cache import kept, new_array
 from cxrnet.core.console import bar
 from cxrnet.data.augment import Augmentation, Geometric
 from cxrnet.data.images import store
-from cxrnet.data.images.resize import Images, ResizeRule, Size
+from cxrnet.data.images.resize import Images, ResizeRule
 
 Table = npt.NDArray[np.float32]  # (V, N, F) or (V, N, h, w, C): V views of N images, channels last
 
@@ -60,14 +59,14 @@ class Views:
 def features_of(
     front: nn.Module, views: Views, shape: Sequence[int], device: torch.device, batch_size: int, cache: Path | None
 ) -> Table:
-    """The table of some images under a front; computed if it isn't in the cache.
+    """Return the features of some images; computed if they aren't in the cache.
 
     Args:
         front: of :class:`cxrnet.models.trunk.SplitNetwork`; moved to the device.
         views: of the images.
-        shape: of the features of an image, channels first, as the front gives them.
-        device: where the front runs.
-        batch_size: images that go through the front at a time, at most.
+        shape: of the features of an image, channels first, as the trunk gives them.
+        device: where the trunk runs.
+        batch_size: images that go through the trunk at a time, at most.
         cache: folder of the tables; ``None`` keeps them in memory.
 
     Returns:
@@ -84,84 +83,51 @@ def features_of(
         table = np.empty(full, np.float32)
         _compute(table, front, views, device, batch_size)
         return table
-    ingredients = _Ingredients.of(front, views, device)
-    write = partial(
-        _write, ingredients=ingredients, shape=full, front=front, views=views, device=device, batch_size=batch_size
-    )
-    folder = kept(cache / "features" / ingredients.digest(), write)
+    made_of = _made_of(front, views, device)
+
+    def write(folder: Path) -> None:
+        (folder / "made_of.json").write_text(made_of, encoding="utf-8")
+        _compute(new_array(folder / _FILE, full, np.float32), front, views, device, batch_size)
+
+    folder = kept(cache / "features" / hashlib.sha256(made_of.encode()).hexdigest()[:32], write)
     stored: Table = np.load(folder / _FILE, mmap_mode="r")
     return stored
 
 
 def has_name(augment: Augmentation | None) -> bool:
-    """Whether it can be said what an augmentation is, so that its views can be found again."""
+    """Tell whether an augmentation can be named, so that its views can be found again."""
     return type(augment) in (Geometric, NoneType)
 
 
-@dataclass(frozen=True)
-class _Ingredients:
-    """All that a table depends on; written beside it, for whoever wonders what it is."""
-
-    front: str
-    images: str
-    size: Size
-    resize: ResizeRule
-    augment: str | None
-    views: int
-    seed: int | None
-    device: str
-    versions: tuple[str, ...]
-    arithmetic: tuple[str, ...]
-    format: tuple[int | str, ...]
-
-    @classmethod
-    def of(cls, front: nn.Module, views: Views, device: torch.device) -> "_Ingredients":
-        return cls(
-            front=digest(front),
-            images=hashlib.sha256("\n".join(views.digests).encode()).hexdigest(),
-            size=views.images.shape[1:],
-            resize=views.resize,
-            augment=repr(views.augment) if views.augment is not None else None,
-            views=views.number,
-            seed=views.seed if views.augment is not None else None,
-            device=device.type,
-            versions=tuple(version(package) for package in ("torch", "torchvision", "timm")),
-            arithmetic=(
-                torch.get_float32_matmul_precision(),
-                *(operations.fp32_precision for operations in (cudnn.conv, mkldnn.conv, mkldnn.matmul)),  # type: ignore[attr-defined]
-                os.environ.get("ONEDNN_DEFAULT_FPMATH_MODE", ""),
-            ),
-            format=(FORMAT, *store.made_with()),
-        )
-
-    def digest(self) -> str:
-        return hashlib.sha256(self.text().encode()).hexdigest()[:32]
-
-    def text(self) -> str:
-        return json.dumps(asdict(self), indent=2)
+def _made_of(front: nn.Module, views: Views, device: torch.device) -> str:
+    """Return all that a table depends on, as JSON: its digest names the table, and it is written beside it."""
+    ingredients = {
+        "front": digest(front),
+        "images": hashlib.sha256("\n".join(views.digests).encode()).hexdigest(),
+        "size": views.images.shape[1:],
+        "resize": views.resize,
+        "augment": repr(views.augment) if views.augment is not None else None,
+        "views": views.number,
+        "seed": views.seed if views.augment is not None else None,
+        "device": device.type,
+        "versions": [version(package) for package in ("torch", "torchvision", "timm")],
+        "arithmetic": [
+            torch.get_float32_matmul_precision(),
+            *(operations.fp32_precision for operations in (cudnn.conv, mkldnn.conv, mkldnn.matmul)),  # type: ignore[attr-defined]
+            os.environ.get("ONEDNN_DEFAULT_FPMATH_MODE", ""),
+        ],
+        "format": (FORMAT, *store.made_with()),
+    }
+    return json.dumps(ingredients, indent=2)
 
 
 def digest(module: nn.Module) -> str:
-    """SHA-256 of a module's structure and of all its numbers."""
+    """Return the SHA-256 of a module's structure and of all its numbers."""
     made_of = hashlib.sha256(repr(module).encode())
     for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
         made_of.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         made_of.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
     return made_of.hexdigest()
-
-
-def _write(
-    folder: Path,
-    ingredients: _Ingredients,
-    shape: Sequence[int],
-    front: nn.Module,
-    views: Views,
-    device: torch.device,
-    batch_size: int,
-) -> None:
-    (folder / "made_of.json").write_text(ingredients.text(), encoding="utf-8")
-    table = new_array(folder / _FILE, shape, np.float32)
-    _compute(table, front, views, device, batch_size)
 
 
 @torch.no_grad()

@@ -1,8 +1,8 @@
-"""What a phase trains on: images, or features, the output of the frozen front of the network.
+"""The data of a phase: images, or features, the output of the frozen trunk of the network.
 
 Features are computed once, and what is trained works on the table, where that is small enough. Else the images go
-through the front in every epoch, without gradients. In float32 and without augmentation all of this gives the result of
-the long way, epoch by epoch. A table holds K views of every training image, the image itself and K - 1 augmented
+through the trunk in every epoch, without gradients. In float32 and without augmentation all of this gives the result of
+training on images, epoch by epoch. A table holds K views of every training image, the image itself and K - 1 augmented
 ones, and each epoch draws one of them for each image.
 """
 
@@ -26,6 +26,7 @@ from cxrnet.models.network import Network
 from cxrnet.models.trunk import SplitNetwork, split_network
 from cxrnet.training.feature_tables import Table, Views, features_of, has_name
 from cxrnet.training.schedule import Phase, Schedule
+from cxrnet.training.trainer import Training
 
 logger = logging.getLogger("cxrnet")
 
@@ -46,44 +47,37 @@ class Feed:
 
 
 def make_feed(
-    network: Network,
-    data: XrayDataModule,
-    phase: Phase,
-    schedule: Schedule,
-    seed: int,
-    cached: bool | None = None,
-    compiled: bool = False,
+    network: Network, data: XrayDataModule, training: Training, phase: Phase, cached: bool | None = None
 ) -> Feed:
     """Choose what a phase trains on; nothing is computed yet.
 
     Args:
         network: on the CPU, with what is trainable in this phase set.
         data: set up.
+        training: ``views`` and ``features_gb`` of its schedule decide; its seed is that of the augmented views.
         phase: to be trained.
-        schedule: its ``views`` and ``features_gb`` decide.
-        seed: of the augmented views.
         cached: whether a phase that is resumed began with a table, with which or without which it goes on; ``None``
             where it begins.
-        compiled: a front through which images go in every epoch runs as ``torch.compile`` makes it.
     """
+    schedule = training.schedule
     parts = split_network(network) if schedule.views > 0 else None
     if parts is None:
         return Feed(data, rest=None, cached=False)
-    table = FeatureDataModule(data, parts, schedule.views, seed)
+    table = FeatureDataModule(data, parts, schedule.views, training.seed)
     if _table_pays(table, phase, schedule) if cached is None else cached:
         return Feed(table, parts.trainable_part, cached=True)
-    if compiled:  # that of a table makes each view once, in less time than it takes to compile
+    if training.compiled:  # the trunk of a table makes each view once, in less time than it takes to compile
         parts.trunk.compile()
     # What would have been trained on the images themselves is so without a table too.
     return Feed(
-        FrontDataModule(data, parts.trunk, augmented=not parts.whole_backbone or schedule.views > 1),
+        TrunkDataModule(data, parts.trunk, augmented=not parts.whole_backbone or schedule.views > 1),
         parts.trainable_part,
-        False,
+        cached=False,
     )
 
 
 def _table_pays(table: "FeatureDataModule", phase: Phase, schedule: Schedule) -> bool:
-    """Whether features are stored; said aloud where those of a whole backbone are too many."""
+    """Tell whether features are stored; say so where those of a whole backbone are too many."""
     gigabytes = table.n_bytes / 1e9
     fits = gigabytes <= schedule.features_gb
     if not table.parts.whole_backbone:
@@ -183,12 +177,12 @@ class FeatureDataModule(pl.LightningDataModule):
         return eval_loader(self.tables["val"], self.data.batch_size, 0, self.trainer)
 
 
-class FrontDataModule(pl.LightningDataModule):
-    """The batches of a data module, sent through the frozen front of the network.
+class TrunkDataModule(pl.LightningDataModule):
+    """The batches of a data module, sent through the frozen trunk of the network.
 
     Args:
         data: the images.
-        front: of the network.
+        front: the trunk.
         augmented: training images are augmented, where there is an augmentation.
     """
 
@@ -199,16 +193,16 @@ class FrontDataModule(pl.LightningDataModule):
         self.augmented = augmented
 
     def setup(self, stage: str | None = None) -> None:
-        """Bring the front to the trainer's device."""
+        """Bring the trunk to the trainer's device."""
         self.data.trainer = self.trainer
         self.front.to(_device(self.trainer))
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Those of the images."""
+        """Batches of training images."""
         return self.data.train_dataloader()
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        """Those of the images."""
+        """Batches of validation images."""
         return self.data.val_dataloader()
 
     def teardown(self, stage: str) -> None:

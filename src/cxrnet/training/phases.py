@@ -8,47 +8,34 @@ validation: a fine-tuning that made things worse is not what the user gets.
 import dataclasses
 import gc
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
-import lightning.pytorch as pl
-from lightning.pytorch.callbacks import Callback
-from torch import nn
+from lightning.pytorch.callbacks import Callback, EarlyStopping
 
 from cxrnet.data.datamodule import XrayDataModule
 from cxrnet.errors import CxrnetError
 from cxrnet.models.freezing import describe, set_trainable
 from cxrnet.models.network import Network, count_parameters
-from cxrnet.training.callbacks import EpochSeed
+from cxrnet.training.callbacks import EpochKeeper, EpochSeed, WeightDecay
 from cxrnet.training.checkpoints import (
-    EpochKeeper,
-    LogMetrics,
+    History,
     Progress,
     check_goes_on,
     checkpoint,
     complete_kept,
     keep_epoch,
     load_kept,
+    rank,
 )
 from cxrnet.training.features import make_feed
-from cxrnet.training.history import History, rank
-from cxrnet.training.schedule import Phase, Schedule
-from cxrnet.training.trainer import (
-    OptimizerOfRate,
-    WeightDecay,
-    check_phases,
-    early_stopping,
-    fit,
-    make_classifier,
-    make_trainer,
-)
+from cxrnet.training.trainer import Training, check_training, make_classifier, make_trainer, refusals_told
 
 
 @dataclass(frozen=True)
 class PhaseResult:
-    """What came of a phase.
+    """The result of a phase.
 
     Attributes:
         name: of the phase.
@@ -82,111 +69,96 @@ class PhaseResult:
 
 
 def run_phases(
-    network: Network,
-    data: XrayDataModule,
-    phases: Sequence[Phase],
-    schedule: Schedule,
-    loss: nn.Module,
-    optimizer: OptimizerOfRate,
-    trainer: Callable[..., pl.Trainer],
-    folder: Path,
-    seed: int,
-    log_metrics: LogMetrics | None = None,
-    callbacks: Callable[[Phase], list[Callback]] | None = None,
-    trained: Sequence[Progress] = (),
-    compiled: bool = False,
+    network: Network, data: XrayDataModule, training: Training, trained: Sequence[Progress] = ()
 ) -> tuple[list[PhaseResult], History]:
     """Train a network in place; it ends with the kept weights of the best phase.
 
     Args:
         network: with its starting weights, also when training is resumed.
         data: set up.
-        phases: from :func:`cxrnet.training.schedule.enabled_phases`.
-        schedule: what the phases share.
-        loss: takes logits and labels.
-        optimizer: makes an optimizer of parameters and ``lr=``.
-        trainer: makes a Lightning Trainer; this function adds epochs and callbacks.
-        folder: gets ``checkpoints/<phase>/kept.ckpt`` and ``last.ckpt``.
-        seed: the random state of each epoch depends on it, the phase's place and the epoch alone.
-        log_metrics: gets every epoch's metrics and its number, epochs running on over the phases.
-        callbacks: makes further callbacks for a phase (progress).
-        trained: what :func:`cxrnet.training.checkpoints.trained_so_far` found in the folder of a run that is resumed.
-            None of it is trained or handed on again; its last phase goes on if it was not finished, or has more
-            epochs now.
-        compiled: the steps run on what ``torch.compile`` makes of the network.
+        training: phases, loss, optimizer and trainer.
+        trained: from :func:`cxrnet.training.checkpoints.trained_so_far`, of a run that is resumed. None of it is
+            trained or handed on again; its last phase goes on if it was not finished, or has more epochs now.
 
     Raises:
         CxrnetError: a phase, the monitored metric, the optimizer or the trainer is not usable, or training diverged;
             or the run that is resumed was trained in other phases.
     """
-    check_phases(network, phases, schedule, loss, optimizer, data.batch_size)
+    phases, schedule, folder = training.phases, training.schedule, training.folder
+    check_training(training, network, data.batch_size)
     check_goes_on(trained, phases)
     history = History(trained[-1].rows if trained else ())
-    validation = len(data.rows("val"))
+    keeps_last = [schedule.keeps_last(phase, len(data.rows("val"))) for phase in phases]
     if trained:  # the run may have been stopped just before this
-        going_on = phases[len(trained) - 1]
-        keep_epoch(folder, history, going_on.name, schedule, schedule.keeps_last(going_on, validation))
+        keep_epoch(folder, history, trained[-1].name, schedule, keeps_last[len(trained) - 1])
     results: list[PhaseResult] = []
-    for place, phase in enumerate(phases):
+    for place, (phase, last) in enumerate(zip(phases, keeps_last, strict=True)):
         set_trainable(network, phase.trainable)
-        last = schedule.keeps_last(phase, validation)
-        before = trained[place] if place < len(trained) else None
-        if before is not None and (before is not trained[-1] or before.is_over(phase)):
-            cached, seconds = before.cached, before.seconds
-        else:
-            decay = [WeightDecay(phase.decay, phase.lr)] if phase.decay else []
-            feed = make_feed(network, data, phase, schedule, seed, before.cached if before else None, compiled)
-            so_far = before.seconds if before else 0.0
-            keeper = EpochKeeper(folder, phase, schedule, feed.cached, last, history, so_far, log_metrics)
-            extra = callbacks(phase) if callbacks is not None else []
-            fit(
-                make_trainer(
-                    trainer,
-                    phase.epochs,
-                    folder,
-                    [EpochSeed(seed, place), keeper, *decay, *early_stopping(phase, schedule), *extra],
-                ),
-                make_classifier(network, phase, schedule, loss, optimizer, feed.rest),
-                feed.data,
-                resumed=checkpoint(folder, phase.name, "last") if before else None,
-                compiled=compiled,
-            )
-            cached, seconds = feed.cached, keeper.seconds
+        keeper = EpochKeeper(training, place, last, history, trained[place] if place < len(trained) else None)
+        if keeper.before is None or (place == len(trained) - 1 and not keeper.before.is_over(phase)):
+            _train_phase(network, data, keeper)
             # Tables and optimizer are gone before the next phase makes its own: Lightning's objects hold each other,
             # and callbacks were given methods of the classifier.
-            del feed, keeper, extra
             gc.collect()
-        results.append(_result(network, phase, cached, history, schedule, last, seconds))
+        results.append(_result(network, keeper))
         load_kept(network, folder, phase.name)
         complete_kept(network, folder, phase.name)
-        results = _keep_best(network, results, schedule, folder)
+        results = _keep_best(network, results, training)
     return results, history
 
 
-def _result(
-    network: Network, phase: Phase, cached: bool, history: History, schedule: Schedule, last: bool, seconds: float
-) -> PhaseResult:
-    rows, kept = history.of(phase.name), history.kept(phase.name, schedule.monitor, schedule.mode, last)
+def _train_phase(network: Network, data: XrayDataModule, keeper: EpochKeeper) -> None:
+    """Train one phase, or go on with it; afterwards nothing that outlives it holds what it needed."""
+    training, phase, schedule = keeper.training, keeper.phase, keeper.training.schedule
+    feed = make_feed(network, data, training, phase, keeper.before.cached if keeper.before else None)
+    keeper.start(feed.cached)
+    callbacks: list[Callback] = [EpochSeed(training.seed, keeper.place), keeper]
+    if phase.decay:
+        callbacks.append(WeightDecay(phase.decay, phase.lr))
+    if phase.patience is not None:  # at the end of the epoch the metrics of both splits are there
+        callbacks.append(
+            EarlyStopping(schedule.monitor, patience=phase.patience, mode=schedule.mode, check_on_train_epoch_end=True)
+        )
+    callbacks += training.callbacks(phase)
+    trainer = make_trainer(training.trainer, phase.epochs, training.folder, callbacks)
+    classifier = make_classifier(training, network, phase, feed.rest)
+    classifier.train()  # Lightning doesn't: it keeps the mode in which it finds a network
+    if training.compiled:
+        classifier.compile()
+    resumed = checkpoint(training.folder, phase.name, "last") if keeper.before else None
+    with refusals_told():
+        trainer.fit(classifier, datamodule=feed.data, ckpt_path=resumed, weights_only=True)
+    if trainer.current_epoch == 0:
+        raise CxrnetError(
+            "trainer.callbacks: training was stopped before its first epoch; mend or leave out what did so"
+        )
+    feed.data.trainer = None
+    network.zero_grad()
+
+
+def _result(network: Network, keeper: EpochKeeper) -> PhaseResult:
+    phase, rows, kept = keeper.phase, keeper.history.of(keeper.phase.name), keeper.kept
     return PhaseResult(
         name=phase.name,
         trainable=describe(phase.trainable),
         trained_parameters=count_parameters(network).trainable,
         lr=phase.lr,
         decay=phase.decay,
-        cached=cached,
+        cached=keeper.cached,
         first_epoch=rows[0]["epoch"],
         epochs=len(rows),
-        keep="last" if last else "best",
+        keep="last" if keeper.last else "best",
         kept_epoch=kept["epoch"],
-        kept_score=kept[schedule.monitor],
-        seconds=seconds,
+        kept_score=kept[keeper.training.schedule.monitor],
+        seconds=keeper.seconds,
     )
 
 
-def _keep_best(network: Network, results: list[PhaseResult], schedule: Schedule, folder: Path) -> list[PhaseResult]:
+def _keep_best(network: Network, results: list[PhaseResult], training: Training) -> list[PhaseResult]:
+    schedule = training.schedule
     kept = min(results, key=lambda result: rank(result.kept_score, schedule.mode))  # the earlier one of two equals
     if math.isnan(kept.kept_score):
         which = "its last" if kept.keep == "last" else "any"
         raise CxrnetError(f"phase '{kept.name}': {schedule.monitor} is not a number in {which} epoch; lower its lr")
-    load_kept(network, folder, kept.name)
+    load_kept(network, training.folder, kept.name)
     return [dataclasses.replace(result, kept=result is kept) for result in results]

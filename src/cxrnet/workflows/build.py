@@ -1,7 +1,7 @@
-"""What a configuration asks for: the data, the network with its starting weights, and its training."""
+"""The parts of a run, made of its configuration: data, network, training, bundle."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -16,29 +16,30 @@ from lightning.pytorch.loggers import Logger
 from cxrnet.core.config import Config
 from cxrnet.core.provenance import package_versions
 from cxrnet.data.datamodule import XrayDataModule
-from cxrnet.data.manifest import digest
 from cxrnet.errors import CxrnetError
+from cxrnet.evaluation.calibration import fit_temperature
 from cxrnet.evaluation.predictions import make_predictions
-from cxrnet.evaluation.prior import Mix, fitted_offset, weighing_sentences
+from cxrnet.evaluation.prior import Mix, fitted_offset
 from cxrnet.evaluation.selective_prediction import choose_cutoff
 from cxrnet.evaluation.settings import check_share
-from cxrnet.evaluation.temperature import Temperature, fit_temperature
-from cxrnet.evaluation.threshold_selection import choose_thresholds, threshold_sentences
-from cxrnet.inference import predict_images, predictions_of
+from cxrnet.evaluation.threshold_selection import choose_thresholds
+from cxrnet.inference import head_logits, image_features, predict_images, predictions_of
 from cxrnet.models.backbones.weights import LoadedWeights, load_weights
 from cxrnet.models.bundle import Bundle, device_of, load_bundle, save_bundle
 from cxrnet.models.losses import cost_offset, decision_weights, weighed_by, without_offset
 from cxrnet.models.network import Network, NetworkConfig
+from cxrnet.reporting.report_data import PhaseFacts
+from cxrnet.reporting.sentences import threshold_sentences, weighing_sentences
+from cxrnet.reporting.training_run import Bundled
 from cxrnet.training.additions import RunOn, make_callbacks, make_loggers
-from cxrnet.training.checkpoints import LogMetrics, Progress
-from cxrnet.training.history import History
-from cxrnet.training.phases import PhaseResult, run_phases
-from cxrnet.training.schedule import Phase, Schedule
-from cxrnet.training.trainer import make_trainer
+from cxrnet.training.phases import PhaseResult
+from cxrnet.training.schedule import Phase, Schedule, enabled_phases
+from cxrnet.training.trainer import Training, make_trainer
+from cxrnet.workflows.run_context import RunContext
 
 
 def make_data(config: Config) -> XrayDataModule:
-    """The data of a configuration's ``data``, set up."""
+    """Make the data of a configuration's ``data``, set up."""
     # `root` is there to be overridden in one short place; the source gets it by interpolation.
     data: XrayDataModule = instantiate({name: value for name, value in config.items() if name != "root"})
     data.setup()
@@ -46,7 +47,7 @@ def make_data(config: Config) -> XrayDataModule:
 
 
 def make_network(model: Config, data: XrayDataModule) -> tuple[Network, LoadedWeights]:
-    """The network of a configuration's ``model``, for the classes and the size of the data."""
+    """Make the network of a configuration's ``model``, for the classes and the size of the data."""
     architecture = {name: value for name, value in model.items() if name != "weights"}
     network = Network(NetworkConfig.from_dict({**architecture, "classes": data.classes, "size": data.size}))
     return network, load_weights(network.backbone, model["backbone"], str(model["weights"]), data.size)
@@ -54,11 +55,6 @@ def make_network(model: Config, data: XrayDataModule) -> tuple[Network, LoadedWe
 
 def check_trainer(trainer: Config, optimizer: Config, folder: Path) -> None:
     """Refuse a trainer that can't be made on this machine or can't train, before images are read.
-
-    Args:
-        trainer: of a configuration.
-        optimizer: of a configuration.
-        folder: of the run.
 
     Raises:
         CxrnetError: there is no such device, argument, precision, callback or logger here, or it would clip gradients
@@ -73,40 +69,16 @@ def check_trainer(trainer: Config, optimizer: Config, folder: Path) -> None:
         )
 
 
-def train_network(
-    network: Network,
-    data: XrayDataModule,
-    phases: Sequence[Phase],
-    schedule: Schedule,
-    config: Config,
-    folder: Path,
-    callbacks: Callable[[Phase], list[Callback]],
-    log_metrics: LogMetrics | None = None,
-    trained: Sequence[Progress] = (),
-) -> tuple[list[PhaseResult], History]:
-    """Train with the loss, optimizer and trainer of a configuration, see :func:`cxrnet.training.phases.run_phases`.
+def make_training(config: Config, data: XrayDataModule, pretrained: bool, folder: Path) -> Training:
+    """Make the training of a configuration; ``pretrained``: the network starts from pretrained weights."""
+    schedule: Schedule = instantiate(config["schedule"], _convert_="object")
+    phases, loggers = enabled_phases(schedule, pretrained), make_loggers(config["trainer"], folder)
 
-    Args:
-        network: with its starting weights.
-        data: set up and split.
-        phases: of the schedule, those that are trained.
-        schedule: what they share.
-        config: plain, of ``conf/train.yaml``.
-        folder: of the run.
-        callbacks: makes callbacks for a phase, beside those of the configuration.
-        log_metrics: gets every epoch's metrics.
-        trained: progress of a run that is resumed.
-    """
-    loggers = make_loggers(config["trainer"], folder)
+    def added(phase: Phase) -> list[Callback]:
+        earlier = [each.name for each in phases[: phases.index(phase)]]
+        return [*make_callbacks(config["trainer"]), *([RunOn(folder, earlier)] if loggers else [])]
 
-    def with_added(phase: Phase) -> list[Callback]:
-        earlier = [each.name for each in phases[: list(phases).index(phase)]]
-        run_on = [RunOn(folder, earlier)] if loggers else []
-        return [*callbacks(phase), *make_callbacks(config["trainer"]), *run_on]
-
-    return run_phases(
-        network,
-        data,
+    return Training(
         phases,
         schedule,
         loss=instantiate(config["loss"])(classes=data.classes, counts=data.counts("train")),
@@ -114,79 +86,83 @@ def train_network(
         trainer=_trainer_factory(config["trainer"], loggers),
         folder=folder,
         seed=config["seed"],
-        log_metrics=log_metrics,
-        callbacks=with_added,
-        trained=trained,
         compiled=config["compile"],
+        callbacks=added,
     )
 
 
 def _trainer_factory(trainer: Config, loggers: list[Logger]) -> Callable[..., pl.Trainer]:
-    """What makes a trainer of a phase; its callbacks are made for each phase."""
+    """Return what makes the trainer of a phase; its callbacks are made for each phase."""
     arguments = {name: value for name, value in trainer.items() if name not in ("callbacks", "logger")}
     given = instantiate(arguments)
     # Of a partial within another one the arguments, as the precision that is asked for, couldn't be seen.
     return partial(given.func, *given.args, **given.keywords, logger=loggers)
 
 
-@dataclass(frozen=True)
-class Bundled:
-    """A bundle and how its numbers were chosen.
+def phase_facts(phase: PhaseResult, monitor: str) -> PhaseFacts:
+    """Return what console and report say of a phase."""
+    return PhaseFacts(
+        name=phase.name,
+        trainable=phase.trainable,
+        parameters=phase.trained_parameters,
+        epochs=phase.epochs,
+        keep=phase.keep,
+        kept_epoch=phase.kept_epoch,
+        monitor=monitor,
+        value=phase.kept_score,
+        seconds=phase.seconds,
+        cached=phase.cached,
+        kept=phase.kept,
+        lr=phase.lr,
+        decay=phase.decay,
+    )
 
-    Attributes:
-        bundle: as it lies on disk.
-        temperature: that it has, or why it has none.
-        sentences: what each threshold that a rule chose does on the validation images.
-        weighing: what class weights, a balanced sampler or costs did to the training and do to the decision; empty
-            where there were none.
-    """
 
-    bundle: Bundle
-    temperature: Temperature
-    sentences: list[str]
-    weighing: list[str]
+def make_bundle(run: RunContext, network: Network, data: XrayDataModule) -> Bundled:
+    """Choose what is chosen on the validation images, and write the bundle.
 
-
-def make_bundle(network: Network, data: XrayDataModule, config: Config, folder: Path) -> Bundled:
-    """Choose what is chosen, write the bundle and open it again: what is evaluated is what lies on disk.
+    The images go through the backbone once. Their predictions are those of the bundle as it lies on disk: its head is
+    applied to their features again.
 
     Raises:
         CxrnetError: the validation images can't meet the policy of ``operating_points`` or ``refer``.
     """
+    config, rows, policy = run.config, data.rows("val"), run.config["operating_points"] or {}
     trained = Bundle(
         network=network,
         resize=data.resize,
         temperature=1.0,
         operating_points={},
-        manifest_digest=digest(data.manifest),
+        manifest_digest=run.data_digest,
         versions=package_versions(),
         training=config,
         prior={name: n / len(data.rows("train")) for name, n in zip(data.classes, data.counts("train"), strict=True)},
     )
-    plain = _with_prior(trained, data, config)
-    rows, policy = data.rows("val"), config["operating_points"] or {}
-    logits = predict_images(plain, data.arrays("val")[0], data.batch_size, device_for(config))
-    temperature = fit_temperature(make_predictions(rows, data.classes, logits), plain.prior)
+    bundle = _with_prior(trained, data, config)
+    features = image_features(bundle, data.arrays("val")[0], data.batch_size, device_for(config))
+    untempered = make_predictions(rows, data.classes, head_logits(bundle, features))
+    temperature = fit_temperature(untempered, bundle.prior)
     if temperature.offset:
-        plain = replace(plain, network=without_offset(plain.network, np.array(temperature.offset)))
-        logits = logits - np.array(temperature.offset)
-    scaled = (logits / temperature.value).astype(np.float32)  # as the bundle will have them
-    validation = make_predictions(rows, data.classes, scaled)
-    points = choose_thresholds(validation, policy)
-    share = check_share(config["refer"])
-    bundle = replace(
-        plain, temperature=temperature.value, temperature_offset=temperature.offset, operating_points=points
+        bundle = replace(bundle, network=without_offset(bundle.network, np.array(temperature.offset)))
+    bundle = replace(bundle, temperature=temperature.value, temperature_offset=temperature.offset)
+    logits = head_logits(bundle, features)
+    validation = make_predictions(rows, data.classes, logits)
+    bundle = replace(bundle, operating_points=choose_thresholds(validation, policy))
+    if (share := check_share(config["refer"])) is not None:
+        bundle = replace(bundle, refer_below=choose_cutoff(predictions_of(bundle, rows, logits), share))
+    save_bundle(bundle, run.folder / "bundle")
+    saved, cause = load_bundle(run.folder / "bundle"), weighed_by(data.sampler, config["loss"])
+    return Bundled(
+        saved,
+        predictions_of(saved, rows, head_logits(saved, features)),
+        temperature,
+        threshold_sentences(validation, policy, saved.operating_points),
+        weighing_sentences(cause, Mix(saved.prior), saved.decision_weights, saved.operating_points),
     )
-    if share is not None:
-        bundle = replace(bundle, refer_below=choose_cutoff(predictions_of(bundle, rows, scaled), share))
-    save_bundle(bundle, folder)
-    cause, weights = weighed_by(data.sampler, config["loss"]), bundle.decision_weights
-    weighing = weighing_sentences(cause, Mix(bundle.prior), weights, bundle.operating_points)
-    return Bundled(load_bundle(folder), temperature, threshold_sentences(validation, policy, points), weighing)
 
 
 def _with_prior(trained: Bundle, data: XrayDataModule, config: Config) -> Bundle:
-    """The bundle whose probabilities are of the mix of the training images, and whose decision has the weights.
+    """Return the bundle whose probabilities are of the mix of the training images, and whose decision has the weights.
 
     At a temperature of 1 it predicts what the network did as trained, where the loss is the cross-entropy.
     """
@@ -205,14 +181,11 @@ def _with_prior(trained: Bundle, data: XrayDataModule, config: Config) -> Bundle
     return replace(trained, network=without_offset(trained.network, offset), decision_weights=named)
 
 
-def predict_splits(bundle: Bundle, data: XrayDataModule, config: Config) -> pd.DataFrame:
-    """Predict the images of val and test, in this order."""
-    tables = []
-    for split in ("val", "test"):
-        if len(rows := data.rows(split)):
-            logits = predict_images(bundle, data.arrays(split)[0], data.batch_size, device_for(config))
-            tables.append(predictions_of(bundle, rows, logits))
-    return pd.concat(tables, ignore_index=True)
+def predict_test(bundle: Bundle, data: XrayDataModule, config: Config) -> Iterator[pd.DataFrame]:
+    """Predict the test images, if there are any."""
+    if len(rows := data.rows("test")):
+        logits = predict_images(bundle, data.arrays("test")[0], data.batch_size, device_for(config))
+        yield predictions_of(bundle, rows, logits)
 
 
 def device_for(config: Config) -> torch.device:

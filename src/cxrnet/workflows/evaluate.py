@@ -50,7 +50,8 @@ from cxrnet.reporting.external import (
 )
 from cxrnet.reporting.model_card import with_external, write_card
 from cxrnet.reporting.report import thumbnail_verdict
-from cxrnet.reporting.results import Results, figures_of, write_results
+from cxrnet.reporting.results import Results, write_results
+from cxrnet.reporting.run_page import shown_metrics
 from cxrnet.tracking.record import RECORD
 from cxrnet.tracking.run import track
 from cxrnet.tracking.store import tracking_uri
@@ -219,8 +220,8 @@ def _results(
     named, counts = digest(each.manifest), {str(k): int(n) for k, n in each.manifest["label"].value_counts().items()}
     run.log_dataset(each.name, named, str(folder / "manifest.parquet"), {"test": counts}, "evaluation")
     run.set_tags({f"cxrnet.data.digest.{each.name}": named})
-    run.log_metrics({f"{each.name}_{name}": value for name, value in figures_of(metrics).items()}, 0)
-    run.log_artifact(folder)
+    run.log_metrics(shown_metrics(metrics, each.name), 0)
+    run.log_results(folder, below=each.name)
     return results
 
 
@@ -335,7 +336,7 @@ def evaluate_external(config: DictConfig, folder: Path, option: str | None, over
     origin = at_mix(origin, mix)
     console.log_to(folder)
     command = [*COMMAND, *overrides]
-    name = f"{origin.bundle.network.config.backbone}_on_{'_'.join(sets)}"
+    name = f"{origin.bundle.network.config.backbone} on {' '.join(sets)}"
     with (
         track(folder, uri if tracking["enabled"] else None, tracking["experiment"], outputs, name, command) as run,
         machine_told(),

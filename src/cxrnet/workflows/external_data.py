@@ -23,8 +23,8 @@ from cxrnet.data.sources.merged import relabel
 from cxrnet.errors import CxrnetError
 from cxrnet.evaluation.prior import Mix, threshold_sentence
 from cxrnet.models.bundle import Bundle
+from cxrnet.reporting.training_run import issues_of
 from cxrnet.workflows.bundle_origin import Origin
-from cxrnet.workflows.describe import issues_of
 
 Value = TypeVar("Value")
 KEY = re.compile(r"(?<![\w.])data\.(?=(?:root|manifest|on_error)\b)")  # as who reads data names it

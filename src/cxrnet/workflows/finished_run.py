@@ -18,7 +18,7 @@ from cxrnet.reporting.wording import BASELINES
 from cxrnet.tracking.record import read_record
 from cxrnet.tracking.store import printable
 from cxrnet.workflows.resume import COMMAND
-from cxrnet.workflows.run_facts import RUN_FACTS, read_run_facts
+from cxrnet.workflows.run_context import RUN_FACTS, read_run_facts
 from cxrnet.workflows.sweep import job_names
 
 PREDICTIONS, MANIFEST, METRICS = "predictions.parquet", "manifest.parquet", "metrics.json"

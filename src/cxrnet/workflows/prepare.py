@@ -34,9 +34,9 @@ from cxrnet.reporting.plots.dataset import (
     sizes_chart,
 )
 from cxrnet.reporting.plots.style import save
+from cxrnet.reporting.training_run import issues_of, sources_of
 from cxrnet.workflows.added_keys import check_added_keys
 from cxrnet.workflows.build import make_data
-from cxrnet.workflows.describe import issues_of, sources_of
 
 
 def prepare(config: DictConfig, folder: Path) -> None:

@@ -1,27 +1,31 @@
 """``resume=<run folder>``: a run goes on where it stopped, in its folder and in its MLflow run.
 
-Before Hydra composes the configuration, the run's own command line, as far as a file is trusted with it
-(:mod:`cxrnet.workflows.recorded_command`), is put before the new one; what came of it must then be what the run began
-with, but for what doesn't make its result a lie: where it is trained and tracked, and what the schedule still holds.
+Before Hydra composes the configuration, the run's own command line is put before the new one. What came of it must then
+be what the run began with, but for what leaves its result true: where it is trained and tracked, and what the schedule
+still holds.
+
+``run.json`` may be a stranger's, and must run no code. The options of a run and its values are taken from it. What
+reaches into Hydra (its callbacks are made before a command begins), loads a config from elsewhere or reads the
+environment is not. A ``_target_`` is called: it must be one that ``conf/`` names itself, or a class that the libraries
+list for being configured. Hydra's own target policy, which knows dangerous names, stands behind that.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
+from omegaconf import OmegaConf
 
 from cxrnet.cli.app import config_folder
 from cxrnet.core.config import Config, flat, read_config
 from cxrnet.errors import CxrnetError
 from cxrnet.tracking.record import RECORD, last_start, read_record
 from cxrnet.tracking.sync import sync, unsent_runs
-from cxrnet.workflows.recorded_command import check_recorded
-
-if TYPE_CHECKING:
-    import pandas as pd
-
 
 COMMAND = ("python", "-m", "cxrnet.train")
 
@@ -42,9 +46,17 @@ MAY_CHANGE = (
 )
 MUST_STAY = ("schedule.monitor", "schedule.views", "schedule.best_from")
 
+# One name behind these, with a capital letter: a longer path could lead into any module that these have imported.
+CLASSES = re.compile(
+    r"(torch\.optim|torch\.nn|torchvision\.transforms(\.v2)?|timm\.optim|lightning\.pytorch(\.(callbacks|loggers|profilers))?)"
+    r"\.[A-Z]\w*"
+)
+# Everything else between ${ and } may call a resolver, as ${oc.env:HOME} or ${${key}:HOME} do.
+PLAIN = re.compile(r"\$\{[\w.]+\}")
+
 
 def resumed_arguments(arguments: list[str]) -> list[str]:
-    """The command line that Hydra gets: with ``resume=<folder>`` the run's own one, the new words in its place.
+    """Return the command line that Hydra gets: with ``resume=<folder>`` the run's own one, the new words in its place.
 
     A new word takes the place of the one with its key, and a new option of a group (``trainer=gpu``) also that of what
     was said of the old one (``trainer.devices=2``). Hydra is kept from making a folder and from writing over the one it
@@ -62,13 +74,17 @@ def resumed_arguments(arguments: list[str]) -> list[str]:
         raise CxrnetError("resume: one run goes on at a time; leave -m out")
     own = _command(folder)[len(COMMAND) :]
     kept = [word for word in own if not any(f"{_key(str(word))}.".startswith(f"{key}.") for key in given)]
-    check_recorded(kept, config_folder())
+    for word in kept:
+        if (reason := _why_not_taken(word)) is not None:
+            raise CxrnetError(
+                f"resume: run.json holds {word!r}, which {reason}; if you trust it, type it behind resume=<folder>"
+            )
     quoted = str(folder.resolve()).replace("'", r"\'")
     return [*kept, *arguments, f"hydra.run.dir='{quoted}'", "hydra.output_subdir=null"]
 
 
 def without_resume(overrides: Sequence[str]) -> list[str]:
-    """The command line without ``resume``: what makes the same run from its beginning."""
+    """Return the command line without ``resume``, which makes the same run from its beginning."""
     return [word for word in overrides if _key(word) != "resume"]
 
 
@@ -80,7 +96,7 @@ def check_resumable(folder: Path, config: Config) -> list[str]:
         config: that it would go on with, plain.
 
     Returns:
-        What has changed, ``["trainer.devices: 1 -> 2"]``.
+        The changes, ``["trainer.devices: 1 -> 2"]``.
 
     Raises:
         CxrnetError: something that must stay has changed, or there is nothing to go on with.
@@ -110,29 +126,41 @@ def check_resumable(folder: Path, config: Config) -> list[str]:
     return [f"{name}: {old.get(name)} -> {new.get(name)}" for name in changed]
 
 
-def check_same_data(folder: Path, manifest: "pd.DataFrame") -> None:
+def check_same_data(folder: Path, digest: str) -> None:
     """Check that the images and their split are those that the run began with.
+
+    Args:
+        folder: of the run.
+        digest: of the manifest, as it is now.
 
     Raises:
         CxrnetError: they aren't.
     """
-    from cxrnet.data.manifest import digest, read_manifest
+    from cxrnet.data import manifest
 
     file = folder / "manifest.parquet"
     if not file.exists():  # stopped while it read the images
         return
-    if digest(began := read_manifest(file)) != digest(manifest):
+    if manifest.digest(began := manifest.read_manifest(file)) != digest:
         raise CxrnetError(
             f"resume: the data have changed: other images, labels, patients or splits than the {len(began)} rows of "
             f"'{file}'; put them back, or start a new run"
         )
 
 
+def _may_change(name: str) -> bool:
+    return name not in MUST_STAY and any(f"{name}.".startswith(f"{free}.") for free in MAY_CHANGE)
+
+
+def _key(word: str) -> str:
+    """Return ``model`` of ``model=resnet50``, ``finetune`` of ``+finetune=true``."""
+    return word.lstrip("+~").partition("=")[0]
+
+
 def _folder(word: str) -> Path | None:
-    """What ``resume=`` names; ``None`` for null and for what Hydra will complain of."""
-    try:
-        override = OverridesParser.create().parse_override(word)
-    except HydraException:
+    """Return the folder that ``resume=`` names; ``None`` for null and for what Hydra will complain of."""
+    override = _parsed(word)
+    if override is None:
         return None
     if override.is_sweep_override():
         raise CxrnetError("resume: one run goes on at a time; give one folder")
@@ -141,7 +169,7 @@ def _folder(word: str) -> Path | None:
 
 
 def _command(folder: Path) -> list[str]:
-    """The command that the run was last started with, as it stands in the file."""
+    """Return the command that the run was last started with, as it stands in the file."""
     if not folder.is_dir():
         raise CxrnetError(f"resume: '{folder}' is not a folder; give that of a run, as outputs/runs/<time>_<name>")
     try:
@@ -155,10 +183,59 @@ def _command(folder: Path) -> list[str]:
     return command
 
 
-def _key(word: str) -> str:
-    """``model`` of ``model=resnet50``, ``finetune`` of ``+finetune=true``."""
-    return word.lstrip("+~").partition("=")[0]
+def _why_not_taken(word: object) -> str | None:
+    """Say why a word isn't taken from a file; ``None`` where it is."""
+    override = None if not isinstance(word, str) or word.startswith("-") else _parsed(word)
+    if override is None or override.is_sweep_override():
+        return "is no key=value" if override is None else "gives several values"
+    key, value = override.key_or_group, override.value()
+    if re.split(r"[/.]", key)[0] == "hydra" or override.package is not None:
+        return "changes Hydra or where a config stands"
+    if "${" in PLAIN.sub("", str(word)):
+        return "asks for something outside the configuration"
+    texts = map(str, value if isinstance(value, list) else [value])
+    if "." not in key and key not in _values() and any(re.search(r"[/\\$]", text) for text in texts):
+        return "names a file where the name of an option stands"
+    for target in _targets({key.rpartition(".")[2]: value}):
+        if not isinstance(target, str) or not (CLASSES.fullmatch(target) or target in _own_targets()):
+            return f"calls {target}, not a part of cxrnet, torch, torchvision, Lightning or timm"
+    return None
 
 
-def _may_change(name: str) -> bool:
-    return name not in MUST_STAY and any(f"{name}.".startswith(f"{free}.") for free in MAY_CHANGE)
+def _parsed(word: str) -> Override | None:
+    try:
+        return OverridesParser.create().parse_override(word)
+    except HydraException:
+        return None
+
+
+def _targets(value: object) -> Iterator[object]:
+    """Yield what stands behind ``_target_``, at any depth."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if key == "_target_":
+                yield inner
+            else:
+                yield from _targets(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _targets(inner)
+
+
+@cache
+def _own_targets() -> frozenset[object]:
+    """Return the targets that the configs name, but for those of Hydra's own part."""
+    return frozenset(target for file in config_folder().rglob("*.yaml") for target in _targets(_without_hydra(file)))
+
+
+@cache
+def _values() -> frozenset[str]:
+    """Return the keys at the top of the training's configuration that are no groups of options."""
+    top = _without_hydra(config_folder() / "train.yaml")
+    groups = {group for each in top.pop("defaults") if isinstance(each, dict) for group in each}
+    return frozenset(top.keys() - groups)
+
+
+def _without_hydra(file: Path) -> Config:
+    values: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(file))  # type: ignore[assignment]
+    return {key: value for key, value in values.items() if key != "hydra"}

@@ -1,50 +1,66 @@
-"""One experiment from configuration to results: the order of the steps.
+"""``python -m cxrnet.train``, step by step: data, network, phases, bundle, predictions, metrics, report.
 
-data -> one run, or one for each fold and seed -> what is said in the end
+Everything is written to the run's folder first and to MLflow second, so a server that is away loses nothing.
 """
 
 import shlex
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import replace
 
-from omegaconf import DictConfig
+import lightning.pytorch as pl
+import pandas as pd
+from lightning.pytorch.callbacks import Callback
+from rich import get_console
 
-from cxrnet.cli.run_folder import shown
 from cxrnet.core import console
-from cxrnet.core.config import Config, flat, read_config, write_config
-from cxrnet.core.machine import machine_told
+from cxrnet.core.config import Config
 from cxrnet.core.process import is_main_process
+from cxrnet.data.datamodule import XrayDataModule
+from cxrnet.data.leaks import leaked_images, write_conflicts
+from cxrnet.data.manifest import digest, write_manifest
+from cxrnet.evaluation.prior import Mix
 from cxrnet.evaluation.threshold_selection import check_policy
-from cxrnet.tracking.run import track
-from cxrnet.tracking.store import tracking_uri
-from cxrnet.tracking.sync import recorded_uri
-from cxrnet.tracking.tracker import TrackedRun
-from cxrnet.workflows.build import check_trainer, make_data
-from cxrnet.workflows.cross_validation import run_repeats
-from cxrnet.workflows.describe import say_results
-from cxrnet.workflows.folds_and_seeds import Repeat
-from cxrnet.workflows.single_run import run_once, state_data
+from cxrnet.inference import mix_tags
+from cxrnet.models.network import count_parameters
+from cxrnet.reporting.console_run import (
+    places_of_run,
+    say_bundle,
+    say_data,
+    say_model,
+    say_phase,
+    say_result,
+    say_views,
+)
+from cxrnet.reporting.model_card import make_card, write_card
+from cxrnet.reporting.report import render_report, thumbnail_verdict
+from cxrnet.reporting.results import write_results
+from cxrnet.reporting.run_page import run_page
+from cxrnet.reporting.training_run import SPLITS, TrainedRun, data_warnings, environment, report_facts, sources_of
+from cxrnet.training.baselines import baseline_predictions
+from cxrnet.training.callbacks import PhaseProgress
+from cxrnet.training.checkpoints import Progress, metrics_of, trained_so_far
+from cxrnet.training.phases import run_phases
+from cxrnet.training.schedule import Phase
+from cxrnet.workflows.build import (
+    check_trainer,
+    make_bundle,
+    make_data,
+    make_network,
+    make_training,
+    phase_facts,
+    predict_test,
+)
+from cxrnet.workflows.cross_validation import Outcome, train_parts
+from cxrnet.workflows.resume import check_same_data
+from cxrnet.workflows.run_context import RunContext, opened, write_run_facts
 
 
-def run_experiment(
-    config: DictConfig,
-    plain: Config,
-    repeats: Sequence[Repeat],
-    folder: Path,
-    name: str,
-    command: Sequence[str],
-    resumed: bool,
-) -> float:
+def train(begun: RunContext, parts: Sequence[Config]) -> float:
     """Train, evaluate and report.
 
     Args:
-        config: as composed from ``conf/train.yaml``.
-        plain: the same, and whether a run is resumed, from :func:`cxrnet.workflows.start.start`.
-        repeats: from :func:`cxrnet.workflows.folds_and_seeds.check_repeats`.
-        folder: of this run.
-        name: of the run in MLflow.
-        command: what makes this run from its beginning, for the report and for a resumption.
-        resumed: the folder's run goes on.
+        begun: from :func:`cxrnet.workflows.run_context.begin`.
+        parts: configurations of the runs over folds or seeds, none for a single run.
 
     Returns:
         The monitored validation metric of the kept weights, for sweepers; over folds and seeds its mean. Never a test
@@ -53,33 +69,107 @@ def run_experiment(
     Raises:
         CxrnetError: a mistake in the configuration or the data.
     """
-    check_trainer(plain["trainer"], plain["optimizer"], folder)
-    tracking, outputs = plain["tracking"], Path(plain["outputs"])
-    uri = tracking_uri(tracking["uri"], outputs) if tracking["enabled"] else None
-    if uri and resumed and (read_config(folder) or plain)["tracking"]["uri"] == tracking["uri"]:
-        uri = recorded_uri(folder, uri)  # which a relative path, or another environment, does not change
-    with track(folder, uri, tracking["experiment"], outputs, name, command, resume=resumed) as run, machine_told():
-        run.log_params(flat(plain))
-        if is_main_process():
-            run.log_artifact(write_config(folder, plain))
+    check_trainer(begun.config["trainer"], begun.config["optimizer"], begun.folder)
+    with opened(begun) as run:
         console.heading("Data")
-        data = make_data(plain["data"])
-        check_policy(plain["operating_points"] or {}, data.classes)
-        if repeats:
-            outcome = run_repeats(repeats, config, data, run, folder, name, command, uri)
-        else:
-            warnings = state_data(data, plain, run, folder, resumed)
-            outcome = run_once(plain, data, warnings, run, folder, command, resumed)
+        data = make_data(run.config["data"])
+        check_policy(run.config["operating_points"] or {}, data.classes)
+        outcome = train_parts(run, parts, data, train_once) if parts else train_once(run, data)
     if outcome.results is not None:
-        say_results(outcome.results, outcome.warnings, _places(folder, run, uri))
+        say_result(outcome.results, outcome.warnings, places_of_run(run.folder, run.tracker.run_id, run.uri))
     return outcome.score
 
 
-def _places(folder: Path, run: TrackedRun, uri: str | None) -> dict[str, str]:
-    files = {"report": "report.html", "bundle": "bundle", "spread": "repeats.csv"}
-    places = {label: str(shown(folder) / file) for label, file in files.items() if (folder / file).exists()}
-    places["everything"] = str(shown(folder))
-    if uri is None:
-        return {**places, "MLflow": "not tracked"}
-    address = f"mlflow ui --backend-store-uri {shlex.quote(uri)}" if uri.startswith("sqlite") else uri
-    return {**places, "MLflow": f"run {run.run_id}", "MLflow UI": address}
+def train_once(run: RunContext, data: XrayDataModule) -> Outcome:
+    """Train on data that are set up, evaluate and report."""
+    run = replace(run, data_digest=digest(data.manifest))
+    warnings = _log_data(run, data)
+    pl.seed_everything(run.config["seed"], workers=True, verbose=False)
+    console.heading("Model")
+    network, weights = make_network(run.config["model"], data)
+    say_model(network, weights)
+    run.tracker.set_tags({f"weights.{name}": getattr(weights, name) for name in ("origin", "detail", "fallback")})
+    if weights.fallback:
+        warnings.insert(0, f"trained from scratch: {weights.detail}")
+
+    console.heading("Training")
+    training = make_training(run.config, data, weights.pretrained, run.folder)
+    training = replace(training.with_callbacks(_progress), log_metrics=run.tracker.log_metrics)
+    say_views(data, training.schedule.views, [phase.trainable for phase in training.phases])
+    phases, history = run_phases(network, data, training, _trained_before(run))
+    facts_of_phases = [phase_facts(phase, training.schedule.monitor) for phase in phases]
+    for facts in facts_of_phases:
+        say_phase(facts)
+    kept = next(phase for phase in phases if phase.kept)
+    if not is_main_process():
+        return Outcome(kept.kept_score)
+
+    with get_console().status("evaluating"):
+        bundled = make_bundle(run, network, data)
+        predictions = pd.concat([bundled.validation, *predict_test(bundled.bundle, data, run.config)])
+        headline = "test" if len(data.rows("test")) else "val"
+        results = write_results(
+            run.folder,
+            predictions.reset_index(drop=True),
+            baseline_predictions(data, headline),
+            data.classes,
+            run.config["evaluation"],
+            history.table(),
+            kept.kept_epoch,
+            bundled.temperature.value,
+            leaked_images(data.manifest, headline),
+            Mix(bundled.bundle.prior),
+            bundled.bundle.temperature_offset,
+        )
+    say_bundle(bundled)
+    write_run_facts(run, count_parameters(network).total, weights, phases)
+    _report(run, TrainedRun(data, weights, facts_of_phases, bundled, results, warnings))
+    verdict = thumbnail_verdict(results.metrics[headline], results.baselines["thumbnail"])
+    warnings = [*warnings, verdict] if verdict else warnings
+    run.tracker.log_page(**run_page(results, warnings, shlex.join(run.command)), step=kept.kept_epoch)
+    return Outcome(kept.kept_score, results, warnings)
+
+
+def _report(run: RunContext, trained: TrainedRun) -> None:
+    """Write report and model card; log everything that lies in the folder."""
+    bundle = trained.bundled.bundle
+    facts = report_facts(
+        trained,
+        run.config,
+        environment=environment(run.folder, run.config, run.data_digest, run.tracker.run_id),
+        command=shlex.join(run.command),
+    )
+    render_report(facts, run.folder / "report.html")
+    write_card(make_card(facts), run.folder)
+    run.tracker.set_tags(mix_tags(bundle, Mix(bundle.prior)))
+    run.tracker.log_results(run.folder)
+    run.tracker.log_bundle(run.folder / "bundle", bundle.classes, bundle.refer_below is not None)
+
+
+def _progress(phase: Phase) -> list[Callback]:
+    return [PhaseProgress(phase.name, phase.epochs)]
+
+
+def _log_data(run: RunContext, data: XrayDataModule) -> list[str]:
+    """Say what the data are, write and log their manifest; return what a reader must know of them."""
+    warnings = data_warnings(data, run.config)
+    if is_main_process():
+        if run.resumed:
+            check_same_data(run.folder, run.data_digest)
+        say_data(data, warnings)
+        file = run.folder / "manifest.parquet"
+        write_manifest(data.manifest, file)
+        write_conflicts(data.duplicates, data.manifest, run.folder)
+        counts = {split: dict(zip(data.classes, data.counts(split), strict=True)) for split in SPLITS}
+        run.tracker.log_dataset(sources_of(data), run.data_digest, str(file), counts, "training")
+    return [*warnings, *data.notes]  # the console has these, from when the data were read
+
+
+def _trained_before(run: RunContext) -> list[Progress]:
+    """Read what a resumed run has trained; MLflow gets it again, as it may have been saved and not logged."""
+    trained = trained_so_far(run.folder) if run.resumed else []
+    if trained:
+        console.say("resumed", f"in phase '{trained[-1].name}', {len(trained[-1].rows)} epochs are done")
+        for row in trained[-1].rows:
+            run.tracker.log_metrics(metrics_of(row), row["epoch"])
+    return trained

@@ -1,30 +1,20 @@
-from types import SimpleNamespace
+import dataclasses
 
 import pandas as pd
 
 from cxrnet.models.backbones.weights import LoadedWeights
-from cxrnet.workflows.describe import issues_of, methods_of
+from cxrnet.reporting.report_data import PhaseFacts
+from cxrnet.reporting.training_run import issues_of, methods_of
 
 CONFIG = {
     "seed": 0,
     "augment": None,
     "optimizer": {"_target_": "torch.optim.Adam", "_partial_": True, "weight_decay": 0.0},
     "loss": {"_target_": "cxrnet.models.losses.cross_entropy", "_partial_": True},
-    "schedule": {"monitor": "val_loss", "views": 2},
+    "schedule": {"monitor": "val/loss", "views": 2},
     "data": {"split": {"_target_": "cxrnet.data.splits.split_manifest", "_partial_": True, "seed": 0}},
 }
-PHASE = SimpleNamespace(
-    name="head",
-    trainable="head",
-    trained_parameters=3843,
-    epochs=5,
-    lr=0.01,
-    decay=2.0,
-    kept=True,
-    keep="best",
-    kept_epoch=4,
-    kept_score=0.25,
-)
+PHASE = PhaseFacts("head", "head", 3843, 5, "best", 4, "val/loss", 0.25, 1.0, False, True, lr=0.01, decay=2.0)
 
 
 def methods(data, **config):
@@ -37,22 +27,22 @@ def test_methods_are_read_from_configuration_and_data(make_data):
     assert "Adam(weight_decay=0.0); cross_entropy()" in said["training"]
     assert "learning rate: 0.01, epochs: 5, weight decay over all of them: 2)" in said["training"]
     assert "augmentation: none" in said["training"]
-    assert "with the best val_loss on the validation images: 4, 0.25" in said["final model"]
+    assert "with the best val/loss on the validation images: 4, 0.25" in said["final model"]
     assert "of 9 test images, 0 have a duplicate in train or val and patients are not known" in said["level"]
     assert said["characteristics"] == ""
 
 
 def test_an_augmentation_that_a_frozen_backbone_does_not_see_is_told(make_data):
     flips = {"_target_": "cxrnet.data.augment.geometric", "flip": 0.5}
-    once = CONFIG | {"augment": flips, "schedule": {"monitor": "val_loss", "views": 1}}
-    rest = SimpleNamespace(**{**vars(PHASE), "name": "finetune", "trainable": "last 100", "kept": False})
+    once = CONFIG | {"augment": flips, "schedule": {"monitor": "val/loss", "views": 1}}
+    rest = dataclasses.replace(PHASE, name="finetune", trainable="last 100", kept=False)
 
     def augmentation(config, *phases):
         return methods_of(make_data(), LoadedWeights("random", "as asked for"), phases, config)["training"]
 
     assert "augmentation: none, as the head was trained on the images themselves" in augmentation(once, PHASE)
     assert "geometric(flip=0.5), but not in phase head, on the images themselves" in augmentation(once, PHASE, rest)
-    scratch = SimpleNamespace(**{**vars(PHASE), "trainable": "all"})
+    scratch = dataclasses.replace(PHASE, trainable="all")
     assert "augmentation: geometric(flip=0.5); " in augmentation(once, scratch)
     assert "augmentation: geometric(flip=0.5); " in augmentation(CONFIG | {"augment": flips}, PHASE)
 

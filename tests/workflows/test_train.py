@@ -1,0 +1,66 @@
+"""A whole run in process: its tables are those of the bundle on disk, and of the data everything is said."""
+
+import shutil
+from functools import partial
+
+import pandas as pd
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+
+from cxrnet.cli.app import config_folder
+from cxrnet.core.config import plain_config
+from cxrnet.data.manifest import digest
+from cxrnet.data.sources.folder import folder
+from cxrnet.inference import predict_images, predictions_of
+from cxrnet.models.bundle import load_bundle
+from cxrnet.tracking.tracker import TrackedRun
+from cxrnet.workflows import train as workflow
+from cxrnet.workflows.run_context import RunContext, read_run_facts
+from cxrnet.workflows.train import train_once
+
+WORDS = ("model=custom_cnn", "trainer=cpu", "schedule.max_epochs=1", "evaluation.resamples=100")
+
+
+@pytest.fixture
+def once(make_data, tmp_path):
+    """Trains once; gives the folder, the data and the outcome."""
+
+    def make(*words, **changes):
+        with initialize_config_dir(str(config_folder()), version_base="1.3"):
+            config = plain_config(compose("train", [*WORDS, *words]))
+        data, run = make_data(**changes), tmp_path / "run"
+        run.mkdir()
+        return run, data, train_once(RunContext(config, run, ("python",), "r", False, None, TrackedRun(run)), data)
+
+    return make
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
+def test_the_tables_of_a_run_are_those_of_its_bundle_to_the_last_bit(once):
+    run, data, outcome = once("refer=0.25", "+operating_points={Covid: {sensitivity: 0.5}}", "loss=focal")
+    bundle, parts = load_bundle(run / "bundle"), []
+    assert bundle.manifest_digest == digest(data.manifest)
+    for split in ("val", "test"):
+        logits = predict_images(bundle, data.arrays(split)[0], data.batch_size, torch.device("cpu"))
+        parts.append(predictions_of(bundle, data.rows(split), logits))
+    expected = pd.concat(parts, ignore_index=True)
+    pd.testing.assert_frame_equal(pd.read_parquet(run / "predictions.parquet"), expected, check_exact=True)
+    (phase,) = read_run_facts(run)["phases"]
+    assert phase["kept_score"] == outcome.score == pd.read_csv(run / "history.csv")["val/loss"][0]
+
+
+def test_duplicates_with_different_labels_are_said_and_listed_with_their_run(make_data, draw, tmp_path, capsys):
+    root = draw(tmp_path / "set")
+    for name in ("Normal", "Viral Pneumonia"):
+        shutil.copy(root / "Covid" / "00.png", root / name / "same.png")
+    shutil.copy(root / "Covid" / "01.png", root / "Covid" / "again.png")
+    config = {"folds": None, "folds_by": "patient", "loss": {"class_weights": None}}
+    run = RunContext(config, tmp_path, (), "r", False, None, TrackedRun(tmp_path))
+    warnings = workflow._log_data(run, make_data(manifest=partial(folder, root)))
+    (said,) = (text for text in warnings if "different labels" in text)
+    assert said.startswith("3 images are duplicates")
+    assert said in capsys.readouterr().out
+    listed = pd.read_csv(tmp_path / "label_conflicts.csv")
+    assert listed["label"].tolist() == ["Covid", "Normal", "Viral Pneumonia"]
+    assert listed["split"].nunique() == 1
