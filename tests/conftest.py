@@ -171,12 +171,12 @@ def own_manifest(xrays: Path) -> Callable:
 @pytest.fixture
 def read_external(bundle) -> Callable:
     """Reads class folders as an external data set of the bundle: root, name, and its class by each label."""
-    from cxrnet.workflows.external_data import read_set
+    from cxrnet.data.external import SetConfig, read_set
 
     def call(root: Path, name: str = "north", on_error: str = "fail", key: str = "data", **labels: str | None):
         source = {"_target_": "cxrnet.data.sources.folder.folder", "_partial_": True, "root": str(root)}
         config = {"manifest": source, "on_error": on_error, "cache": None, "known_faults": {name: ["it is small"]}}
-        return read_set(name, key, config, labels, bundle)
+        return read_set(SetConfig(name, key, config, labels), bundle.classes, ((40, 32), "pad"))
 
     return call
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import pandas as pd
+from rich.table import Table as RichTable
 
 from cxrnet.reporting.markdown import plain
 
@@ -80,3 +81,14 @@ def latex(table: Table, label: str) -> str:
             lines.append(r"\midrule")
         lines.append(line(row))
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}}", r"\end{table}", ""])
+
+
+def rich_table(table: Table) -> RichTable:
+    """Lay a table out for the console; a name that is too long breaks, a number doesn't."""
+    laid_out = RichTable(box=None, pad_edge=False, padding=(0, 1, 0, 2))
+    for place, title in enumerate(table.rows.columns):
+        text = place < table.text
+        laid_out.add_column(str(title), justify="left" if text else "right", overflow="fold", no_wrap=not text)
+    for line in table.lines():
+        laid_out.add_row(*line)
+    return laid_out
