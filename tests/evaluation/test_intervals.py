@@ -65,8 +65,8 @@ def test_on_log_odds_by_hand():
 def test_on_log_odds_keeps_to_the_range():
     drawn = np.random.default_rng(0).normal(size=1000)  # as spread out as can be
     assert on_log_odds(0.99, drawn, 2) == pytest.approx((0, 1))
-    assert on_log_odds(1.5, drawn, 2, top=2.0) == pytest.approx((0, 2))
-    low, high = on_log_odds(0.5, 0.05 * drawn, 10**6, top=np.inf)
+    assert on_log_odds(1.5, drawn, 2, (0.0, 2.0)) == pytest.approx((0, 2))
+    low, high = on_log_odds(0.5, 0.05 * drawn, 10**6, (0.0, np.inf))
     assert low * high == pytest.approx(0.25)  # on a scale of logarithms
 
 

@@ -75,7 +75,7 @@ def test_a_run_over_folds_says_what_it_had_seen_and_is_not_called_better_for_it(
 def test_every_figure_stands_in_the_leaderboard_with_its_interval(folds):
     board = pd.read_csv(folds / "compared" / "leaderboard.csv")
     of_all = ["accuracy", "balanced_accuracy", "macro_f1", "roc_auc_macro", "roc_auc_weighted", "pr_auc_macro"]
-    of_all += ["brier", "ece", "ece_equal_mass", "log_loss"]
+    of_all += ["brier", "ece", "kappa", "mcc", "log_loss"]
     of_each = ["sensitivity", "specificity", "precision", "npv", "f1", "roc_auc", "pr_auc"]
     for name in (*of_all, *(f"{figure}_{label}" for figure in of_each for label in ("Normal", "COVID-19"))):
         assert {name, f"{name}_low", f"{name}_high"} <= set(board.columns)

@@ -58,7 +58,7 @@ def test_one_number_of_bins_serves_the_diagram_and_every_ece(make_table, setting
         metrics = evaluator(changed)(table)
         (diagram,) = analyse(table, metrics, changed, None).reliability.values()
         assert metrics["ece"]["value"] == pytest.approx(error_of_table(diagram), abs=1e-12)
-    assert evaluator(few)(table)["ece_equal_mass"]["value"] < evaluator(many)(table)["ece_equal_mass"]["value"]
+    assert evaluator(few)(table)["ece"]["value"] < evaluator(many)(table)["ece"]["value"]
 
 
 def test_a_class_without_images_has_no_decision_curve_and_says_why_its_calls_are_worth_nothing(

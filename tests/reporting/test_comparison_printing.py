@@ -29,7 +29,7 @@ def test_printed_leaderboard(two_runs, facts_of_runs):
 
 def test_figures_that_are_not_tested_and_those_of_classes_have_tables_of_their_own(two_runs, facts_of_runs):
     tables, numbers = printed_tables(two_runs, facts_of_runs), leaderboard(two_runs, facts_of_runs)
-    assert list(tables["further"].rows.columns) == ["Run", "ECE, bins of equal width"]
+    assert list(tables["further"].rows.columns) == ["Run", "ECE (lower is better)"]
     assert [line[0] for line in tables["further"].lines()] == ["a", "b"]
     assert tables["further"].note == "Not tested. Each figure with its 95% interval. ECE in 15 bins."
     classes = tables["class_figures"]

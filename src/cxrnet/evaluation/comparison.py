@@ -13,11 +13,12 @@ import pandas as pd
 
 from cxrnet.errors import CxrnetError
 from cxrnet.evaluation.bootstrap import Units, units_of
+from cxrnet.evaluation.catalogue import Estimates, Key, spec_of
 from cxrnet.evaluation.metric_intervals import behind, of_one_cluster
 from cxrnet.evaluation.metrics import Evaluation, Metric, evaluate, evaluate_resampled, flat, rows_of
-from cxrnet.evaluation.point_estimates import Figures, Key, Rows
 from cxrnet.evaluation.predictions import classes_of
 from cxrnet.evaluation.significance import PairedTest, accuracy_test, auc_test, bootstrap_test, holm, no_test
+from cxrnet.evaluation.sums import Rows
 
 
 def align(tables: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
@@ -84,9 +85,6 @@ def _in_order(rows: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
     return rows[[name for name in rows.columns if name not in columns] + columns]
 
 
-LOWER_IS_BETTER = ("log_loss", "brier", "ece")
-
-
 @dataclass(frozen=True)
 class Comparison:
     """What a comparison found.
@@ -150,7 +148,7 @@ class Evaluated:
     table: pd.DataFrame
     rows: Rows
     evaluation: Evaluation
-    drawn: Figures
+    drawn: Estimates
 
 
 def compare(
@@ -192,13 +190,17 @@ def compare(
         for name, table in tables.items()
     }
     figures = _figures({name: run.evaluation for name, run in runs.items()})
-    order = _best_first(figures[figures["metric"] == by])
+    shown_keys = {metric: key for keys in shown for metric, key in keys.items()}
+    best_first = figures[figures["metric"] == by].sort_values(
+        "value", ascending=not spec_of(shown_keys[by]).higher_is_better, kind="stable"
+    )
+    order = list(best_first["run"])  # those without a value stand last
     tests = [_tests(keys, {run: runs[run] for run in order}, units, level) for keys in families.values()]
     return Comparison(
         tables={run: tables[run] for run in order},
         figures=figures.set_index("run").loc[order].reset_index(),
         tests=pd.concat(tests, ignore_index=True).drop_duplicates(["metric", "a", "b"], ignore_index=True),
-        shown={metric: key for keys in shown for metric, key in keys.items()},
+        shown=shown_keys,
         by=by,
         units=units,
         resamples=resamples,
@@ -246,12 +248,6 @@ def _figures(evaluations: Mapping[str, Evaluation]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["run", "metric", "value", "low", "high", "method", "n", "reason"])
 
 
-def _best_first(figures: pd.DataFrame) -> list[str]:
-    """The runs by one metric; those without a value stand last."""
-    ascending = figures["metric"].iloc[0].startswith(LOWER_IS_BETTER)
-    return list(figures.sort_values("value", ascending=ascending, kind="stable")["run"])
-
-
 def _tests(keys: Mapping[str, Key], runs: Mapping[str, Evaluated], units: Units, level: float) -> pd.DataFrame:
     """One row a metric and pair of runs, corrected for the number of pairs and, of a figure of classes, of classes."""
     rows = []
@@ -277,14 +273,15 @@ def _test(key: Key, a: Evaluated, b: Evaluated, units: Units, level: float) -> t
         return difference, auc_test(a.rows.codes == positive, scores[0], scores[1], units.of_row, level)
     test = bootstrap_test(a.drawn[key], b.drawn[key], behind(units, key, a.rows, b.rows), level)
     if key == ("", "accuracy"):
-        right = [run.rows.called == run.rows.codes for run in (a, b)]
+        right = [run.rows.predicted == run.rows.codes for run in (a, b)]
         return difference, accuracy_test(right[0], right[1], units.of_row, test)
     return difference, test
 
 
 def _metric(evaluation: Evaluation, key: Key) -> Metric:
     label, name = key
-    return evaluation["per_class"][label][name] if label else evaluation[name]  # type: ignore[literal-required]
+    metric: Metric = evaluation["per_class"][label][name] if label else evaluation[name]
+    return metric
 
 
 def _auc_class(key: Key, classes: Sequence[str]) -> int | None:

@@ -12,9 +12,9 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
+from cxrnet.evaluation.catalogue import spec_of
 from cxrnet.evaluation.confidence_intervals import Interval, of_mean
 from cxrnet.evaluation.metrics import Evaluation, Metric, flat
-from cxrnet.evaluation.point_estimates import MEANS
 from cxrnet.evaluation.predictions import classes_of
 
 LEADING = "roc_auc_macro"
@@ -71,7 +71,8 @@ def generalisation_table(results: Mapping[str, Sides], gaps: Mapping[str, str]) 
         own = {key: metric for _, key, metric in flat(sides.internal)} if sides.internal else {}
         some = ", ".join(sides.over) if len(sides.over) < len(sides.external["per_class"]) else ""
         for _, (label, name), metric in flat(sides.external):
-            named = {"data": data, "class": label, "metric": name, "over": some if name in MEANS else ""}
+            over = some if spec_of((label, name)).mean_of else ""
+            named = {"data": data, "class": label, "metric": name, "over": over}
             rows.append(named | _numbers(own.get((label, name)), metric))
     for data, why in gaps.items():
         missing = _numbers(None, {"value": None, "n": 0}) | {"reason": why}

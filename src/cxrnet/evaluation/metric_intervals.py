@@ -1,22 +1,16 @@
-"""Which interval a figure gets, and why one gets none.
+"""The confidence interval of each metric, and why one has none.
 
-That of the bootstrap's standard error on log odds, on logarithms for the log loss, which has no largest value; of an
-ECE as :func:`cxrnet.evaluation.confidence_intervals.of_gaps` has it. Resamples say nothing when the images of a class
-are all of one patient, when all resamples give the same value, as of 26 right of 26, and when many give none. A figure
-then gets the interval that has a closed form:
+It comes from the bootstrap's standard error on log odds of the metric within its range, which for a metric in -1..1 is
+Fisher's z; on logarithms for one without a largest value; of an ECE from
+:func:`cxrnet.evaluation.confidence_intervals.of_gaps`. Resamples say nothing when the images of a class are all of one
+patient, when all resamples give the same value, as of 26 right of 26, and when many give none. A metric then gets the
+closed form of its row in the catalogue; a mean over classes gets what follows from the intervals of the classes; all
+else gets a reason.
 
-* accuracy, sensitivity, specificity, precision, NPV: Wilson's;
-* F1: Wilson's of tp / (tp + fp + fn), of which it is a function;
-* ROC-AUC: Newcombe's;
-* a PR-AUC of 1: Wilson's, as if it were a proportion of the positives (Boyd, Eng & Page 2013,
-  doi:10.1007/978-3-642-40994-3_29);
-* a mean over classes: what follows from the intervals of the classes;
-* everything else: none, but a reason.
-
-The cases of these are patients where images of one belong together, as if all images of one went wrong together: a
-proportion of 0 or 1 can't tell how much they do, and so takes the smallest number of cases that it may be of (the
-effective sample size of Korn & Graubard 1998, Survey Methodology 24, at its limit). Where patients have unequally many
-images, the degrees of freedom are of Kish's effective number of them (:meth:`Units.effective
+The cases of a closed form are patients where images of one belong together, as if all images of one went wrong
+together: a proportion of 0 or 1 can't tell how much they do, and so takes the smallest number of cases that it may be
+of (the effective sample size of Korn & Graubard 1998, Survey Methodology 24, at its limit). Where patients have
+unequally many images, the degrees of freedom are of Kish's effective number of them (:meth:`Units.effective
 <cxrnet.evaluation.bootstrap.Units.effective>`).
 """
 
@@ -29,40 +23,32 @@ import numpy as np
 import numpy.typing as npt
 
 from cxrnet.evaluation.bootstrap import Units, bootstrap
-from cxrnet.evaluation.confidence_intervals import Interval, delong, newcombe, of_gaps, of_mean, on_log_odds, wilson
-from cxrnet.evaluation.point_estimates import MEANS, Figures, Key, Rows, rows_behind
+from cxrnet.evaluation.catalogue import MOVED, Cases, Estimates, Key, MetricSpec, keys_of, spec_of
+from cxrnet.evaluation.confidence_intervals import Interval, of_gaps, of_mean, on_log_odds, wilson
+from cxrnet.evaluation.sums import Images, Rows
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 
-PROPORTIONS = ("accuracy", "sensitivity", "specificity", "precision", "npv")
-# What weighs the images of a class against the others.
-WEIGHED = ("precision", "npv", "f1", "roc_auc", "pr_auc")
-ECES = ("ece", "ece_equal_mass")
-# Largest value of a figure, where it isn't 1.
-TOPS = {("", "brier"): 2.0, ("", "log_loss"): np.inf}
-# Of the resamples. With fewer the interval would be of other tables than ours: of those in which the class is called.
+# Of the resamples. With fewer the interval would be of other tables than ours: those in which the class is predicted.
 LEAST_DEFINED = 0.9
 # Resamples that differ by less differ by rounding.
 ROUNDING = 1e-9
+LOG_ODDS = "bootstrap on log odds"
 
 
 class Uncertainty(TypedDict, total=False):
-    """What is known of the error of a figure."""
+    """The error of a metric."""
 
     interval: list[float]
-    """Low and high end."""
+    """Low and high end of the confidence interval."""
     method: str
     """``bootstrap on log odds``, ``bootstrap on logarithms``, ``bootstrap of gaps``, ``wilson``, ``newcombe``, or
     ``combined`` from those of the classes."""
     resamples: int
-    """How many the interval is from, where the figure can't be computed in all of them."""
+    """How many the interval is from, where the metric can't be computed in all of them."""
     interval_reason: str
     """Why there is no interval."""
-    wilson: list[float]
-    """Cross-check of a proportion: Wilson's interval, which takes every image for one of another patient."""
-    delong: list[float]
-    """Cross-check of a ROC-AUC: DeLong's interval, of patients where they are known. Missing where it has no width."""
 
 
 @dataclass(frozen=True)
@@ -71,29 +57,30 @@ class Sample:
 
     Attributes:
         rows: of the table.
-        units: what was drawn.
-        values: figures of the table, ``(1,)`` each.
-        drawn: figures of the resamples, ``(R,)`` each.
+        units: the clusters that were drawn.
+        values: metrics of the table, ``(1,)`` each.
+        drawn: metrics of the resamples, ``(R,)`` each.
         level: of the intervals.
     """
 
     rows: Rows
     units: Units
-    values: Figures
-    drawn: Figures
+    values: Estimates
+    drawn: Estimates
     level: float
 
     def sides(self, label: str) -> tuple[int, int]:
-        """Units with images of a class, and units with images of others."""
-        sides = (rows_behind(self.rows, (label, figure)) for figure in ("sensitivity", "specificity"))
-        return self.units.count(next(sides)), self.units.count(next(sides))
+        """Count the clusters with images of a class, and those with images of others."""
+        sides: tuple[Images, Images] = ("positives", "negatives")
+        positives, negatives = (self.units.count(self.rows.behind(label, side)) for side in sides)
+        return positives, negatives
 
 
 def uncertainties(sample: Sample) -> dict[Key, Uncertainty]:
-    """Find the intervals of all figures that have a value."""
-    keys = [key for key, value in sample.values.items() if not np.isnan(value[0]) and not key[1].endswith("_moved")]
-    known = {key: _of_figure(sample, *key) | _cross_check(sample, *key) for key in keys if key[1] not in MEANS}
-    return known | {key: _of_mean(sample, key[1], known) for key in keys if key[1] in MEANS}
+    """Find the confidence intervals of all metrics that have a value."""
+    keys = [key for key in keys_of(list(sample.rows.classes)) if not np.isnan(sample.values[key][0])]
+    known = {key: _of_metric(sample, key) for key in keys if not spec_of(key).mean_of}
+    return known | {key: _of_mean(sample, key, known) for key in keys if spec_of(key).mean_of}
 
 
 def of_one_cluster(units: Units, key: Key, *tables: Rows) -> bool:
@@ -116,54 +103,53 @@ def behind(units: Units, key: Key, *tables: Rows) -> float:
 
 def _least(measure: Callable[[BoolArray], float], key: Key, tables: Sequence[Rows]) -> list[float]:
     """The fewest clusters that a metric rests on, by a measure of the rows ``(N,)``; of a mean, by class."""
-    label, figure = key
-    if figure in MEANS:
-        keys = [(tables[0].classes[place], MEANS[figure]) for place in tables[0].over]
+    spec = spec_of(key)
+    if spec.mean_of:
+        keys = [(tables[0].classes[place], spec.mean_of) for place in tables[0].over]
         return [least for part in keys for least in _least(measure, part, tables)]
-    names = (figure, "sensitivity", "specificity") if figure in WEIGHED else (figure,)
-    some = [np.logical_or.reduce([rows_behind(rows, (label, name)) for rows in tables]) for name in names]
+    sides: list[Images] = [spec.images, *(("positives", "negatives") if spec.weighs_sides else ())]
+    some = [np.logical_or.reduce([rows.behind(key[0], images) for rows in tables]) for images in sides]
     return [min(measure(rows) for rows in some)]
 
 
-def _of_figure(sample: Sample, label: str, figure: str) -> Uncertainty:
-    value, drawn = float(sample.values[label, figure][0]), sample.drawn[label, figure]
+def _of_metric(sample: Sample, key: Key) -> Uncertainty:
+    spec, value, drawn = spec_of(key), float(sample.values[key][0]), sample.drawn[key]
     defined = drawn[~np.isnan(drawn)]
-    if reason := _silence(sample, label, figure, defined):
-        return _closed_form(sample, label, figure, value) or {"interval_reason": reason}
-    if figure in ECES:
-        moved = sample.drawn[label, f"{figure}_moved"]
-        return _stated(of_gaps(value, drawn, moved, sample.level), "bootstrap of gaps")
-    top = TOPS.get((label, figure), 1.0)
-    clusters = behind(sample.units, (label, figure), sample.rows)
-    interval = on_log_odds(value, defined, clusters, top, sample.level)
+    if reason := _silence(sample, key, defined):
+        closed = spec.closed_form(_cases(sample, key, value)) if spec.closed_form else None
+        return _stated(*closed) if closed else {"interval_reason": reason}
+    if spec.sums_gaps:
+        return _stated(of_gaps(value, drawn, sample.drawn[MOVED], sample.level), "bootstrap of gaps")
+    clusters = behind(sample.units, key, sample.rows)
+    interval = on_log_odds(value, defined, clusters, (spec.low, spec.high), sample.level)
     if np.isinf(interval[1]):
         return {"interval_reason": f"nearly all images are of one {sample.units.kind}"}
-    known = _stated(interval, "bootstrap on logarithms" if np.isinf(top) else "bootstrap on log odds")
+    known = _stated(interval, "bootstrap on logarithms" if np.isinf(spec.high) else LOG_ODDS)
     return known if len(defined) == len(drawn) else known | {"resamples": len(defined)}
 
 
-def _of_mean(sample: Sample, figure: str, known: Mapping[Key, Uncertainty]) -> Uncertainty:
-    """Of a mean over classes: as of any figure, but where a class has an interval of another kind, or none."""
-    over = sample.rows.over
-    keys = [(sample.rows.classes[place], MEANS[figure]) for place in over]
-    parts = [known[key] for key in keys]
-    if missing := [(key[0], known[key]["interval_reason"]) for key in keys if "interval" not in known[key]]:
+def _of_mean(sample: Sample, key: Key, known: Mapping[Key, Uncertainty]) -> Uncertainty:
+    """Of a mean over classes: as of any metric, but where a class has an interval of another kind, or none."""
+    spec, over = spec_of(key), sample.rows.over
+    keys = [(sample.rows.classes[place], spec.mean_of) for place in over]
+    parts = [known[part] for part in keys]
+    if missing := [(part[0], known[part]["interval_reason"]) for part in keys if "interval" not in known[part]]:
         label, reason = missing[0]
         return {"interval_reason": f"{label} has none: {reason}"}
-    if all(part["method"] == "bootstrap on log odds" for part in parts):
-        return _of_figure(sample, "", figure)
-    values = np.array([sample.values[key][0] for key in keys])
+    if all(part["method"] == LOG_ODDS for part in parts):
+        return _of_metric(sample, key)
+    values = np.array([sample.values[part][0] for part in keys])
     support = np.bincount(sample.rows.codes, minlength=len(sample.rows.classes))[over]
-    weights = support / support.sum() if figure == "roc_auc_weighted" else np.full(len(keys), 1 / len(keys))
-    # The sensitivities are of different images; all else is computed on the same ones for every class.
-    independent = figure == "balanced_accuracy"
+    weights = support / support.sum() if spec.by_support else np.full(len(keys), 1 / len(keys))
+    # Metrics of the positives alone are of different images; all else is computed on the same ones for every class.
+    independent = spec_of(keys[0]).images == "positives"
     return _stated(of_mean(values, np.array([part["interval"] for part in parts]), weights, independent), "combined")
 
 
-def _silence(sample: Sample, label: str, figure: str, defined: FloatArray) -> str | None:
-    """Why resamples say nothing of the error of a figure; None where they do. ``defined`` are those with a value."""
-    resamples = len(sample.drawn[label, figure])
-    if of_one_cluster(sample.units, (label, figure), sample.rows):
+def _silence(sample: Sample, key: Key, defined: FloatArray) -> str | None:
+    """Why resamples say nothing of the error of a metric; None where they do. ``defined`` are those with a value."""
+    label, resamples = key[0], len(sample.drawn[key])
+    if of_one_cluster(sample.units, key, sample.rows):
         side = "" if not label else f" labelled {label}" if sample.sides(label)[0] < 2 else f" not labelled {label}"
         kind = sample.units.kind
         return f"there is only one image{side}" if kind == "image" else f"all images{side} are of one {kind}"
@@ -171,37 +157,23 @@ def _silence(sample: Sample, label: str, figure: str, defined: FloatArray) -> st
         return f"it can't be computed in {resamples - len(defined)} of {resamples} resamples"
     if np.ptp(defined) < ROUNDING:
         return f"it is {defined[0]:.4g} in every resample"
+    spec: MetricSpec = spec_of(key)
+    if (value := sample.values[key][0]) in (spec.low, spec.high):
+        return f"it is {value:.4g}, at the end of its range"
     return None
 
 
-def _closed_form(sample: Sample, label: str, figure: str, value: float) -> Uncertainty | None:
-    """An interval without resamples, where there is one."""
-    cases = sample.units.cases(rows_behind(sample.rows, (label, figure)), value)
-    if figure in PROPORTIONS:
-        return _stated(wilson(value * cases, cases, sample.level), "wilson")
-    if figure == "f1":
-        low, high = wilson(value / (2 - value) * cases, cases, sample.level)
-        return _stated((2 * low / (1 + low), 2 * high / (1 + high)), "wilson")
-    if figure == "pr_auc" and value == 1 and not of_one_cluster(sample.units, (label, figure), sample.rows):
-        positives = sample.sides(label)[0]
-        return _stated(wilson(positives, positives, sample.level), "wilson")
-    # Of one score for all images the AUC is 0.5 by definition.
-    if figure == "roc_auc" and (value in (0, 1) or of_one_cluster(sample.units, (label, figure), sample.rows)):
-        return _stated(newcombe(value, *sample.sides(label), sample.level), "newcombe")
-    return None
-
-
-def _cross_check(sample: Sample, label: str, figure: str) -> Uncertainty:
-    value = float(sample.values[label, figure][0])
-    if figure in PROPORTIONS:
-        images = int(rows_behind(sample.rows, (label, figure)).sum())
-        return {"wilson": list(wilson(value * images, images, sample.level))}
-    if figure == "roc_auc" and not of_one_cluster(sample.units, (label, figure), sample.rows):
-        index = sample.rows.classes.index(label)
-        auc = delong(sample.rows.codes == index, sample.rows.probabilities[:, index], sample.units.of_row)
-        low, high = auc.interval(sample.level)
-        return {"delong": [max(low, 0.0), min(high, 1.0)]} if auc.error else {}
-    return {}
+def _cases(sample: Sample, key: Key, value: float) -> Cases:
+    positives, negatives = sample.sides(key[0])
+    return Cases(
+        value=value,
+        n=sample.units.cases(sample.rows.behind(key[0], spec_of(key).images), value),
+        positives=positives,
+        negatives=negatives,
+        one_cluster=of_one_cluster(sample.units, key, sample.rows),
+        label_shares=np.bincount(sample.rows.codes, minlength=len(sample.rows.classes)) / len(sample.rows.codes),
+        level=sample.level,
+    )
 
 
 def _stated(interval: Interval, method: str) -> Uncertainty:

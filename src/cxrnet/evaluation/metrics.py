@@ -6,7 +6,7 @@ NaN in silence. One without an interval says why in ``interval_reason``.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import NotRequired, TypedDict, cast
+from typing import Any, NotRequired
 
 import numpy as np
 import numpy.typing as npt
@@ -15,52 +15,28 @@ from sklearn.metrics import confusion_matrix
 
 from cxrnet.errors import CxrnetError
 from cxrnet.evaluation.bootstrap import Units, bootstrap, units_of
+from cxrnet.evaluation.catalogue import OVERALL, PER_CLASS, Estimates, Key, estimates, keys_of, spec_of
 from cxrnet.evaluation.confidence_intervals import LEVEL
 from cxrnet.evaluation.metric_intervals import Sample, Uncertainty, uncertainties
-from cxrnet.evaluation.point_estimates import (
-    ECE_BINS,
-    MEANS,
-    Figures,
-    Key,
-    Rows,
-    make_rows,
-    rows_behind,
-    weighted_figures,
-)
 from cxrnet.evaluation.predictions import classes_of, probabilities_of
+from cxrnet.evaluation.sums import ECE_BINS, Rows, make_rows, sums_of
 
 
 class Metric(Uncertainty):
-    """One figure."""
+    """The value of one metric."""
 
     value: float | None
     """None where it cannot be computed."""
     n: int
-    """The images the figure is computed on: the positives for a sensitivity, those called positive for a
-    precision, those that are or are called positive for an F1."""
+    """The images that the metric is computed on: the positives for a sensitivity, those predicted positive for a
+    precision, those that are or are predicted positive for an F1."""
     reason: NotRequired[str]
     """Why there is no value."""
 
 
-class Evaluation(TypedDict):
-    """All figures of one table; ``per_class`` maps class to figure to :class:`Metric`."""
-
-    accuracy: Metric
-    balanced_accuracy: Metric
-    macro_f1: Metric
-    log_loss: Metric
-    cosine_similarity: Metric
-    """Mean over images of the cosine between the probabilities and the one-hot label, as Keras's metric."""
-    roc_auc_macro: Metric
-    roc_auc_weighted: Metric
-    pr_auc_macro: Metric
-    brier: Metric
-    """Squared distance of the probabilities to the one-hot label, mean over images, in 0..2."""
-    ece: Metric
-    """Expected calibration error of the called probability, in bins of equal width."""
-    ece_equal_mass: Metric
-    """The same in bins of equally many images."""
-    per_class: dict[str, dict[str, Metric]]
+Evaluation = dict[str, Any]
+"""All metrics of one table, ready for JSON: name to :class:`Metric` of those over all classes, and under ``per_class``
+class to name to :class:`Metric` (:mod:`cxrnet.evaluation.catalogue`)."""
 
 
 def measured(value: float, n: int) -> Metric:
@@ -104,7 +80,7 @@ def evaluate(
     if resamples:
         return evaluate_resampled(predictions, units_of(predictions), resamples, seed, level, over, bins)[0]
     rows = rows_of(predictions, over, bins)
-    return _nested(_metrics(rows, _figures_of(rows)))
+    return _nested(_metrics(rows, _of_table(rows)))
 
 
 def evaluate_resampled(
@@ -115,7 +91,7 @@ def evaluate_resampled(
     level: float = LEVEL,
     over: Sequence[str] | None = None,
     bins: int = ECE_BINS,
-) -> tuple[Evaluation, Figures]:
+) -> tuple[Evaluation, Estimates]:
     """Compute every figure of one split, and every figure of each resample.
 
     Tables of the same images on the same units and seed are computed on the same resamples, so that their figures can
@@ -137,10 +113,8 @@ def evaluate_resampled(
     if not 0 < level < 1:
         raise CxrnetError(f"level: {level} is no share of intervals; give a number between 0 and 1, as 0.95")
     rows = rows_of(predictions, over, bins)
-    values, drawn = (
-        _figures_of(rows),
-        bootstrap(units, lambda weights: weighted_figures(rows, weights), resamples, seed),
-    )
+    values = _of_table(rows)
+    drawn = bootstrap(units, lambda weights: estimates(rows, sums_of(rows, weights)), resamples, seed)
     metrics = _metrics(rows, values)
     for key, uncertainty in uncertainties(Sample(rows, units, values, drawn, level)).items():
         metrics[key].update(uncertainty)  # type: ignore[typeddict-item]
@@ -148,20 +122,20 @@ def evaluate_resampled(
 
 
 def rows_of(predictions: pd.DataFrame, over: Sequence[str] | None = None, bins: int = ECE_BINS) -> Rows:
-    """Prepare a table for :func:`cxrnet.evaluation.point_estimates.weighted_figures`; raises as :func:`evaluate`."""
-    codes, called = label_codes(predictions), _codes(predictions, "predicted")
-    return make_rows(classes_of(predictions), codes, called, probabilities_of(predictions), over, bins)
+    """Prepare a table for :func:`cxrnet.evaluation.sums.sums_of`; raises as :func:`evaluate`."""
+    codes, predicted = label_codes(predictions), _codes(predictions, "predicted")
+    return make_rows(classes_of(predictions), codes, predicted, probabilities_of(predictions), over, bins)
 
 
 def flat(evaluation: Evaluation) -> Iterator[tuple[str, Key, Metric]]:
-    """Every figure with its name (``accuracy``, ..., ``sensitivity_<class>``), and its class and name apart."""
-    for name, metric in evaluation.items():
-        if name != "per_class":
-            yield name, ("", name), metric  # type: ignore[misc]
-    for label, figures in evaluation["per_class"].items():
-        for figure, metric in figures.items():
-            name = f"{figure}_{label}"
-            yield f"{name} (class)" if name in evaluation else name, (label, figure), metric  # a class called "macro"
+    """Yield every metric with its name (``accuracy``, ..., ``sensitivity_<class>``), and its class and name apart."""
+    for name in OVERALL:
+        yield name, ("", name), evaluation[name]
+    for label, metrics in evaluation["per_class"].items():
+        for metric in PER_CLASS:
+            name = f"{metric}_{label}"
+            # A class may be called "macro".
+            yield f"{name} (class)" if name in evaluation else name, (label, metric), metrics[metric]
 
 
 def label_codes(predictions: pd.DataFrame) -> npt.NDArray[np.intp]:
@@ -190,39 +164,38 @@ def _codes(predictions: pd.DataFrame, column: str) -> npt.NDArray[np.intp]:
     return np.asarray(predictions[column].map(order), dtype=np.intp)
 
 
-def _figures_of(rows: Rows) -> Figures:
-    """The figures of the table as it is."""
-    return weighted_figures(rows, np.ones((1, len(rows.codes))))
+def _of_table(rows: Rows) -> Estimates:
+    """Compute the metrics of the table as it is."""
+    return estimates(rows, sums_of(rows, np.ones((1, len(rows.codes)))))
 
 
-def _metrics(rows: Rows, values: Figures) -> dict[Key, Metric]:
-    """Every figure with its n, or with why it has no value."""
+def _metrics(rows: Rows, values: Estimates) -> dict[Key, Metric]:
+    """State every metric with its n, or why it has no value."""
     metrics = {}
-    for key, value in values.items():
-        missing = np.isnan(value[0])
-        metrics[key] = gap(_reason(rows, key, values)) if missing else measured(value[0], rows_behind(rows, key).sum())
+    for key in keys_of(list(rows.classes)):
+        value, images = values[key][0], rows.behind(key[0], spec_of(key).images)
+        metrics[key] = gap(_reason(rows, key, values)) if np.isnan(value) else measured(value, images.sum())
     return metrics
 
 
-def _reason(rows: Rows, key: Key, values: Figures) -> str:
-    """Why a figure has no value."""
-    label, figure = key
-    if figure in MEANS:
-        parts = [(rows.classes[place], MEANS[figure]) for place in rows.over]
+def _reason(rows: Rows, key: Key, values: Estimates) -> str:
+    """Why a metric has no value."""
+    label, spec = key[0], spec_of(key)
+    if spec.mean_of:
+        parts = [(rows.classes[place], spec.mean_of) for place in rows.over]
         return next(_reason(rows, part, values) for part in parts if np.isnan(values[part][0]))
-    if not rows_behind(rows, (label, "sensitivity")).any():
+    if label and not rows.behind(label, "positives").any():
         return f"no image is labelled {label}"
-    if not rows_behind(rows, (label, "specificity")).any():
+    if label and not rows.behind(label, "negatives").any():
         return f"every image is labelled {label}"
-    return f"{'no' if figure == 'precision' else 'every'} image was called {label}"
+    return spec.undefined.format(label=label) or f"{spec.title} is not defined for these images"
 
 
 def _nested(metrics: dict[Key, Metric]) -> Evaluation:
     per_class: dict[str, dict[str, Metric]] = {}
-    for (label, figure), metric in metrics.items():
-        if not figure.endswith("_moved"):
-            per_class.setdefault(label, {})[figure] = metric
-    return cast(Evaluation, {**per_class.pop(""), "per_class": per_class})
+    for (label, name), metric in metrics.items():
+        per_class.setdefault(label, {})[name] = metric
+    return {**per_class.pop(""), "per_class": per_class}
 
 
 def mean_over_classes(

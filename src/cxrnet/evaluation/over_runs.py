@@ -6,10 +6,11 @@ from dataclasses import dataclass
 import pandas as pd
 from scipy.stats import t
 
+from cxrnet.evaluation.catalogue import OVERALL, shown_in
 from cxrnet.evaluation.confidence_intervals import Interval
-from cxrnet.evaluation.metric_intervals import ROUNDING, TOPS
+from cxrnet.evaluation.metric_intervals import ROUNDING
 
-FIGURES = ("accuracy", "balanced_accuracy", "macro_f1", "roc_auc_macro")
+FIGURES = tuple(spec.name for spec in shown_in("summary"))
 """Those that are shown; ``repeats.csv`` has all."""
 
 
@@ -77,4 +78,4 @@ def _moments(name: str, values: "pd.Series[float]", groups: "pd.Series[int]", le
 def _of_mean(name: str, mean: float, error: float, free: int, level: float) -> Interval:
     """Student's interval, cut where the figure ends."""
     half = float(t.ppf((1 + level) / 2, free)) * error
-    return max(mean - half, 0.0), min(mean + half, TOPS.get(("", name), 1.0))
+    return max(mean - half, OVERALL[name].low), min(mean + half, OVERALL[name].high)

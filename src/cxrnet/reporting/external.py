@@ -29,7 +29,7 @@ from cxrnet.reporting.model_card import EXTERNAL, Section
 from cxrnet.reporting.report import captions_of, thumbnail_verdict
 from cxrnet.reporting.results import Results
 from cxrnet.reporting.tables import Table, rich_table
-from cxrnet.reporting.wording import BASELINES, HEADLINE, PER_CLASS, RESULT, figure_text, grouped, value_gaps
+from cxrnet.reporting.wording import BASELINES, HEADLINE, PER_CLASS, RESULT, figure_text, grouped, titles, value_gaps
 
 
 def origin_warnings(known: KnownImages | None, leaked: int, tested: int) -> list[str]:
@@ -275,14 +275,14 @@ def baseline_table(results: Mapping[str, SetResult], gap: str) -> Table:
         data: [each.sides.external, *(each.baselines.get(name) for name in BASELINES)] for data, each in results.items()
     }
     rows = [
-        [data, title, *(_stacked(metrics[key]) if metrics else "n/a" for metrics in those)]  # type: ignore[literal-required]
+        [data, title, *(_stacked(metrics[key]) if metrics else "n/a" for metrics in those)]
         for data, those in columns.items()
         for key, title in HEADLINE.items()
     ]
     gaps = [
         f"{data}: {text}"
         for data, each in results.items()
-        for text in value_gaps((title, each.sides.external[key]) for key, title in HEADLINE.items())  # type: ignore[literal-required]
+        for text in value_gaps((title, each.sides.external[key]) for key, title in HEADLINE.items())
     ]
     note = (
         "Both were trained on the training images of the bundle's run. Means over classes are over those "
@@ -387,12 +387,13 @@ def external_section(facts: ExternalFacts) -> Section:
 
 
 def say_external(facts: ExternalFacts) -> None:
-    """Show the verdicts, the warnings, and the metrics over all classes; those of each class are on the page."""
-    overall = drop_table(facts.table[facts.table["class"] == ""], facts.level)
-    console.heading(overall.title)
-    console.show(rich_table(overall))
-    console.say("note", f"{overall.note.split('. ')[0]}; the metrics of each class are on the page")
-    for text in verdicts(facts.table):
+    """Show the main metrics, the verdicts and the warnings."""
+    table = facts.table
+    main = drop_table(table[(table["class"] == "") & table["metric"].isin(titles("summary"))], facts.level)
+    console.heading(main.title)
+    console.show(rich_table(main))
+    console.say("note", f"{main.note.split('. ')[0]}; all metrics are on the page")
+    for text in verdicts(table):
         console.say("so", text)
     for text in facts.all_warnings:
         console.warn(text)

@@ -122,7 +122,7 @@ def _of_methods(facts: RunFacts) -> dict[int, str]:
 
 def _uncertainty(facts: RunFacts) -> str:
     result = facts.metrics[facts.headline]
-    missing = interval_gaps((HEADLINE[key], result[key]) for key in HEADLINE)  # type: ignore[literal-required]
+    missing = interval_gaps((HEADLINE[key], result[key]) for key in HEADLINE)
     missing += interval_gaps(class_figures(result))
     method = interval_method(result, facts.level, facts.analyses[facts.headline].unit)
     return "; no interval: ".join([method, *(["; ".join(missing)] if missing else [])])
@@ -334,10 +334,7 @@ def _intervals(facts: RunFacts) -> str:
 
 def _result(facts: RunFacts) -> list[list[str]]:
     columns = columns_of(facts)
-    rows = [
-        [title, *(figure_text(column[key]) for column in columns.values())]  # type: ignore[literal-required]
-        for key, title in RESULT.items()
-    ]
+    rows = [[title, *(figure_text(column[key]) for column in columns.values())] for key, title in RESULT.items()]
     images = ["Images", *(grouped(column["accuracy"]["n"]) for column in columns.values())]
     return [["", *columns], *rows, images]
 

@@ -48,7 +48,7 @@ def render_report(facts: RunFacts, path: Path) -> None:
 
 def render_repeats(facts: RepeatsFacts, path: Path) -> None:
     """Write the report of a run over folds or seeds, as :func:`render_report` does that of one."""
-    runs = [(f"{HEADLINE[name]} ({run.name})", run.metrics[name]) for run in facts.runs for name in facts.moments]  # type: ignore[literal-required]
+    runs = [(f"{HEADLINE[name]} ({run.name})", run.metrics[name]) for run in facts.runs for name in facts.moments]
     tables, worth = figure_tables(facts) | {"runs": runs}, places_of(facts.classes, facts.runs[0].points)
     _render("repeats.html.j2", path, facts, tables, worth=worth, interval_meaning=interval_meaning)
 
@@ -112,12 +112,12 @@ def figure_tables(facts: ResultFacts) -> dict[str, list[tuple[str, Metric]]]:
     bands = {split: each.band for split, each in facts.analyses.items() if each.band is not None}
     return {
         "result": [
-            (f"{name} ({title})", column[key])  # type: ignore[literal-required]
+            (f"{name} ({title})", column[key])
             for title, column in columns_of(facts).items()
             for key, name in HEADLINE.items()
         ],
         "calibration": [
-            (f"{title} ({SPLIT_NAMES[split].lower()})", metrics[key])  # type: ignore[literal-required]
+            (f"{title} ({SPLIT_NAMES[split].lower()})", metrics[key])
             for split, metrics in facts.metrics.items()
             for key, title in CALIBRATION.items()
         ],

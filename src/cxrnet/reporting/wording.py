@@ -2,34 +2,21 @@
 
 from collections.abc import Iterable
 
+from cxrnet.evaluation.catalogue import METRICS, Place
 from cxrnet.evaluation.metrics import Evaluation, Metric
 
-HEADLINE = {
-    "accuracy": "Accuracy",
-    "balanced_accuracy": "Balanced accuracy",
-    "macro_f1": "F1, macro",
-    "roc_auc_macro": "ROC-AUC, macro",
-    "roc_auc_weighted": "ROC-AUC, weighted",
-    "pr_auc_macro": "PR-AUC, macro",
-    "log_loss": "Log loss (lower is better)",
-}
-CALIBRATION = {
-    "ece": "ECE, bins of equal width",
-    "ece_equal_mass": "ECE, bins of equally many images",
-    "brier": "Brier score",
-    "log_loss": "Log loss",
-}
-# What a table of the result holds where no other one tells of the calibration.
-RESULT = HEADLINE | {name: title for name, title in CALIBRATION.items() if name not in HEADLINE}
-PER_CLASS = {
-    "sensitivity": "Sensitivity",
-    "specificity": "Specificity",
-    "precision": "Precision (PPV)",
-    "npv": "NPV",
-    "f1": "F1",
-    "roc_auc": "ROC-AUC",
-    "pr_auc": "PR-AUC",
-}
+
+def titles(*places: Place) -> dict[str, str]:
+    """Return name and title of the metrics that are shown in any of the places, with their direction where it helps."""
+    specs = [spec for spec in METRICS if set(places) & set(spec.shown)]
+    return {spec.name: spec.title if spec.higher_is_better else f"{spec.title} (lower is better)" for spec in specs}
+
+
+HEADLINE = titles("result")
+CALIBRATION = titles("calibration")
+# The metrics of a table where no other one tells of the calibration.
+RESULT = titles("result", "calibration")
+PER_CLASS = titles("classes")
 BASELINES = {"thumbnail": "8 × 8 thumbnails", "majority": "Majority class"}
 SPLIT_NAMES = {"train": "Training", "val": "Validation", "test": "Test"}
 # Narrower intervals are written with three digits, wider ones with two: the third says nothing.

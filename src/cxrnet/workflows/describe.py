@@ -13,6 +13,7 @@ from cxrnet.core import console
 from cxrnet.core.provenance import git_revision, package_versions
 from cxrnet.data.datamodule import XrayDataModule
 from cxrnet.data.leaks import SEEN_BEFORE, leaks, patients_text
+from cxrnet.evaluation.catalogue import shown_in
 from cxrnet.evaluation.metrics import Evaluation
 from cxrnet.evaluation.over_runs import Moments, moments_of
 from cxrnet.evaluation.temperature import USELESS
@@ -211,8 +212,8 @@ def _result_table(results: Results) -> Table:
     table.add_column("network", no_wrap=True)
     for name in baselines:
         table.add_column({"thumbnail": "8x8 thumbnails"}.get(name, name), justify="right")
-    for name in ("accuracy", "balanced_accuracy", "macro_f1", "roc_auc_macro"):
-        values = [column[name] for column in (metrics, *baselines.values())]  # type: ignore[literal-required]
+    for name in (spec.name for spec in shown_in("summary")):
+        values = [column[name] for column in (metrics, *baselines.values())]
         table.add_row(HEADLINE[name], figure_text(values[0]), *map(number_text, values[1:]))
     for label, figures in metrics["per_class"].items():
         for name in ("sensitivity", "specificity"):
@@ -223,7 +224,7 @@ def _result_table(results: Results) -> Table:
 
 def _say_unseen(unseen: Evaluation) -> None:
     names = ("accuracy", "balanced_accuracy", "roc_auc_macro")
-    figures = ", ".join(f"{HEADLINE[name]} {figure_text(unseen[name])}" for name in names)  # type: ignore[literal-required]
+    figures = ", ".join(f"{HEADLINE[name]} {figure_text(unseen[name])}" for name in names)
     console.say("unseen", f"the {unseen['accuracy']['n']} images of which neither copy nor patient was seen: {figures}")
 
 
