@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw, ImageOps
 
 from cxrnet.cli.app import config_folder
 from cxrnet.core.config import plain_config
-from cxrnet.data.duplicates.search import COPY_SIZE, find_copies
+from cxrnet.data.duplicates.search import SEARCH_SIZE, find_duplicates
 from cxrnet.data.images.decode import UInt8Array, read_image
 from cxrnet.data.images.resize import resize
 
@@ -82,7 +82,7 @@ CHANGES: dict[str, Change] = {
 
 def small(image: Image.Image) -> UInt8Array:
     """An image at the size at which images are compared."""
-    return resize(np.asarray(image), COPY_SIZE, "stretch")
+    return resize(np.asarray(image), SEARCH_SIZE, "stretch")
 
 
 def main() -> None:
@@ -98,7 +98,7 @@ def main() -> None:
     print("|---|---|")
     for kind, change in CHANGES.items():
         changed = np.stack([small(change(image)) for image in images])
-        pairs = find_copies(np.concatenate([originals, changed]), rows.assign(sha256=pd.NA))
+        pairs = find_duplicates(np.concatenate([originals, changed]), rows.assign(sha256=pd.NA))
         ends = zip(pairs["image_id_a"], pairs["image_id_b"], strict=True)
         found = {min(a, b, key=len) for a, b in ends if f"changed {min(a, b, key=len)}" == max(a, b, key=len)}
         print(f"| {kind} | {len(found) / len(images):.0%} |", flush=True)

@@ -175,7 +175,7 @@ def read_external(bundle) -> Callable:
 
     def call(root: Path, name: str = "north", on_error: str = "fail", key: str = "data", **labels: str | None):
         source = {"_target_": "cxrnet.data.sources.folder.folder", "_partial_": True, "root": str(root)}
-        config = {"manifest": source, "on_error": on_error, "cache": None, "known_faults": {name: ["it is small"]}}
+        config = {"manifest": source, "on_error": on_error, "cache": None, "known_issues": {name: ["it is small"]}}
         return read_set(SetConfig(name, key, config, labels), bundle.classes, ((40, 32), "pad"))
 
     return call
@@ -278,7 +278,7 @@ def facts(
         summary="A MobileNetV2 with ImageNet weights, trained on 200 chest radiographs.",
         created="3 March 2026, 10:15",
         warnings=["9 of 66 test images are copies of training images."],
-        known_faults=["covid19_image: at least 22 Covid images have another finding where they come from."],
+        known_issues=["covid19_image: at least 22 Covid images have another finding where they come from."],
         classes=CLASSES,
         data={
             split: SplitFacts(images={"Covid": 1200, "Normal": 70, "Viral Pneumonia": 3}, patients=None)
@@ -298,7 +298,7 @@ def facts(
             "preprocessing": "grey, 224 x 224 pixels",
             "selection": "all images of the manifest",
             "split": "split_manifest(seed=0)",
-            "level": "of 66 test images, 9 have a copy in train or val and patients are not known",
+            "level": "of 66 test images, 9 have a duplicate in train or val and patients are not known",
             "characteristics": "",
             "initial weights": "mobilenet_v2.safetensors",
             "training": "Adam(weight_decay=0.0)",

@@ -160,9 +160,9 @@ def test_debug_is_small():
         assert all(phase.epochs == 1 for phase in enabled_phases(schedule, pretrained))
 
 
-def test_every_public_source_names_its_known_faults():
+def test_every_public_source_names_its_known_issues():
     faults = {
-        option: composed(f"data={option}", "data.root=x")["data"]["known_faults"]
+        option: composed(f"data={option}", "data.root=x")["data"]["known_issues"]
         for group, option in OPTIONS
         if group == "data"
     }

@@ -12,7 +12,7 @@ from cxrnet.cli.app import entry_point
 from cxrnet.core.process import quick_imports
 from cxrnet.errors import CxrnetError
 
-COUNTED = ("root", "manifest", "on_error", "known_faults")  # of a data option; the rest is for training
+COUNTED = ("root", "manifest", "on_error", "known_issues")  # of a data option; the rest is for training
 OPTION_KEY = re.compile(r"[+~]*((?:data|sets\.[^.=]+)\.([^.=]+))")
 
 

@@ -6,7 +6,7 @@ from PIL import Image
 
 from cxrnet.benchmarking import materials
 from cxrnet.benchmarking.materials import labelled_images, many_images
-from cxrnet.data.duplicates.search import find_copies
+from cxrnet.data.duplicates.search import find_duplicates
 from cxrnet.data.images.files import find_images
 from cxrnet.data.images.store import load_images
 from cxrnet.data.sources.folder import folder
@@ -45,7 +45,7 @@ def test_mixtures_are_as_many_as_asked_for_and_no_copies(tmp_path):
     assert manifest.groupby("split")["label"].nunique().to_dict() == {"train": 4, "val": 4}
     assert np.asarray(Image.open(manifest["path"][0])).shape == (64, 64)
     manifest, pictures = load_images(manifest, (64, 64), "stretch", "fail")
-    assert len(find_copies(pictures, manifest)) == 0
+    assert len(find_duplicates(pictures, manifest)) == 0
 
 
 def test_files_of_the_user_stay_as_they_are(tmp_path, draw):

@@ -17,7 +17,7 @@ from PIL import Image
 from cxrnet.core import checksums
 from cxrnet.core.cache import kept
 from cxrnet.core.checksums import damage, write_checksums
-from cxrnet.data.duplicates.search import COPY_SIZE, find_copies
+from cxrnet.data.duplicates.search import SEARCH_SIZE, find_duplicates
 from cxrnet.data.images.resize import Images
 from cxrnet.data.images.store import load_at_sizes
 from cxrnet.data.manifest import make_manifest
@@ -106,7 +106,7 @@ def result(request, tmp_path, make_network) -> Callable[[], list[np.ndarray]]:
 
     def copies() -> list[np.ndarray]:
         known = manifest.assign(sha256=list("xyxzvx"))
-        return [np.array(find_copies(np.zeros((6, *COPY_SIZE), np.uint8), known, cache).to_csv())]
+        return [np.array(find_duplicates(np.zeros((6, *SEARCH_SIZE), np.uint8), known, cache).to_csv())]
 
     rng_images = rng.integers(0, 255, (3, 32, 32), np.uint8)
     return {"images": images, "features": features, "copies": copies}[request.param]

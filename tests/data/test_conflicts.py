@@ -1,6 +1,6 @@
 import pandas as pd
 
-from cxrnet.data.conflicts import conflict_statement, label_conflicts
+from cxrnet.data.leaks import conflict_statement, label_conflicts
 from cxrnet.data.manifest import make_manifest
 
 

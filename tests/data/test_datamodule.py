@@ -307,10 +307,10 @@ def test_copies_are_searched_once_for_all_sizes_of_the_model(make_data, draw, tm
         Image.open(root / "Covid" / f"{i:02d}.png").save(root / "Covid" / f"copy{i}.png")
     read = partial(folder, root)
     first = make_data(manifest=read, on_error="skip", cache=cache)
-    assert len(first.copies) == 3
+    assert len(first.duplicates) == 3
     monkeypatch.setattr(copies, "_search", lambda *_: pytest.fail("searched again"))
     again = make_data(manifest=read, on_error="skip", cache=cache, size=(48, 24))
-    assert again.copies.equals(first.copies)
+    assert again.duplicates.equals(first.duplicates)
     assert again.manifest.equals(first.manifest)
 
 

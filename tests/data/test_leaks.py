@@ -1,7 +1,7 @@
 import numpy as np
 import pandas as pd
 
-from cxrnet.data.leaks import leaks, seen_before
+from cxrnet.data.leaks import leaked_images, leaks
 from cxrnet.data.manifest import make_manifest
 from cxrnet.data.splits import split_manifest
 
@@ -25,17 +25,17 @@ def test_leaks_counts_patients_files_and_groups():
     found = leaks(manifest)
     assert list(found) == ["test"]
     leak = found["test"]
-    assert (leak.images, leak.patients_known, leak.same_patient, leak.copies, leak.any) == (4, 3, 2, 2, 4)
-    assert seen_before(manifest, "test") == [f"images/{i:06d}.png" for i in (3, 4, 5, 6)]
+    assert (leak.images, leak.patients_known, leak.same_patient, leak.duplicates, leak.any) == (4, 3, 2, 2, 4)
+    assert leaked_images(manifest, "test") == [f"images/{i:06d}.png" for i in (3, 4, 5, 6)]
 
 
 def test_test_must_share_nothing_with_val_either():
     manifest = manifest_of("aaaa", split=["train", "val", "test", "test"], sha256=["1", "2", "2", "3"])
     found = leaks(manifest)
-    assert found["val"].copies == 0
-    assert found["test"].copies == 1
-    assert seen_before(manifest, "test") == ["images/000002.png"]
-    assert seen_before(manifest, "val") == []
+    assert found["val"].duplicates == 0
+    assert found["test"].duplicates == 1
+    assert leaked_images(manifest, "test") == ["images/000002.png"]
+    assert leaked_images(manifest, "val") == []
 
 
 def test_leaks_of_a_split_by_patient_are_none():
@@ -55,5 +55,5 @@ def test_counts_are_those_of_looking_at_each_image_and_empty_cells_tie_nothing()
     leak = leaks(manifest)["test"]
     assert leak.patients_known == (test["patient_id"].fillna("") != "").sum()
     assert leak.same_patient == sum(shared["patient_id"])
-    assert leak.copies == np.sum(np.any([shared["sha256"], shared["group_id"]], axis=0))
-    assert seen_before(manifest, "test") == test["image_id"][np.any(list(shared.values()), axis=0)].tolist()
+    assert leak.duplicates == np.sum(np.any([shared["sha256"], shared["group_id"]], axis=0))
+    assert leaked_images(manifest, "test") == test["image_id"][np.any(list(shared.values()), axis=0)].tolist()

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxrnet.data.duplicates.search import COPY_SIZE, copy_groups, find_copies
+from cxrnet.data.duplicates.search import SEARCH_SIZE, find_duplicates, group_duplicates
 from cxrnet.data.images.store import load_at_sizes
 from cxrnet.data.manifest import make_manifest
 from cxrnet.data.sources.covid19_image import covid19_image
@@ -155,8 +155,8 @@ def test_real_patients_of_few_and_of_many_images_are_tested_equally_often(shared
     root = shared / "data" / "covid_chestxray"
     rule = {"findings": {"covid": ["*COVID-19*"], "non_covid": ["*"]}, "left_out_findings": ["todo", "Unknown", ""]}
     rows = covid_chestxray(root, views=["PA", "AP"], fallback_views=["AP Supine"], **rule)
-    rows, (small,) = load_at_sizes(rows, [(COPY_SIZE, "stretch")], "fail", None)
-    manifest = copy_groups(find_copies(small, rows), rows)
+    rows, (small,) = load_at_sizes(rows, [(SEARCH_SIZE, "stretch")], "fail", None)
+    manifest = group_duplicates(find_duplicates(small, rows), rows)
     share, arguments = (0.15, (SEVENTY,)) if draw is split_manifest else (0.2, (5, 0, "patient"))
     splits = [draw(manifest, *arguments, seed) for seed in range(200)]
     found = shares_by_size(manifest, [split["split"] for split in splits])

@@ -28,9 +28,9 @@ def test_copies_and_patients_across_the_split_are_counted():
         group_id=["g", None, "g", None, "g", None],
     )
     assert leak_statement(manifest) == [
-        "1 of 3 test images have a copy in train or val; its result is flattered",
+        "1 of 3 test images have a duplicate in train or val; test results are too good",
         "2 of 3 test images are of patients who are in train or val",
-        "1 of 1 val images have a copy in train; the choice of weights is flattered",
+        "1 of 1 val images have a duplicate in train; val results are too good",
     ]
 
 

@@ -97,7 +97,7 @@ def test_covid19_image_with_mobilenet_features(shared, tmp_path):
             folder=tmp_path,
         )
         assert done.returncode == 0, done.stderr
-        assert "of 66 test images have a copy in train" in done.stdout
+        assert "of 66 test images have a duplicate in train" in done.stdout
     runs = [tmp_path / "outputs" / "runs" / str(seed) for seed in range(3)]
     # The same split and features with other random orders give 60 to 64 of 66, most of them 62 or 63.
     assert statistics.median(metrics_of(run)["test"]["accuracy"]["value"] for run in runs) >= 0.92

@@ -7,7 +7,7 @@ from cxrnet.reporting.model_card import claim_items
 def test_the_run_answers_what_it_knows_and_leaves_the_rest_open(facts):
     items = {item.number: item for item in claim_items(facts)}
     assert list(items) == list(range(1, 45))
-    assert items[7].answer == f"covid19_image; known faults: {facts.known_faults[0]}"
+    assert items[7].answer == f"covid19_image; known issues: {facts.known_issues[0]}"
     assert items[28].answer.startswith("Accuracy; ")
     assert "Brier score" in items[28].answer
     assert "Covid from 0.375 on (specificity >= 0.99)" in items[22].answer

@@ -23,7 +23,7 @@ def test_both_cards_say_the_same(card, facts):
     markdown, page = text_of(f"<body>{MarkdownIt('commonmark').enable('table').render(card[0])}"), text_of(card[1])
     for words in (
         *facts.warnings,
-        *facts.known_faults,
+        *facts.known_issues,
         "Must not be used to diagnose",
         NOT_VALIDATED,
         "Covid is called from a probability of 0.375 on (specificity >= 0.99)",
@@ -38,10 +38,10 @@ def test_both_cards_say_the_same(card, facts):
         assert f"{number_text(metric)} {interval_text(metric)}" in page
 
 
-def test_data_without_documented_faults_are_told_from_data_without_faults(facts, tmp_path):
-    unknown = dataclasses.replace(facts, known_faults=[], warnings=["3 images are copies."])
+def test_data_without_documented_issues_are_told_from_data_without_faults(facts, tmp_path):
+    unknown = dataclasses.replace(facts, known_issues=[], warnings=["3 images are copies."])
     sections = {section.title: section for section in make_card(unknown).sections}
-    assert sections["Known faults of the data"].sentences == ["None are documented."]
+    assert sections["Known issues of the data"].sentences == ["None are documented."]
     assert "3 images are copies." in sections["Found by the checks of this program"].sentences
 
 

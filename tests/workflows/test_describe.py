@@ -3,7 +3,7 @@ from types import SimpleNamespace
 import pandas as pd
 
 from cxrnet.models.backbones.weights import LoadedWeights
-from cxrnet.workflows.describe import faults_of, methods_of
+from cxrnet.workflows.describe import issues_of, methods_of
 
 CONFIG = {
     "seed": 0,
@@ -38,7 +38,7 @@ def test_methods_are_read_from_configuration_and_data(make_data):
     assert "learning rate: 0.01, epochs: 5, weight decay over all of them: 2)" in said["training"]
     assert "augmentation: none" in said["training"]
     assert "with the best val_loss on the validation images: 4, 0.25" in said["final model"]
-    assert "of 9 test images, 0 have a copy in train or val and patients are not known" in said["level"]
+    assert "of 9 test images, 0 have a duplicate in train or val and patients are not known" in said["level"]
     assert said["characteristics"] == ""
 
 
@@ -62,7 +62,7 @@ def test_patients_that_are_known_in_part_are_not_told_as_known(make_data):
     first = data.manifest["split"].eq("test").to_numpy().argmax()
     patients = ["p" if i == first else None for i in range(len(data.manifest))]
     data.manifest = data.manifest.assign(patient_id=pd.array(patients, "string"))
-    assert "have a copy in train or val and 0 share a patient (not known of 8)" in methods(data)["level"]
+    assert "have a duplicate in train or val and 0 share a patient (not known of 8)" in methods(data)["level"]
 
 
 def test_the_split_of_a_fold_is_that_of_the_folds(make_data):
@@ -86,5 +86,5 @@ def test_characteristics_of_the_patients_are_told_where_the_data_have_them(make_
 
 
 def test_faults_are_told_with_their_source(make_data):
-    assert faults_of(make_data().known_faults) == []
-    assert faults_of({"a": ["one", "two"], "b": ["three"]}) == ["a: one.", "a: two.", "b: three."]
+    assert issues_of(make_data().known_issues) == []
+    assert issues_of({"a": ["one", "two"], "b": ["three"]}) == ["a: one.", "a: two.", "b: three."]

@@ -58,18 +58,18 @@ def test_a_data_set_is_never_written_over_another(tmp_path):
 
 
 def test_what_is_documented_to_be_wrong_is_told_beside_what_was_found(xrays, tmp_path, capsys):
-    faults = "+data.known_faults.folder=[patients are not known]"
+    faults = "+data.known_issues.folder=[patients are not known]"
     prepare(composed(*SMALL, f"data.root='{xrays}'", faults), tmp_path)
     said = capsys.readouterr().out
-    assert "known fault  folder: patients are not known.\n" in said
-    assert "known fault" not in said.split("Images (patients)")[1]
+    assert "known issue  folder: patients are not known.\n" in said
+    assert "known issue" not in said.split("Images (patients)")[1]
     notes = pd.read_csv(tmp_path / "notes.csv")["note"]
     assert notes.iloc[-1] == "folder: patients are not known."
 
 
 def test_where_nothing_is_documented_that_is_told(xrays, tmp_path, capsys):
     prepare(composed(*SMALL, f"data.root='{xrays}'"), tmp_path)
-    assert "known fault  none is documented for these data\n" in capsys.readouterr().out
+    assert "known issue  none is documented for these data\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("name", "value"), [("views", 0), ("per_class", "many"), ("augmented", 1.5)])

@@ -124,7 +124,7 @@ def test_an_added_key_that_nothing_reads_is_refused(words, message):
 @pytest.mark.parametrize(
     "words",
     [
-        ["+trainer.profiler=simple", "+optimizer.amsgrad=true", "data=folder", "+data.known_faults.mine=[small]"],
+        ["+trainer.profiler=simple", "+optimizer.amsgrad=true", "data=folder", "+data.known_issues.mine=[small]"],
         *([f"model={name}"] for name in ("vgg19", "custom_cnn", "resnet50")),
         *([f"schedule={name}", "finetune=true"] for name in ("full", "gradual", "head")),
         ["experiment=triage_mobilenet_v2_sensitive"],

@@ -19,7 +19,7 @@ Config = dict[str, Any]
 # Mappings whose keys are names of the user's, such as classes, and not settings of cxrnet's: each is one whole.
 OWN_NAMES = frozenset(
     {
-        *("fractions", "labels", "folders", "findings", "parts", "known_faults"),
+        *("fractions", "labels", "folders", "findings", "parts", "known_issues"),
         *("operating_points", "class_weights", "costs", "prior", "classes"),
     }
 )

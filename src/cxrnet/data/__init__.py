@@ -1,1 +1,1 @@
-"""Floor 1: from folders of images to a manifest, and from a manifest to batches."""
+"""From image files to a manifest, and from a manifest to batches."""

@@ -20,9 +20,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from cxrnet.core.console import heard
 from cxrnet.data.augment import Augmentation
-from cxrnet.data.duplicates.search import COPY_SIZE, copy_groups, find_copies
-from cxrnet.data.images.masks import binary_warning, look_binary
-from cxrnet.data.images.reader import AtSize, OnError
+from cxrnet.data.duplicates.search import SEARCH_SIZE, find_duplicates, group_duplicates
+from cxrnet.data.images.reader import AtSize, OnError, binary_warning, look_binary
 from cxrnet.data.images.resize import Images, ResizeRule
 from cxrnet.data.images.store import load_at_sizes
 from cxrnet.data.loaders import Batch, eval_loader, train_loader
@@ -30,18 +29,11 @@ from cxrnet.data.manifest import check_labels
 from cxrnet.data.settings import Draw, check_numbers
 from cxrnet.errors import CxrnetError
 
-_BLOCK = 4096  # images that are looked at at a time
-
 logger = logging.getLogger("cxrnet")
 
 
 class XrayDataset(Dataset[Batch]):
-    """Images of one split.
-
-    Args:
-        images: N of them.
-        labels: (N,) int64.
-    """
+    """N images of one split and their labels, (N,) int64."""
 
     def __init__(self, images: Images, labels: Tensor) -> None:
         self.images = images
@@ -51,7 +43,7 @@ class XrayDataset(Dataset[Batch]):
         return len(self.images)
 
     def __getitems__(self, indices: list[int]) -> Batch:
-        """A whole batch: ``image`` (B, 1, H, W) uint8, ``label`` (B,) int64."""
+        """Make a whole batch: ``image`` (B, 1, H, W) uint8, ``label`` (B,) int64."""
         return {"image": torch.from_numpy(self.images[indices]).unsqueeze(1), "label": self.labels[indices]}
 
 
@@ -72,17 +64,17 @@ class XrayDataModule(pl.LightningDataModule):
         seed: of the order of the training images.
         classes: names in the order of the logits; ``None`` takes the manifest's labels in alphabetical order.
         limit: keep at most that many images of each class in each split (for trying things out).
-        cache: folder of the decoded images and of their copies, shared by all runs; ``None`` keeps them in memory.
-        known_faults: what is known to be wrong with the data, by source, in sentences.
+        cache: folder of the decoded images and of their duplicates, shared by all runs; ``None`` keeps them in memory.
+        known_issues: of the data, by source, in sentences.
 
     Attributes:
         manifest: after :meth:`setup`, the rows that are used, with split, size and hash filled in.
         images: after :meth:`setup`, in the order of the manifest.
         classes: after :meth:`setup`, the class names in the order of the logits.
-        notes: after :meth:`setup`, what was said while the data set was read: what is left out, what was clipped,
+        notes: after :meth:`setup`, the warnings while the data set was read: what is left out, what was clipped,
             images that look like masks.
-        left_out: after :meth:`setup`, images that could not be read.
-        copies: after :meth:`setup`, the pairs of copies among the images, found before the split (``find_copies``).
+        left_out: after :meth:`setup`, the number of images that could not be read.
+        duplicates: after :meth:`setup`, the pairs of ``find_duplicates``, found before the split.
         shared: the same images are trained on in other splits too, as in folds: what is computed of all of them at once
             serves all splits.
     """
@@ -102,7 +94,7 @@ class XrayDataModule(pl.LightningDataModule):
         classes: Sequence[str] | None = None,
         limit: int | None = None,
         cache: str | Path | None = None,
-        known_faults: Mapping[str, Sequence[str]] | None = None,
+        known_issues: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         super().__init__()
         check_numbers(size, batch_size, sampler, num_workers, limit)
@@ -118,7 +110,7 @@ class XrayDataModule(pl.LightningDataModule):
         self.seed = seed
         self.limit = limit
         self.cache = Path(cache) if cache is not None else None
-        self.known_faults = dict(known_faults or {})
+        self.known_issues = dict(known_issues or {})
         self._classes = tuple(classes) if classes is not None else None
         self.shared = False
         self._ready = False
@@ -136,15 +128,16 @@ class XrayDataModule(pl.LightningDataModule):
             manifest = self._manifest() if callable(self._manifest) else self._manifest
             listed = len(manifest)
             manifest = manifest.reset_index(drop=True)  # the index is the place of an image, also in a part of one
-            _class_order(manifest, self._classes)  # what won't do is refused before anything is decoded
-            # Copies are told from small versions of the files themselves: a split must not depend on the model's size.
-            sizes: list[AtSize] = [(self.size, self.resize), (COPY_SIZE, "stretch")]
+            _class_order(manifest, self._classes)  # refuses wrong classes before anything is decoded
+            # Duplicates are found in small versions of the files: a split must not depend on the model's size.
+            sizes: list[AtSize] = [(self.size, self.resize), (SEARCH_SIZE, "stretch")]
             manifest, (images, small) = load_at_sizes(manifest, sizes, self.on_error, self.cache)
-            _warn_of_masks(small, manifest)
+            for text in binary_warning(manifest["image_id"][look_binary(small)].tolist(), len(manifest)):
+                logger.warning(text)
             self.left_out = listed - len(manifest)
-            # Copies get a group, so that no split drawn here parts them, patients known or not.
-            self.copies = find_copies(small, manifest, self.cache)
-            self._unsplit = copy_groups(self.copies, manifest)
+            # Duplicates get a group, so that no split drawn here parts them, patients known or not.
+            self.duplicates = find_duplicates(small, manifest, self.cache)
+            self._unsplit = group_duplicates(self.duplicates, manifest)
             manifest = self._split(self._unsplit)
         if self.limit is not None:
             kept = manifest.groupby(["split", "label"], dropna=False).cumcount() < self.limit
@@ -156,7 +149,7 @@ class XrayDataModule(pl.LightningDataModule):
         self._ready = True
 
     def resplit(self, split: Callable[[pd.DataFrame], pd.DataFrame], seed: int, shared: bool) -> Self:
-        """The same images in other splits; nothing is decoded again.
+        """Split the same images in another way; nothing is decoded again.
 
         Args:
             split: a function from manifest to manifest that fills ``split``; it gets the split of the source, if any.
@@ -182,27 +175,27 @@ class XrayDataModule(pl.LightningDataModule):
             raise CxrnetError("data: no validation images; give data.split a validation part")
 
     def rows(self, split: str) -> pd.DataFrame:
-        """The manifest's rows of one split."""
+        """Rows of the manifest in one split."""
         return self.manifest[self.manifest["split"] == split]
 
     def counts(self, split: str) -> list[int]:
-        """Images of each class in a split, in class order."""
+        """Count the images of each class in a split, in class order."""
         counts = self.manifest["label"][self.manifest["split"] == split].value_counts()
         return [int(counts.get(name, 0)) for name in self.classes]
 
     def arrays(self, split: str) -> tuple[Images, Tensor]:
-        """Images and labels (N,) int64 of one split."""
+        """Get images and labels (N,) int64 of one split."""
         chosen = self.manifest["label"][self.manifest["split"] == split]
         labels = pd.Categorical(chosen.astype(object), categories=list(self.classes)).codes
         return self.images.take(chosen.index.to_numpy()), torch.from_numpy(labels.astype(np.int64))
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Batches in the sampler's order; in distributed training each process gets its share."""
+        """Load batches in the sampler's order; in distributed training each process gets its share."""
         dataset = XrayDataset(*self.arrays("train"))
         return train_loader(dataset, self.sampler, self.batch_size, self.seed, self.num_workers, self.trainer)
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        """Validation images in order."""
+        """Load validation images in order."""
         return eval_loader(XrayDataset(*self.arrays("val")), self.batch_size, self.num_workers, self.trainer)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
@@ -210,13 +203,6 @@ class XrayDataModule(pl.LightningDataModule):
         if self.augment is None or self.trainer is None or not self.trainer.training:
             return batch
         return {**batch, "image": self.augment(batch["image"])}
-
-
-def _warn_of_masks(small: Images, manifest: pd.DataFrame) -> None:
-    blocks = [look_binary(small[start : start + _BLOCK]) for start in range(0, len(small), _BLOCK)]
-    names = manifest["image_id"][np.concatenate(blocks)].tolist()
-    for text in binary_warning(names, len(manifest)):
-        logger.warning(text)
 
 
 def _class_order(manifest: pd.DataFrame, classes: tuple[str, ...] | None) -> tuple[str, ...]:

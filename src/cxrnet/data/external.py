@@ -13,13 +13,12 @@ from hydra.utils import instantiate
 from cxrnet.core.config import Config
 from cxrnet.core.console import heard
 from cxrnet.data.duplicates.overlap import KnownImages, find_overlap
-from cxrnet.data.duplicates.search import COPY_SIZE, copy_groups
-from cxrnet.data.images.masks import binary_warning, look_binary
-from cxrnet.data.images.reader import AtSize
+from cxrnet.data.duplicates.search import SEARCH_SIZE, group_duplicates
+from cxrnet.data.images.reader import AtSize, binary_warning, look_binary
 from cxrnet.data.images.resize import Images
 from cxrnet.data.images.store import load_at_sizes
 from cxrnet.data.manifest import SPLITS
-from cxrnet.data.sources.relabel import relabel
+from cxrnet.data.sources.merged import relabel
 from cxrnet.errors import CxrnetError
 
 DATA_KEY = re.compile(r"(?<![\w.])data\.(?=(?:root|manifest|on_error)\b)")  # as the readers of data name it
@@ -34,7 +33,7 @@ class SetConfig:
         name: as the user calls it.
         key: of the configuration, below which its data option stands: ``data`` or ``sets.<name>``.
         data: its data option, plain.
-        classes: class of the bundle by label of the data set (:func:`cxrnet.data.sources.relabel.relabel`).
+        classes: class of the bundle by label of the data set (:func:`cxrnet.data.sources.merged.relabel`).
     """
 
     name: str
@@ -52,7 +51,7 @@ class ExternalSet:
         classes: of the bundle.
         manifest: of the images that are left, all ``test``, labelled in the bundle's classes.
         images: the same images at the size that the bundle wants.
-        small: the same images at ``COPY_SIZE``.
+        small: the same images at ``SEARCH_SIZE``.
         listed: number of images in the data set.
         renamed: class of the bundle by label, where they differ.
         left_out: number of images without a class of the bundle, by label.
@@ -116,7 +115,7 @@ def read_set(config: SetConfig, classes: Sequence[str], at: AtSize) -> ExternalS
             raise CxrnetError(f"classes.{config.name}: leaves out every image; map a label to a class of the bundle")
         with _named(config):
             read, (images, small) = load_at_sizes(
-                manifest.assign(split="test"), [at, (COPY_SIZE, "stretch")], data["on_error"], cache
+                manifest.assign(split="test"), [at, (SEARCH_SIZE, "stretch")], data["on_error"], cache
             )
     return ExternalSet(
         name=config.name,
@@ -129,7 +128,7 @@ def read_set(config: SetConfig, classes: Sequence[str], at: AtSize) -> ExternalS
         left_out=left_out,
         unreadable=len(manifest) - len(read),
         published=published,
-        known_issues=data["known_faults"],
+        known_issues=data["known_issues"],
         notes=[*notes, *binary_warning(read["image_id"][look_binary(small[:])].tolist(), len(read))],
     )
 
@@ -197,7 +196,7 @@ def _without(each: ExternalSet, taken: pd.DataFrame, inside: pd.DataFrame) -> Ex
     patients = each.manifest[gone].dropna(subset=PATIENT)[PATIENT].drop_duplicates()
     return replace(
         each,
-        manifest=copy_groups(within, left),
+        manifest=group_duplicates(within, left),
         images=images,
         small=small,
         duplicates=duplicates,

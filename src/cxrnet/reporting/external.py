@@ -12,10 +12,9 @@ import pandas as pd
 from cxrnet.core import console
 from cxrnet.core.atomic import write_text
 from cxrnet.core.spreadsheet import to_csv
-from cxrnet.data.conflicts import conflict_statement
 from cxrnet.data.duplicates.overlap import KnownImages
 from cxrnet.data.external import ExternalSet
-from cxrnet.data.leaks import patients_text
+from cxrnet.data.leaks import conflict_statement, patients_text
 from cxrnet.data.manifest import digest
 from cxrnet.evaluation.generalisation import LEADING, PARTS, Sides, generalisation_table
 from cxrnet.evaluation.metrics import Evaluation, Metric

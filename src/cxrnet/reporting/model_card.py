@@ -104,7 +104,7 @@ def _of_methods(facts: RunFacts) -> dict[int, str]:
     if facts.band is not None:
         calls += f"; a call of a probability below {facts.band.cutoff:.4g} is left to a reader"
     return {
-        7: f"{methods['sources']}; known faults: {' '.join(facts.known_faults) or 'none are documented'}",
+        7: f"{methods['sources']}; known issues: {' '.join(facts.known_issues) or 'none are documented'}",
         9: methods["preprocessing"],
         10: methods["selection"],
         19: methods["split"],
@@ -254,7 +254,7 @@ def _sections(facts: RunFacts) -> list[Section]:
     analysis, methods = facts.analyses[facts.headline], facts.methods
     return [
         Section("Intended use", [*USES, f"Who would use it, where and for what. {OPEN}."]),
-        Section("Known faults of the data", facts.known_faults or ["None are documented."]),
+        Section("Known issues of the data", facts.known_issues or ["None are documented."]),
         Section("Found by the checks of this program", all_warnings(facts) or ["Nothing."]),
         Section(
             "Data", [f"Sources: {methods['sources']}.", f"Split: {methods['split']}; {methods['level']}."], _data(facts)

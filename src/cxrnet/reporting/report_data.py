@@ -77,7 +77,7 @@ class ResultFacts:
     """Date and time, as a person reads it."""
     warnings: Sequence[str]
     """What a reader must know before the numbers, a sentence each."""
-    known_faults: Sequence[str]
+    known_issues: Sequence[str]
     """What is documented to be wrong with the data, a sentence each."""
     classes: Sequence[str]
     metrics: Mapping[str, Evaluation]

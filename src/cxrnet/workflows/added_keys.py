@@ -1,6 +1,6 @@
 """Keys that a command line adds with a ``+``: those that nothing reads are refused, or said where they may be of use.
 
-Hydra takes any. What there is to add to is told by ``conf/``: a data set's ``manifest`` and ``known_faults``, the
+Hydra takes any. What there is to add to is told by ``conf/``: a data set's ``manifest`` and ``known_issues``, the
 ``trainer`` and the ``optimizer`` hand on what they get, so theirs are left to who gets it.
 """
 

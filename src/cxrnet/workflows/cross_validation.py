@@ -15,9 +15,8 @@ from cxrnet.core.atomic import write_table
 from cxrnet.core.config import Config, flat, plain_config, read_config, write_config
 from cxrnet.core.machine import machine_told
 from cxrnet.core.spreadsheet import to_csv
-from cxrnet.data.conflicts import write_conflicts
 from cxrnet.data.datamodule import XrayDataModule
-from cxrnet.data.leaks import seen_before
+from cxrnet.data.leaks import leaked_images, write_conflicts
 from cxrnet.data.manifest import write_manifest
 from cxrnet.evaluation.metrics import Evaluation, evaluate
 from cxrnet.evaluation.over_runs import Moments, moments_of
@@ -34,7 +33,7 @@ from cxrnet.tracking.run import track
 from cxrnet.tracking.sync import sync, unsent_runs
 from cxrnet.tracking.tracker import TrackedRun
 from cxrnet.training.baselines import baseline_predictions
-from cxrnet.workflows.describe import SPLITS, environment, faults_of, say_spread, sources_of, written_out
+from cxrnet.workflows.describe import SPLITS, environment, issues_of, say_spread, sources_of, written_out
 from cxrnet.workflows.folds_and_seeds import Repeat, config_of, resplit_for
 from cxrnet.workflows.resume import check_same_data
 from cxrnet.workflows.run_facts import read_run_facts, write_facts_of_all
@@ -195,7 +194,7 @@ def _tested(each: FinishedRepeat) -> pd.DataFrame:
     """The predictions of one run; of one fold with its number, and which images were seen in its train or val."""
     if each.repeat.fold is None:
         return each.test
-    seen = each.test["image_id"].isin(seen_before(each.data.manifest, "test"))
+    seen = each.test["image_id"].isin(leaked_images(each.data.manifest, "test"))
     return each.test.assign(fold=each.repeat.fold, seen=seen)
 
 
@@ -205,7 +204,7 @@ def _write_manifest(first: FinishedRepeat, folder: Path) -> None:
     if first.repeat.fold is not None:
         manifest = manifest.assign(split=pd.array([pd.NA] * len(manifest), "string"))
     write_manifest(manifest, folder / "manifest.parquet")
-    write_conflicts(first.data.copies, manifest, folder)
+    write_conflicts(first.data.duplicates, manifest, folder)
 
 
 def _pooled_seeds(tables: Mapping[int, pd.DataFrame], folder: Path) -> pd.DataFrame:
@@ -232,7 +231,7 @@ def _results(runs: Sequence[FinishedRepeat], tests: pd.DataFrame, folder: Path, 
         runs[0].data.classes,
         settings,
         temperature=runs[0].bundle.temperature if len(runs) == 1 else None,
-        seen=[image for each in runs for image in seen_before(each.data.manifest, "test")],
+        seen=[image for each in runs for image in leaked_images(each.data.manifest, "test")],
         mix=_mix(runs),
         offset=runs[0].bundle.temperature_offset if len(runs) == 1 else (),
     )
@@ -271,7 +270,7 @@ def _repeats_facts(
         title=f"{config['model']['backbone']} on {sources_of(data)}, {how_often([each.repeat for each in runs])}",
         summary=_summary(runs, config) + means_text(seeds, config["evaluation"]["level"]),
         created=time.strftime("%Y-%m-%d %H:%M"),
-        known_faults=faults_of(data.known_faults),
+        known_issues=issues_of(data.known_issues),
         classes=data.classes,
         metrics=results.metrics,
         analyses=results.analyses,

@@ -12,7 +12,7 @@ from cxrnet.cli.run_folder import say_places
 from cxrnet.core import console
 from cxrnet.core.provenance import git_revision, package_versions
 from cxrnet.data.datamodule import XrayDataModule
-from cxrnet.data.leaks import SEEN_BEFORE, leaks, patients_text
+from cxrnet.data.leaks import LEAKS_FROM, leaks, patients_text
 from cxrnet.evaluation.catalogue import shown_in
 from cxrnet.evaluation.metrics import Evaluation
 from cxrnet.evaluation.over_runs import Moments, moments_of
@@ -59,10 +59,10 @@ def sources_of(data: XrayDataModule) -> str:
     return ", ".join(sorted(data.manifest["source"].unique()))
 
 
-def faults_of(known: Mapping[str, Sequence[str]]) -> list[str]:
+def issues_of(known: Mapping[str, Sequence[str]]) -> list[str]:
     """What is documented to be wrong with data, by source, as sentences.
 
-    >>> faults_of({"north": ["patients are not known"]})
+    >>> issues_of({"north": ["patients are not known"]})
     ['north: patients are not known.']
     """
     return [f"{source}: {text}." for source, faults in known.items() for text in faults]
@@ -89,11 +89,11 @@ def _level(manifest: pd.DataFrame) -> str:
     """At which level the splits are disjoint, as far as the data tell."""
     parts = []
     for split, leak in leaks(manifest).items():
-        seen = " or ".join(SEEN_BEFORE[split])
+        seen = " or ".join(LEAKS_FROM[split])
         patients = f"{leak.same_patient} share a patient" if leak.patients_known else "patients are not known"
         if 0 < leak.patients_known < leak.images:
             patients += f" (not known of {leak.images - leak.patients_known})"
-        parts.append(f"of {leak.images} {split} images, {leak.copies} have a copy in {seen} and {patients}")
+        parts.append(f"of {leak.images} {split} images, {leak.duplicates} have a duplicate in {seen} and {patients}")
     return "; ".join(parts)
 
 
@@ -306,7 +306,7 @@ def report_facts(
         f"Phases: {names}.",
         created=time.strftime("%Y-%m-%d %H:%M"),
         warnings=written_out(warnings),
-        known_faults=faults_of(data.known_faults),
+        known_issues=issues_of(data.known_issues),
         classes=data.classes,
         data={split: _split_facts(data, split) for split in SPLITS if len(data.rows(split))},
         metrics=results.metrics,

@@ -23,10 +23,9 @@ from cxrnet.core.config import Config, flat, plain_config, write_config
 from cxrnet.core.machine import machine_told
 from cxrnet.core.provenance import package_versions
 from cxrnet.core.spreadsheet import to_csv
-from cxrnet.data.conflicts import write_conflicts
 from cxrnet.data.duplicates.overlap import KnownImages, load_known
 from cxrnet.data.external import ExternalSet, SetConfig, read_set, remove_duplicates
-from cxrnet.data.leaks import seen_before
+from cxrnet.data.leaks import leaked_images, write_conflicts
 from cxrnet.data.manifest import digest, read_manifest, write_manifest
 from cxrnet.errors import CxrnetError
 from cxrnet.evaluation.generalisation import Sides, internal_side, shared_classes
@@ -120,7 +119,7 @@ def _open(folder: Path, run: Path, place: str) -> Origin:
     if manifest is None or digest(manifest) != bundle.manifest_digest:
         return Origin(bundle, place, None, None, None, None, 0, Mix())
     test = read_predictions(run / "predictions.parquet").query("split == 'test'")
-    leaked = test["image_id"].isin(seen_before(manifest, "test"))
+    leaked = test["image_id"].isin(leaked_images(manifest, "test"))
     clean = test[~leaked].reset_index(drop=True)
     run_id = read_record(run).get("run_id")
     return Origin(

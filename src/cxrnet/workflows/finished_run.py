@@ -10,7 +10,7 @@ import pandas as pd
 from pandas.api.types import is_bool_dtype
 
 from cxrnet.core.config import Config, flat, read_config
-from cxrnet.data.leaks import SEEN_BEFORE, seen_before
+from cxrnet.data.leaks import LEAKS_FROM, leaked_images
 from cxrnet.data.manifest import digest, read_manifest
 from cxrnet.errors import CxrnetError
 from cxrnet.evaluation.predictions import read_predictions
@@ -147,7 +147,7 @@ def _seen(manifest: pd.DataFrame | None, table: pd.DataFrame) -> frozenset[str] 
         return frozenset(table["image_id"][table["seen"].fillna(False).astype(bool)])
     if manifest is None or manifest["split"].isna().all():
         return None
-    seen = {name for split in set(table["split"].dropna()) & set(SEEN_BEFORE) for name in seen_before(manifest, split)}
+    seen = {name for split in set(table["split"].dropna()) & set(LEAKS_FROM) for name in leaked_images(manifest, split)}
     return frozenset(seen.intersection(table["image_id"]))
 
 

@@ -21,9 +21,8 @@ from cxrnet.cli.run_folder import refuse_used, say_places, shown
 from cxrnet.core import console
 from cxrnet.core.atomic import write_table
 from cxrnet.core.config import Config, plain_config
-from cxrnet.data.conflicts import conflict_statement, write_conflicts
 from cxrnet.data.datamodule import XrayDataModule
-from cxrnet.data.leaks import leak_statement, patients_text
+from cxrnet.data.leaks import conflict_statement, leak_statement, patients_text, write_conflicts
 from cxrnet.data.manifest import write_manifest
 from cxrnet.errors import CxrnetError
 from cxrnet.reporting.plots.dataset import (
@@ -37,7 +36,7 @@ from cxrnet.reporting.plots.dataset import (
 from cxrnet.reporting.plots.style import save
 from cxrnet.workflows.added_keys import check_added_keys
 from cxrnet.workflows.build import make_data
-from cxrnet.workflows.describe import faults_of, sources_of
+from cxrnet.workflows.describe import issues_of, sources_of
 
 
 def prepare(config: DictConfig, folder: Path) -> None:
@@ -56,9 +55,9 @@ def prepare(config: DictConfig, folder: Path) -> None:
     console.log_to(folder)
     check_added_keys(plain, config_folder(), "prepare")
     data, notes = _read(plain["data"])
-    copies = marked_copies(data.copies, data.manifest)
+    copies = marked_copies(data.duplicates, data.manifest)
     distribution, sizes = class_distribution(data.manifest, data.classes), image_sizes(data.manifest)
-    warnings, faults = _warnings(data, copies), faults_of(data.known_faults)
+    warnings, faults = _warnings(data, copies), issues_of(data.known_issues)
     _say(data, distribution, copies, warnings, faults)
     for name, table in {"class_distribution": distribution, "image_sizes": sizes, "copies": copies}.items():
         write_table(table, folder / f"{name}.csv")
@@ -67,7 +66,7 @@ def prepare(config: DictConfig, folder: Path) -> None:
         _draw(data, distribution, sizes, plain, folder)
     write_manifest(data.manifest, folder / "manifest.csv")
     write_manifest(data.manifest, folder / "manifest.parquet")
-    write_conflicts(data.copies, data.manifest, folder)
+    write_conflicts(data.duplicates, data.manifest, folder)
     say_places(_places(folder))
     if data.augment is None:
         console.say("note", "augment=none: there is nothing to show on augmented.png")
@@ -78,7 +77,7 @@ def marked_copies(pairs: pd.DataFrame, manifest: pd.DataFrame) -> pd.DataFrame:
     """Say of each pair of copies where the two stand, and whether they contradict each other.
 
     Args:
-        pairs: from :func:`cxrnet.data.duplicates.search.find_copies`.
+        pairs: from :func:`cxrnet.data.duplicates.search.find_duplicates`.
         manifest: split; pairs of which it lacks an image are left out.
 
     Returns:
@@ -127,7 +126,7 @@ def _read(config: Config) -> tuple[XrayDataModule, list[str]]:
 
 
 def _warnings(data: XrayDataModule, copies: pd.DataFrame) -> list[str]:
-    warnings = leak_statement(data.manifest) + conflict_statement(data.copies, data.manifest)
+    warnings = leak_statement(data.manifest) + conflict_statement(data.duplicates, data.manifest)
     if differ := int(copies["patient_id_differs"].sum()):
         warnings.append(f"{differ} of {len(copies)} pairs of copies stand under two patients, see copies.csv")
     if data.limit is not None:
@@ -148,7 +147,7 @@ def _say(
     for text in warnings:
         console.warn(text)
     for text in faults or ["none is documented for these data"]:
-        console.say("known fault", text)
+        console.say("known issue", text)
     console.heading("Images (patients)")
     console.show(_distribution_table(distribution))
 

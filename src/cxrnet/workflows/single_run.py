@@ -18,9 +18,8 @@ from rich import get_console
 from cxrnet.core import console
 from cxrnet.core.config import Config
 from cxrnet.core.process import is_main_process
-from cxrnet.data.conflicts import conflict_statement, write_conflicts
 from cxrnet.data.datamodule import XrayDataModule
-from cxrnet.data.leaks import leak_statement, seen_before
+from cxrnet.data.leaks import conflict_statement, leak_statement, leaked_images, write_conflicts
 from cxrnet.data.manifest import digest, write_manifest
 from cxrnet.evaluation.prior import Mix
 from cxrnet.inference import mix_tags
@@ -112,7 +111,7 @@ def run_once(
             history.table(),
             kept.kept_epoch,
             bundled.temperature.value,
-            seen_before(data.manifest, headline),
+            leaked_images(data.manifest, headline),
             Mix(bundled.bundle.prior),
             bundled.bundle.temperature_offset,
         )
@@ -197,7 +196,7 @@ def state_data(data: XrayDataModule, config: Config, run: TrackedRun, folder: Pa
         say_data(data, warnings)
         file = folder / "manifest.parquet"
         write_manifest(data.manifest, file)
-        write_conflicts(data.copies, data.manifest, folder)
+        write_conflicts(data.duplicates, data.manifest, folder)
         counts = {split: dict(zip(data.classes, data.counts(split), strict=True)) for split in SPLITS}
         run.log_dataset(sources_of(data), digest(data.manifest), str(file), counts, "training")
     return [*warnings, *data.notes]  # the console has them, from when the data were read
@@ -205,7 +204,7 @@ def state_data(data: XrayDataModule, config: Config, run: TrackedRun, folder: Pa
 
 def data_warnings(data: XrayDataModule, config: Config) -> list[str]:
     """What a reader must know of the data before the numbers, in sentences."""
-    warnings = leak_statement(data.manifest) + conflict_statement(data.copies, data.manifest)
+    warnings = leak_statement(data.manifest) + conflict_statement(data.duplicates, data.manifest)
     if config["folds"] and config["folds_by"] == "image":
         warnings.insert(0, IMAGE_FOLDS)
     if data.limit is not None:

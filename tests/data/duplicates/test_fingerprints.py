@@ -3,7 +3,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 from scipy.stats import rankdata
 
-from cxrnet.data.duplicates.fingerprints import (
+from cxrnet.data.duplicates.search import (
     grey_ranks,
     grey_values,
     hash_distance,

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from cxrnet.data.duplicates.overlap import find_overlap, load_known
-from cxrnet.data.duplicates.search import COPY_SIZE
+from cxrnet.data.duplicates.search import SEARCH_SIZE
 from cxrnet.data.images.store import load_images
 from cxrnet.data.manifest import make_manifest
 from cxrnet.data.sources.covid19_radiography import covid19_radiography
@@ -28,7 +28,7 @@ def places(tmp_path, draw):
 
 
 def read(place) -> tuple[pd.DataFrame, np.ndarray]:
-    return load_images(folder(place), COPY_SIZE, "stretch", "fail")
+    return load_images(folder(place), SEARCH_SIZE, "stretch", "fail")
 
 
 def found(pairs: pd.DataFrame) -> set[tuple]:
@@ -72,7 +72,7 @@ def test_public_collections_hold_each_others_images(shared):
     rows = {"image_id": [file.name for file in files], "path": map(str, files), "label": "any", "source": "collection"}
     collection = make_manifest(pd.DataFrame(rows), "covid_chestxray")
     sets = [
-        load_images(collection, COPY_SIZE, "stretch", "fail"),
+        load_images(collection, SEARCH_SIZE, "stretch", "fail"),
         read(shared / "data" / "covid19_image" / "Covid19-dataset"),
     ]
     pairs = find_overlap(known, sets)

@@ -9,7 +9,14 @@ from scipy.ndimage import gaussian_filter
 from scipy.stats import rankdata
 
 from cxrnet.data.duplicates import search as copies
-from cxrnet.data.duplicates.search import COPY_SIZE, CORRELATION, HASH_BITS, RANK_CORRELATION, copy_groups, find_copies
+from cxrnet.data.duplicates.search import (
+    CORRELATION,
+    HASH_BITS,
+    RANK_CORRELATION,
+    SEARCH_SIZE,
+    find_duplicates,
+    group_duplicates,
+)
 from cxrnet.data.images.resize import resize
 from cxrnet.data.images.store import load_images
 from cxrnet.data.leaks import leaks
@@ -54,7 +61,7 @@ CHANGES = {
 def test_changed_copies_are_found_and_nothing_else(change):
     originals = pictures(40)
     images = np.concatenate([originals, [CHANGES[change](image) for image in originals]]).astype(np.uint8)
-    pairs = find_copies(images, manifest_of(80))
+    pairs = find_duplicates(images, manifest_of(80))
     expected = [(f"{i:04d}.png", f"{i + 40:04d}.png") for i in range(40)]
     assert list(zip(pairs["image_id_a"], pairs["image_id_b"], strict=True)) == expected
     assert pairs["kind"].eq("near").all()
@@ -64,7 +71,7 @@ def test_changed_copies_are_found_and_nothing_else(change):
 def test_same_file_is_exact_and_carries_splits_and_labels():
     images = pictures(4)[[0, 1, 0, 2]]
     manifest = manifest_of(4, sha256=["x", "y", "x", None], split=["train", "train", "test", None], label=list("abcd"))
-    (pair,) = find_copies(images, manifest).itertuples(index=False)
+    (pair,) = find_duplicates(images, manifest).itertuples(index=False)
     assert pair.kind == "exact"
     assert (pair.image_id_a, pair.split_a, pair.label_a) == ("0000.png", "train", "a")
     assert (pair.image_id_b, pair.split_b, pair.label_b) == ("0002.png", "test", "c")
@@ -74,25 +81,25 @@ def test_same_file_is_exact_and_carries_splits_and_labels():
 
 def test_ids_are_in_order_whatever_the_order_of_the_rows():
     images = pictures(3)[[0, 1, 0]]
-    pairs = find_copies(images[::-1], manifest_of(3).iloc[::-1])
+    pairs = find_duplicates(images[::-1], manifest_of(3).iloc[::-1])
     assert pairs[["image_id_a", "image_id_b"]].to_numpy().tolist() == [["0000.png", "0002.png"]]
 
 
 def test_constant_images_are_no_near_copies():
-    assert len(find_copies(np.zeros((5, *SIZE), np.uint8), manifest_of(5))) == 0
+    assert len(find_duplicates(np.zeros((5, *SIZE), np.uint8), manifest_of(5))) == 0
 
 
 def test_no_pairs_is_an_empty_table_that_can_be_used():
     manifest = manifest_of(6, split=["train", "test"] * 3)
-    pairs = find_copies(pictures(6), manifest)
+    pairs = find_duplicates(pictures(6), manifest)
     assert len(pairs) == 0
-    assert copy_groups(pairs, manifest)["group_id"].isna().all()
+    assert group_duplicates(pairs, manifest)["group_id"].isna().all()
 
 
 def test_pairs_across_blocks_are_found():
     images = pictures(1100, (40, 40))
     images[1099], images[1098] = images[3], images[1097]
-    pairs = find_copies(images, manifest_of(1100))
+    pairs = find_duplicates(images, manifest_of(1100))
     found = pairs[["image_id_a", "image_id_b"]].to_numpy().tolist()
     assert found == [["0003.png", "1099.png"], ["1097.png", "1098.png"]]
 
@@ -116,20 +123,22 @@ def found_in(pairs: pd.DataFrame) -> set[tuple[int, int]]:
 
 def test_what_is_found_is_what_comparing_all_with_all_finds():
     rng = np.random.default_rng(1)
-    noisy = pictures(20, COPY_SIZE)[rng.integers(0, 20, 380)] + rng.uniform(0, 25, (380, 1, 1)) * rng.normal(
-        size=(380, *COPY_SIZE)
+    noisy = pictures(20, SEARCH_SIZE)[rng.integers(0, 20, 380)] + rng.uniform(0, 25, (380, 1, 1)) * rng.normal(
+        size=(380, *SEARCH_SIZE)
     )
-    random = rng.integers(0, 256, (50, *COPY_SIZE))
-    images = np.concatenate([noisy.clip(0, 255), random, np.full((5, *COPY_SIZE), 9)]).astype(np.uint8)
+    random = rng.integers(0, 256, (50, *SEARCH_SIZE))
+    images = np.concatenate([noisy.clip(0, 255), random, np.full((5, *SEARCH_SIZE), 9)]).astype(np.uint8)
     expected = all_against_all(images)
     assert 500 < len(expected) < 6000  # of the 7,000 pairs that show one picture
-    assert found_in(find_copies(images, manifest_of(len(images)))) == expected
+    assert found_in(find_duplicates(images, manifest_of(len(images)))) == expected
 
 
 @pytest.mark.shared
 def test_of_a_real_set_all_pairs_are_found_that_comparing_all_with_all_finds(shared):
-    manifest, images = load_images(covid19_image(shared / "data" / "covid19_image"), COPY_SIZE, "stretch", "fail")
-    pairs = find_copies(images, manifest.assign(image_id=[f"{i:04d}.png" for i in range(len(manifest))], sha256=None))
+    manifest, images = load_images(covid19_image(shared / "data" / "covid19_image"), SEARCH_SIZE, "stretch", "fail")
+    pairs = find_duplicates(
+        images, manifest.assign(image_id=[f"{i:04d}.png" for i in range(len(manifest))], sha256=None)
+    )
     assert found_in(pairs) == all_against_all(images[:])
 
 
@@ -150,7 +159,7 @@ class OnDisk:
 def test_images_are_read_in_blocks():
     once = pictures(100, (40, 40))
     images = OnDisk(np.concatenate([once] * 30))
-    pairs = find_copies(images, manifest_of(3000))
+    pairs = find_duplicates(images, manifest_of(3000))
     assert len(pairs) == 100 * 30 * 29 // 2
     assert images.most <= 2048
 
@@ -167,74 +176,73 @@ class Unread:
 
 def six() -> tuple[np.ndarray, pd.DataFrame]:
     """Images of which 0, 2 and 5 are one file and 3 shows the same in another; 1 and 4 are others."""
-    images = pictures(6, COPY_SIZE)[[0, 1, 0, 0, 4, 0]]
+    images = pictures(6, SEARCH_SIZE)[[0, 1, 0, 0, 4, 0]]
     images[3] = jpeg(images[3])
     return images, manifest_of(6, sha256=["x", "y", "x", "z", "v", "x"])
 
 
 def test_what_was_found_is_kept_and_the_files_are_not_searched_again(tmp_path):
     images, manifest = six()
-    first = find_copies(images, manifest, tmp_path)
+    first = find_duplicates(images, manifest, tmp_path)
     assert len(first) == 6
-    pd.testing.assert_frame_equal(first, find_copies(images, manifest))
-    pd.testing.assert_frame_equal(first, find_copies(Unread(), manifest, tmp_path))
+    pd.testing.assert_frame_equal(first, find_duplicates(images, manifest))
+    pd.testing.assert_frame_equal(first, find_duplicates(Unread(), manifest, tmp_path))
 
 
 def test_what_was_kept_serves_other_names_labels_and_splits(tmp_path):
     images, manifest = six()
-    find_copies(images, manifest, tmp_path)
+    find_duplicates(images, manifest, tmp_path)
     splits = pd.array(["train", "val", "test", "val", None, "test"], "string")
     other = manifest.assign(image_id=list("fedcba"), split=splits, label=list("123456"))
-    again = find_copies(Unread(), other, tmp_path)
-    pd.testing.assert_frame_equal(again, find_copies(images, other))
+    again = find_duplicates(Unread(), other, tmp_path)
+    pd.testing.assert_frame_equal(again, find_duplicates(images, other))
     (pair,) = again[(again["image_id_a"] == "a") & (again["image_id_b"] == "d")].itertuples(index=False)
     assert (pair.kind, pair.split_a, pair.split_b, pair.label_a, pair.label_b) == ("exact", "test", "test", "6", "3")
 
 
 def test_no_pairs_are_kept_too(tmp_path):
     manifest = manifest_of(6, sha256=list("abcdef"))
-    find_copies(pictures(6, COPY_SIZE), manifest, tmp_path)
-    assert len(find_copies(Unread(), manifest, tmp_path)) == 0
+    find_duplicates(pictures(6, SEARCH_SIZE), manifest, tmp_path)
+    assert len(find_duplicates(Unread(), manifest, tmp_path)) == 0
 
 
 @pytest.mark.parametrize("rule", ["FORMAT", "HASH_BITS", "CORRELATION", "RANK_CORRELATION"])
 def test_another_way_to_search_searches_anew(tmp_path, monkeypatch, rule):
     images, manifest = six()
-    find_copies(images, manifest, tmp_path)
+    find_duplicates(images, manifest, tmp_path)
     monkeypatch.setattr(copies, rule, getattr(copies, rule) * 0.5)
     with pytest.raises(pytest.fail.Exception, match="searched again"):
-        find_copies(Unread(), manifest, tmp_path)
+        find_duplicates(Unread(), manifest, tmp_path)
 
 
 @pytest.mark.parametrize("change", ["another file", "another order", "fewer"])
 def test_other_files_are_searched_anew(tmp_path, change):
     images, manifest = six()
-    find_copies(images, manifest, tmp_path)
+    find_duplicates(images, manifest, tmp_path)
     order = {"another file": [0, 1, 2, 3, 4, 5], "another order": [1, 0, 2, 3, 4, 5], "fewer": [1, 2, 3, 4]}[change]
     other, images = manifest.iloc[order].reset_index(drop=True), images[order]
     if change == "another file":
         images[0], other.loc[0, "sha256"] = images[1], "w"
-    found = find_copies(images, other, tmp_path)
-    pd.testing.assert_frame_equal(found, find_copies(images, other))
+    found = find_duplicates(images, other, tmp_path)
+    pd.testing.assert_frame_equal(found, find_duplicates(images, other))
 
 
 def test_lengths_must_agree():
     with pytest.raises(ValueError, match="3 images for 4 rows"):
-        find_copies(pictures(3), manifest_of(4))
+        find_duplicates(pictures(3), manifest_of(4))
 
 
 def test_groups_join_chains_and_groups_that_are_there_already():
     images = pictures(6)[[0, 0, 0, 1, 2, 1]]
     manifest = manifest_of(6, group_id=[None, None, None, "g", "g", None])
-    groups = copy_groups(find_copies(images, manifest), manifest)["group_id"]
+    groups = group_duplicates(find_duplicates(images, manifest), manifest)["group_id"]
     assert groups.tolist() == ["0000.png"] * 3 + ["0003.png"] * 3
 
 
 @pytest.mark.shared
-@pytest.mark.parametrize(("size", "rule"), [((224, 224), "stretch"), ((96, 96), "pad")])
-def test_known_copies_of_a_real_set(shared, size, rule):
-    manifest, images = load_images(covid19_image(shared / "data" / "covid19_image"), size, rule, "fail")
-    pairs = find_copies(images, manifest)
+def test_known_copies_of_a_real_set(shared):
+    manifest, images = load_images(covid19_image(shared / "data" / "covid19_image"), SEARCH_SIZE, "stretch", "fail")
+    pairs = find_duplicates(images, manifest)
     names = ("0100.jpeg", "0112.jpg", "COVID-00003b.jpg", "COVID-00012.jpg", "COVID-00022.jpg", "COVID-00033.jpg")
     names += ("COVID-00037.jpg", "auntminnie-2020_01_31_20_24_2322_2020_01_31_x-ray_coronavirus_US.jpg")
     names += ("radiopaedia-2019-novel-coronavirus-infected-pneumonia.jpg",)
@@ -252,15 +260,15 @@ def test_known_copies_of_a_real_set(shared, size, rule):
     assert (pairs["kind"] == "exact").sum() == 10
     assert (pairs["label_a"] == pairs["label_b"]).all()
 
-    carved = leaks(carve_validation(copy_groups(pairs, manifest), 0.2, 0))
+    carved = leaks(carve_validation(group_duplicates(pairs, manifest), 0.2, 0))
     assert carved["val"].any == 0
-    assert carved["test"].copies == 9
+    assert carved["test"].duplicates == 9
 
 
 def test_planted_copies_are_found_and_nothing_else(tmp_path):
     manifest = phantom(tmp_path, images=40, size=128, seed=1, copies=6)
-    manifest, small = load_images(manifest, COPY_SIZE, "stretch", "fail")
-    pairs = find_copies(small, manifest)
+    manifest, small = load_images(manifest, SEARCH_SIZE, "stretch", "fail")
+    pairs = find_duplicates(small, manifest)
     (faults,) = tmp_path.glob("*/faults.csv")
     planted = pd.read_csv(faults)
     assert {frozenset(pair) for pair in pairs[["image_id_a", "image_id_b"]].to_numpy()} == {

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from cxrnet.data.images.masks import binary_warning, look_binary
+from cxrnet.data.images.reader import binary_warning, look_binary
 from cxrnet.data.images.resize import resize_all
 
 

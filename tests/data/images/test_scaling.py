@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from cxrnet.data.images.scaling import NotFiniteError, scale
+from cxrnet.data.images.deep import NotFiniteError, scale
 
 
 def scaled(values: np.ndarray, rows: int = 7):

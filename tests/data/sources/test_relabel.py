@@ -2,7 +2,7 @@ import pandas as pd
 import pytest
 
 from cxrnet.data.manifest import make_manifest
-from cxrnet.data.sources.relabel import relabel
+from cxrnet.data.sources.merged import relabel
 from cxrnet.errors import CxrnetError
 
 CLASSES = ("COVID", "Normal")

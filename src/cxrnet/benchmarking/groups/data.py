@@ -8,7 +8,7 @@ from cxrnet.benchmarking.measuring import Table
 from cxrnet.benchmarking.overrides import train_overrides
 from cxrnet.benchmarking.plan import Group, Plan
 from cxrnet.benchmarking.ratios import Ratio, quotient
-from cxrnet.data.duplicates.search import COPY_SIZE
+from cxrnet.data.duplicates.search import SEARCH_SIZE
 from cxrnet.data.images.files import find_images
 
 OF_DECODER = 0.9
@@ -38,7 +38,7 @@ def data(plan: Plan) -> Group:
     )  # fmt: skip
     jobs = [
         Job(DECODER, "decoder:decode", {"root": str(root), "sizes": [list(plan.size)]}),
-        Job(BOTH_SIZES, "decoder:decode", {"root": str(root), "sizes": [list(plan.size), list(COPY_SIZE)]}),
+        Job(BOTH_SIZES, "decoder:decode", {"root": str(root), "sizes": [list(plan.size), list(SEARCH_SIZE)]}),
         Job(ALONE, "decoder:decode", {"root": str(root), "sizes": []}),
         Job(FIRST, "own:setup", {"overrides": overrides, "fresh": True}),
         Job(AGAIN, "own:setup", {"overrides": overrides, "fresh": False}),

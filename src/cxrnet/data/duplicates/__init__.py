@@ -1,1 +1,1 @@
-"""Duplicates of images: how they are found."""
+"""Images that stand under more than one name."""

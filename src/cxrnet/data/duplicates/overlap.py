@@ -1,4 +1,4 @@
-"""What several data sets share: copies of one radiograph that stand in more than one of them.
+"""Search for duplicates across data sets.
 
 Public collections took images from each other, so "external" data hold images that a model was trained on.
 """
@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cxrnet.data.duplicates.search import COPY_SIZE, find_copies
+from cxrnet.data.duplicates.search import SEARCH_SIZE, find_duplicates
 from cxrnet.data.images.decode import UInt8Array
 from cxrnet.data.images.resize import Images
 from cxrnet.data.images.store import load_images
@@ -19,12 +19,12 @@ from cxrnet.data.images.store import load_images
 
 @dataclass(frozen=True)
 class KnownImages:
-    """Images that copies are looked for of.
+    """Images whose duplicates are to be found in other data sets.
 
     Attributes:
         manifest: all of them.
         readable: its rows whose file is there.
-        images: of these, at ``COPY_SIZE``. Of the others only the same file can be told.
+        images: of these, at ``SEARCH_SIZE``. The others have exact duplicates only.
     """
 
     manifest: pd.DataFrame
@@ -33,7 +33,7 @@ class KnownImages:
 
     @property
     def lost(self) -> int:
-        """Images whose file isn't there any more."""
+        """Number of images whose file isn't there any more."""
         return len(self.manifest) - len(self.readable)
 
 
@@ -46,16 +46,16 @@ def load_known(manifest: pd.DataFrame) -> KnownImages:
     there = manifest["path"].map(lambda path: Path(path).is_file()).to_numpy(bool)
     readable = manifest[there].reset_index(drop=True)
     if readable.empty:
-        return KnownImages(manifest, readable, Images.all_of(np.empty((0, *COPY_SIZE), np.uint8)))
-    return KnownImages(manifest, *load_images(readable, COPY_SIZE, "stretch", "skip"))
+        return KnownImages(manifest, readable, Images.all_of(np.empty((0, *SEARCH_SIZE), np.uint8)))
+    return KnownImages(manifest, *load_images(readable, SEARCH_SIZE, "stretch", "skip"))
 
 
 def find_overlap(known: KnownImages, sets: Sequence[tuple[pd.DataFrame, Images]]) -> pd.DataFrame:
-    """Find the copies that data sets share with known images, with each other, and within themselves.
+    """Find the duplicates that data sets share with known images, with each other, and within themselves.
 
     Args:
         known: set 0.
-        sets: manifest and images at ``COPY_SIZE`` of each further one, set 1, 2, ...
+        sets: manifest and images at ``SEARCH_SIZE`` of each further one, set 1, 2, ...
 
     Returns:
         One row a pair: ``set_a, image_id_a, set_b, image_id_b, kind`` (``exact`` or ``near``), ``set_a <= set_b``.
@@ -66,7 +66,7 @@ def find_overlap(known: KnownImages, sets: Sequence[tuple[pd.DataFrame, Images]]
     place = np.repeat(np.arange(len(parts)), [len(manifest) for manifest, _ in parts])
     # Ids are unique in a set only; numbers are in all of them, and as text of one length they keep their order.
     numbered = rows.assign(image_id=[f"{row:09}" for row in range(len(rows))])
-    pairs = find_copies(_Chain([images for _, images in parts]), numbered)
+    pairs = find_duplicates(_Chain([images for _, images in parts]), numbered)
     a, b = (pairs[f"image_id_{side}"].astype(int).to_numpy() for side in "ab")
     found = _pairs(place[a], rows["image_id"].to_numpy(object)[a], place[b], rows["image_id"].to_numpy(object)[b])
     found["kind"] = pairs["kind"].to_numpy(object)
@@ -76,7 +76,7 @@ def find_overlap(known: KnownImages, sets: Sequence[tuple[pd.DataFrame, Images]]
 
 @dataclass(frozen=True)
 class _Chain:
-    """Images of several sets at ``COPY_SIZE``, one set after the other; they stay where they are."""
+    """Images of several sets, one set after the other; they stay where they are."""
 
     parts: Sequence[Images]
 
@@ -84,7 +84,7 @@ class _Chain:
         return sum(len(images) for images in self.parts)
 
     def __getitem__(self, rows: npt.NDArray[np.int64], /) -> UInt8Array:
-        chosen, start = np.empty((len(rows), *COPY_SIZE), np.uint8), 0
+        chosen, start = np.empty((len(rows), *SEARCH_SIZE), np.uint8), 0
         for images in self.parts:
             here = (rows >= start) & (rows < start + len(images))
             chosen[here] = images[rows[here] - start]
@@ -93,12 +93,11 @@ class _Chain:
 
 
 def _same_files(known: KnownImages, manifest: pd.DataFrame, number: int) -> pd.DataFrame:
-    """Pairs of known images whose file isn't there any more with the images of a set that have the same bytes."""
+    """Pair known images whose file isn't there any more with the images of a set that have the same bytes."""
     gone = known.manifest[~known.manifest["image_id"].isin(known.readable["image_id"])].dropna(subset="sha256")
     pairs = gone.merge(manifest, on="sha256", suffixes=("_a", "_b"))
     return _pairs(0, pairs["image_id_a"], number, pairs["image_id_b"]).assign(kind="exact")
 
 
 def _pairs(set_a: object, image_id_a: object, set_b: object, image_id_b: object) -> pd.DataFrame:
-    columns = {"set_a": set_a, "image_id_a": image_id_a, "set_b": set_b, "image_id_b": image_id_b}
-    return pd.DataFrame(columns)
+    return pd.DataFrame({"set_a": set_a, "image_id_a": image_id_a, "set_b": set_b, "image_id_b": image_id_b})

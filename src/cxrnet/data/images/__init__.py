@@ -1,1 +1,1 @@
-"""Image files: how they are decoded, resized, read and stored."""
+"""Image files: how they are found, decoded, resized, read and stored."""

@@ -1,5 +1,6 @@
 """Decoding: from the bytes of an image file to one grey channel of 8 bits."""
 
+import itertools
 import struct
 from collections.abc import Callable
 from contextlib import suppress
@@ -11,40 +12,18 @@ import numpy.typing as npt
 from PIL import ExifTags, Image, ImageFile, TiffImagePlugin
 
 from cxrnet.data.images.deep import (
+    NotFiniteError,
+    Scaled,
     UnsupportedError,
     deep,
     in_strips,
+    scale,
     set_rawmode,
     tiff_bytes,
     tiff_kind,
     with_black_as_least,
 )
-from cxrnet.data.images.scaling import NotFiniteError, Scaled, scale
 from cxrnet.errors import CxrnetError
-
-_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_TEXTS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")  # a colour profile is packed as a text is, and not used
-_XMP = b"XML:com.adobe.xmp\0\0"  # not packed: may say how the image is turned
-
-
-def without_texts(data: bytes) -> bytes | None:
-    """Leave texts and the colour profile of a PNG out; ``None`` if there are none, or it isn't one.
-
-    Pillow unpacks a text into a megabyte at most, all into 64, as a small file may unpack into gigabytes. What is not
-    unpacked needs no such limit.
-    """
-    if not data.startswith(_SIGNATURE):
-        return None
-    kept, start, place = [], 0, len(_SIGNATURE)
-    while place + 8 <= len(data):
-        length, name = struct.unpack_from(">I4s", data, place)
-        end = place + 12 + length
-        if name in _TEXTS and not data.startswith(_XMP, place + 8):
-            kept.append(data[start:place])
-            start = end
-        place = end
-    return b"".join([*kept, data[start:]]) if kept else None
-
 
 UInt8Array = npt.NDArray[np.uint8]
 
@@ -56,6 +35,10 @@ MAX_PIXELS = 89_000_000
 # What decoding one image may need, its file included: with what else there is, a gigabyte. Images of MAX_PIXELS need
 # less, but for WEBP (up to 56 million pixels) and some of 16 bits in colour with alpha.
 MAX_MEMORY = 900_000_000
+
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_TEXTS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")  # a colour profile is packed as a text is, and not used
+_XMP = b"XML:com.adobe.xmp\0\0"  # not packed: may say how the image is turned
 
 # Bytes a pixel in Pillow; other modes have 4.
 _BYTES = {"1": 1, "L": 1, "P": 1} | dict.fromkeys(("I;16", "I;16L", "I;16B", "I;16N"), 2)
@@ -71,6 +54,17 @@ _TURNS: dict[int, Callable[[UInt8Array], UInt8Array]] = {  # EXIF orientation
     7: lambda image: np.rot90(image, 2).T,
     8: np.rot90,
 }
+_MESSAGES = {
+    "missing": "cannot be read ({}); put the file there",
+    "not a file": "is a folder, pipe, device or socket; give an image file",
+    "empty": "is empty (0 bytes); copy it again or remove it",
+    "not an image": f"is not an image ({', '.join(FORMATS)}); remove it",
+    "truncated": "is cut off or damaged; copy it again or remove it",
+    "not supported": "is a TIFF of a kind that is not read ({}); save it as grey PNG of 16 bits or remove it",
+    "not finite": "holds values that are not finite (inf or NaN); save it with numbers or remove it",
+    "too many pixels": f"has over {MAX_PIXELS // 1_000_000} million pixels; make it smaller or remove it",
+    "too much memory": "would take over 1 GB of memory; make it smaller, save it as grey PNG or remove it",
+}
 
 
 class ImageError(CxrnetError):
@@ -84,8 +78,8 @@ class ImageError(CxrnetError):
         name: of the file.
     """
 
-    def __init__(self, kind: str, name: str, what: str) -> None:
-        super().__init__(f"'{name}' {what}")
+    def __init__(self, kind: str, name: str, detail: str = "") -> None:
+        super().__init__(f"'{name}' {_MESSAGES[kind].format(detail)}")
         self.kind = kind
         self.name = name
 
@@ -102,7 +96,7 @@ class Picture:
 
         Args:
             file: the whole file, open for reading.
-            name: what to call the file in error messages.
+            name: of the file, for error messages.
 
         Raises:
             ImageError: the file is empty, not an image, or one that is not read.
@@ -110,23 +104,22 @@ class Picture:
         self._file, self._name = file, name
         self._white_is_least = False
         if file.seek(0, 2) > MAX_MEMORY:
-            raise _too_much_memory(name)
+            raise ImageError("too much memory", name)
         self._image = self._open()
-        width, height = self._image.size
-        if width * height > MAX_PIXELS:
-            raise _too_many_pixels(name)
+        if self._image.width * self._image.height > MAX_PIXELS:
+            raise ImageError("too many pixels", name)
         try:
             self._deep = deep(self._image)
         except UnsupportedError as error:
-            raise _not_supported(name, str(error)) from error
+            raise ImageError("not supported", name, str(error)) from error
         except Exception as error:  # damaged data makes Pillow raise all kinds, OverflowError included
-            raise _truncated(name) from error
+            raise ImageError("truncated", name) from error
         if not self._deep:
             with suppress(Exception):  # decoding will say what is wrong
                 self._image.draft("L", None)  # of a colour JPEG only the luma is decoded; others know no drafts
         self.memory = self._memory_needed()
         if self.memory > MAX_MEMORY:
-            raise _too_much_memory(name)
+            raise ImageError("too much memory", name)
 
     def decode(self) -> Scaled:
         """Decode it, once; the file is closed then.
@@ -142,40 +135,35 @@ class Picture:
         except Exception as error:  # as above
             if self._leave_texts_out():
                 return Picture(self._file, self._name).decode()
-            raise _truncated(self._name) from error
+            raise ImageError("truncated", self._name) from error
         self._file.close()  # gives its memory back, which what follows needs
         try:
             result = self._converted(images)
         except NotFiniteError as error:
-            what = "holds values that are not finite (inf or NaN); save it with numbers or remove it"
-            raise ImageError("not finite", self._name, what) from error
+            raise ImageError("not finite", self._name) from error
         except MemoryError:
             raise
         except Exception as error:  # as above
-            raise _truncated(self._name) from error
+            raise ImageError("truncated", self._name) from error
         return result._replace(pixels=turn(result.pixels)) if turn else result
 
     def _open(self) -> ImageFile.ImageFile:
-        self._file.seek(0)
-        start = self._file.read(16)
+        start = self._data(16)
         if not start:
-            raise ImageError("empty", self._name, "is empty (0 bytes); copy it again or remove it")
+            raise ImageError("empty", self._name)
         try:
             return self._opened()
         except _BOMB as error:
-            raise _too_many_pixels(self._name) from error
+            raise ImageError("too many pixels", self._name) from error
         except Exception as error:  # as above
             if isinstance(error, OSError) and error.errno:
                 raise  # the disk's, not Pillow's
             if self._leave_texts_out():
                 return self._open()
-            kinds = [kind for kind in FORMATS if _begins_as(start, kind)]
+            kinds = [kind for kind in FORMATS if (accept := Image.OPEN[kind][1]) and accept(start) is True]
             if "TIFF" in kinds:
                 return self._open_tiff()
-            if kinds:
-                raise _truncated(self._name) from error
-            known = ", ".join(FORMATS)
-            raise ImageError("not an image", self._name, f"is not an image ({known}); remove it") from error
+            raise ImageError("truncated" if kinds else "not an image", self._name) from error
 
     def _open_tiff(self) -> ImageFile.ImageFile:
         """Open a TIFF that Pillow did not, with another header."""
@@ -185,7 +173,7 @@ class Picture:
             with suppress(Exception):  # it is told below what the file is
                 return self._opened()
         kind = tiff_kind(data)
-        raise _not_supported(self._name, kind) if kind else _truncated(self._name)
+        raise ImageError("not supported" if kind else "truncated", self._name, kind or "")
 
     def _opened(self) -> ImageFile.ImageFile:
         self._file.seek(0)
@@ -193,9 +181,9 @@ class Picture:
         assert isinstance(image, ImageFile.ImageFile)
         return image
 
-    def _data(self) -> bytes:
+    def _data(self, length: int = -1) -> bytes:
         self._file.seek(0)
-        return self._file.read()
+        return self._file.read(length)
 
     def _leave_texts_out(self) -> bool:
         data = without_texts(self._data())
@@ -243,14 +231,14 @@ def read_image(data: bytes, name: str) -> UInt8Array:
 
     The format is told by the content, not by the file's extension: PNG, JPEG, WEBP, BMP, TIFF and GIF (first
     frame). The EXIF orientation is applied. Colour becomes ITU-R BT.601 luma, which a JPEG holds as such; transparent
-    pixels lie over black. More than 8 bits, grey or colour, are scaled by :func:`cxrnet.data.images.scaling.scale`.
+    pixels lie over black. More than 8 bits, grey or colour, are scaled by :func:`cxrnet.data.images.deep.scale`.
 
     Args:
         data: the whole file.
-        name: what to call the file in error messages.
+        name: of the file, for error messages.
 
     Returns:
-        ``(H, W) uint8``, upright, not to be written to.
+        ``(H, W) uint8``, upright, read-only.
 
     Raises:
         ImageError: the file is empty, not an image, cut off, of a kind that is not read, holds values that are not
@@ -259,28 +247,23 @@ def read_image(data: bytes, name: str) -> UInt8Array:
     return Picture(BytesIO(data), name).decode().pixels
 
 
-def _begins_as(start: bytes, kind: str) -> bool:
-    accept = Image.OPEN[kind][1]
-    return accept is not None and accept(start) is True
+def without_texts(data: bytes) -> bytes | None:
+    """Leave texts and the colour profile of a PNG out; ``None`` if there are none, or it isn't one.
 
-
-def _truncated(name: str) -> ImageError:
-    return ImageError("truncated", name, "is cut off or damaged; copy it again or remove it")
-
-
-def _not_supported(name: str, kind: str) -> ImageError:
-    what = f"is a TIFF of a kind that is not read ({kind}); save it as grey PNG of 16 bits or remove it"
-    return ImageError("not supported", name, what)
-
-
-def _too_many_pixels(name: str) -> ImageError:
-    limit = f"{MAX_PIXELS // 1_000_000} million"
-    return ImageError("too many pixels", name, f"has over {limit} pixels; make it smaller or remove it")
-
-
-def _too_much_memory(name: str) -> ImageError:
-    what = "would take over 1 GB of memory; make it smaller, save it as grey PNG or remove it"
-    return ImageError("too much memory", name, what)
+    Pillow unpacks a text into a megabyte at most, all into 64, as a small file may unpack into gigabytes. What is not
+    unpacked needs no such limit.
+    """
+    if not data.startswith(_SIGNATURE):
+        return None
+    kept, start, place = [], 0, len(_SIGNATURE)
+    while place + 8 <= len(data):
+        length, name = struct.unpack_from(">I4s", data, place)
+        end = place + 12 + length
+        if name in _TEXTS and not data.startswith(_XMP, place + 8):
+            kept.append(data[start:place])
+            start = end
+        place = end
+    return b"".join([*kept, data[start:]]) if kept else None
 
 
 def _grey(image: Image.Image) -> UInt8Array:
@@ -290,7 +273,7 @@ def _grey(image: Image.Image) -> UInt8Array:
         return first
     grey = np.empty((image.height, image.width), np.uint8)
     top = 0
-    for strip in (first, *strips):
+    for strip in itertools.chain([first], strips):
         grey[top : top + len(strip)] = strip
         top += len(strip)
     return grey

@@ -1,22 +1,24 @@
-"""Samples of more than 8 bits out of Pillow, which keeps the upper 8 of each when an image has colour.
+"""Images of more than 8 bits: samples out of Pillow, and their scaling to 8 bits.
 
-Decoded a second time with the order of the bytes turned round, an image gives the lower 8. A TIFF of a kind that
-Pillow is not known to read rightly is refused: it confuses the order of bytes of some, and says nothing.
+Pillow keeps the upper 8 bits of each sample when an image has colour. Decoded a second time with the order of the bytes
+turned round, an image gives the lower 8. A TIFF of a kind that Pillow is not known to read rightly is refused: it
+confuses the order of bytes of some, and says nothing.
 """
 
 import struct
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
-from typing import Any
+from math import isqrt
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFile
 from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
 
-from cxrnet.data.images.scaling import Values
+Values = npt.NDArray[np.generic]
 
 GREY_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
 STRIP = 1_000_000  # pixels that are converted at a time
@@ -31,9 +33,18 @@ _AFTER_LIBTIFF = {"I;16S": "I;16NS", "I;16BS": "I;16NS", "I;32S": "I;32NS", "I;3
     "F;32BF": "F;32NF",
 }
 
+_TAIL = 2  # per cent of the pixels at either end that may be outliers: burned-in letters cover less
+_REACH = 2  # an outlier lies further from the middle than so many times its width
+_REST = 0.9  # share of the pixels that is left where a bar at the greatest value is taken for an outlier
+_SAMPLE = 250_000  # pixels on a grid that percentiles are taken of, at about
+
 
 class UnsupportedError(ValueError):
     """An image of a kind that is not read; the message is what it is."""
+
+
+class NotFiniteError(ValueError):
+    """A value is infinite or not a number."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +68,7 @@ class Deep:
     transparent: int | tuple[int, ...] | None = None
 
     def strips(self, images: Sequence[Image.Image]) -> Iterator[Values]:
-        """Grey values ``(h, W)`` of the decoded images, one for each raw mode, from the top; transparent is 0."""
+        """Give grey values ``(h, W)`` of the decoded images, one for each raw mode, from the top; transparent is 0."""
         for parts in zip(*map(in_strips, images), strict=True):
             yield self._grey([np.asarray(part) for part in parts])
 
@@ -77,7 +88,7 @@ class Deep:
 
 
 def deep(image: ImageFile.ImageFile) -> Deep | None:
-    """How to decode an opened image, if it is one of more than 8 bits.
+    """Tell how to decode an opened image of more than 8 bits; ``None`` for any other.
 
     Raises:
         UnsupportedError: it is a TIFF that can't be read as it is meant.
@@ -94,7 +105,7 @@ def deep(image: ImageFile.ImageFile) -> Deep | None:
 
 
 def set_rawmode(image: ImageFile.ImageFile, rawmode: str) -> None:
-    """Have an opened image decoded in another way."""
+    """Change the raw mode in which an opened image is decoded."""
     image.tile = [
         tile._replace(args=rawmode if isinstance(tile.args, str) else (rawmode, *(tile.args or ())[1:]))
         for tile in image.tile
@@ -102,7 +113,7 @@ def set_rawmode(image: ImageFile.ImageFile, rawmode: str) -> None:
 
 
 def in_strips(image: Image.Image) -> Iterator[Image.Image]:
-    """An image cut from the top; it is converted piece by piece, or the memory would hold it several times over."""
+    """Cut an image from the top: converted as a whole, the memory would hold it several times over."""
     rows = max(1, STRIP // image.width)
     if image.height <= rows:
         yield image
@@ -112,7 +123,7 @@ def in_strips(image: Image.Image) -> Iterator[Image.Image]:
 
 
 def with_black_as_least(data: bytes) -> bytes | None:
-    """A TIFF whose least value is white, with a header that says black; ``None`` if it isn't one.
+    """Change the header of a TIFF whose least value is white to say black; ``None`` for any other file.
 
     Pillow opens only some of the first kind, and takes their values as they are.
     """
@@ -131,7 +142,7 @@ def with_black_as_least(data: bytes) -> bytes | None:
 
 
 def tiff_kind(data: bytes) -> str | None:
-    """What a TIFF holds that could not be opened; ``None`` where the header itself is not whole."""
+    """Describe what a TIFF holds that could not be opened; ``None`` where the header itself is not whole."""
     try:
         directory, file = ImageFileDirectory_v2(data[:8]), BytesIO(data)
         file.seek(directory.next)
@@ -142,11 +153,9 @@ def tiff_kind(data: bytes) -> str | None:
 
 
 def tiff_bytes(image: TiffImageFile, each: int) -> int:
-    """What decoding a TIFF needs besides the image: what libtiff unpacks at a time, and the image turned.
+    """Bytes that decoding an opened TIFF of ``each`` bytes a pixel needs besides the image.
 
-    Args:
-        image: opened.
-        each: bytes a pixel of the image.
+    libtiff unpacks a strip or a tile at a time, and an image that is turned is there twice.
     """
     tags = image.tag_v2
     turned = image.width * image.height * each if tags.get(_ORIENTATION, 1) != 1 else 0
@@ -203,3 +212,77 @@ def _over_black(grey: npt.NDArray[np.uint32], alpha: npt.NDArray[np.uint32]) -> 
     if (alpha == 2**16 - 1).all():
         return grey.astype(np.uint16)
     return ((grey * alpha + 2**15 - 1) // (2**16 - 1)).astype(np.uint16)
+
+
+class Scaled(NamedTuple):
+    """Grey levels of 8 bits.
+
+    Attributes:
+        pixels: ``(H, W) uint8``.
+        outliers: whether values were clipped.
+    """
+
+    pixels: npt.NDArray[np.uint8]
+    outliers: bool
+
+
+def scale(strips: Callable[[], Iterable[Values]], height: int, width: int) -> Scaled:
+    """Scale values linearly to 0..255.
+
+    A hospital's files hold 10 to 14 bits in 16 and do not say how many, so the range is that of the values. But one hot
+    pixel or a letter burned in at 65535 would leave 12 bits with 16 levels. So values count as outliers that lie
+    further from the middle 96 % of the pixels than twice their width, and are clipped; the middle is that of the rest
+    where up to 10 % have the greatest value and nothing else lies in the upper half of the range. Without such values,
+    as in 99.6 % of 1,642 real radiographs (before the greatest value was looked at), the range is from the minimum to
+    the maximum; with them the middle still gets a third of the levels at least, a fifth if there are some at both ends.
+    A constant image becomes 0.
+
+    Args:
+        strips: gives the values from the top, ``(h, W)`` each, integers or floats, anew each time.
+        height: pixels of the image.
+        width: pixels of the image.
+
+    Raises:
+        NotFiniteError: a value is infinite or not a number.
+    """
+    low, high, (first, last) = _range(strips(), max(1, isqrt(height * width // _SAMPLE)))
+    reach = _REACH * (last - first)
+    least, greatest = first - reach, last + reach
+    outliers = bool(reach > 0 and (low < least or high > greatest))
+    if outliers:
+        kept = (strip[(strip >= least) & (strip <= greatest)] for strip in strips())
+        ends = [(float(values.min()), float(values.max())) for values in kept if values.size]
+        low, high = min(end[0] for end in ends), max(end[1] for end in ends)
+    pixels = np.zeros((height, width), np.uint8)
+    if low < high:
+        levels = _levels(np.arange(2**16), low, high)  # looking up is faster than the arithmetic
+        top = 0
+        for strip in strips():
+            deep = strip.dtype.kind == "u" and strip.dtype.itemsize == 2
+            pixels[top : top + len(strip)] = levels[strip] if deep else _levels(strip, low, high)
+            top += len(strip)
+    return Scaled(pixels, outliers)
+
+
+def _range(strips: Iterable[Values], step: int) -> tuple[float, float, npt.NDArray[np.float64]]:
+    """Find minimum, maximum, and the percentiles between which the middle of the values lies."""
+    ends: list[float] = []
+    sample: list[npt.NDArray[Any]] = []
+    for strip in strips:
+        ends += [float(strip.min()), float(strip.max())]  # of what is not a number, not a number
+        if not np.isfinite(ends[-2:]).all():
+            raise NotFiniteError
+        sample.append(strip[::step, ::step].ravel())
+    low, high = min(ends), max(ends)
+    values: npt.NDArray[Any] = np.concatenate(sample)
+    rest = values[values < high]
+    if rest.size >= _REST * values.size and float(rest.max()) < low + (high - low) / 2:
+        values = rest  # a bar at the very top, with nothing near it
+    middle: npt.NDArray[np.float64] = np.percentile(values, [_TAIL, 100 - _TAIL])
+    return low, high, middle
+
+
+def _levels(values: Values, low: float, high: float) -> npt.NDArray[np.uint8]:
+    wide = np.clip(values.astype(np.float64), low, high)
+    levels: npt.NDArray[np.uint8] = np.rint((wide - low) * (255 / (high - low))).astype(np.uint8)
+    return levels

@@ -1,20 +1,23 @@
-"""The search for images below a folder: what is read, what is left out, and why.
+"""Search for images below a folder: what is read, what is left out, and which masks belong to which image.
 
 A file counts as an image by its ending, and where its name has none by its content. Left out and counted on the
-console: masks (:mod:`cxrnet.data.images.masks`), what is hidden or belongs to an operating system or a network store
-(``__MACOSX``, ``@eaDir``, thumbnails, deleted files), and files with another ending. Pipes and devices are never
-opened; one that is called as an image is refused where images are read. Linked folders are followed; a folder is read
-once, under its own name rather than that of a link to it.
+console: masks, what is hidden or belongs to an operating system or a network store (``__MACOSX``, ``@eaDir``,
+thumbnails, deleted files), and files with another ending. Pipes and devices are never opened; one with the name of an
+image is refused where images are read. Linked folders are followed; a folder is read once, under its own name rather
+than that of a link to it.
 """
+
+# Plain strings: far faster than pathlib, and there may be millions of paths.
+# ruff: noqa: PTH110, PTH112, PTH113, PTH118, PTH119, PTH120, PTH122, PTH123, PTH206
 
 import logging
 import os
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cxrnet.data.images.masks import beside_images, is_mask_folder
 from cxrnet.errors import CxrnetError
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".tif", ".tiff", ".gif")
@@ -27,23 +30,24 @@ SYSTEM = frozenset(
         *("thumbs.db", "ehthumbs.db", "desktop.ini", "thumbnails", "thumbs"),
     }
 )
-ENDING = re.compile(r"\.(?=\w*[^\W\d])\w{1,8}")  # with a letter: what stands after the last dot of "1.2.840" is none
-BEGINNINGS = re.compile(
+_ENDING = re.compile(r"\.(?=\w*[^\W\d])\w{1,8}")  # with a letter: what stands after the last dot of "1.2.840" is none
+_BEGINNINGS = re.compile(
     rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|GIF8[79]a|BM.{4}\0\0\0\0|II\*\0|MM\0\*|RIFF.{4}WEBP", re.DOTALL
 )
-NAMED = 3  # files that a line names
+_PICTURE = "image|img|picture|photo|png|jpg|jpeg|original"
+PICTURES = re.compile(rf"({_PICTURE})s?", re.IGNORECASE)  # a folder of this name is no class
+_RADIOGRAPHS = re.compile(rf"({_PICTURE}|radiograph|cxr|x[ _-]?ray)s?", re.IGNORECASE)  # may stand beside "masks"
+_MASKS = re.compile(r"(mask|segmentation|annotation|contour)s?(?![a-z])")
+_MASK_HINT = re.compile(r"mask|seg", re.IGNORECASE)
+_MASK = re.compile(r"(?:masks?[ ._-]+)?(.+?)(?:[ ._-]+lungs?)?(?:[ ._-]+(?:masks?|seg|segmentation))?", re.IGNORECASE)
+_NAMED = 3  # files that a line names
 
 logger = logging.getLogger("cxrnet")
 
 
 @dataclass(frozen=True)
 class Found:
-    """What a search found, each sorted by the parts of its path.
-
-    Attributes:
-        images: files that are to be read.
-        masks: files that are masks by their name or folder.
-    """
+    """Images to be read, and files that are masks by their name or folder; each sorted by the parts of its path."""
 
     images: list[Path]
     masks: list[Path]
@@ -63,21 +67,25 @@ def find_images(folder: Path, key: str = "data.root") -> Found:
     search = _Search(key)
     search.enter(str(folder), os.path.realpath(folder), masks=False)
     search.follow_links()
-    images, masks = beside_images(search.images)
-    masks += search.masks
-    search.masks = masks
-    for text in search.words():
+    search.split_masks()
+    for text in search.warnings():
         logger.warning("'%s': %s", folder, text)
-    return Found(*([Path(path) for path in sorted(files, key=_parts)] for files in (images, masks)))
+    images, masks = (sorted(files, key=lambda path: path.split(os.sep)) for files in (search.images, search.masks))
+    return Found([Path(path) for path in images], [Path(path) for path in masks])
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder is hidden, or one that systems and network stores leave among images."""
+    """Tell whether a file or folder is hidden, or one that systems and network stores leave among images."""
     return name.startswith(".") or name.casefold() in SYSTEM
 
 
+def is_mask_folder(name: str) -> bool:
+    """Tell a folder of masks by its name: ``masks``, ``lung_masks``, ``Segmentation``, ``annotations``."""
+    return _MASKS.search(name.casefold()) is not None
+
+
 def check_name(path: str, key: str) -> None:
-    """See that a table can hold the path of a file.
+    """Refuse a path that a table can't hold.
 
     Raises:
         CxrnetError: it isn't UTF-8, as on disks and in archives of older systems.
@@ -89,12 +97,44 @@ def check_name(path: str, key: str) -> None:
         raise CxrnetError(f"{key}: the name of '{name}' is not UTF-8; rename it") from error
 
 
-def _parts(path: str) -> list[str]:
-    return path.split(os.sep)  # noqa: PTH206 (plain strings: far faster than pathlib)
+def masks_of(images: Sequence[Path], masks: Sequence[Path], top: Path) -> list[str | None]:
+    """Find the mask of each image, ``None`` where none or several fit.
+
+    The mask of ``CLASS/images/x.png`` or ``CLASS/x.png`` is ``CLASS/masks/x.png``, where the name may say ``mask`` too;
+    where there are masks of lungs among several, it is that of the lungs.
+
+    Args:
+        images: below ``top``.
+        masks: below ``top``.
+        top: the folder of the data set.
+    """
+    places: dict[tuple[str, ...], list[Path]] = {}
+    for mask in masks:
+        *folders, last = mask.relative_to(top).parts
+        depth = next((i for i, part in enumerate(folders) if is_mask_folder(part)), len(folders))
+        places.setdefault((*folders[:depth], *folders[depth + 1 :], Path(_image_of(last)).name), []).append(mask)
+    return [_mask_of(image.relative_to(top), places) for image in images] if masks else [None] * len(images)
+
+
+def _mask_of(image: Path, places: dict[tuple[str, ...], list[Path]]) -> str | None:
+    folders = image.parts[:-1]
+    # A folder of images may stand where that of the masks does.
+    swapped = [i for i, folder in enumerate(folders) if _RADIOGRAPHS.fullmatch(folder)]
+    candidates = [(*folders, image.stem), *((*folders[:i], *folders[i + 1 :], image.stem) for i in swapped)]
+    found = [mask for place in dict.fromkeys(candidates) for mask in places.get(place, [])]
+    lungs = [mask for mask in found if "lung" in str(mask).casefold()] if len(found) > 1 else found
+    return str(lungs[0]) if len(lungs) == 1 else None
+
+
+def _image_of(mask: str) -> str:
+    """Path of the image that a mask is of by its name, without an ending."""
+    folder, name = os.path.split(mask)
+    match = _MASK.fullmatch(os.path.splitext(name)[0])
+    return os.path.join(folder, match[1] if match else name)
 
 
 class _Search:
-    """One search; paths are plain strings, as there may be millions."""
+    """One search; paths are plain strings."""
 
     def __init__(self, key: str) -> None:
         self.key = key
@@ -109,13 +149,7 @@ class _Search:
         self.entered: set[str] = set()  # real paths
 
     def enter(self, place: str, real: str, masks: bool) -> None:
-        """Look at a folder and those below it.
-
-        Args:
-            place: as it is called.
-            real: where it really is.
-            masks: it is of masks.
-        """
+        """Look at a folder, whose real path is ``real``, and those below it; ``masks`` if it is of masks."""
         if real in self.entered:
             return
         self.entered.add(real)
@@ -128,18 +162,18 @@ class _Search:
                 "or move it elsewhere"
             ) from error
         for entry in found:
-            path = f"{place}{os.sep}{entry.name}"
+            path, name = f"{place}{os.sep}{entry.name}", entry.name
             if entry.is_dir(follow_symlinks=False):
-                if is_hidden(entry.name):
-                    self._count_hidden(path, entry.name)
+                if is_hidden(name):
+                    self._count_hidden(path, name)
                 else:
-                    self.enter(path, f"{real}{os.sep}{entry.name}", masks or is_mask_folder(entry.name))
-            elif not entry.is_symlink() or (os.path.exists(path) and not os.path.isdir(path)):  # noqa: PTH110, PTH112
-                self._add(path, entry.name, masks)
-            elif is_hidden(entry.name):
+                    self.enter(path, f"{real}{os.sep}{name}", masks or is_mask_folder(name))
+            elif not entry.is_symlink() or (os.path.exists(path) and not os.path.isdir(path)):
+                self._add(path, name, masks)
+            elif is_hidden(name):
                 pass
-            elif os.path.isdir(path):  # noqa: PTH112
-                self.links.append((path, masks or is_mask_folder(entry.name)))
+            elif os.path.isdir(path):
+                self.links.append((path, masks or is_mask_folder(name)))
             else:
                 self.dangling.append(path)
 
@@ -148,7 +182,7 @@ class _Search:
         while self.links:
             links, self.links = sorted(self.links), []
             for path, masks in links:
-                real, holder = os.path.realpath(path), os.path.realpath(os.path.dirname(path))  # noqa: PTH120
+                real, holder = os.path.realpath(path), os.path.realpath(os.path.dirname(path))
                 if f"{holder}{os.sep}".startswith(f"{real}{os.sep}"):
                     raise CxrnetError(
                         f"{self.key}: the link '{path}' leads to a folder that holds it ('{real}'); remove the link"
@@ -157,9 +191,34 @@ class _Search:
                     self.again.append(path)
                 self.enter(path, real, masks)
 
+    def split_masks(self) -> None:
+        """Tell images from masks that lie in one folder with them: ``x_mask.png`` beside ``x.png``."""
+        hinted = [path for path in self.images if _MASK_HINT.search(os.path.basename(path))]
+        if not hinted:
+            return
+        stems = {os.path.splitext(path)[0] for path in self.images}
+        named = {path: _image_of(path) for path in hinted}
+        masks = {path for path, image in named.items() if image in stems and image != os.path.splitext(path)[0]}
+        self.images = [path for path in self.images if path not in masks]
+        self.masks += masks
+
+    def warnings(self) -> list[str]:
+        """Say what is left out or read by its content."""
+        others = [f"{count} {ending or 'without an ending'}" for ending, count in sorted(self.others.items())]
+        places = ", ".join(sorted(self.hidden))
+        hidden = f"{self.hidden.total()} hidden or system files ({places})" if self.hidden else ""
+        masks = f"{len(self.masks)} masks" if self.masks else ""
+        left_out = ", ".join(filter(None, (masks, hidden, *others)))
+        return [
+            *([f"left out: {left_out}"] if left_out else []),
+            *_named("no ending, read by their content", self.by_content),
+            *_named("links that lead nowhere, left out", self.dangling),
+            *_named("links to folders that are read anyway, not followed", self.again),
+        ]
+
     def _add(self, path: str, name: str, masks: bool) -> None:
-        ending = os.path.splitext(name)[1].lower()  # noqa: PTH122
-        if not ENDING.fullmatch(ending):
+        ending = os.path.splitext(name)[1].lower()
+        if not _ENDING.fullmatch(ending):
             ending = ""
         by_content = not ending and not is_hidden(name) and _begins_as_image(path)
         if not by_content and ending not in EXTENSIONS:
@@ -179,34 +238,19 @@ class _Search:
             if images := sum(each.lower().endswith(EXTENSIONS) for each in names):
                 self.hidden[name] += images
 
-    def words(self) -> list[str]:
-        """What the user must know."""
-        others = [f"{count} {ending or 'without an ending'}" for ending, count in sorted(self.others.items())]
-        places = ", ".join(sorted(self.hidden))
-        hidden = f"{self.hidden.total()} hidden or system files ({places})" if self.hidden else ""
-        masks = f"{len(self.masks)} masks" if self.masks else ""
-        left_out = ", ".join(filter(None, (masks, hidden, *others)))
-        return [
-            *([f"left out: {left_out}"] if left_out else []),
-            *_named("no ending, read by their content", self.by_content),
-            *_named("links that lead nowhere, left out", self.dangling),
-            *_named("links to folders that are read anyway, not followed", self.again),
-        ]
-
 
 def _named(what: str, paths: list[str]) -> list[str]:
-    """One line on files, or none where there are none: how many they are, and the names of the first."""
     if not paths:
         return []
-    first = ", ".join(f"'{path}'" for path in sorted(paths)[:NAMED])
-    return [f"{what}: {len(paths)} ({first}{', ...' if len(paths) > NAMED else ''})"]
+    first = ", ".join(f"'{path}'" for path in sorted(paths)[:_NAMED])
+    return [f"{what}: {len(paths)} ({first}{', ...' if len(paths) > _NAMED else ''})"]
 
 
 def _begins_as_image(path: str) -> bool:
-    if not os.path.isfile(path):  # noqa: PTH113
+    if not os.path.isfile(path):
         return False  # a pipe, which would be waited for, or a device
     try:
-        with open(path, "rb") as file:  # noqa: PTH123
-            return BEGINNINGS.match(file.read(16)) is not None
+        with open(path, "rb") as file:
+            return _BEGINNINGS.match(file.read(16)) is not None
     except OSError:
         return True  # what can't be read is told as such when it is to be decoded

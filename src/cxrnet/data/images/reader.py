@@ -1,4 +1,4 @@
-"""Reading image files into arrays, on all processors."""
+"""Reading image files into arrays, on all processors, and saying what is odd about them."""
 
 import hashlib
 import logging
@@ -21,13 +21,48 @@ from PIL import Image
 
 from cxrnet.core.process import return_freed_memory
 from cxrnet.data.images.decode import MAX_MEMORY, ImageError, Picture, UInt8Array
-from cxrnet.data.images.masks import NAMED
 from cxrnet.data.images.resize import Images, ResizeRule, Size, check_resize, resize_all
 from cxrnet.errors import CxrnetError
 
+AtSize = tuple[Size, ResizeRule]
+OnError = Literal["fail", "skip"]
+T = TypeVar("T")
+
+# What is noted of a file: whether it gave an image, whether outliers of it were clipped (cxrnet.data.images.deep), that
+# image's size in pixels (upright), the SHA-256 of its bytes; last, for who keeps it, a checksum
+# (cxrnet.data.images.store).
+FACTS = np.dtype(
+    [
+        ("read", np.bool_),
+        ("outliers", np.bool_),
+        ("width", np.int32),
+        ("height", np.int32),
+        ("sha256", np.uint8, 32),
+        ("crc32", np.uint32),
+    ]
+)
+FactsArray = npt.NDArray[np.void]
+
+_TOGETHER = 16  # files that a thread takes at a time, as many small images are resized faster than one by one
+_PIXELS = 2_000_000  # in the images that wait to be resized together
+_MEMORY = 128_000_000  # bytes: the largest radiographs need no more
+_LARGE = 8_000_000  # bytes of a file from which on it waits for memory before it is read
+_FIRST = 10  # so many bad files are named; the total is always given
+_NAMED = 5  # images that a warning names
+_LOOKED_AT = 4096  # images at a time
+
+# What to do about images of a kind of ImageError.
+_ADVICE = {
+    "not finite": "save them with finite numbers",
+    "too many pixels": "make them smaller",
+    "too much memory": "make them smaller",
+}
+
+logger = logging.getLogger("cxrnet")
+
 
 class Budget:
-    """So many bytes, of which threads take what they need for a while.
+    """A number of bytes, of which threads take what they need for a while.
 
     Attributes:
         total: bytes. Who needs more gets it when nobody else has any.
@@ -53,38 +88,11 @@ class Budget:
                 self._given_back.notify_all()
 
 
-AtSize = tuple[Size, ResizeRule]
-OnError = Literal["fail", "skip"]
-T = TypeVar("T")
-
-# What is noted of a file: whether it gave an image, whether outliers of it were clipped (see data/scaling.py), that
-# image's size in pixels (upright), the SHA-256 of its bytes; last, for who keeps it, a checksum (see data/store.py).
-FACTS = np.dtype(
-    [
-        ("read", np.bool_),
-        ("outliers", np.bool_),
-        ("width", np.int32),
-        ("height", np.int32),
-        ("sha256", np.uint8, 32),
-        ("crc32", np.uint32),
-    ]
-)
-FactsArray = npt.NDArray[np.void]
-
-_TOGETHER = 16  # files that a thread takes at a time, as many small images are resized faster than one by one
-_PIXELS = 2_000_000  # in the images that wait to be resized together
-_MEMORY = 128_000_000  # bytes: the largest radiographs need no more
-_LARGE = 8_000_000  # bytes of a file from which on it waits for memory before it is read
-_FIRST = 10  # so many bad files are named; the total is always given
-
-# What to do about images of a kind of ImageError.
-_ADVICE = {
-    "not finite": "save them with finite numbers",
-    "too many pixels": "make them smaller",
-    "too much memory": "make them smaller",
-}
-
-logger = logging.getLogger("cxrnet")
+def processors() -> int:
+    """Count the processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # knows the limit of a container; Linux only
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def read_into(
@@ -101,7 +109,7 @@ def read_into(
         rows: places of the files.
         paths: of all N files.
         sizes: pairs of ``(H, W)`` in pixels and a rule of :func:`cxrnet.data.images.resize`.
-        stopped: asked before each file; from when it is true on, none is read any more.
+        stopped: asked before each file; once it is true, none is read any more.
 
     Returns:
         What is noted of these files, ``(len(rows),)`` of :data:`FACTS`, and what is wrong with those that give no
@@ -145,11 +153,11 @@ def read_into(
 
 
 def _read(path: str, budget: Budget, held: ExitStack) -> tuple[UInt8Array, tuple[object, ...]]:
-    """An image as it is in its file, and what is noted of it; the memory that it needs is held from then on."""
+    """Decode an image and note its facts; the memory that it needs is held from then on."""
     with _missing_if_not_readable(path):
         status = os.stat(path)  # noqa: PTH116 (a third of the time of Path.stat)
     if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for, a device read without end
-        raise ImageError("not a file", path, "is a folder, pipe, device or socket; give an image file")
+        raise ImageError("not a file", path)
     large = status.st_size > _LARGE
     if large:  # or who waits would have it in memory already
         with _missing_if_not_readable(path), Path(path).open("rb") as file:
@@ -171,8 +179,21 @@ def _hold(memory: int, budget: Budget, held: ExitStack) -> None:
         held.callback(return_freed_memory)  # before others get it
 
 
+def _read_bytes(path: str) -> bytes:
+    with _missing_if_not_readable(path):
+        return Path(path).read_bytes()
+
+
+@contextmanager
+def _missing_if_not_readable(path: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as error:  # a name with a NUL is a ValueError
+        raise ImageError("missing", path, getattr(error, "strerror", None) or str(error)) from error
+
+
 def _resize_into(arrays: Sequence[UInt8Array], images: Mapping[int, UInt8Array], sizes: Sequence[AtSize]) -> None:
-    """Resize images, which are given by row, to each size; those that are alike in size all at once."""
+    """Resize images, given by row, to each size; those of one shape all at once."""
     alike = defaultdict(list)
     for row, image in images.items():
         alike[image.shape].append(row)
@@ -184,10 +205,10 @@ def _resize_into(arrays: Sequence[UInt8Array], images: Mapping[int, UInt8Array],
 
 @contextmanager
 def one_ahead(read: Callable[[int, Callable[[], bool]], T], starts: range) -> Iterator[Iterator[T]]:
-    """Read chunk after chunk, each while the one before it is looked at.
+    """Read chunk after chunk, each while the one before it is used.
 
     Args:
-        read: gets where a chunk starts, and what tells it that nobody wants it any more.
+        read: gets where a chunk starts, and a function that tells it that nobody wants it any more.
         starts: of the chunks; at the end of them ``read`` is called once more, for nothing.
 
     Yields:
@@ -207,6 +228,50 @@ def one_ahead(read: Callable[[int, Callable[[], bool]], T], starts: range) -> It
             yield in_turn()
         finally:
             left.set()
+
+
+def stream_images(
+    manifest: pd.DataFrame, size: Size, resize_rule: ResizeRule, on_error: OnError, chunk: int, ahead: bool
+) -> Iterator[tuple[pd.DataFrame, Images]]:
+    """Read the images of a manifest chunk by chunk, each on all processors, for prediction.
+
+    Args:
+        manifest: a manifest; ``path`` is read.
+        size: ``(H, W)`` in pixels.
+        resize_rule: of :func:`cxrnet.data.images.resize`.
+        on_error: ``skip`` leaves files that give no image out and warns in the end. ``fail`` raises in the end, when
+            all of them are known; after the first one nothing more is handed out.
+        chunk: images that are read at a time.
+        ahead: while one chunk is used, the next is read. Only for work elsewhere than on the processors: there,
+            threads of OpenMP wait for each other after every operation, and a reader that holds one up holds up all.
+
+    Yields:
+        Rows of the manifest, in order, and their images.
+
+    Raises:
+        CxrnetError: files that give no image (the total by kind and the first ten), or no image is left.
+    """
+    check_on_error(on_error, "on_error")
+    paths, bad, with_outliers = manifest["path"].tolist(), dict[int, str](), list[str]()
+
+    def read(start: int, stopped: Callable[[], bool] = lambda: False) -> tuple[Images, dict[int, str], list[str]]:
+        files = paths[start : start + chunk]
+        array = np.empty((len(files), *size), np.uint8)
+        facts, unread = read_into([array], range(len(files)), files, [(size, resize_rule)], stopped)
+        clipped = [files[row] for row in np.flatnonzero(facts["outliers"])]
+        images = Images(array, np.flatnonzero(facts["read"]))
+        return images, {start + row: kind for row, kind in unread.items()}, clipped
+
+    starts = range(0, len(paths), chunk)
+    with one_ahead(read, starts) if ahead else nullcontext(map(read, starts)) as chunks:
+        for start, (images, unread, clipped) in zip(starts, chunks, strict=True):
+            bad |= unread
+            with_outliers += clipped
+            if len(images) and not (bad and on_error == "fail"):
+                yield manifest.iloc[start + images.rows], images
+    report_outliers(with_outliers)
+    if bad:
+        report_bad(bad, paths, on_error, "on_error")
 
 
 def check_on_error(on_error: str, key: str = "data.on_error") -> None:
@@ -251,79 +316,35 @@ def report_outliers(names: Sequence[str]) -> None:
             "clipped outliers (hot pixels, burned-in letters) in %d of the files with more than 8 bits, "
             "so that the rest keeps its grey levels: %s",
             len(names),
-            ", ".join([*names[:NAMED], "..."][: len(names)]),
+            _first(names),
         )
 
 
-def processors() -> int:
-    """How many processors this process may use."""
-    if hasattr(os, "sched_getaffinity"):  # knows the limit of a container; Linux only
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def look_binary(images: Images | UInt8Array) -> npt.NDArray[np.bool_]:
+    """Mark images ``(N, H, W) uint8`` that have two grey levels at most, as masks and blank pictures do, ``(N,)``.
 
-
-def _read_bytes(path: str) -> bytes:
-    with _missing_if_not_readable(path):
-        return Path(path).read_bytes()
-
-
-@contextmanager
-def _missing_if_not_readable(path: str) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, ValueError) as error:  # a name with a NUL is a ValueError
-        reason = getattr(error, "strerror", None) or str(error)
-        raise ImageError("missing", path, f"cannot be read ({reason}); put the file there") from error
-
-
-KEY = "on_error"  # of prediction, which alone reads so
-
-# What was read of it, what is wrong with the others by row of the manifest, and files whose outliers were clipped.
-_Chunk = tuple[Images, dict[int, str], list[str]]
-
-
-def stream_images(
-    manifest: pd.DataFrame, size: Size, resize_rule: ResizeRule, on_error: OnError, chunk: int, ahead: bool
-) -> Iterator[tuple[pd.DataFrame, Images]]:
-    """Read the images of a manifest chunk by chunk, each on all processors.
-
-    Args:
-        manifest: a manifest; ``path`` is read.
-        size: ``(H, W)`` in pixels.
-        resize_rule: of :func:`cxrnet.data.images.resize`.
-        on_error: ``skip`` leaves files that give no image out and warns in the end. ``fail`` raises in the end, when
-            all of them are known; after the first one nothing more is handed out.
-        chunk: images that are read at a time.
-        ahead: while one chunk is looked at, the next is read. For who works elsewhere than on the processors: there,
-            threads of OpenMP wait for each other after every operation, and a reader that holds one up holds up all.
-
-    Yields:
-        Rows of the manifest, in order, and their images.
-
-    Raises:
-        CxrnetError: files that give no image (the total by kind and the first ten), or no image is left.
+    A radiograph has all grey levels, a mask two. Resizing blurs the border of a mask, so the share of pixels within 8
+    grey levels of the darkest or the brightest one counts. At 64 x 64 pixels it was 0.00 to 0.49 in 557 radiographs of
+    three public collections and 0.90 to 0.94 in 120 lung masks; from 0.75 on an image counts as one of two levels.
     """
-    check_on_error(on_error, KEY)
-    paths, bad, with_outliers = manifest["path"].tolist(), dict[int, str](), list[str]()
+    blocks = []
+    for start in range(0, max(1, len(images)), _LOOKED_AT):  # of no images, none
+        block = images[start : start + _LOOKED_AT]
+        low, high = block.min(axis=(1, 2), keepdims=True), block.max(axis=(1, 2), keepdims=True)
+        blocks.append(((block - low <= 8) | (high - block <= 8)).mean(axis=(1, 2)) >= 0.75)
+    return np.concatenate(blocks)
 
-    def read(start: int, stopped: Callable[[], bool] = lambda: False) -> _Chunk:
-        files = paths[start : start + chunk]
-        array = np.empty((len(files), *size), np.uint8)
-        facts, unread = read_into([array], range(len(files)), files, [(size, resize_rule)], stopped)
-        clipped = [files[row] for row in np.flatnonzero(facts["outliers"])]
-        return (
-            Images(array, np.flatnonzero(facts["read"])),
-            {start + row: kind for row, kind in unread.items()},
-            clipped,
-        )
 
-    starts = range(0, len(paths), chunk)
-    with one_ahead(read, starts) if ahead else nullcontext(map(read, starts)) as chunks:
-        for start, (images, unread, clipped) in zip(starts, chunks, strict=True):
-            bad |= unread
-            with_outliers += clipped
-            if len(images) and not (bad and on_error == "fail"):
-                yield manifest.iloc[start + images.rows], images
-    report_outliers(with_outliers)
-    if bad:
-        report_bad(bad, paths, on_error, KEY)
+def binary_warning(names: Sequence[str], images: int) -> list[str]:
+    """Say that some of ``images`` look binary, by their names; nothing where none does."""
+    if not names:
+        return []
+    verb = "has" if len(names) == 1 else "have"
+    return [
+        f"{len(names)} of {images} images {verb} two grey levels or one, as masks and blank pictures do: "
+        f"{_first(names)}"
+    ]
+
+
+def _first(names: Sequence[str]) -> str:
+    return ", ".join([*names[:_NAMED], "..."][: len(names)])

@@ -35,14 +35,14 @@ class Images:
     rows: npt.NDArray[np.int64]
 
     def __reduce__(self) -> tuple[Callable[..., "Images"], tuple[object, ...]]:
-        """Where the array is mapped from a file, a process that gets these images maps it too, instead of a copy."""
+        """Send the name of a mapped file to another process, which maps it too, instead of a copy."""
         if isinstance(self.array, np.memmap):
             return _mapped, (str(self.array.filename), self.rows)
         return type(self), (self.array, self.rows)
 
     @classmethod
     def all_of(cls, array: UInt8Array) -> Self:
-        """Every image of an array."""
+        """Take every image of an array."""
         return cls(array, np.arange(len(array)))
 
     def __len__(self) -> int:
@@ -54,7 +54,7 @@ class Images:
         return (len(self.rows), *self.array.shape[1:])
 
     def __getitem__(self, index: slice | list[int] | npt.NDArray[np.int64]) -> UInt8Array:
-        """Images ``(n, H, W) uint8``, in memory."""
+        """Read images ``(n, H, W) uint8`` into memory."""
         return self.array[self.rows[index]]
 
     def __iter__(self) -> Iterator[UInt8Array]:
@@ -62,7 +62,7 @@ class Images:
         return (self.array[row] for row in self.rows)
 
     def take(self, chosen: npt.NDArray[np.generic]) -> Self:
-        """The images at some places, or those that a mask ``(N,)`` is true of; nothing is read."""
+        """Choose images by place, or by a mask ``(N,)``; nothing is read."""
         return type(self)(self.array, self.rows[chosen])
 
 
@@ -71,12 +71,12 @@ def _mapped(file: str, rows: npt.NDArray[np.int64]) -> Images:
 
 
 def resize(image: UInt8Array, size: Size, rule: ResizeRule) -> UInt8Array:
-    """Bring an image ``(h, w) uint8`` to a given size, ``(H, W)``, as :func:`resize_all` does; always a copy."""
+    """Bring an image ``(h, w) uint8`` to a size, ``(H, W)``, as :func:`resize_all` does; always a new array."""
     return np.array(resize_all(image[None], size, rule)[0], order="C")
 
 
 def resize_all(images: UInt8Array, size: Size, rule: ResizeRule) -> UInt8Array:
-    """Bring images to a given size; many small ones at once cost far less than one by one.
+    """Bring images to a size; many small ones at once cost far less than one by one.
 
     The filter is bilinear, and its support grows with the reduction (antialiased), as in Pillow, from whose result it
     differs by one grey level at most, where rounding does. Unlike Lanczos it does not overshoot, so a marker or a rib
@@ -121,7 +121,7 @@ def check_resize(size: Size, rule: str) -> None:
 
 
 def _centre(images: UInt8Array, size: Size) -> UInt8Array:
-    """The middle of each image, of a size that is no larger than theirs; a view."""
+    """View the middle of each image, of a size that is no larger than theirs."""
     top, left = (images.shape[1] - size[0]) // 2, (images.shape[2] - size[1]) // 2
     return images[:, top : top + size[0], left : left + size[1]]
 

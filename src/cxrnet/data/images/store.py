@@ -1,9 +1,9 @@
-"""The images of a manifest, decoded once: in memory, or in files that all runs share.
+"""A store of the images of a manifest, decoded once: in memory, or in files that all runs share.
 
 On disk an image takes a byte a pixel (50 kB at 224 x 224). The files are mapped into memory: training reads the pages
 of the images of a batch, and the system keeps as many of them in memory as there is room for. They are named by
-the files that they were made of (path, length and times of change), the sizes, the rules and what reads them. What
-became of a store that is damaged: :mod:`cxrnet.core.cache`.
+the files that they were made of (path, length and times of change), the sizes, the rules and what reads them. A damaged
+store is made anew (:mod:`cxrnet.core.cache`).
 """
 
 import hashlib
@@ -47,12 +47,12 @@ logger = logging.getLogger("cxrnet")
 
 
 def made_with() -> list[Any]:
-    """What the pixels depend on besides the files, the size and the rule: for the names of what is made of them."""
+    """List what pixels depend on besides files, size and rule: for the names of what is made of them."""
     return [FORMAT, PIL.__version__, torch.__version__]
 
 
-class Table(NamedTuple):
-    """What was read of N files.
+class _Read(NamedTuple):
+    """N files as they were read.
 
     Attributes:
         arrays: for each size ``(N, H, W) uint8``.
@@ -79,10 +79,10 @@ def load_at_sizes(
     """Read every image of a manifest, on all processors, decode it once and resize it to each of several sizes.
 
     Args:
-        manifest: a manifest; ``path`` is read, ``image_id`` names images in what is said.
+        manifest: a manifest; ``path`` is read, ``image_id`` names images in warnings.
         sizes: pairs of ``(H, W)`` in pixels and a rule of :func:`cxrnet.data.images.resize`.
         on_error: ``fail`` raises when any file gives no image, ``skip`` leaves those rows out and warns.
-        cache: the images lie in this folder, and what was read before isn't read again; ``None`` keeps them in memory.
+        cache: folder of the store, from which nothing is read twice; ``None`` keeps the images in memory.
 
     Returns:
         The manifest with ``width``, ``height`` (of the image upright) and ``sha256`` filled, and for each size the
@@ -110,7 +110,7 @@ def load_at_sizes(
     ), [Images(array, rows) for array in table.arrays]
 
 
-def _in_memory(paths: list[str], sizes: Sequence[AtSize]) -> Table:
+def _in_memory(paths: list[str], sizes: Sequence[AtSize]) -> _Read:
     arrays = [np.empty((len(paths), *size), np.uint8) for size, _ in sizes]
     facts = np.zeros(len(paths), FACTS)
     bad: dict[int, str] = {}
@@ -120,13 +120,13 @@ def _in_memory(paths: list[str], sizes: Sequence[AtSize]) -> Table:
             facts[start : rows.stop], unread = read_into(arrays, rows, paths, sizes)
             bad |= unread
             advance(len(rows))
-    return Table(arrays, facts, bad)
+    return _Read(arrays, facts, bad)
 
 
-def _on_disk(paths: list[str], sizes: Sequence[AtSize], cache: Path) -> Table:
+def _on_disk(paths: list[str], sizes: Sequence[AtSize], cache: Path) -> _Read:
     folder = kept(cache / "images" / _key(paths, sizes), partial(_make, paths=paths, sizes=sizes))
     bad = json.loads((folder / "bad.json").read_text(encoding="utf-8"))
-    return Table(*_open(folder, len(sizes), "r"), {int(row): kind for row, kind in bad.items()})
+    return _Read(*_open(folder, len(sizes), "r"), {int(row): kind for row, kind in bad.items()})
 
 
 def _make(folder: Path, paths: list[str], sizes: Sequence[AtSize]) -> None:
@@ -153,7 +153,9 @@ def _make(folder: Path, paths: list[str], sizes: Sequence[AtSize]) -> None:
             wait_for_disk(facts)
             bad |= unread
             advance(len(noted))
-    if lost := [paths[row] for row, kind in bad.items() if kind == "missing" and _can_be_read(paths[row])]:
+    # Path.is_file raises where a name is too long.
+    there = [paths[row] for row, kind in bad.items() if kind == "missing" and os.path.isfile(paths[row])]  # noqa: PTH113
+    if lost := [path for path in there if os.access(path, os.R_OK)]:
         raise CxrnetError(  # whatever is to be done with bad files: such a store must not stay
             f"{len(lost)} of {len(paths)} files are there and gave nothing ('{lost[0]}' is the first): the disk or the "
             "network failed; start again, and leave out what stays so"
@@ -162,7 +164,7 @@ def _make(folder: Path, paths: list[str], sizes: Sequence[AtSize]) -> None:
 
 
 def _begun(folder: Path, rows: int, sizes: Sequence[AtSize]) -> tuple[list[np.memmap], np.memmap]:
-    """The files of a store of which nothing is read yet."""
+    """Make the files of a store of which nothing is read yet."""
     for place, (size, _) in enumerate(sizes):
         new_array(folder / f"{place}.npy", (rows, *size), np.uint8)
     new_array(folder / "facts.partial", (rows,), FACTS)
@@ -171,7 +173,7 @@ def _begun(folder: Path, rows: int, sizes: Sequence[AtSize]) -> tuple[list[np.me
 
 
 def _taken_up(folder: Path, rows: int, sizes: Sequence[AtSize]) -> tuple[list[np.memmap], np.memmap] | None:
-    """The files of a store as a process that died left them; what is damaged doesn't count as read.
+    """Take up the files of a store as a process that died left them; what is damaged doesn't count as read.
 
     Returns:
         ``None`` where there are none, or where their headers are damaged.
@@ -201,7 +203,7 @@ def _open(folder: Path, sizes: int, mode: Literal["r", "r+"]) -> tuple[list[np.m
 
 
 def _checksums(arrays: Sequence[UInt8Array], rows: npt.NDArray[np.int64], facts: FactsArray) -> npt.NDArray[np.uint32]:
-    """CRC-32 of some rows of all arrays and of what is noted of them, but for the checksum itself."""
+    """Compute the CRC-32 of some rows of all arrays and of their facts, but for the checksum itself."""
     checksums = np.empty(len(rows), np.uint32)
     for place, row in enumerate(rows.tolist()):
         crc = zlib.crc32(facts[place].tobytes()[: FACTS.fields["crc32"][1]])  # type: ignore[index]
@@ -211,12 +213,7 @@ def _checksums(arrays: Sequence[UInt8Array], rows: npt.NDArray[np.int64], facts:
     return checksums
 
 
-def _can_be_read(path: str) -> bool:
-    return os.path.isfile(path) and os.access(path, os.R_OK)  # noqa: PTH113 (Path.is_file raises where a name is too long)
-
-
 def _key(paths: Sequence[str], sizes: Sequence[AtSize]) -> str:
-    """What a store is made of, as SHA-256 (hex, 32 digits)."""
     made_of = hashlib.sha256(json.dumps([*made_with(), sizes]).encode())
     for path in paths:
         made_of.update(f"{path}\0{_version(path)}\n".encode())

@@ -26,8 +26,8 @@ Layout
 Licence
     The copy from which the counts are taken states none: read the Kaggle page before passing the images on.
 
-Known faults
-    In ``conf/data/_covid19_image_faults.yaml``, from where reports and model cards state them.
+Known issues
+    In ``conf/data/_covid19_image_issues.yaml``, from where reports and model cards state them.
 """
 
 import logging

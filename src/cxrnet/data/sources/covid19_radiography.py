@@ -31,8 +31,8 @@ Licence
     The copy from which the faults are counted states none, and the images come from collections with licences of
     their own: read the Kaggle page before passing them on.
 
-Known faults
-    In ``conf/data/_covid19_radiography_faults.yaml``, from where reports and model cards state them. ``source`` says
+Known issues
+    In ``conf/data/_covid19_radiography_issues.yaml``, from where reports and model cards state them. ``source`` says
     which collection an image is from.
 """
 

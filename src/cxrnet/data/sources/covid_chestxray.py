@@ -29,8 +29,8 @@ Licence
     Of each image in the column ``license``: Apache 2.0, CC BY, CC BY-NC-SA, CC BY-NC-ND, or none stated; the
     metadata are CC BY-NC-SA 4.0.
 
-Known faults
-    In ``conf/data/_covid_chestxray_faults.yaml``, from where reports and model cards state them. A file that stands in
+Known issues
+    In ``conf/data/_covid_chestxray_issues.yaml``, from where reports and model cards state them. A file that stands in
     two rows under two patients is one image here, and all images of the two patients share a ``group_id``, so that no
     split parts them. The header ends with a comma, and what stands below the column without a name belongs to the
     notes.

@@ -1,12 +1,12 @@
 """A folder of images, one folder a class: the layout in which most public collections come.
 
-Two layouts are read, told by the names of the folders in ``root``::
+Two layouts are read; the names of the folders in ``root`` decide::
 
     root/CLASS/**/image.png                     not split yet
     root/{train,val,test}/CLASS/**/image.png    split as published; also training, testing, valid, dev, ..., any case
 
-Where ``root`` holds nothing but one folder, as after unpacking an archive, and that one holds folders and no images,
-that one is read. The name of a class is the name of its folder, spaces included. What is left out (masks, hidden files,
+Where ``root`` holds one folder alone, as after unpacking an archive, which holds folders and no images, that one is
+read. The name of a class is the name of its folder, spaces included. What is left out (masks, hidden files,
 other kinds of files) is counted on the console, see :mod:`cxrnet.data.images.files`.
 """
 
@@ -17,12 +17,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from cxrnet.data.images.files import Found, find_images, is_hidden
-from cxrnet.data.images.masks import is_mask_folder, masks_of
+from cxrnet.data.images.files import PICTURES, Found, find_images, is_hidden, is_mask_folder, masks_of
 from cxrnet.data.manifest import make_manifest
 from cxrnet.errors import CxrnetError
 
-READ_AS = {
+_SPLITS = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "validate", "dev", "development"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
@@ -32,25 +31,16 @@ _ALIKE = re.compile(
     r"(train(ing)?|val(id|idation)?|dev|test(ing)?|eval(uation)?|hold[ _-]?out|predict(ion)?)s?[\W_\d]*"
     r"((set|data|split|images?|folder|fold|part|copy|new|old|final)[\W_\d]*)*"
 )
+# A folder of this name holds classes and is none.
+_WRAPPER = re.compile(r"data|archive|collection|images|x[ _-]?ray|radiograph", re.IGNORECASE)
+_NAMED = 5  # folders that a line names
+
+logger = logging.getLogger("cxrnet")
 
 
 def split_of(name: str) -> str | None:
-    """``train``, ``val`` or ``test`` for a name of it, in any case, as ``Training`` or ``test_set``; else ``None``."""
-    return READ_AS.get(_SET.sub("", name.strip().casefold()))
-
-
-def looks_like_split(name: str) -> bool:
-    """Whether a name is hardly that of a class, because it is like one of a split: ``train 2``, ``evaluation``."""
-    return _ALIKE.fullmatch(name.strip().casefold()) is not None
-
-
-NAMED = 5  # folders that a line names
-
-# A folder so called holds classes and is none.
-_WRAPPER = re.compile(r"data|archive|collection|images|x[ _-]?ray|radiograph", re.IGNORECASE)
-_PICTURES = re.compile(r"(image|img|picture|photo|png|jpg|jpeg|original)s?", re.IGNORECASE)
-
-logger = logging.getLogger("cxrnet")
+    """Read ``train``, ``val`` or ``test`` from a name in any case, as ``Training`` or ``test_set``; else ``None``."""
+    return _SPLITS.get(_SET.sub("", name.strip().casefold()))
 
 
 def folder(root: str | Path) -> pd.DataFrame:
@@ -89,13 +79,13 @@ def folder(root: str | Path) -> pd.DataFrame:
 
 
 def _top(root: Path) -> Path:
-    """The folder that holds the split or class folders: ``root``, or the only folder in it, however deep."""
+    """Find the folder that holds the split or class folders: ``root``, or the only folder in it, however deep."""
     passed = [root]
     while len(only := _folders(passed[-1])) == 1 and split_of(only[0].name) is None and _folders(only[0]):
         passed += only
     if (top := passed[-1]) == root:
         return root
-    inner = ", ".join([path.name for path in _folders(top)][:NAMED])
+    inner = ", ".join([path.name for path in _folders(top)][:_NAMED])
     odd = [
         path for path in passed[1:] if path.name.casefold() != root.name.casefold() and not _WRAPPER.search(path.name)
     ]
@@ -109,7 +99,7 @@ def _top(root: Path) -> Path:
 
 
 def _split_folders(top: Path) -> list[tuple[str | None, Path]]:
-    """Pairs of split and folder; one pair without a split where ``top`` holds the classes itself."""
+    """Pair splits and folders; one pair without a split where ``top`` holds the classes itself."""
     folders = _folders(top)
     splits = {path: split for path in folders if (split := split_of(path.name)) is not None}
     others = [path for path in folders if path not in splits]
@@ -119,14 +109,14 @@ def _split_folders(top: Path) -> list[tuple[str | None, Path]]:
         if count > 1:
             names = ", ".join(path.name for path, each in splits.items() if each == split)
             raise CxrnetError(f"data.root: '{top}' holds several folders that are {split} ({names}); leave one of them")
-    if odd := next((path.name for path in others if looks_like_split(path.name)), None):
+    if odd := next((path.name for path in others if _ALIKE.fullmatch(path.name.strip().casefold())), None):
         raise CxrnetError(
             f"data.root: '{top}' holds '{odd}', which is not known as the name of a split; call it train, val or test"
         )
     if classes := [path.name for path in others if not _holds_splits(path)]:
         raise CxrnetError(
             f"data.root: '{top}' holds split folders ({', '.join(path.name for path in splits)}) and class folders "
-            f"({', '.join(classes[:NAMED])}) side by side; put the class folders into the split folders"
+            f"({', '.join(classes[:_NAMED])}) side by side; put the class folders into the split folders"
         )
     if others:
         names = ", ".join(f"'{path.name}'" for path in others)
@@ -141,8 +131,8 @@ def _class_folders(part: Path) -> list[Path]:
     if not classes:
         raise CxrnetError(f"data.root: '{part}' holds no class folders; make one for each class")
     for path in classes:
-        if looks_like_split(path.name) or _PICTURES.fullmatch(path.name):
-            kind = "images" if _PICTURES.fullmatch(path.name) else "a split"
+        if _ALIKE.fullmatch(path.name.strip().casefold()) or PICTURES.fullmatch(path.name):
+            kind = "images" if PICTURES.fullmatch(path.name) else "a split"
             raise CxrnetError(
                 f"data.root: '{path}' stands where a class does and has the name of {kind}; give it the name of "
                 "the class, or give the folder that holds the class folders"
@@ -160,7 +150,7 @@ def _holds_splits(path: Path) -> bool:
 
 
 def _folders(parent: Path) -> list[Path]:
-    """The folders that may be of a split or a class, sorted; masks are not."""
+    """List the folders that may be of a split or a class, sorted; those of masks are not."""
     try:
         return sorted(
             path
@@ -172,7 +162,7 @@ def _folders(parent: Path) -> list[Path]:
 
 
 def _images_of(labels: dict[Path, str | None], found: Found, top: Path) -> list[tuple[Path, Path]]:
-    """Images and the folders of their classes; images outside of them are counted."""
+    """Pair images and the folders of their classes; images outside of them are counted."""
     by_parts = {label.parts: label for label in labels}
     depth = len(next(iter(by_parts)))
     placed = [(image, by_parts.get(image.parts[:depth])) for image in found.images]

@@ -28,8 +28,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from cxrnet.data.images.files import find_images
-from cxrnet.data.images.masks import masks_of
+from cxrnet.data.images.files import find_images, masks_of
 from cxrnet.data.manifest import SPLITS, make_manifest
 from cxrnet.errors import CxrnetError
 

@@ -1,4 +1,4 @@
-"""Several data sets as one: their classes mapped to common ones, with equal numbers of each if asked for.
+"""Data sets under common classes: several as one, or one in the classes of a model that was trained on another.
 
 Merging makes a well-known trap: when each class comes from a collection of its own, a network may tell the collections
 (scanner, size, borders, letters) instead of the disease. ``source`` keeps where each image is from.
@@ -6,7 +6,7 @@ Merging makes a well-known trap: when each class comes from a collection of its 
 
 import hashlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import pandas as pd
@@ -27,8 +27,8 @@ def merged(parts: Mapping[str, Mapping[str, Any]], per_class: int | Literal["equ
             by the part's own; images of a class not named are left out).
         per_class: images drawn of each new class: a number, ``equal`` for as many as the smallest class has, or
             ``None`` for all.
-        seed: of the draw, which depends on the seed and the names of the images only, not on their order. Whether an
-            image comes before another one of its class is not changed by a further part.
+        seed: of the draw, which depends on the seed and the names of the images only, not on their order. A further
+            part doesn't change which of two images of a class comes first.
 
     Returns:
         A manifest. The name of its part and a slash stand before each ``image_id``, ``patient_id`` and ``group_id``,
@@ -48,8 +48,50 @@ def merged(parts: Mapping[str, Mapping[str, Any]], per_class: int | Literal["equ
     return make_manifest(_draw(rows, per_class, seed), "data.manifest")
 
 
+def relabel(
+    manifest: pd.DataFrame, classes: Sequence[str], labels: Mapping[str, str | None], where: str
+) -> tuple[pd.DataFrame, dict[str, int]]:
+    """Give every image the name that a model has for its class.
+
+    Args:
+        manifest: a manifest, with the data set's own labels.
+        classes: of the model.
+        labels: class of the model by the data set's own label; ``None`` leaves its images out. A label that is a class
+            of the model stands for itself.
+        where: the key of ``labels`` in the configuration, for the error messages.
+
+    Returns:
+        The manifest with new labels, and the number of images left out by their old label.
+
+    Raises:
+        CxrnetError: a label is neither a class nor in ``labels``, or ``labels`` names what there isn't.
+    """
+    own = sorted(set(manifest["label"]))
+    if unknown := [label for label in labels if label not in own]:
+        raise CxrnetError(f"{where}: '{unknown[0]}' is no label of the data, which are {', '.join(own)}")
+    if unknown := [name for name in labels.values() if name is not None and name not in classes]:
+        raise CxrnetError(f"{where}: '{unknown[0]}' is no class of the bundle, which are {', '.join(classes)}")
+    if unmapped := [label for label in own if label not in labels and label not in classes]:
+        example = ", ".join(f"{label}: ..." for label in unmapped)
+        raise CxrnetError(
+            f"{where}: no class of the bundle ({', '.join(classes)}) for the label {', '.join(unmapped)}; give "
+            f"{where}={{{example}}}, with a class or null, which leaves the images out"
+        )
+    named = {label: name for label in own if (name := labels.get(label, label)) is not None}
+    return _in_classes(manifest, named)
+
+
+def _in_classes(manifest: pd.DataFrame, labels: Mapping[str, str]) -> tuple[pd.DataFrame, dict[str, int]]:
+    """Keep the images whose label is named, under its new name; count the others by label."""
+    named = manifest["label"].isin(labels)
+    left_out = manifest.loc[~named, "label"].value_counts().sort_index()
+    rows = manifest[named].reset_index(drop=True)
+    kept = rows.assign(label=rows["label"].map(labels).astype("string"))
+    return kept, {str(label): int(count) for label, count in left_out.items()}
+
+
 def _part(name: str, part: Mapping[str, Any]) -> pd.DataFrame:
-    """The images of one part that have a new class, under new ids."""
+    """Read the images of one part that have a new class, under new ids."""
     if set(part) != {"manifest", "labels"}:
         raise CxrnetError(f"data.manifest.parts.{name}: holds {', '.join(part)}; give it manifest and labels")
     source: pd.DataFrame | Callable[[], pd.DataFrame] = part["manifest"]
@@ -62,18 +104,15 @@ def _part(name: str, part: Mapping[str, Any]) -> pd.DataFrame:
         raise CxrnetError(
             f"data.manifest.parts.{name}.labels: '{unknown[0]}' is no class of this part; it has {', '.join(classes)}"
         )
-    named = manifest["label"].isin(labels)
-    if not named.all():
-        counts = manifest.loc[~named, "label"].value_counts()
-        left_out = ", ".join(f"{label} {count}" for label, count in counts.items())
-        logger.info("merged: %s: classes that labels doesn't name are left out: %s", name, left_out)
-    rows = manifest[named]
-    ids = {column: f"{name}/" + rows[column] for column in IDS}
-    return rows.assign(label=rows["label"].map(labels).astype("string"), **ids)
+    rows, left_out = _in_classes(manifest, labels)
+    if left_out:
+        counts = ", ".join(f"{label} {count}" for label, count in left_out.items())
+        logger.info("merged: %s: classes that labels doesn't name are left out: %s", name, counts)
+    return rows.assign(**{column: f"{name}/" + rows[column] for column in IDS})
 
 
 def _draw(rows: pd.DataFrame, per_class: int | Literal["equal"] | None, seed: int) -> pd.DataFrame:
-    """``per_class`` images of each class, the first by a hash of seed and id."""
+    """Draw ``per_class`` images of each class, the first by a hash of seed and id."""
     counts = rows["label"].value_counts()
     wanted = int(counts.min()) if per_class == "equal" else per_class
     if wanted is None:
