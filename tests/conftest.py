@@ -17,13 +17,13 @@ import pytest
 from PIL import Image
 
 from cxrnet.core.process import keep_freed_memory
+from cxrnet.evaluation.calibration import Temperature
 from cxrnet.evaluation.comparison import Comparison, ComparisonSettings, compare
 from cxrnet.evaluation.metrics import evaluate
 from cxrnet.evaluation.over_runs import moments_of
 from cxrnet.evaluation.predictions import make_predictions
-from cxrnet.evaluation.temperature import Temperature
 from cxrnet.reporting.analysis import analyse
-from cxrnet.reporting.plots.classification import save_curves, save_figures
+from cxrnet.reporting.plots.classification import save_curves, save_plots
 from cxrnet.reporting.report_data import (
     PhaseFacts,
     PointFacts,
@@ -265,7 +265,9 @@ def facts(
     analyses = {split: analyse(table, metrics[split], settings, 1.5) for split, table in tables.items()}
     figures = save_curves(history, 7, folder)
     for split, suffix in (("test", ""), ("val", "_val")):
-        figures |= save_figures(tables[split], folder, suffix) | save_analysis(analyses[split], folder, suffix)
+        figures |= save_plots(tables[split], metrics[split], folder, suffix) | save_analysis(
+            analyses[split], folder, suffix
+        )
     return RunFacts(
         title="MobileNetV2 on covid19_image",
         summary="A MobileNetV2 with ImageNet weights, trained on 200 chest radiographs.",

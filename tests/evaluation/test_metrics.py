@@ -6,8 +6,8 @@ from sklearn import metrics as reference
 
 from cxrnet.errors import CxrnetError
 from cxrnet.evaluation.bootstrap import units_of
-from cxrnet.evaluation.metrics import counts_of, evaluate, evaluate_resampled
-from cxrnet.evaluation.predictions import probabilities_of
+from cxrnet.evaluation.metrics import evaluate, evaluate_resampled
+from cxrnet.evaluation.predictions import counts_of, probabilities_of
 
 
 def test_multiclass_auc_is_the_one_of_scikit_learn(make_table):

@@ -4,15 +4,16 @@ import re
 
 import pytest
 
+from cxrnet.evaluation.calibration import Temperature
 from cxrnet.evaluation.metrics import evaluate
 from cxrnet.evaluation.operating_points import DecisionRule
 from cxrnet.evaluation.predictions import classes_of, logits_of, make_predictions
-from cxrnet.evaluation.prior import Mix, weighing_sentences
-from cxrnet.evaluation.temperature import Temperature
+from cxrnet.evaluation.prior import Mix
 from cxrnet.reporting.analysis import analyse
 from cxrnet.reporting.model_card import make_card, markdown_card
 from cxrnet.reporting.report import render_repeats, render_report, thumbnail_verdict
 from cxrnet.reporting.report_data import BandFacts
+from cxrnet.reporting.sentences import weighing_sentences
 
 # Two curves of the training, four figures of each split, its reliability, a decision curve a class, the referral.
 SHOWN = 2 + 2 * 4 + 2 + 3 + 1

@@ -343,6 +343,12 @@ def spec_of(key: Key) -> MetricSpec:
     return PER_CLASS[name] if label else OVERALL[name]
 
 
+def spec_named(name: str) -> MetricSpec:
+    """Return the row of a metric by its name in a flat table: ``accuracy``, ``sensitivity_<class>``."""
+    of_class = (spec for spec in PER_CLASS.values() if name.startswith(f"{spec.name}_"))
+    return OVERALL[name] if name in OVERALL else next(of_class)
+
+
 def shown_in(place: Place) -> list[MetricSpec]:
     """Return the metrics that stand in one place, in order."""
     return [spec for spec in METRICS if place in spec.shown]

@@ -22,18 +22,14 @@ from typing import TypedDict
 import numpy as np
 import numpy.typing as npt
 
-from cxrnet.evaluation.bootstrap import Units, bootstrap
+from cxrnet.evaluation.bootstrap import LEAST_DEFINED, ROUNDING, Units
 from cxrnet.evaluation.catalogue import MOVED, Cases, Estimates, Key, MetricSpec, keys_of, spec_of
-from cxrnet.evaluation.confidence_intervals import Interval, of_gaps, of_mean, on_log_odds, wilson
+from cxrnet.evaluation.confidence_intervals import Interval, of_gaps, of_mean, on_log_odds
 from cxrnet.evaluation.sums import Images, Rows
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 
-# Of the resamples. With fewer the interval would be of other tables than ours: those in which the class is predicted.
-LEAST_DEFINED = 0.9
-# Resamples that differ by less differ by rounding.
-ROUNDING = 1e-9
 LOG_ODDS = "bootstrap on log odds"
 
 
@@ -178,55 +174,3 @@ def _cases(sample: Sample, key: Key, value: float) -> Cases:
 
 def _stated(interval: Interval, method: str) -> Uncertainty:
     return {"interval": list(interval), "method": method}
-
-
-Share = tuple[BoolArray, BoolArray]
-"""Of N images: those that count, ``(N, T)``, and those that they are a share of, the same or ``(N, 1)``."""
-
-# Along a risk-coverage curve, which has a point an image: every hundredth of the images.
-POINTS = 100
-
-
-@dataclass(frozen=True)
-class Resampling:
-    """How intervals are made.
-
-    Attributes:
-        units: what is drawn.
-        resamples: how many; 0 for no intervals.
-        seed: of the draws.
-        level: of the intervals.
-    """
-
-    units: Units
-    resamples: int
-    seed: int
-    level: float
-
-
-def intervals(shares: Sequence[Share], resampling: Resampling) -> list[FloatArray]:
-    """The interval of each share, ``(T, 2)``; all of the same resamples."""
-    sums = [(part.astype(np.float64), whole.astype(np.float64)) for part, whole in shares]
-
-    def drawn(weights: FloatArray) -> dict[int, FloatArray]:
-        with np.errstate(invalid="ignore"):
-            return {place: (weights @ part) / (weights @ whole) for place, (part, whole) in enumerate(sums)}
-
-    resampled = bootstrap(resampling.units, drawn, resampling.resamples, resampling.seed)
-    return [_of_share(*share, resampled[place], resampling) for place, share in enumerate(shares)]
-
-
-def _of_share(part: BoolArray, whole: BoolArray, drawn: FloatArray, resampling: Resampling) -> FloatArray:
-    """The interval at each of T points, of which there are R resamples, ``(R, T)``."""
-    values = part.sum(axis=0) / whole.sum(axis=0)
-    points = zip(values, drawn.T, np.broadcast_to(whole, part.shape).T, strict=True)
-    return np.array([_interval(*point, resampling) for point in points])
-
-
-def _interval(value: float, drawn: FloatArray, rows: BoolArray, resampling: Resampling) -> Interval:
-    """Of one share of the rows ``(N,)``, which is in each resample ``drawn``, ``(R,)``."""
-    units, level, defined = resampling.units, resampling.level, drawn[~np.isnan(drawn)]
-    if units.count(rows) < 2 or len(defined) < LEAST_DEFINED * len(drawn) or np.ptp(defined) < ROUNDING:
-        cases = units.cases(rows, value)
-        return wilson(value * cases, cases, level)
-    return on_log_odds(value, defined, units.effective(rows), level=level)

@@ -9,16 +9,14 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NotRequired
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
-from sklearn.metrics import confusion_matrix
 
 from cxrnet.errors import CxrnetError
 from cxrnet.evaluation.bootstrap import Units, bootstrap, units_of
 from cxrnet.evaluation.catalogue import OVERALL, PER_CLASS, Estimates, Key, estimates, keys_of, spec_of
 from cxrnet.evaluation.confidence_intervals import LEVEL
 from cxrnet.evaluation.metric_intervals import Sample, Uncertainty, uncertainties
-from cxrnet.evaluation.predictions import classes_of, probabilities_of
+from cxrnet.evaluation.predictions import classes_of, label_codes, predicted_codes, probabilities_of
 from cxrnet.evaluation.sums import ECE_BINS, Rows, make_rows, sums_of
 
 
@@ -123,8 +121,10 @@ def evaluate_resampled(
 
 def rows_of(predictions: pd.DataFrame, over: Sequence[str] | None = None, bins: int = ECE_BINS) -> Rows:
     """Prepare a table for :func:`cxrnet.evaluation.sums.sums_of`; raises as :func:`evaluate`."""
-    codes, predicted = label_codes(predictions), _codes(predictions, "predicted")
-    return make_rows(classes_of(predictions), codes, predicted, probabilities_of(predictions), over, bins)
+    codes = label_codes(predictions)
+    return make_rows(
+        classes_of(predictions), codes, predicted_codes(predictions), probabilities_of(predictions), over, bins
+    )
 
 
 def flat(evaluation: Evaluation) -> Iterator[tuple[str, Key, Metric]]:
@@ -136,32 +136,6 @@ def flat(evaluation: Evaluation) -> Iterator[tuple[str, Key, Metric]]:
             name = f"{metric}_{label}"
             # A class may be called "macro".
             yield f"{name} (class)" if name in evaluation else name, (label, metric), metrics[metric]
-
-
-def label_codes(predictions: pd.DataFrame) -> npt.NDArray[np.intp]:
-    """Return the labels as ``(N,)`` indices into the classes.
-
-    Raises:
-        CxrnetError: there are no rows, or labels are missing.
-    """
-    if len(predictions) == 0:
-        raise CxrnetError("evaluation: the table of predictions has no rows; give at least one labelled image")
-    if missing := int(predictions["label"].isna().sum()):
-        raise CxrnetError(
-            f"evaluation: {missing} of {len(predictions)} images have no label; only labelled images can be evaluated"
-        )
-    return _codes(predictions, "label")
-
-
-def counts_of(predictions: pd.DataFrame) -> npt.NDArray[np.int64]:
-    """Return the confusion matrix ``(K, K)``: images by label (row) and predicted class (column), in order."""
-    known, called = label_codes(predictions), _codes(predictions, "predicted")
-    return np.asarray(confusion_matrix(known, called, labels=range(len(classes_of(predictions)))))
-
-
-def _codes(predictions: pd.DataFrame, column: str) -> npt.NDArray[np.intp]:
-    order = {name: index for index, name in enumerate(classes_of(predictions))}
-    return np.asarray(predictions[column].map(order), dtype=np.intp)
 
 
 def _of_table(rows: Rows) -> Estimates:
@@ -196,39 +170,3 @@ def _nested(metrics: dict[Key, Metric]) -> Evaluation:
     for (label, name), metric in metrics.items():
         per_class.setdefault(label, {})[name] = metric
     return {**per_class.pop(""), "per_class": per_class}
-
-
-def mean_over_classes(
-    per_class: dict[str, dict[str, Metric]],
-    figure: str,
-    n: int,
-    weights: Sequence[int] | npt.NDArray[np.int64] | None = None,
-) -> Metric:
-    """Average one figure over the classes, plainly or by weight; a gap in one class is a gap in the mean."""
-    metrics = [figures[figure] for figures in per_class.values()]
-    for metric in metrics:
-        if "reason" in metric:
-            return gap(metric["reason"])
-    return measured(np.average([metric["value"] for metric in metrics], weights=weights), n)
-
-
-def validation_codes(predictions: pd.DataFrame, what: str) -> npt.NDArray[np.intp]:
-    """Return the labels of validation images as ``(N,)`` indices into the classes.
-
-    Args:
-        predictions: the rows of the split ``val``; rows of a table without splits count as such.
-        what: what is to be chosen, a config key, for the error messages.
-
-    Raises:
-        CxrnetError: there are no rows, rows of another split, or labels are missing.
-    """
-    if len(predictions) == 0:
-        raise CxrnetError(f"{what}: there are no validation images to choose it on; give the val split some")
-    others = sorted(set(predictions["split"].dropna()) - {"val"})
-    if others:
-        count = int(predictions["split"].isin(others).sum())
-        raise CxrnetError(
-            f"{what}: {count} of {len(predictions)} images are of split {', '.join(others)}; "
-            "it is chosen on val alone, give only those rows"
-        )
-    return label_codes(predictions)

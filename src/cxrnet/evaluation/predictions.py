@@ -34,6 +34,7 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from sklearn.metrics import confusion_matrix
 
 from cxrnet.core.atomic import whole_file
 from cxrnet.core.grouping import read_ids
@@ -131,6 +132,59 @@ def probabilities_of(predictions: pd.DataFrame) -> npt.NDArray[np.float64]:
     """Return the probabilities, ``(N, K) float64`` in [0, 1], classes in order."""
     columns = [f"prob_{name}" for name in classes_of(predictions)]
     return np.asarray(predictions[columns], dtype=np.float64)
+
+
+def label_codes(predictions: pd.DataFrame) -> npt.NDArray[np.intp]:
+    """Return the labels as ``(N,)`` indices into the classes.
+
+    Raises:
+        CxrnetError: there are no rows, or labels are missing.
+    """
+    if len(predictions) == 0:
+        raise CxrnetError("evaluation: the table of predictions has no rows; give at least one labelled image")
+    if missing := int(predictions["label"].isna().sum()):
+        raise CxrnetError(
+            f"evaluation: {missing} of {len(predictions)} images have no label; only labelled images can be evaluated"
+        )
+    return _codes(predictions, "label")
+
+
+def predicted_codes(predictions: pd.DataFrame) -> npt.NDArray[np.intp]:
+    """Return the predicted classes as ``(N,)`` indices into the classes."""
+    return _codes(predictions, "predicted")
+
+
+def counts_of(predictions: pd.DataFrame) -> npt.NDArray[np.int64]:
+    """Return the confusion matrix ``(K, K)``: images by label (row) and predicted class (column), in order."""
+    known, predicted = label_codes(predictions), predicted_codes(predictions)
+    return np.asarray(confusion_matrix(known, predicted, labels=range(len(classes_of(predictions)))))
+
+
+def _codes(predictions: pd.DataFrame, column: str) -> npt.NDArray[np.intp]:
+    order = {name: index for index, name in enumerate(classes_of(predictions))}
+    return np.asarray(predictions[column].map(order), dtype=np.intp)
+
+
+def validation_codes(predictions: pd.DataFrame, what: str) -> npt.NDArray[np.intp]:
+    """Return the labels of validation images as ``(N,)`` indices into the classes.
+
+    Args:
+        predictions: the rows of the split ``val``; rows of a table without splits count as such.
+        what: what is to be chosen, a config key, for the error messages.
+
+    Raises:
+        CxrnetError: there are no rows, rows of another split, or labels are missing.
+    """
+    if len(predictions) == 0:
+        raise CxrnetError(f"{what}: there are no validation images to choose it on; give the val split some")
+    others = sorted(set(predictions["split"].dropna()) - {"val"})
+    if others:
+        count = int(predictions["split"].isin(others).sum())
+        raise CxrnetError(
+            f"{what}: {count} of {len(predictions)} images are of split {', '.join(others)}; "
+            "it is chosen on val alone, give only those rows"
+        )
+    return label_codes(predictions)
 
 
 def check_predictions(predictions: pd.DataFrame, where: str) -> None:

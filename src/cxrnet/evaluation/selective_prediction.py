@@ -11,10 +11,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from cxrnet.errors import CxrnetError
+from cxrnet.evaluation.bootstrap import POINTS, BoolArray, Resampling, intervals
 from cxrnet.evaluation.confidence_intervals import wilson
-from cxrnet.evaluation.metric_intervals import POINTS, BoolArray, Resampling, intervals
-from cxrnet.evaluation.metrics import Evaluation, Metric, label_codes, measured
-from cxrnet.evaluation.predictions import CERTAINTY, REFERRED, classes_of, probabilities_of
+from cxrnet.evaluation.metrics import Evaluation, Metric, measured
+from cxrnet.evaluation.predictions import CERTAINTY, REFERRED, label_codes, predicted_codes, probabilities_of
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -110,12 +110,11 @@ def certainty(predictions: pd.DataFrame) -> tuple[FloatArray, npt.NDArray[np.boo
     right is its probability all the same.
     """
     codes, probabilities = label_codes(predictions), probabilities_of(predictions)
-    order = {name: index for index, name in enumerate(classes_of(predictions))}
-    called = predictions["predicted"].map(order).to_numpy(dtype=np.intp)
-    certain = probabilities[np.arange(len(called)), called]
+    predicted = predicted_codes(predictions)
+    certain = probabilities[np.arange(len(predicted)), predicted]
     if CERTAINTY in predictions:  # empty in the rows of a fold whose weights are all alike
         certain = predictions[CERTAINTY].fillna(pd.Series(certain, predictions.index)).to_numpy(np.float64)
-    return certain, called == codes
+    return certain, predicted == codes
 
 
 def risk_coverage(confidence: FloatArray, correct: npt.NDArray[np.bool_]) -> pd.DataFrame:

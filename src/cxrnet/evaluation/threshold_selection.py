@@ -23,9 +23,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from cxrnet.errors import CxrnetError
-from cxrnet.evaluation.metrics import validation_codes
-from cxrnet.evaluation.operating_points import check_operating_points, decide
-from cxrnet.evaluation.predictions import classes_of, probabilities_of
+from cxrnet.evaluation.operating_points import check_operating_points
+from cxrnet.evaluation.predictions import classes_of, probabilities_of, validation_codes
 
 FloatArray = npt.NDArray[np.float64]
 KEY = "operating_points"
@@ -162,30 +161,3 @@ def _candidates(score: FloatArray) -> FloatArray:
     middle = (low + high) / 2
     # Between neighbouring floats the middle is one of them; reaching the upper one parts them, reaching the lower not.
     return np.asarray(np.where(middle > low, middle, high))
-
-
-def threshold_sentences(validation: pd.DataFrame, policy: Mapping[str, Any], points: Mapping[str, float]) -> list[str]:
-    """Say what each chosen threshold does on the images that it was chosen on.
-
-    Args:
-        validation: as for :func:`choose_thresholds`.
-        policy: as there; classes with a plain threshold are left out.
-        points: what it returned.
-    """
-    classes = classes_of(validation)
-    rules = {name: rule for name, rule in check_policy(policy, classes).items() if isinstance(rule, Rule)}
-    called = decide(probabilities_of(validation), classes, points)
-    sentences = []
-    for name, rule in rules.items():
-        index = classes.index(name)
-        positive, call = validation_codes(validation, KEY) == index, called == index
-        hits, passed = int((positive & call).sum()), int((~positive & ~call).sum())
-        sentences.append(
-            f"{name} is called from a probability of {points[name]:.4g} on, chosen for {rule}: on the validation "
-            f"images its sensitivity is {hits / positive.sum():.3f} ({hits} of {positive.sum()}) and its specificity "
-            f"{passed / (~positive).sum():.3f} ({passed} of {(~positive).sum()})."
-        )
-        if hits == 0 or passed == 0:
-            useless = f"no image of {name} is found" if hits == 0 else f"every other image is called {name} too"
-            sentences.append(f"That meets the rule and is worth nothing: {useless}.")
-    return sentences

@@ -11,13 +11,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cxrnet.evaluation.bootstrap import units_of
-from cxrnet.evaluation.calibration import brier_decomposition, reliability_table, top_label
-from cxrnet.evaluation.decision_curve import at_prevalence, decision_band, decision_curve
-from cxrnet.evaluation.metric_intervals import Resampling
-from cxrnet.evaluation.metrics import Evaluation, evaluate, label_codes
-from cxrnet.evaluation.predictions import classes_of, logits_of, probabilities_of, softmax
-from cxrnet.evaluation.predictive_values import predictive_table, triage_text
+from cxrnet.evaluation.bootstrap import Resampling, units_of
+from cxrnet.evaluation.calibration import before_temperature, reliability_table, top_label
+from cxrnet.evaluation.metrics import Evaluation, evaluate
+from cxrnet.evaluation.predictions import classes_of, label_codes, logits_of, probabilities_of, softmax
+from cxrnet.evaluation.prevalence import at_prevalence, decision_band, decision_curve, predictive_table
 from cxrnet.evaluation.prior import Mix
 from cxrnet.evaluation.selective_prediction import (
     Band,
@@ -28,8 +26,7 @@ from cxrnet.evaluation.selective_prediction import (
     risk_coverage,
 )
 from cxrnet.evaluation.subgroups import evaluate_subgroups
-from cxrnet.evaluation.temperature import before_temperature
-from cxrnet.reporting.sentences import calibration_text, referral_text
+from cxrnet.reporting.sentences import referral_text, triage_text
 
 STEPS = 101  # of a decision curve
 UNKNOWN = Mix()
@@ -41,13 +38,11 @@ class Analysis:
 
     Attributes:
         predictive: by class, PPV and NPV at the stated prevalences and, where probabilities are carried over to a
-            prior, at that (:func:`cxrnet.evaluation.predictive_values.predictive_table`).
+            prior, at that (:func:`cxrnet.evaluation.prevalence.predictive_table`).
         triage: by class, the same in sentences.
         decisions: by class, the decision curve with its intervals, at the stated prevalence or, where probabilities
             are carried over to a prior, at that; a class that is the label of no image, or of all, has none.
         reliability: by name, as the legend calls it, the reliability table; before and after the temperature.
-        calibration: what an ECE says on as many images, in sentences.
-        brier: the decomposition of the Brier score, one row a class and ``all``.
         risk: the risk-coverage curve with its intervals.
         area: under it.
         referral: what sending images to a reader does, in sentences.
@@ -61,8 +56,6 @@ class Analysis:
     triage: dict[str, list[str]]
     decisions: dict[str, pd.DataFrame]
     reliability: dict[str, pd.DataFrame]
-    calibration: list[str]
-    brier: pd.DataFrame
     risk: pd.DataFrame
     area: float
     referral: list[str]
@@ -104,7 +97,7 @@ def analyse(
         settings: the group ``evaluation`` of the configuration, plain.
         temperature: by which the logits were divided; ``None`` where not all by the same.
         mix: that the probabilities are of; where it isn't known, decision curves take that of the images for it.
-        offset: that goes with the temperature (:class:`cxrnet.evaluation.temperature.Temperature`), (K,); may be empty.
+        offset: that goes with the temperature (:class:`cxrnet.evaluation.calibration.Temperature`), (K,); may be empty.
 
     Raises:
         CxrnetError: a setting won't do.
@@ -130,12 +123,6 @@ def analyse(
         },
         decisions=_decisions(predictions, settings["decision_curve"], resampling, mix),
         reliability=_reliability(predictions, settings["calibration"], temperature, mix, offset),
-        calibration=calibration_text(
-            *top_label(probabilities_of(predictions), label_codes(predictions)), settings["calibration"]["bins"]
-        ),
-        brier=brier_decomposition(
-            probabilities_of(predictions), label_codes(predictions), classes_of(predictions), **settings["calibration"]
-        ),
         risk=risk,
         area=area_under_risk_coverage(confidence, correct),
         referral=referral_text(risk, shares, settings["level"]),

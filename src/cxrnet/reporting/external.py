@@ -18,7 +18,6 @@ from cxrnet.data.leaks import conflict_statement, patients_text
 from cxrnet.data.manifest import digest
 from cxrnet.evaluation.generalisation import LEADING, PARTS, Sides, generalisation_table
 from cxrnet.evaluation.metrics import Evaluation, Metric
-from cxrnet.evaluation.predictive_values import percent
 from cxrnet.evaluation.prior import Mix, threshold_sentence
 from cxrnet.evaluation.subgroups import FIGURES
 from cxrnet.models.bundle import Bundle
@@ -28,7 +27,17 @@ from cxrnet.reporting.model_card import EXTERNAL, Section
 from cxrnet.reporting.report import captions_of, thumbnail_verdict
 from cxrnet.reporting.results import Results
 from cxrnet.reporting.tables import Table, rich_table
-from cxrnet.reporting.wording import BASELINES, HEADLINE, PER_CLASS, RESULT, figure_text, grouped, titles, value_gaps
+from cxrnet.reporting.wording import (
+    BASELINES,
+    HEADLINE,
+    PER_CLASS,
+    RESULT,
+    figure_text,
+    grouped,
+    percent,
+    titles,
+    value_gaps,
+)
 
 
 def origin_warnings(known: KnownImages | None, leaked: int, tested: int) -> list[str]:

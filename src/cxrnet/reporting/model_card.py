@@ -12,12 +12,12 @@ from pathlib import Path
 from cxrnet.core.atomic import write_json, write_text
 from cxrnet.errors import CxrnetError
 from cxrnet.evaluation.metrics import Evaluation, Metric
-from cxrnet.evaluation.predictive_values import percent
 from cxrnet.evaluation.subgroups import FIGURES
 from cxrnet.reporting.html import render_page
 from cxrnet.reporting.markdown import listed, paragraph, plain
 from cxrnet.reporting.report import all_warnings, columns_of, data_rows, weighed
 from cxrnet.reporting.report_data import RunFacts
+from cxrnet.reporting.sentences import offset_text
 from cxrnet.reporting.wording import (
     HEADLINE,
     PER_CLASS,
@@ -29,6 +29,7 @@ from cxrnet.reporting.wording import (
     has_intervals,
     interval_gaps,
     interval_method,
+    percent,
 )
 
 OPEN = "OPEN: for a person to write"
@@ -262,7 +263,7 @@ def _sections(facts: RunFacts) -> list[Section]:
         Section("Model", _model(facts)),
         Section(
             f"Result, {headline} images",
-            [_intervals(facts), *analysis.calibration],
+            [_intervals(facts)],
             _result(facts),
         ),
         Section(f"Each class against the rest, {headline} images", (), _classes(facts.metrics[facts.headline])),
@@ -296,7 +297,7 @@ def _data(facts: RunFacts) -> list[list[str]]:
 def _model(facts: RunFacts) -> list[str]:
     temperature = facts.temperature
     scaled = f"fitted on {temperature.n} validation images" if temperature.reason is None else temperature.reason
-    moved = temperature.offset_text(facts.classes)
+    moved = offset_text(temperature, facts.classes)
     points = [
         f"{name} is called from a probability of {point.threshold:.4g} on ({point.chosen})."
         for name, point in facts.points.items()

@@ -5,10 +5,10 @@ from pathlib import Path
 
 from cxrnet.evaluation.metrics import Evaluation, Metric
 from cxrnet.evaluation.over_runs import interval_meaning
-from cxrnet.evaluation.predictive_values import percent
 from cxrnet.evaluation.subgroups import FIGURES as SUBGROUP_FIGURES
 from cxrnet.reporting.html import data_uri, render_page
 from cxrnet.reporting.report_data import RepeatsFacts, ResultFacts, RunFacts
+from cxrnet.reporting.sentences import offset_text
 from cxrnet.reporting.wording import (
     BASELINES,
     CALIBRATION,
@@ -18,6 +18,7 @@ from cxrnet.reporting.wording import (
     class_figures,
     interval_gaps,
     interval_method,
+    percent,
     value_gaps,
 )
 
@@ -79,6 +80,7 @@ def _render(
         method=interval_method(facts.metrics[facts.headline], facts.level, facts.analyses[facts.headline].unit),
         no_interval={name: interval_gaps(metrics) for name, metrics in tables.items()},
         percent=percent,
+        offset_text=offset_text,
         **values,
     )
 

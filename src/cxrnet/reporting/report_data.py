@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cxrnet.evaluation.calibration import Temperature
 from cxrnet.evaluation.metrics import Evaluation
 from cxrnet.evaluation.over_runs import Moments
-from cxrnet.evaluation.temperature import Temperature
 from cxrnet.reporting.analysis import Analysis
 
 

@@ -1,6 +1,6 @@
 """What a finished run leaves behind: tables, texts, figures and the report, in its folder and in MLflow."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from cxrnet.evaluation.metrics import Evaluation, flat
 from cxrnet.evaluation.prior import Mix
 from cxrnet.evaluation.subgroups import FIGURES
 from cxrnet.reporting.analysis import UNKNOWN, Analysis, analyse, evaluator
-from cxrnet.reporting.plots.classification import save_curves, save_figures
+from cxrnet.reporting.plots.classification import save_curves, save_plots
 from cxrnet.reporting.plots.decisions import decision_figure, reliability_diagram, risk_coverage_figure
 from cxrnet.reporting.plots.style import save
 from cxrnet.reporting.text import classification_report_text, roc_auc_text
@@ -26,7 +26,7 @@ def save_analysis(analysis: Analysis, folder: Path, suffix: str = "") -> dict[st
     Args:
         analysis: of one split.
         folder: where to write.
-        suffix: end of the names, as of :func:`cxrnet.reporting.plots.classification.save_figures`.
+        suffix: end of the names, as of :func:`cxrnet.reporting.plots.classification.save_plots`.
 
     Returns:
         Name of a figure (``"reliability_val"``, ``"decision_0"`` for the first class) to file.
@@ -144,15 +144,15 @@ def write_results(
     kept = {name: each.band.kept for name, each in analyses.items() if each.band is not None and each.band.kept}
     _write_metrics(folder, metrics, headline, baseline_metrics, unseen, kept)
     write_json(folder / "class_indices.json", {name: index for index, name in enumerate(classes)})
-    write_text(folder / "classification_report.txt", _by_split(by_split, classification_report_text))
-    write_text(folder / "roc_auc.txt", _by_split(by_split, roc_auc_text))
+    write_text(folder / "classification_report.txt", _by_split(metrics, classification_report_text))
+    write_text(folder / "roc_auc.txt", _by_split(metrics, roc_auc_text))
     figures: dict[str, Path] = {}
     if history is not None:
         to_csv(history, folder / "history.csv")
         figures |= save_curves(history, kept_epoch, folder)
     for name, rows in by_split.items():
         suffix = "" if name == headline else f"_{name}"
-        figures |= save_figures(rows, folder, suffix) | save_analysis(analyses[name], folder, suffix)
+        figures |= save_plots(rows, metrics[name], folder, suffix) | save_analysis(analyses[name], folder, suffix)
     return Results(headline, metrics, analyses, baseline_metrics, unseen, figures)
 
 
@@ -199,5 +199,6 @@ def figures_of(metrics: Evaluation) -> dict[str, float]:
     return {name: metric["value"] for name, _, metric in flat(metrics) if metric["value"] is not None}
 
 
-def _by_split(by_split: Mapping[Any, pd.DataFrame], text: Any) -> str:  # noqa: ANN401
-    return "\n".join(f"{name} (n = {len(rows)})\n\n{text(rows)}" for name, rows in reversed(list(by_split.items())))
+def _by_split(metrics: Mapping[str, Evaluation], text: Callable[[Evaluation], str]) -> str:
+    splits = reversed(list(metrics.items()))
+    return "\n".join(f"{split} (n = {each['accuracy']['n']})\n\n{text(each)}" for split, each in splits)

@@ -94,6 +94,11 @@ def _by_reason(reasons: Iterable[tuple[str, str]]) -> list[str]:
     return [f"{', '.join(names)}: {reason}" for reason, names in titles.items()]
 
 
+def percent(share: float) -> str:
+    """Say a share in percent, two digits that count: ``0.5 %``."""
+    return f"{100 * share:.2g} %"
+
+
 def grouped(number: int) -> str:
     """Write a whole number with thin spaces between thousands."""
     return f"{number:,}".replace(",", "\u202f")

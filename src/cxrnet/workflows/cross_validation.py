@@ -21,12 +21,13 @@ from cxrnet.data.manifest import write_manifest
 from cxrnet.evaluation.metrics import Evaluation, evaluate
 from cxrnet.evaluation.over_runs import Moments, moments_of
 from cxrnet.evaluation.predictions import read_predictions
-from cxrnet.evaluation.prior import Mix, weighing_sentences
+from cxrnet.evaluation.prior import Mix
 from cxrnet.models.bundle import Bundle, load_bundle
 from cxrnet.models.losses import weighed_by
 from cxrnet.reporting.report import render_repeats, thumbnail_verdict
 from cxrnet.reporting.report_data import RepeatFacts, RepeatsFacts
 from cxrnet.reporting.results import Results, figures_of, flat_metrics, write_results
+from cxrnet.reporting.sentences import weighing_sentences
 from cxrnet.reporting.wording import HEADLINE
 from cxrnet.tracking.record import RECORD, read_record
 from cxrnet.tracking.run import track

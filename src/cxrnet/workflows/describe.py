@@ -16,13 +16,13 @@ from cxrnet.data.leaks import LEAKS_FROM, leaks, patients_text
 from cxrnet.evaluation.catalogue import shown_in
 from cxrnet.evaluation.metrics import Evaluation
 from cxrnet.evaluation.over_runs import Moments, moments_of
-from cxrnet.evaluation.temperature import USELESS
 from cxrnet.evaluation.threshold_selection import Rule, check_policy
 from cxrnet.inference import rule_of
 from cxrnet.models.backbones.weights import LoadedWeights
 from cxrnet.models.network import Network, count_parameters
 from cxrnet.reporting.report_data import BandFacts, PhaseFacts, PointFacts, RunFacts, SplitFacts
 from cxrnet.reporting.results import Results
+from cxrnet.reporting.sentences import USELESS, offset_text
 from cxrnet.reporting.wording import HEADLINE, duration, figure_text, number_text
 from cxrnet.training.phases import PhaseResult
 from cxrnet.workflows.build import Bundled
@@ -235,7 +235,7 @@ def say_bundled(bundled: Bundled) -> None:
     if temperature.offset:  # the report has its numbers
         text = f"{text}, with an offset of each class"
     elif temperature.offset_reason:
-        text = f"{text}; {temperature.offset_text(bundled.bundle.classes)}"
+        text = f"{text}; {offset_text(temperature, bundled.bundle.classes)}"
     console.say("temperature", f"{text}: {USELESS}" if temperature.useless else text)
     for text in bundled.weighing:
         console.say("costs", text)

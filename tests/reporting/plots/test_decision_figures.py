@@ -4,9 +4,8 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 
-from cxrnet.evaluation.bootstrap import Units
-from cxrnet.evaluation.decision_curve import decision_band, decision_curve
-from cxrnet.evaluation.metric_intervals import Resampling
+from cxrnet.evaluation.bootstrap import Resampling, Units
+from cxrnet.evaluation.prevalence import decision_band, decision_curve
 from cxrnet.evaluation.selective_prediction import area_under_risk_coverage, risk_band, risk_coverage
 from cxrnet.reporting.plots.decisions import decision_figure, risk_coverage_figure
 from cxrnet.reporting.plots.style import save

@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 
 from cxrnet.evaluation.calibration import error_of_table
 from cxrnet.evaluation.confidence_intervals import wilson
-from cxrnet.evaluation.predictive_values import percent
 from cxrnet.reporting.plots.style import DASHES, FAINT, FULL, PALETTE, legend_below, styled
+from cxrnet.reporting.wording import percent
 
 
 @styled
@@ -66,8 +66,8 @@ def decision_figure(curve: pd.DataFrame, name: str) -> Figure:
     """Draw the net benefit of acting on a model, on all patients, and on none.
 
     Args:
-        curve: from :func:`cxrnet.evaluation.decision_curve.decision_curve`, with the intervals of
-            :func:`cxrnet.evaluation.decision_curve.decision_band`.
+        curve: from :func:`cxrnet.evaluation.prevalence.decision_curve`, with the intervals of
+            :func:`cxrnet.evaluation.prevalence.decision_band`.
         name: the class that is acted on.
     """
     figure = Figure(figsize=(4.6, 3.4))

@@ -1,7 +1,12 @@
-"""Triage: what a call is worth where the class is as frequent as in practice, not as in the test set.
+"""Predictive values and net benefit where a class is as frequent as in practice, not as in the test set.
 
 Sensitivity and specificity are carried over to a stated prevalence (Bayes' rule; Altman and Bland 1994, "Diagnostic
 tests 2: predictive values"). Test sets of chest radiographs hold far more disease than any ward.
+
+A decision curve asks whether acting on a model does more good than acting on all patients, or on none (A. J. Vickers,
+E. B. Elkin, "Decision Curve Analysis: A Novel Method for Evaluating Prediction Models", Medical Decision Making 26(6),
+2006). The threshold is the probability of disease from which on a patient would be treated: at 0.1 one true positive is
+worth nine false positives.
 """
 
 from collections.abc import Sequence
@@ -12,10 +17,11 @@ import pandas as pd
 from scipy.optimize import brentq
 
 from cxrnet.errors import CxrnetError
-from cxrnet.evaluation.confidence_intervals import wilson
+from cxrnet.evaluation.bootstrap import Resampling, intervals
 from cxrnet.evaluation.metrics import Metric, gap, measured
 
 FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
 
 
 def predictive_values(
@@ -131,115 +137,107 @@ def _interval_of_share(right: FloatArray, wrong: FloatArray) -> list[float]:
     ]
 
 
-def triage_text(name: str, sensitivity: Metric, specificity: Metric, table: pd.DataFrame, missed: float) -> list[str]:
-    """Say in plain sentences what a positive and a negative call are worth.
+def decision_band(
+    curve: pd.DataFrame, probability: FloatArray, positive: BoolArray, resampling: Resampling
+) -> pd.DataFrame:
+    """Add the interval of the model's net benefit at each threshold.
+
+    It follows from those of sensitivity and specificity, which are of different images (Zou & Donner 2008,
+    doi:10.1002/sim.3095). The prevalence is stated, not estimated, so acting on all has none.
 
     Args:
-        name: the class.
-        sensitivity: of the class.
-        specificity: of the class.
-        table: from :func:`predictive_table`.
-        missed: share of the negative calls that may be wrong, for the class to be ruled out by one.
+        curve: from :func:`cxrnet.evaluation.prevalence.decision_curve`, of T thresholds.
+        probability: as it was made of, (N,).
+        positive: as it was made of, (N,).
+        resampling: how the intervals are made.
 
     Returns:
-        Sentences, in order.
+        The curve with ``low`` and ``high``; NaN without resamples.
     """
-    hit, pass_ = sensitivity["value"], specificity["value"]
-    if hit is None or pass_ is None:
-        reason = sensitivity.get("reason") or specificity["reason"]
-        return [f"What a call of {name} is worth can't be said: {reason}."]
-    positives, negatives = sensitivity["n"], specificity["n"]
-    first = (
-        f"{round(hit * positives)} of {positives} images of {name} were called {name}, and "
-        f"{round((1 - pass_) * negatives)} of {negatives} others (sensitivity {hit:.3f}, specificity {pass_:.3f})."
+    if not resampling.resamples:
+        return curve.assign(low=np.nan, high=np.nan)
+    prevalence, steps = float(curve["prevalence"].iloc[0]), curve["threshold"].to_numpy()
+    called = probability[:, None] >= steps
+    side = positive[:, None]
+    hits, passes = intervals([(called & side, side), (~called & ~side, ~side)], resampling)
+    hit, passed = called[positive].mean(axis=0), (~called[~positive]).mean(axis=0)
+    weight = (1 - prevalence) * steps / (1 - steps)
+    reach = np.hypot(prevalence * (hits - hit[:, None]), weight[:, None] * (passes - passed[:, None]))
+    reach[steps == 0] = 0  # from 0 on everybody is acted on, whatever the model says
+    return curve.assign(low=curve["model"] - reach[:, 0], high=curve["model"] + reach[:, 1])
+
+
+def net_benefit(
+    sensitivity: npt.ArrayLike, specificity: npt.ArrayLike, prevalence: npt.ArrayLike, threshold: npt.ArrayLike
+) -> FloatArray:
+    """True positives less false positives at their weight, a patient (Vickers and Elkin 2006, p. 567).
+
+    Args:
+        sensitivity: in [0, 1], number or array; arrays broadcast.
+        specificity: in [0, 1].
+        prevalence: in [0, 1].
+        threshold: probability from which on is treated, in [0, 1); the weight is its odds.
+
+    Returns:
+        At most the prevalence; 0 is what treating nobody does.
+    """
+    hit, pass_, share, from_ = (np.asarray(x, np.float64) for x in (sensitivity, specificity, prevalence, threshold))
+    return np.asarray(hit * share - (1 - pass_) * (1 - share) * from_ / (1 - from_))
+
+
+def decision_curve(
+    probability: FloatArray,
+    positive: npt.NDArray[np.bool_],
+    thresholds: npt.ArrayLike,
+    prevalence: float | None = None,
+) -> pd.DataFrame:
+    """Compute the net benefit of the model, of treating all and of treating none, over thresholds.
+
+    Args:
+        probability: of the class, (N,) in [0, 1], calibrated at the prevalence (:func:`at_prevalence`).
+        positive: whether it is the label, (N,); some of both.
+        thresholds: (T,) in [0, 1).
+        prevalence: in (0, 1), at which the benefit is stated; None takes that of the images, which is seldom that of a
+            ward.
+
+    Returns:
+        ``threshold``, ``model``, ``treat_all``, ``treat_none`` and the ``prevalence``: one row a threshold.
+
+    Raises:
+        CxrnetError: a threshold or the prevalence is out of range, or all images are of one side.
+    """
+    steps = np.asarray(thresholds, dtype=np.float64)
+    if not ((steps >= 0) & (steps < 1)).all():
+        raise CxrnetError("decision_curve.thresholds: give probabilities from 0 on, below 1")
+    if prevalence is not None and not 0 < prevalence < 1:
+        raise CxrnetError(f"decision_curve.prevalence: {prevalence} is no prevalence; give a number between 0 and 1")
+    if positive.all() or not positive.any():
+        which = "no" if not positive.any() else "every"
+        raise CxrnetError(f"decision_curve: {which} image is of the class; a decision needs some of both")
+    share = float(positive.mean()) if prevalence is None else prevalence
+    sensitivity = 1 - np.searchsorted(np.sort(probability[positive]), steps) / positive.sum()
+    specificity = np.searchsorted(np.sort(probability[~positive]), steps) / (~positive).sum()
+    return pd.DataFrame(
+        {
+            "threshold": steps,
+            "model": net_benefit(sensitivity, specificity, share, steps),
+            "treat_all": net_benefit(1.0, 0.0, share, steps),
+            "treat_none": 0.0,
+            "prevalence": share,
+        }
     )
-    if hit <= 1 - pass_ + 1e-12:
-        return [first, f"That is no more often with {name} than without it: a call says nothing, at any prevalence."]
-    calls = []
-    for row in table.itertuples():
-        positive = _positive(row.ppv["value"], row.ppv.get("interval"))
-        negative = _negative(name, row.prevalence, row.npv["value"], row.npv.get("interval"))
-        calls.append(f"At a prevalence of {percent(row.prevalence)} {positive}; {negative}.")
-    limit = _limit(name, hit, specificity) if pass_ == 1 else _break_even(hit, pass_)
-    ruled_out = _unmissed(name, sensitivity, pass_, missed) if hit == 1 else _rule_out(name, hit, pass_, missed)
-    return [first, *calls, limit, ruled_out]
 
 
-def _positive(ppv: float, interval: Sequence[float] | None) -> str:
-    base = _base(ppv)
-    doubt = ", so it is more often wrong than right" if ppv < 0.5 else ""
-    return f"a positive call is right in {cases(ppv, base)} cases{_interval(interval, base)}{doubt}"
+def at_prevalence(probability: FloatArray, before: float, after: float) -> FloatArray:
+    """Carry probabilities over to another prevalence (Saerens et al. 2002, eq. 2.4): the odds change as the prior's do.
 
+    Args:
+        probability: of the class, in [0, 1], calibrated at the prevalence ``before``.
+        before: in (0, 1).
+        after: in (0, 1).
 
-def _negative(name: str, prevalence: float, npv: float, interval: Sequence[float] | None) -> str:
-    base = max(_base(1 - npv), _base(prevalence))
-    missed = [1 - bound for bound in reversed(interval)] if interval else None
-    after, before = cases(1 - npv, base), cases(prevalence, base)
-    return f"after a negative call {after} are {name}{_interval(missed, base)}, before it {before}"
-
-
-def _break_even(sensitivity: float, specificity: float) -> str:
-    limit = percent(break_even_prevalence(sensitivity, specificity))
-    return f"Below a prevalence of {limit} a positive call is wrong more often than right."
-
-
-def _limit(name: str, hit: float, specificity: Metric) -> str:
-    """What no false alarm among a few images leaves open."""
-    low = _lower_end(specificity)
-    limit = percent(break_even_prevalence(hit, low))
-    return (
-        f"None of {specificity['n']} images without {name} was called {name}, which a specificity of {low:.3f} would "
-        "also explain (95 % interval); then a positive call is wrong more often than right below a prevalence of "
-        f"{limit}."
-    )
-
-
-def _rule_out(name: str, hit: float, pass_: float, missed: float) -> str:
-    limit = percent(rule_out_prevalence(hit, pass_, missed))
-    return (
-        f"With this sensitivity and specificity more than {percent(missed)} of the negative calls are {name} above a "
-        f"prevalence of {limit}: where no more may be missed (evaluation.missed), a negative call rules {name} out "
-        "only below it."
-    )
-
-
-def _unmissed(name: str, sensitivity: Metric, pass_: float, missed: float) -> str:
-    """What no missed case among a few images leaves open."""
-    low = _lower_end(sensitivity)
-    limit = percent(rule_out_prevalence(low, pass_, missed))
-    return (
-        f"None of {sensitivity['n']} images of {name} was missed, which a sensitivity of {low:.3f} would also explain "
-        f"(95 % interval); then more than {percent(missed)} of the negative calls are {name} above a prevalence of "
-        f"{limit}: where no more may be missed (evaluation.missed), a negative call rules {name} out only below it."
-    )
-
-
-def _lower_end(metric: Metric) -> float:
-    """Of a proportion of 1: its own lower end, or that of as many independent images."""
-    return metric["interval"][0] if "interval" in metric else wilson(metric["n"], metric["n"])[0]
-
-
-def cases(share: float, base: int) -> str:
-    """Say a share as cases: ``62 of 100``; what isn't none or all is not rounded to it."""
-    count = round(share * base)
-    if count == 0 < share:
-        return f"fewer than 1 of {base}"
-    if count == base and share < 1:
-        return f"more than {base - 1} of {base}"
-    return f"{count} of {base}"
-
-
-def _base(share: float) -> int:
-    """Of how many cases to say a share, so that two digits of it count on either side."""
-    if share in (0, 1):
-        return 100
-    return next((base for base in (100, 1000) if 9.5 <= share * base <= base - 9.5), 10_000)
-
-
-def _interval(bounds: Sequence[float] | None, base: int) -> str:
-    return f" (95 % interval {bounds[0] * base:.0f} to {bounds[1] * base:.0f})" if bounds else ""
-
-
-def percent(share: float) -> str:
-    """Say a share in percent, two digits that count: ``0.5 %``."""
-    return f"{100 * share:.2g} %"
+    >>> float(at_prevalence(np.array(0.5), before=0.5, after=0.05).round(3))
+    0.05
+    """
+    of_class, of_others = probability * after / before, (1 - probability) * (1 - after) / (1 - before)
+    return np.asarray(of_class / (of_class + of_others))

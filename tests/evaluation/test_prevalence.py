@@ -1,18 +1,26 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from cxrnet.errors import CxrnetError
+from cxrnet.evaluation.bootstrap import Resampling, Units, units_of
 from cxrnet.evaluation.confidence_intervals import wilson
-from cxrnet.evaluation.predictive_values import (
+from cxrnet.evaluation.metrics import evaluate
+from cxrnet.evaluation.prevalence import (
+    at_prevalence,
     break_even_prevalence,
-    cases,
+    decision_band,
+    decision_curve,
     predictive_table,
     predictive_values,
     rule_out_prevalence,
-    triage_text,
 )
+from cxrnet.evaluation.selective_prediction import certainty, risk_band, risk_coverage
 
 SENSITIVITY, SPECIFICITY = {"value": 0.8, "n": 50}, {"value": 0.9, "n": 200}
+STEPS = np.array([0.0, 0.1, 0.3, 0.5, 0.9])
+THRESHOLDS = np.linspace(0, 0.5, 11)
 
 
 def test_predictive_values_are_those_of_a_population_that_is_counted() -> None:
@@ -88,62 +96,11 @@ def test_what_is_no_prevalence_is_refused(prevalence) -> None:
         predictive_table(SENSITIVITY, SPECIFICITY, [prevalence])
 
 
-def test_text_says_what_calls_are_worth() -> None:
-    text = triage_text("Covid", SENSITIVITY, SPECIFICITY, predictive_table(SENSITIVITY, SPECIFICITY, [0.05, 0.5]), 0.01)
-    assert text == [
-        "40 of 50 images of Covid were called Covid, and 20 of 200 others (sensitivity 0.800, specificity 0.900).",
-        "At a prevalence of 5 % a positive call is right in 30 of 100 cases, so it is more often wrong than right; "
-        "after a negative call 12 of 1000 are Covid, before it 50 of 1000.",
-        "At a prevalence of 50 % a positive call is right in 89 of 100 cases; after a negative call 18 of 100 are "
-        "Covid, before it 50 of 100.",
-        "Below a prevalence of 11 % a positive call is wrong more often than right.",
-        "With this sensitivity and specificity more than 1 % of the negative calls are Covid above a prevalence of "
-        "4.3 %: where no more may be missed (evaluation.missed), a negative call rules Covid out only below it.",
-    ]
-
-
 @pytest.mark.parametrize("missed", [0.001, 0.01, 0.2])
 def test_at_the_limit_of_a_negative_call_what_is_tolerated_is_missed(missed) -> None:
     limit = rule_out_prevalence(0.8, 0.9, missed)
     assert 1 - predictive_values(0.8, 0.9, limit)[1] == pytest.approx(missed, abs=1e-12)
     assert rule_out_prevalence(0.5, 0.5, missed) == pytest.approx(missed)  # a call that says nothing rules nothing out
-
-
-def test_intervals_stand_in_the_text() -> None:
-    sensitivity, specificity = SENSITIVITY | {"interval": [0.7, 0.9]}, SPECIFICITY | {"interval": [0.85, 0.95]}
-    table = predictive_table(sensitivity, specificity, [0.2])
-    (low, high), (least, most) = table.loc[0, "ppv"]["interval"], table.loc[0, "npv"]["interval"]
-    text = triage_text("Covid", sensitivity, specificity, table, 0.01)
-    assert f"right in 67 of 100 cases (95 % interval {100 * low:.0f} to {100 * high:.0f});" in text[1]
-    assert (
-        f"53 of 1000 are Covid (95 % interval {1000 * (1 - most):.0f} to {1000 * (1 - least):.0f}), before" in text[1]
-    )
-
-
-def test_a_perfect_figure_is_doubted() -> None:
-    perfect = {"value": 1.0, "n": 40}, {"value": 1.0, "n": 80}
-    text = triage_text("Covid", *perfect, predictive_table(*perfect, [0.05]), 0.01)
-    assert "None of 80 images without Covid was called Covid, which a specificity of 0.954" in text[2]
-    assert "below a prevalence of 4.4 %" in text[2]
-    assert "None of 40 images of Covid was missed, which a sensitivity of 0.912" in text[3]
-    assert "more than 1 % of the negative calls are Covid above a prevalence of 10 %" in text[3]
-    known = tuple(figure | {"interval": [low, 1.0]} for figure, low in zip(perfect, (0.8, 0.9), strict=True))
-    text = triage_text("Covid", *known, predictive_table(*known, [0.05]), 0.01)
-    assert "a specificity of 0.900" in text[2]
-    assert "a sensitivity of 0.800" in text[3]
-
-
-def test_a_call_that_says_nothing_and_one_that_is_unknown() -> None:
-    chance = {"value": 0.3, "n": 10}, {"value": 0.7, "n": 10}
-    assert (
-        "says nothing, at any prevalence" in triage_text("Covid", *chance, predictive_table(*chance, [0.05]), 0.01)[1]
-    )
-    absent = {"value": None, "n": 0, "reason": "no image is labelled Covid"}
-    table = predictive_table(absent, SPECIFICITY, [0.05])
-    assert table.loc[0, "ppv"] == absent
-    assert triage_text("Covid", absent, SPECIFICITY, table, 0.01) == [
-        "What a call of Covid is worth can't be said: no image is labelled Covid."
-    ]
 
 
 def test_an_interval_of_a_predictive_value_ends_at_1_where_the_other_figure_may_be_perfect() -> None:
@@ -156,8 +113,95 @@ def test_an_interval_of_a_predictive_value_ends_at_1_where_the_other_figure_may_
         assert 0 < row["ppv"]["interval"][0] < row["ppv"]["value"] < row["ppv"]["interval"][1] < 1
 
 
-def test_a_share_is_not_rounded_to_none_or_all() -> None:
-    assert cases(0.62, 100) == "62 of 100"
-    assert cases(0.001, 100) == "fewer than 1 of 100"
-    assert cases(0.999, 100) == "more than 99 of 100"
-    assert [cases(0.0, 100), cases(1.0, 100)] == ["0 of 100", "100 of 100"]
+@pytest.fixture
+def model() -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    positive = rng.uniform(size=200) < 0.25
+    return (0.3 * positive + 0.7 * rng.uniform(size=200)).round(2), positive
+
+
+def test_net_benefit_is_the_formula_of_the_paper(model) -> None:
+    probability, positive = model
+    curve = decision_curve(probability, positive, STEPS)
+    for row in curve.itertuples():
+        called, weight = probability >= row.threshold, row.threshold / (1 - row.threshold)
+        by_hand = (called & positive).sum() / 200 - (called & ~positive).sum() / 200 * weight
+        assert row.model == pytest.approx(by_hand, abs=1e-12)
+        assert row.treat_all == pytest.approx(positive.mean() - (1 - positive.mean()) * weight, abs=1e-12)
+        assert row.treat_none == 0
+    assert (curve["prevalence"] == positive.mean()).all()
+
+
+def test_perfect_model_has_the_prevalence_as_its_benefit(model) -> None:
+    _, positive = model
+    assert decision_curve(positive.astype(float), positive, STEPS[1:])["model"].to_numpy() == pytest.approx(
+        positive.mean()
+    )
+
+
+def test_another_prevalence_is_that_of_images_drawn_to_it(model) -> None:
+    probability, positive = model
+    times = np.where(positive, 1, 6)  # six of each image without the disease
+    drawn = np.repeat(positive, times)
+    share = drawn.mean()
+    carried = at_prevalence(probability, positive.mean(), share)
+    expected = decision_curve(np.repeat(carried, times), drawn, STEPS)
+    np.testing.assert_allclose(decision_curve(carried, positive, STEPS, share), expected, atol=1e-12)
+
+
+def test_probability_at_another_prevalence_is_bayes() -> None:
+    # An image that says nothing has the prevalence as its probability; certainty stays.
+    assert at_prevalence(np.array([0.25, 0.0, 1.0]), 0.25, 0.01) == pytest.approx([0.01, 0, 1])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"thresholds": [0.5, 1.0]}, "decision_curve.thresholds: give probabilities from 0 on, below 1"),
+        ({"thresholds": [float("nan")]}, "decision_curve.thresholds"),
+        ({"prevalence": 0}, "decision_curve.prevalence: 0 is no prevalence"),
+        ({"positive": np.zeros(200, bool)}, "no image is of the class"),
+        ({"positive": np.ones(200, bool)}, "every image is of the class"),
+    ],
+)
+def test_what_makes_no_curve_is_refused(model, change, message) -> None:
+    good = {"probability": model[0], "positive": model[1], "thresholds": STEPS}
+    with pytest.raises(CxrnetError, match=message):
+        decision_curve(**{**good, **change})
+
+
+def images(n: int, resamples: int = 200) -> Resampling:
+    """Every image of another patient."""
+    return Resampling(Units(np.arange(n), np.zeros(n, int), "image"), resamples, 0, 0.95)
+
+
+def test_net_benefit_follows_from_sensitivity_and_specificity(make_table) -> None:
+    table = make_table(classes=("Covid", "Normal"), n=200)
+    probability, positive = table["prob_Covid"].to_numpy(), (table["label"] == "Covid").to_numpy(bool)
+    share = float(positive.mean())
+    resampling = Resampling(units_of(table), 200, 0, 0.95)
+    band = decision_band(decision_curve(probability, positive, THRESHOLDS), probability, positive, resampling)
+    figures = evaluate(table, resamples=200)["per_class"]["Covid"]  # of the calls, from a probability of 0.5 on
+    hit, passed = ((each["value"], each["interval"]) for each in (figures["sensitivity"], figures["specificity"]))
+    reach = np.hypot(share * (hit[0] - hit[1][0]), (1 - share) * (passed[0] - passed[1][0]))
+    assert band["low"].iloc[-1] == pytest.approx(band["model"].iloc[-1] - reach)
+    # From a probability of 0 on everybody is treated, which is no estimate.
+    assert band[["low", "high"]].iloc[0].to_list() == pytest.approx([share, share])
+    assert ((band["low"] < band["model"]) & (band["model"] < band["high"])).iloc[1:].all()
+
+
+def test_a_perfect_model_is_not_certain_to_be_either() -> None:
+    positive = np.arange(60) < 20
+    curve = decision_curve(positive.astype(float), positive, THRESHOLDS[1:], 0.05)
+    band = decision_band(curve, positive.astype(float), positive, images(60))
+    assert band["high"].to_list() == pytest.approx([0.05] * len(band))
+    assert (band["low"] < 0.05 * wilson(20, 20)[0]).all()
+
+
+def test_without_resamples_there_are_no_intervals(make_table) -> None:
+    confidence, correct = certainty(make_table())
+    none = replace(images(60), resamples=0)
+    assert risk_band(risk_coverage(confidence, correct), confidence, correct, none, [0.1])["low"].isna().all()
+    assert (
+        decision_band(decision_curve(confidence, correct, THRESHOLDS), confidence, correct, none)["high"].isna().all()
+    )
