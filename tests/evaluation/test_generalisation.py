@@ -30,6 +30,7 @@ def sides(internal, external, resamples=RESAMPLES):
         evaluate(external, resamples, over=evaluated),
         None if own is None else evaluate(own, resamples, over=evaluated),
         evaluated,
+        {"majority": evaluate(external, over=evaluated)},
     )
 
 
@@ -58,6 +59,7 @@ def test_the_change_is_external_minus_internal_with_an_interval(table):
     assert accuracy["change"] == pytest.approx(accuracy["external"] - accuracy["internal"])
     assert accuracy["change_low"] < accuracy["change"] < accuracy["change_high"] < 0
     assert accuracy["external_low"] < accuracy["external"] < accuracy["external_high"]
+    assert (accuracy["majority"], np.isnan(accuracy["thumbnail"])) == (accuracy["external"], True)
     assert (accuracy["reason"], accuracy["internal_n"] > 50, accuracy["external_n"] > 80) == ("", True, True)
 
 

@@ -8,9 +8,8 @@ import pytest
 from cxrnet.evaluation.generalisation import Sides
 from cxrnet.evaluation.metrics import evaluate
 from cxrnet.reporting.analysis import analyse
-from cxrnet.reporting.external import ExternalFacts, SetResult, external_section, say_external, write_external
+from cxrnet.reporting.external import ExternalFacts, external_section, say_external, write_external
 from cxrnet.reporting.results import save_analysis
-from cxrnet.reporting.wording import number_text
 
 
 @pytest.fixture
@@ -21,11 +20,13 @@ def facts(make_table, settings, read_external, xrays, tmp_path):
     (tmp_path / "north data").mkdir()
     analysis = analyse(other, evaluate(other, 100), settings, 1.0)
     results = SimpleNamespace(analyses={"test": analysis}, figures=save_analysis(analysis, tmp_path / "north data"))
-    sides = Sides(evaluate(other, 100), evaluate(own, 100), ["Viral Pneumonia", "Covid", "Normal"])
+    classes = ["Viral Pneumonia", "Covid", "Normal"]
+    sides = Sides(evaluate(other, 100), evaluate(own, 100), classes, {"thumbnail": evaluate(own)})
     return ExternalFacts(
         title="a <model> on north",
         sets=[read_external(xrays)],
-        results={"north": SetResult(results, sides, {"thumbnail": evaluate(own)})},
+        results={"north": results},
+        sides={"north": sides},
         baseline_gap="no majority, for a reason",
         level=0.95,
         warnings=["north: 3 images are duplicates", "the images are not known"],
@@ -38,8 +39,9 @@ def test_everything_is_in_the_table_and_on_the_page(facts, tmp_path, phone, chec
     table, page = write_external(facts, tmp_path)
     assert {file.name for file in tmp_path.iterdir() if file.is_file()} == {table.name, page.name}
     rows = pd.read_csv(table, keep_default_na=False, na_values=[""])
-    assert rows["change"].notna().all()
-    assert {"internal_low", "external_high", "change_low", "external_n"} <= set(rows)
+    assert rows[["change", "thumbnail"]].notna().all(axis=None)
+    assert rows["majority"].isna().all()
+    assert {"internal_low", "external_high", "change_low", "external_n", "thumbnail_low"} <= set(rows)
     text, analysis = page.read_text(encoding="utf-8"), facts.analyses["north"]
     for words in (
         "north: 3 images are duplicates.",
@@ -50,7 +52,6 @@ def test_everything_is_in_the_table_and_on_the_page(facts, tmp_path, phone, chec
         "north: view AP: only ",
         "no majority, for a reason",
         "north: it is small.",
-        number_text(analysis.predictive["Covid"].loc[1, "ppv"]),
         "Shaded: the",
         "a &lt;model&gt; on north",
         "bundle=&lt;x&gt;",

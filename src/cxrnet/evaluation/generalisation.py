@@ -12,13 +12,14 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
-from cxrnet.evaluation.catalogue import spec_of
+from cxrnet.evaluation.catalogue import Key, spec_of
 from cxrnet.evaluation.confidence_intervals import Interval, of_mean
 from cxrnet.evaluation.metrics import Evaluation, Metric, flat
 from cxrnet.evaluation.predictions import classes_of
 
 LEADING = "roc_auc_macro"
 PARTS = ("internal", "external", "change")
+BASELINES = ("thumbnail", "majority")
 
 
 @dataclass(frozen=True)
@@ -29,11 +30,13 @@ class Sides:
         external: on an external data set.
         internal: on the internal test images of the same classes; ``None`` where there are none.
         over: the classes of both sides, in order; means over classes are over these.
+        baselines: on the external data set, by name of the baseline, as far as there are any.
     """
 
     external: Evaluation
     internal: Evaluation | None
     over: Sequence[str]
+    baselines: Mapping[str, Evaluation]
 
 
 def internal_side(internal: pd.DataFrame | None, external: pd.DataFrame) -> pd.DataFrame | None:
@@ -64,20 +67,26 @@ def generalisation_table(results: Mapping[str, Sides], gaps: Mapping[str, str]) 
         One row a data set and metric: ``data, class, metric`` (``sensitivity``; ``class`` is empty for a metric of all
         classes), ``over`` (the classes of a mean over only some of them, else empty), ``<part>, <part>_low,
         <part>_high`` for the parts ``internal``, ``external`` and ``change`` (external minus internal),
-        ``internal_n, external_n``, and ``reason``, why something of it is missing.
+        ``internal_n, external_n``, ``reason``, why something of it is missing, and the same three columns of each
+        baseline on the external data.
     """
     rows = []
     for data, sides in results.items():
-        own = {key: metric for _, key, metric in flat(sides.internal)} if sides.internal else {}
+        own = _by_key(sides.internal)
+        baselines = {name: _by_key(sides.baselines.get(name)) for name in BASELINES}
         some = ", ".join(sides.over) if len(sides.over) < len(sides.external["per_class"]) else ""
-        for _, (label, name), metric in flat(sides.external):
-            over = some if spec_of((label, name)).mean_of else ""
-            named = {"data": data, "class": label, "metric": name, "over": over}
-            rows.append(named | _numbers(own.get((label, name)), metric))
+        for key, metric in _by_key(sides.external).items():
+            named = {"data": data, "class": key[0], "metric": key[1], "over": some if spec_of(key).mean_of else ""}
+            trivial = [_columns(name, *_known(of.get(key))) for name, of in baselines.items()]
+            rows.append(named | _numbers(own.get(key), metric) | {k: v for each in trivial for k, v in each.items()})
     for data, why in gaps.items():
         missing = _numbers(None, {"value": None, "n": 0}) | {"reason": why}
         rows.append({"data": data, "class": "", "metric": LEADING, "over": ""} | missing)
     return pd.DataFrame(rows)
+
+
+def _by_key(evaluation: Evaluation | None) -> dict[Key, Metric]:
+    return {key: metric for _, key, metric in flat(evaluation)} if evaluation else {}
 
 
 def change_interval(internal: Metric, external: Metric) -> Interval | None:
@@ -91,18 +100,10 @@ def change_interval(internal: Metric, external: Metric) -> Interval | None:
 
 
 def _numbers(internal: Metric | None, external: Metric) -> dict[str, object]:
-    """The columns of one row from ``internal`` on."""
-    row: dict[str, object] = {}
-    known: list[tuple[float | None, Sequence[float] | None]] = [
-        (metric["value"], metric.get("interval")) if metric else (None, None) for metric in (internal, external)
-    ]
+    """Compute the columns of one row from ``internal`` to ``reason``."""
+    change: tuple[float | None, Sequence[float] | None] = None, None
     if internal and internal["value"] is not None and external["value"] is not None:
-        known.append((external["value"] - internal["value"], change_interval(internal, external)))
-    else:
-        known.append((None, None))
-    for part, (value, ends) in zip(PARTS, known, strict=True):
-        low, high = ends or (np.nan, np.nan)
-        row |= {part: np.nan if value is None else value, f"{part}_low": low, f"{part}_high": high}
+        change = external["value"] - internal["value"], change_interval(internal, external)
     sides = {"internal": internal, "external": external}
     reasons = [] if internal else ["no internal result is known"]
     reasons += [
@@ -110,5 +111,19 @@ def _numbers(internal: Metric | None, external: Metric) -> dict[str, object]:
         for (side, metric), key in product(sides.items(), ("reason", "interval_reason"))
         if metric and key in metric
     ]
-    counts = {f"{side}_n": metric["n"] if metric else 0 for side, metric in sides.items()}
-    return {**row, **counts, "reason": "; ".join(reasons)}
+    return {
+        **_columns("internal", *_known(internal)),
+        **_columns("external", *_known(external)),
+        **_columns("change", *change),
+        **{f"{side}_n": metric["n"] if metric else 0 for side, metric in sides.items()},
+        "reason": "; ".join(reasons),
+    }
+
+
+def _known(metric: Metric | None) -> tuple[float | None, Sequence[float] | None]:
+    return (metric["value"], metric.get("interval")) if metric else (None, None)
+
+
+def _columns(part: str, value: float | None, ends: Sequence[float] | None) -> dict[str, float]:
+    low, high = ends or (np.nan, np.nan)
+    return {part: np.nan if value is None else value, f"{part}_low": low, f"{part}_high": high}

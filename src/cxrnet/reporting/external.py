@@ -1,7 +1,7 @@
 """The report of an evaluation on external data: warnings, table of the performance drop, one page, the console."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,6 @@ from cxrnet.data.external import ExternalSet
 from cxrnet.data.leaks import conflict_statement, patients_text
 from cxrnet.data.manifest import digest
 from cxrnet.evaluation.generalisation import LEADING, PARTS, Sides, generalisation_table
-from cxrnet.evaluation.metrics import Evaluation, Metric
 from cxrnet.evaluation.prior import Mix, threshold_sentence
 from cxrnet.evaluation.subgroups import FIGURES
 from cxrnet.models.bundle import Bundle
@@ -29,14 +28,11 @@ from cxrnet.reporting.results import Results
 from cxrnet.reporting.tables import Table, rich_table
 from cxrnet.reporting.wording import (
     BASELINES,
-    HEADLINE,
     PER_CLASS,
     RESULT,
     figure_text,
     grouped,
-    percent,
     titles,
-    value_gaps,
 )
 
 
@@ -139,21 +135,6 @@ def data_facts(each: ExternalSet) -> dict[str, str]:
 
 
 @dataclass(frozen=True)
-class SetResult:
-    """The result on one data set.
-
-    Attributes:
-        results: on all of its classes.
-        sides: its metrics beside those of the internal test images.
-        baselines: by name of the baseline, metrics with the means of ``sides``.
-    """
-
-    results: Results
-    sides: Sides
-    baselines: Mapping[str, Evaluation]
-
-
-@dataclass(frozen=True)
 class ExternalFacts:
     """What the page says of an evaluation.
 
@@ -161,6 +142,7 @@ class ExternalFacts:
         title: of the page.
         sets: the data sets, duplicates removed.
         results: by name of the data set; one that can't be evaluated has none.
+        sides: by name of the data set, its metrics beside the internal ones.
         baseline_gap: which baselines are missing and why; empty where none is.
         level: of the confidence intervals.
         warnings: sentences about the run and the data.
@@ -170,7 +152,8 @@ class ExternalFacts:
 
     title: str
     sets: Sequence[ExternalSet]
-    results: Mapping[str, SetResult]
+    results: Mapping[str, Results]
+    sides: Mapping[str, Sides]
     baseline_gap: str
     level: float
     warnings: Sequence[str]
@@ -180,15 +163,14 @@ class ExternalFacts:
     @cached_property
     def table(self) -> pd.DataFrame:
         """The performance drop (:func:`cxrnet.evaluation.generalisation.generalisation_table`)."""
-        sides = {name: each.sides for name, each in self.results.items()}
-        return generalisation_table(sides, {each.name: each.gap for each in self.sets if each.gap})
+        return generalisation_table(self.sides, {each.name: each.gap for each in self.sets if each.gap})
 
     @property
     def all_warnings(self) -> list[str]:
         """The warnings, and those that follow from the metrics."""
         verdicts = {
-            name: thumbnail_verdict(each.sides.external, each.baselines["thumbnail"])
-            for name, each in self.results.items()
+            name: thumbnail_verdict(each.external, each.baselines["thumbnail"])
+            for name, each in self.sides.items()
             if "thumbnail" in each.baselines
         }
         return [*self.warnings, *(f"{name}: {text.removesuffix('.')}" for name, text in verdicts.items() if text)]
@@ -196,22 +178,23 @@ class ExternalFacts:
     @property
     def analyses(self) -> dict[str, Analysis]:
         """By name of the data set, what its metrics mean."""
-        return {name: each.results.analyses["test"] for name, each in self.results.items()}
+        return {name: each.analyses["test"] for name, each in self.results.items()}
 
 
-def drop_table(table: pd.DataFrame, level: float) -> Table:
+def drop_table(table: pd.DataFrame, level: float, parts: Sequence[str] = PARTS) -> Table:
     """Print the performance drop: the metrics of each data set, the leading one first.
 
     Args:
         table: from :func:`cxrnet.evaluation.generalisation.generalisation_table`.
         level: of its confidence intervals.
+        parts: of the table, and baselines.
     """
     overall = table[(table["class"] == "") & table["metric"].isin(RESULT)]
     leading = overall["metric"] == LEADING
     of_class = table[(table["class"] != "") & table["metric"].isin(PER_CLASS)]
     shown = pd.concat([overall[leading], overall[~leading], of_class])
     rows = [
-        [data, _title(row), *(_inline(row, part).replace(" (", "\n(", 1) for part in PARTS)]
+        [data, _title(row), *(_inline(row, part).replace(" (", "\n(", 1) for part in parts)]
         for data in table["data"].unique()
         for row in shown[shown["data"] == data].to_dict("records")
     ]
@@ -224,7 +207,7 @@ def drop_table(table: pd.DataFrame, level: float) -> Table:
         "other metrics do."
     )
     missing = f" Missing: {'; '.join(reasons)}." if reasons else ""
-    columns = ["Data", "Metric", "Internal", "External", "Change"]
+    columns = ["Data", "Metric", *(BASELINES.get(part, part.capitalize()) for part in parts)]
     return Table("Performance drop", pd.DataFrame(rows, columns=columns), 2, True, note + missing)
 
 
@@ -272,59 +255,11 @@ def _inline(row: Mapping[str, Any], part: str) -> str:
     return f"{value:{sign}.3f}{ends}".replace("-", "−")
 
 
-def baseline_table(results: Mapping[str, SetResult], gap: str) -> Table:
-    """Print the trivial baselines beside the network.
-
-    Args:
-        results: by data set.
-        gap: why some are missing; empty where none is.
-    """
-    columns = {
-        data: [each.sides.external, *(each.baselines.get(name) for name in BASELINES)] for data, each in results.items()
-    }
-    rows = [
-        [data, title, *(_stacked(metrics[key]) if metrics else "n/a" for metrics in those)]
-        for data, those in columns.items()
-        for key, title in HEADLINE.items()
-    ]
-    gaps = [
-        f"{data}: {text}"
-        for data, each in results.items()
-        for text in value_gaps((title, each.sides.external[key]) for key, title in HEADLINE.items())
-    ]
-    note = (
-        "Both were trained on the training images of the bundle's run. Means over classes are over those "
-        f"that both sides have, as above.{_missing([*gaps, *([gap] if gap else [])])}"
-    )
-    titles = ["Data", "Metric", "Network", *BASELINES.values()]
-    return Table("Trivial baselines", pd.DataFrame(rows, columns=titles), 2, True, note)
-
-
-def predictive_table(analyses: Mapping[str, Analysis]) -> Table:
-    """Print the predictive values at the stated prevalences, of the classes that have any."""
-    known = [
-        (data, name, row)
-        for data, analysis in analyses.items()
-        for name, table in analysis.predictive.items()
-        for row in table.to_dict("records")
-        if not ("reason" in row["ppv"] and "reason" in row["npv"])
-    ]
-    rows = [
-        [data, name, percent(row["prevalence"]), _stacked(row["ppv"]), _stacked(row["npv"])]
-        for data, name, row in known
-    ]
-    values = [(f"{data}: {key.upper()} of {name}", row[key]) for data, name, row in known for key in ("ppv", "npv")]
-    columns = ["Data", "Class", "Prevalence", "PPV", "NPV"]
-    note = "PPV: share of the positive predictions that are right; NPV: of the negative ones."
-    note += _missing(value_gaps(values))
-    return Table("Predictive values at a prevalence", pd.DataFrame(rows, columns=columns), 2, True, note)
-
-
 def subgroup_tables(analyses: Mapping[str, Analysis]) -> list[Table]:
     """Print the metrics in each subgroup, with the warnings as their note; no table without groups."""
     rows = [
         [data, f"{row['attribute']} {row['group']}", row["class"], grouped(row["n"]), grouped(row["positives"])]
-        + [_stacked(row[name]) for name in FIGURES]
+        + [figure_text(row[name]).replace(" (", "\n(") for name in FIGURES]
         for data, analysis in analyses.items()
         for row in analysis.subgroups.to_dict("records")
     ]
@@ -335,33 +270,24 @@ def subgroup_tables(analyses: Mapping[str, Analysis]) -> list[Table]:
     return [Table("Subgroups", pd.DataFrame(rows, columns=columns), 3, True, note)]
 
 
-def _stacked(metric: Metric) -> str:
-    """Write a metric, and its interval on a second line."""
-    return figure_text(metric).replace(" (", "\n(")
-
-
-def _missing(gaps: Sequence[str]) -> str:
-    return f" n/a: {'; '.join(gaps)}." if gaps else ""
-
-
 def write_external(facts: ExternalFacts, folder: Path) -> list[Path]:
     """Write ``generalisation.csv`` and ``generalisation.html``, each whole or not at all."""
     analyses, names = facts.analyses, {each.name for each in facts.sets}
     curves = {
         data: {
-            name: data_uri(facts.results[data].results.figures[f"decision_{place}"])
+            name: data_uri(facts.results[data].figures[f"decision_{place}"])
             for place, name in enumerate(analysis.predictive)
             if name in analysis.decisions
         }
         for data, analysis in analyses.items()
         if analysis.decisions
     }
-    tables = [
-        drop_table(facts.table, facts.level),
-        baseline_table(facts.results, facts.baseline_gap),
-        predictive_table(analyses),
-        *subgroup_tables(analyses),
-    ]
+    drop = drop_table(facts.table, facts.level, [*PARTS, *BASELINES])
+    note = (
+        f"{drop.note} {' and '.join(BASELINES.values())}: trivial baselines on the external data, trained on the "
+        f"training images of the bundle's run{f' ({facts.baseline_gap})' if facts.baseline_gap else ''}."
+    )
+    tables = [replace(drop, note=note), *subgroup_tables(analyses)]
     page = render_page(
         "generalisation.html.j2",
         folder / "generalisation.html",

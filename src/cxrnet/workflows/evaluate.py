@@ -38,7 +38,6 @@ from cxrnet.models.bundle import Bundle, device_of, load_bundle
 from cxrnet.reporting.analysis import evaluator
 from cxrnet.reporting.external import (
     ExternalFacts,
-    SetResult,
     data_facts,
     data_warnings,
     external_section,
@@ -48,7 +47,7 @@ from cxrnet.reporting.external import (
     write_external,
 )
 from cxrnet.reporting.model_card import Card, read_card, with_external, write_card
-from cxrnet.reporting.results import figures_of, write_results
+from cxrnet.reporting.results import Results, figures_of, write_results
 from cxrnet.tracking.read import fetch_run
 from cxrnet.tracking.record import RECORD, read_record
 from cxrnet.tracking.run import track
@@ -136,15 +135,16 @@ class Job:
     run: TrackedRun
 
 
-def evaluate_set(each: ExternalSet, baselines: Baselines, job: Job) -> SetResult:
+def evaluate_set(each: ExternalSet, baselines: Baselines, job: Job) -> tuple[Results, Sides]:
     """Evaluate on one data set, write its folder and tell MLflow.
-
-    Means over classes are over the classes that both sides have.
 
     Args:
         each: the data set, duplicates removed.
         baselines: of the bundle's run.
         job: the bundle, the configuration and the run.
+
+    Returns:
+        The results over all classes, and the metrics of both sides over the classes that both have.
     """
     origin, settings = job.origin, job.config["evaluation"]
     with get_console().status(escape(f"predicting {each.name}")):
@@ -170,10 +170,10 @@ def evaluate_set(each: ExternalSet, baselines: Baselines, job: Job) -> SetResult
     own = internal_side(origin.test, predictions)
     over = shared_classes(predictions, own)
     evaluated = partial(evaluator(settings), over=over)
-    whole = len(over) == len(each.classes)
-    external = results.metrics["test"] if whole else evaluated(predictions)
-    sides = Sides(external, None if own is None else evaluated(own), over)
-    return SetResult(results, sides, results.baselines if whole else {k: evaluated(v) for k, v in trivial.items()})
+    internal = None if own is None else evaluated(own)
+    if len(over) == len(each.classes):
+        return results, Sides(results.metrics["test"], internal, over, results.baselines)
+    return results, Sides(evaluated(predictions), internal, over, {k: evaluated(v) for k, v in trivial.items()})
 
 
 def _track_set(each: ExternalSet, metrics: Evaluation, run: TrackedRun) -> None:
@@ -254,11 +254,13 @@ def _evaluate(configs: Sequence[SetConfig], job: Job, command: Sequence[str]) ->
     _say_origin(origin, mix)
     sets, known = _read(configs, origin, folder)
     baselines = fit_baselines(known, origin.bundle.classes)
+    found = {each.name: evaluate_set(each, baselines, job) for each in sets if not each.gap}
     tested = 0 if origin.test is None else len(origin.test)
     facts = ExternalFacts(
         title=f"{origin.bundle.network.config.backbone} on {', '.join(each.name for each in sets)}",
         sets=sets,
-        results={each.name: evaluate_set(each, baselines, job) for each in sets if not each.gap},
+        results={name: results for name, (results, _) in found.items()},
+        sides={name: sides for name, (_, sides) in found.items()},
         baseline_gap=baselines.gap,
         level=job.config["evaluation"]["level"],
         warnings=[*origin_warnings(known, origin.leaked, tested), *data_warnings(sets), *mixed],
