@@ -123,20 +123,21 @@ def test_the_leaderboard_is_numbers(two_runs):
 def test_printed_tables(two_runs):
     tables, numbers = printed_tables(two_runs), leaderboard(two_runs)
     board = tables["leaderboard"]
-    assert list(board.rows.columns) == ["Run", "Backbone", "Parameters", "Training", "F1, macro"]
+    assert list(board.rows.columns) == ["Run", "Backbone", "Parameters", "Training", "F1, macro", "ECE"]
     row = numbers.iloc[0]
     f1 = f"{row['macro_f1']:.3f}\n({row['macro_f1_low']:.3f}–{row['macro_f1_high']:.3f})"
-    assert board.lines()[0] == ["a", "resnet50", "23\u202f514\u202f179", "3\u00a0min 12\u00a0s", f1]
+    assert board.lines()[0][:-1] == ["a", "resnet50", "23\u202f514\u202f179", "3\u00a0min 12\u00a0s", f1]
     assert board.lines()[1][3] == "–"
     assert board.note.startswith("The best first, by F1, macro. 60 images;")
     assert board.note.endswith("The same for all runs: data one.")
-    assert [line[0] for line in tables["further"].lines()] == ["a", "b"]
-    assert "ECE in 15 bins." in tables["further"].note
+    assert "ECE in 15 bins." in board.note
     classes = tables["class_metrics"]
-    assert list(classes.rows.columns) == ["Class", "Run", "Sensitivity", "NPV"]
+    assert list(classes.rows.columns) == ["Class", "Run", "Sensitivity", "NPV", "Images"]
     (pneumonia, covid, _) = (rows for _, rows in classes.groups())
     assert covid[0][1].startswith(f"{numbers['sensitivity_Covid'][0]:.3f}\n(")
     assert pneumonia[0][1] == ""  # that of Covid alone was asked for
+    labels = two_runs.comparison.tables["a"]["label"]
+    assert covid[0][-1] == str((labels == "Covid").sum())
     (group, [first]), (second, _) = tables["tests"].groups()
     assert (group, second) == ("F1, macro: paired bootstrap", "Sensitivity, Covid: paired bootstrap")
     test = two_runs.comparison.tests.iloc[0]
@@ -215,8 +216,8 @@ def test_markdown_tables_keep_their_columns(folder):
     text = (folder / "comparison.md").read_text(encoding="utf-8")
     rows = [line for line in text.splitlines() if line.startswith("|")]
     widths = [len(re.findall(r"(?<!\\)\|", row)) for row in rows]
-    # Leaderboard (the shared fact is no column), further metrics, those of each class, tests.
-    assert list(dict.fromkeys(widths)) == [len(METRICS) + 2, 3, 5, 6]
+    # Leaderboard (the shared fact is no column), metrics of each class, tests.
+    assert list(dict.fromkeys(widths)) == [len(METRICS) + 3, 6]
     assert r"a\|b_50% & &lt;b>\*x\*&lt;/b> \$#{y}\~^" in text
     assert "(roc_overlay.png)" in text.splitlines()[-1]
 
@@ -224,7 +225,7 @@ def test_markdown_tables_keep_their_columns(folder):
 def test_latex_is_escaped(folder):
     text = (folder / "comparison.tex").read_text(encoding="utf-8")
     assert r"a$|$b\_50\% \& $<$b$>$*x*$<$/b$>$ \$\#\{y\}" in text
-    assert text.count(r"\begin{tabular}") == text.count(r"\bottomrule") == 4
+    assert text.count(r"\begin{tabular}") == text.count(r"\bottomrule") == 3
     assert text.isascii()
 
 

@@ -17,7 +17,7 @@ from cxrnet.reporting.html import data_uri, render_page
 from cxrnet.reporting.markdown import listed, paragraph, plain
 from cxrnet.reporting.plots.comparison import MOST_RUNS, save_comparison_plots
 from cxrnet.reporting.tables import Table, latex_tables, markdown, rich_table
-from cxrnet.reporting.wording import PER_CLASS, duration, grouped
+from cxrnet.reporting.wording import duration, grouped
 
 
 @dataclass(frozen=True)
@@ -142,43 +142,33 @@ def leaderboard(runs: ComparedRuns) -> pd.DataFrame:
 
 
 def printed_tables(runs: ComparedRuns) -> dict[str, Table]:
-    """Return the tables of a comparison as they are printed, those without rows left out.
+    """Return the tables of a comparison as they are printed.
 
-    ``leaderboard`` (facts, and metrics over all classes that are tested), ``further`` (those that aren't),
-    ``class_metrics`` and ``tests``.
+    ``leaderboard`` (facts, and the metrics over all classes), ``class_metrics`` (where any is shown) and ``tests``.
     """
-    comparison = runs.comparison
-    overall = [metric for metric, key in comparison.shown.items() if not key[0]]
-    tested = [metric for metric in overall if metric in comparison.tested]
-    further = [metric for metric in overall if metric not in comparison.tested]
-    tables = {"leaderboard": _leaderboard_table(runs, tested)}
-    if further:
-        tables["further"] = _metrics_table(comparison, further, "Further metrics", "Not tested.")
-    if len(overall) < len(comparison.shown):
-        tables["class_metrics"] = _class_table(comparison)
-    return tables | {"tests": _tests_table(comparison)}
+    of_classes = any(label for label, _ in runs.comparison.shown.values())
+    return {
+        "leaderboard": _leaderboard_table(runs),
+        **({"class_metrics": _class_table(runs.comparison)} if of_classes else {}),
+        "tests": _tests_table(runs.comparison),
+    }
 
 
-def _metrics_table(comparison: Comparison, metrics: Sequence[str], title: str, note: str) -> Table:
+def _leaderboard_table(runs: ComparedRuns) -> Table:
+    comparison, settings, shared = runs.comparison, runs.comparison.settings, runs.shared_facts
+    metrics = [metric for metric, key in comparison.shown.items() if not key[0]]
     columns = ["Run", *(title_of(comparison.shown[metric]) for metric in metrics)]
     rows = pd.DataFrame(_cells(comparison, metrics), columns=columns)
-    note += (
-        f" {grouped(comparison.n)} images; each metric with its {comparison.settings.level:.0%} confidence interval."
-    )
-    bins = f" ECE in {comparison.settings.bins} bins." if "ece" in metrics else ""  # only equal bins compare
-    return Table(title, rows, 1, False, f"{note}{bins}{_gaps(comparison, metrics)}")
-
-
-def _leaderboard_table(runs: ComparedRuns, metrics: Sequence[str]) -> Table:
-    comparison, shared = runs.comparison, runs.shared_facts
-    note = f"The best first, by {title_of(comparison.shown[comparison.settings.by])}."
-    table = _metrics_table(comparison, metrics, "Leaderboard", note)
-    names = [name for name in runs.fact_names if name not in shared]
-    for place, name in enumerate(names, start=1):
+    for place, name in enumerate([name for name in runs.fact_names if name not in shared], start=1):
         texts = [fact_text(name, runs.facts.get(run, {}).get(name)) for run in comparison.runs]
-        table.rows.insert(place, _fact_title(name).capitalize(), texts, allow_duplicates=True)
+        rows.insert(place, _fact_title(name).capitalize(), texts, allow_duplicates=True)
     same = "; ".join(f"{_fact_title(name)} {fact_text(name, value)}" for name, value in shared.items())
-    return Table(table.title, table.rows, 1, False, f"{table.note}{f' The same for all runs: {same}.' if same else ''}")
+    note = (
+        f"The best first, by {title_of(comparison.shown[settings.by])}. {grouped(comparison.n)} images; each metric "
+        f"with its {settings.level:.0%} confidence interval.{f' ECE in {settings.bins} bins.' if 'ece' in metrics else ''}"
+        f"{_gaps(comparison, metrics)}{f' The same for all runs: {same}.' if same else ''}"
+    )
+    return Table("Leaderboard", rows, 1, False, note)
 
 
 def fact_text(name: str, value: object) -> str:
@@ -202,13 +192,14 @@ def _class_table(comparison: Comparison) -> Table:
     """Print the metrics of each class, the runs below each other; a cell stays empty where one isn't shown."""
     metrics = {key: metric for metric, key in comparison.shown.items() if key[0]}
     names = list(dict.fromkeys(name for _, name in metrics))
+    labels = next(iter(comparison.tables.values()))["label"]
     rows = [
-        [label, *row]
+        [label, run, *cells, grouped(int((labels == label).sum()))]
         for label in comparison.classes
         if any(of == label for of, _ in metrics)
-        for row in _cells(comparison, [metrics.get((label, name)) for name in names])
+        for run, *cells in _cells(comparison, [metrics.get((label, name)) for name in names])
     ]
-    columns = ["Class", "Run", *(PER_CLASS.get(name, spec_of(("class", name)).title) for name in names)]
+    columns = ["Class", "Run", *(spec_of(("class", name)).title for name in names), "Images"]
     level = f"{comparison.settings.level:.0%} confidence interval"
     note = f"Each class against the rest, each metric with its {level}.{_gaps(comparison, metrics.values())}"
     return Table("Metrics of each class", pd.DataFrame(rows, columns=columns), 2, True, note)
@@ -335,7 +326,7 @@ MOST_ROWS = 30  # of a table on the console
 def say_comparison(runs: ComparedRuns) -> None:
     """Show the verdict, the warnings, and metric by metric the runs and their differences.
 
-    Of many runs, only the metric that ranks them; facts, further metrics and those of each class are in the files.
+    Of many runs, only the metric that ranks them. Facts, other metrics and those of one class are in the files.
     """
     comparison, tables = runs.comparison, printed_tables(runs)
     console.heading(_title(comparison))
@@ -353,7 +344,7 @@ def say_comparison(runs: ComparedRuns) -> None:
         console.say("shown", f"the tests of the metric that ranks the runs; all {len(own)} are in tests.csv")
         tests = Table(tests.title, tests.rows[own], tests.text, tests.grouped, tests.note)
     _show(tests)
-    console.say("more", "facts, further metrics and those of each class are in leaderboard.csv and on the page")
+    console.say("more", "facts, other metrics and those of one class are in leaderboard.csv and on the page")
 
 
 def _show(table: Table) -> None:

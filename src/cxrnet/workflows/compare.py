@@ -4,7 +4,7 @@ runs -> names -> comparison -> files -> MLflow -> console
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from math import isnan
 from pathlib import Path
@@ -47,27 +47,27 @@ def find_runs(config: Config, uri: str | None) -> list[FinishedRun]:
     Raises:
         CxrnetError: it isn't said where to look, fewer than two runs are there, or one can't be read.
     """
-    ways: dict[str, tuple[str, Callable[[], list[FinishedRun]]]] = {
-        "runs": ("runs", lambda: [_of_place(str(place), uri) for place in config["runs"]]),
-        "mlflow_experiment": ("experiment", lambda: _of_experiment(str(config["mlflow_experiment"]), uri)),
-        "sweep": ("sweep", lambda: _of_folder(Path(str(config["sweep"])), uri)),
-    }
-    given = [ways[name] for name in ways if config[name] is not None]
+    places, experiment, sweep = config["runs"], config["mlflow_experiment"], config["sweep"]
+    given = [
+        key for key, value in (("runs", places), ("experiment", experiment), ("sweep", sweep)) if value is not None
+    ]
     if len(given) != 1:
         what = "too much" if given else "nothing"
         raise CxrnetError(f"runs: {what} to compare; give one of runs=[...], experiment=<name> and sweep=<folder>")
-    if not isinstance(config["runs"], list | None):
-        raise CxrnetError(f"runs: '{config['runs']}' is no list; give runs=[<one>,<another>]")
-    key, find = given[0]
-    runs = find()
+    if not isinstance(places, list | None):
+        raise CxrnetError(f"runs: '{places}' is no list; give runs=[<one>,<another>]")
+    if places is not None:
+        runs = [_of_place(str(place), uri) for place in places]
+    else:
+        runs = _of_folder(Path(str(sweep)), uri) if experiment is None else _of_experiment(str(experiment), uri)
     if len(runs) < 2:
         found = f"{len(runs)} run{'' if len(runs) == 1 else 's'} with predictions found"
-        raise CxrnetError(f"{key}: {found}; a comparison needs at least two, tested on the same images")
+        raise CxrnetError(f"{given[0]}: {found}; a comparison needs at least two, tested on the same images")
     return runs
 
 
 def _of_folder(folder: Path, uri: str | None) -> list[FinishedRun]:
-    """The runs in a folder; those inside a run, its folds and seeds, lie one floor deeper."""
+    """Read the runs in a folder, without their folds and seeds, which lie one floor deeper."""
     if not folder.is_dir():
         raise CxrnetError(f"sweep: '{folder}' is not a folder; give the one that holds the jobs, outputs/sweeps/<time>")
     runs = []
@@ -91,7 +91,7 @@ def _of_experiment(experiment: str, uri: str | None) -> list[FinishedRun]:
 
 
 def _of_place(place: str, uri: str | None) -> FinishedRun:
-    """A run by its folder, its table or its id."""
+    """Read a run by its folder, its table or its id."""
     if Path(place).exists() or not RUN_ID.fullmatch(place):
         return read_run(Path(place), uri)
     if uri is None:
@@ -104,7 +104,7 @@ def _of_place(place: str, uri: str | None) -> FinishedRun:
 
 
 def _of_mlflow(client: "MlflowClient", run_id: str) -> FinishedRun | None:
-    """A run as MLflow knows it; None where it has no predictions."""
+    """Read a run from MLflow; ``None`` where it has no predictions."""
     with TemporaryDirectory() as scratch:
         fetch_files(client, run_id, FILES, Path(scratch))
         if not (Path(scratch) / PREDICTIONS).is_file():

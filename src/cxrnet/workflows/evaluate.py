@@ -206,7 +206,8 @@ def set_configs(config: Config, option: str | None) -> list[SetConfig]:
     for name, labels in classes.items():
         if not isinstance(labels, dict | None):
             raise CxrnetError(f"classes.{name}: {labels} won't do; give {{label: class}}")
-    return [SetConfig(name, key, each, classes.get(name) or {}) for name, (key, each) in data.items()]
+    cache = {"cache": config["cache"]}
+    return [SetConfig(name, key, {**each, **cache}, classes.get(name) or {}) for name, (key, each) in data.items()]
 
 
 def evaluate_external(config: DictConfig, folder: Path, option: str | None, command: Sequence[str]) -> None:

@@ -27,6 +27,7 @@ WHERE = ("tracking", "trainer", "outputs", "data.root")
 LONGEST_NAME = 50
 FILES = (PREDICTIONS, MANIFEST, RUN_FACTS, METRICS, "config.yaml")
 """The files that a run is read from."""
+NO_HASHES = pd.Series(dtype="string", index=pd.Index([], dtype="string"))
 
 
 @dataclass(frozen=True)
@@ -70,24 +71,31 @@ def read_run(place: Path, uri: str | None) -> FinishedRun:
     if not file.is_file():
         lacks = f"has no {PREDICTIONS}" if place.is_dir() else "is neither a folder, a file nor an MLflow run id"
         raise CxrnetError(f"runs: '{place}' {lacks}; give folders of finished runs, tables of predictions or run ids")
-    own = file.name == PREDICTIONS
     table = headline(read_predictions(file))
-    manifest = read_manifest(folder / MANIFEST) if own and (folder / MANIFEST).is_file() else None
-    leaked = _leaked(manifest, table)
+    split = {"split": ", ".join(table["split"].dropna().unique())} if table["split"].notna().any() else {}
+    if file.name != PREDICTIONS:
+        return FinishedRun(file.stem, str(place), table, dict(split), None, NO_HASHES, None, _leaked(None, table))
+    manifest = read_manifest(folder / MANIFEST) if (folder / MANIFEST).is_file() else None
+    leaked, record = _leaked(manifest, table), read_record(folder)
+    hashes = NO_HASHES if manifest is None else manifest.set_index("image_id")["sha256"].dropna()
+    known = {
+        "leaked images": None if leaked is None else len(leaked),
+        "manifest digest": None if manifest is None else digest(manifest)[:12],
+    }
     try:
-        facts, overrides = _facts(folder if own else None, manifest, table, leaked), _overrides(folder) if own else None
+        facts, overrides = _facts(folder) | split | _baselines(folder) | known, _overrides(folder)
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise CxrnetError(
             f"runs: '{folder}' holds a damaged {RUN_FACTS}, {METRICS} or config.yaml; copy it again, or give '{file}'"
         ) from error
     return FinishedRun(
-        name=folder.resolve().name if own else file.stem,
+        name=folder.resolve().name,
         place=str(place),
         table=table,
-        facts=facts,
+        facts={name: value for name, value in facts.items() if value is not None},
         overrides=overrides,
-        hashes=_hashes(manifest, table),
-        run_id=_run_id(folder, uri) if own and uri else None,
+        hashes=hashes[hashes.index.isin(table["image_id"])],
+        run_id=record.get("run_id") if uri and record.get("tracking_uri") == printable(uri) else None,
         leaked=leaked,
     )
 
@@ -112,15 +120,14 @@ def named(runs: Sequence[FinishedRun]) -> dict[str, FinishedRun]:
         raise CxrnetError(f"runs: '{twice[0]}' is given more than once; give each run once")
     started = [run.overrides for run in runs if run.overrides is not None]
     by_overrides = iter(job_names(started) if len(started) > 1 else [""] * len(started))
-    names = [_telling(next(by_overrides), run) if run.overrides is not None else run.name for run in runs]
+    names = []
+    for run in runs:
+        name = "" if run.overrides is None else next(by_overrides)
+        # The number of a job tells nothing, and half a command line is no name.
+        names.append(run.name if not name or name.startswith("job ") or len(name) > LONGEST_NAME else name)
     return {
         name if names.count(name) == 1 else f"{name} ({run.place})": run for name, run in zip(names, runs, strict=True)
     }
-
-
-def _telling(name: str, run: FinishedRun) -> str:
-    """Take the run's own name for the number of a job, which tells nothing, and for half a command line."""
-    return run.name if not name or name.startswith("job ") or len(name) > LONGEST_NAME else name
 
 
 def check_same_files(runs: Mapping[str, FinishedRun]) -> None:
@@ -152,18 +159,6 @@ def _leaked(manifest: pd.DataFrame | None, table: pd.DataFrame) -> frozenset[str
     return frozenset(leaked.intersection(table["image_id"]))
 
 
-def _hashes(manifest: pd.DataFrame | None, table: pd.DataFrame) -> "pd.Series[str]":
-    if manifest is None:
-        return pd.Series(dtype="string")
-    hashes = manifest.set_index("image_id")["sha256"].dropna()
-    return hashes[hashes.index.isin(table["image_id"])]
-
-
-def _run_id(folder: Path, uri: str) -> str | None:
-    record = read_record(folder)
-    return record.get("run_id") if record.get("tracking_uri") == printable(uri) else None
-
-
 def _overrides(folder: Path) -> list[str] | None:
     command = read_run_facts(folder).get("command") or read_record(folder).get("command", [])
     if tuple(command[: len(COMMAND)]) != COMMAND:
@@ -171,13 +166,11 @@ def _overrides(folder: Path) -> list[str] | None:
     return [word for word in map(str, command[len(COMMAND) :]) if not word.lstrip("+~").startswith(WHERE)]
 
 
-def _facts(
-    folder: Path | None, manifest: pd.DataFrame | None, table: pd.DataFrame, leaked: frozenset[str] | None
-) -> dict[str, object]:
-    """Collect what is known; the names are the columns of the leaderboard."""
-    config, facts = (flat(read_config(folder) or {}), read_run_facts(folder)) if folder else ({}, {})
+def _facts(folder: Path) -> dict[str, object]:
+    """Collect what the configuration and the facts of the run tell; the names are columns of the leaderboard."""
+    config, facts = flat(read_config(folder) or {}), read_run_facts(folder)
     phases = facts.get("phases", [])
-    known = {
+    return {
         "backbone": config.get("model.backbone"),
         "phases": ", ".join(dict.fromkeys(phase["name"] for phase in phases)) or None,
         "parameters": facts.get("parameters"),
@@ -186,17 +179,12 @@ def _facts(
         "networks": len(facts["runs"]) if "runs" in facts else None,
         "weights": facts.get("weights", {}).get("origin"),
         **_repeated(config),
-        "split": ", ".join(table["split"].dropna().unique()) or None,
-        **_baselines(folder),
-        "leaked images": None if leaked is None else len(leaked),
-        "manifest digest": None if manifest is None else digest(manifest)[:12],
     }
-    return {name: value for name, value in known.items() if value is not None}
 
 
-def _baselines(folder: Path | None) -> dict[str, object]:
+def _baselines(folder: Path) -> dict[str, object]:
     """Read the balanced accuracy of the trivial baselines, beside which that of the run stands."""
-    if folder is None or not (folder / METRICS).is_file():
+    if not (folder / METRICS).is_file():
         return {}
     splits = json.loads((folder / METRICS).read_text(encoding="utf-8")).get("baselines", {})
     return {
