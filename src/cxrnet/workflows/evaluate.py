@@ -50,7 +50,7 @@ from cxrnet.reporting.external import (
 )
 from cxrnet.reporting.model_card import with_external, write_card
 from cxrnet.reporting.report import thumbnail_verdict
-from cxrnet.reporting.results import Results, figures_of, write_results
+from cxrnet.reporting.results import Results, values_of, write_results
 from cxrnet.tracking.record import RECORD
 from cxrnet.tracking.run import track
 from cxrnet.tracking.store import tracking_uri
@@ -219,7 +219,7 @@ def _results(
     named, counts = digest(each.manifest), {str(k): int(n) for k, n in each.manifest["label"].value_counts().items()}
     run.log_dataset(each.name, named, str(folder / "manifest.parquet"), {"test": counts}, "evaluation")
     run.set_tags({f"cxrnet.data.digest.{each.name}": named})
-    run.log_metrics({f"{each.name}_{name}": value for name, value in figures_of(metrics).items()}, 0)
+    run.log_metrics({f"{each.name}_{name}": value for name, value in values_of(metrics).items()}, 0)
     run.log_artifact(folder)
     return results
 
@@ -394,7 +394,7 @@ def _evaluate(
         warnings=warnings,
         data_sets={each.name: data_facts(each) | documented_faults(each) for each in sets},
         analyses={name: each.results.analyses["test"] for name, each in tested.items()},
-        figures={name: each.results.figures for name, each in tested.items()},
+        figures={name: each.results.plots for name, each in tested.items()},
         baselines=printed_baselines(external, {name: each.baselines for name, each in tested.items()}, baselines.gap),
         command=shlex.join(command),
         environment=_environment(origin, run, config) | facts,
