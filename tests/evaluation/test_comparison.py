@@ -101,7 +101,7 @@ def test_each_metric_has_its_test(tables, comparison):
         "log_loss": "paired bootstrap",
     }
     right = [(tables[name]["predicted"] == tables[name]["label"]).to_numpy(bool) for name in ("middle", "weak")]
-    assert tests.loc[("accuracy", "middle", "weak"), "p"] == mcnemar(*right, comparison.units.of_row)
+    assert tests.loc[("accuracy", "middle", "weak"), "p"] == mcnemar(*right, comparison.clusters.of_row)
 
 
 def test_holm_is_over_the_pairs_of_one_metric_and_the_classes_of_its_family(tables, comparison, compare_runs):
@@ -161,8 +161,8 @@ def test_two_classes_have_one_auc_tested_once(make_table, compare_runs):
 
 def test_patients_known_to_one_run_hold_for_all(tables, compare_runs):
     unknown = {name: table.assign(patient_id=pd.NA) for name, table in tables.items()}
-    assert len(compare_runs(unknown, "accuracy").units.stratum) == 90
-    assert len(compare_runs(unknown | {"middle": tables["middle"]}, "accuracy").units.stratum) == 45
+    assert len(compare_runs(unknown, "accuracy").clusters.stratum) == 90
+    assert len(compare_runs(unknown | {"middle": tables["middle"]}, "accuracy").clusters.stratum) == 45
 
 
 def test_a_metric_that_says_nothing_is_not_tested(make_table, compare_runs):

@@ -19,7 +19,7 @@ def facts(make_table, settings, read_external, xrays, tmp_path):
     other["view"] = pd.array(["PA", "AP"] * 30, dtype="string")
     (tmp_path / "north data").mkdir()
     analysis = analyse(other, evaluate(other, 100), settings, 1.0)
-    results = SimpleNamespace(analyses={"test": analysis}, figures=save_analysis(analysis, tmp_path / "north data"))
+    results = SimpleNamespace(analyses={"test": analysis}, plots=save_analysis(analysis, tmp_path / "north data"))
     classes = ["Viral Pneumonia", "Covid", "Normal"]
     sides = Sides(evaluate(other, 100), evaluate(own, 100), classes, {"thumbnail": evaluate(own)})
     return ExternalFacts(

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from cxrnet.errors import CxrnetError
-from cxrnet.evaluation.bootstrap import Units, units_of
+from cxrnet.evaluation.bootstrap import Clusters, clusters_of
 from cxrnet.evaluation.catalogue import OVERALL, PER_CLASS, Estimates, Key, spec_of
 from cxrnet.evaluation.metric_intervals import behind, of_one_cluster
 from cxrnet.evaluation.metrics import Evaluation, Metric, evaluate_resampled, flat, rows_of
@@ -104,7 +104,7 @@ class Comparison:
         tests: one row a pair of runs and metric: ``metric, a, b, difference, low, high, p, p_holm, test, n, reason``;
             ``difference`` is that of a minus that of b, ``n`` the images.
         shown: class and metric of each metric of the leaderboard, the tested ones first.
-        units: the clusters, which the bootstrap draws as a whole.
+        clusters: the clusters, which the bootstrap draws as a whole.
         settings: what was asked for.
     """
 
@@ -112,7 +112,7 @@ class Comparison:
     metrics: pd.DataFrame
     tests: pd.DataFrame
     shown: Mapping[str, Key]
-    units: Units
+    clusters: Clusters
     settings: ComparisonSettings
 
     @property
@@ -174,11 +174,11 @@ def compare(tables: Mapping[str, pd.DataFrame], settings: ComparisonSettings) ->
         raise CxrnetError(
             f"by: '{settings.by}' is none of the metrics {', '.join(settings.metrics)}; choose one of them"
         )
-    units = units_of(_clustered(tables))
+    clusters = clusters_of(_clustered(tables))
     runs = {
         name: Evaluated(
             rows_of(table),
-            *evaluate_resampled(table, units, settings.resamples, settings.seed, settings.level, bins=settings.bins),
+            *evaluate_resampled(table, clusters, settings.resamples, settings.seed, settings.level, bins=settings.bins),
         )
         for name, table in tables.items()
     }
@@ -186,13 +186,13 @@ def compare(tables: Mapping[str, pd.DataFrame], settings: ComparisonSettings) ->
     lower_is_better = not spec_of(shown[settings.by]).higher_is_better
     ranked = metrics[metrics["metric"] == settings.by].sort_values("value", ascending=lower_is_better, kind="stable")
     order = list(ranked["run"])  # those without a value stand last
-    tests = [_tests(keys, {run: runs[run] for run in order}, units, settings.level) for keys in families]
+    tests = [_tests(keys, {run: runs[run] for run in order}, clusters, settings.level) for keys in families]
     return Comparison(
         tables={run: tables[run] for run in order},
         metrics=metrics.set_index("run").loc[order].reset_index(),
         tests=pd.concat(tests, ignore_index=True).drop_duplicates(["metric", "a", "b"], ignore_index=True),
         shown=shown | {k: v for name in settings.also for k, v in _keys("also", name, classes).items()},
-        units=units,
+        clusters=clusters,
         settings=settings,
     )
 
@@ -235,33 +235,33 @@ def _metrics(runs: Mapping[str, Evaluated]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["run", "metric", "value", "low", "high", "method", "n", "reason"])
 
 
-def _tests(keys: Mapping[str, Key], runs: Mapping[str, Evaluated], units: Units, level: float) -> pd.DataFrame:
+def _tests(keys: Mapping[str, Key], runs: Mapping[str, Evaluated], clusters: Clusters, level: float) -> pd.DataFrame:
     """Test each pair of runs, corrected for the number of pairs and, in a metric of each class, of classes."""
     rows = []
     for metric, key in keys.items():
         for (a, first), (b, second) in combinations(runs.items(), 2):
-            difference, test = _test(key, (first, second), units, level)
+            difference, test = _test(key, (first, second), clusters, level)
             rows.append({"metric": metric, "a": a, "b": b, "difference": difference} | test._asdict())
-    table = pd.DataFrame(rows).assign(n=len(units.of_row))
+    table = pd.DataFrame(rows).assign(n=len(clusters.of_row))
     table["p_holm"] = holm(table["p"].to_numpy(float))
     return table[["metric", "a", "b", "difference", "low", "high", "p", "p_holm", "test", "n", "reason"]]
 
 
-def _test(key: Key, pair: tuple[Evaluated, Evaluated], units: Units, level: float) -> tuple[float, PairedTest]:
+def _test(key: Key, pair: tuple[Evaluated, Evaluated], clusters: Clusters, level: float) -> tuple[float, PairedTest]:
     """Return the difference of two runs in one metric, and the test that suits the metric."""
     first, second = (run.metric(key) for run in pair)
     if first["value"] is None or second["value"] is None:
         return np.nan, no_test(first.get("reason") or second.get("reason", ""))
     difference, rows = first["value"] - second["value"], [run.rows for run in pair]
-    if of_one_cluster(units, key, *rows):
-        return difference, no_test(f"the images behind it are of one {units.kind}")
+    if of_one_cluster(clusters, key, *rows):
+        return difference, no_test(f"the images behind it are of one {clusters.kind}")
     if (positive := _auc_class(key, rows[0].classes)) is not None:
         scores = [each.probabilities[:, positive] for each in rows]
-        return difference, auc_test(rows[0].codes == positive, scores[0], scores[1], units.of_row, level)
-    test = bootstrap_test(pair[0].drawn[key], pair[1].drawn[key], behind(units, key, *rows), level)
+        return difference, auc_test(rows[0].codes == positive, scores[0], scores[1], clusters.of_row, level)
+    test = bootstrap_test(pair[0].drawn[key], pair[1].drawn[key], behind(clusters, key, *rows), level)
     if key == ("", "accuracy"):
         right = [each.predicted == each.codes for each in rows]
-        return difference, accuracy_test(right[0], right[1], units.of_row, test)
+        return difference, accuracy_test(right[0], right[1], clusters.of_row, test)
     return difference, test
 
 

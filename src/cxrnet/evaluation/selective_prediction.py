@@ -19,10 +19,10 @@ from cxrnet.evaluation.predictions import CERTAINTY, REFERRED, label_codes, pred
 FloatArray = npt.NDArray[np.float64]
 
 
-def risk_band(
+def risk_with_band(
     curve: pd.DataFrame, confidence: FloatArray, correct: BoolArray, resampling: Resampling, shares: Sequence[float]
 ) -> pd.DataFrame:
-    """Add the interval of the error of the calls that are kept, at the certainty from which on they are.
+    """Add the interval of the error of the predictions that are kept, at the certainty from which on they are.
 
     Args:
         curve: from :func:`cxrnet.evaluation.selective_prediction.risk_coverage`.
@@ -49,23 +49,23 @@ KEY = "refer"
 
 
 @dataclass(frozen=True)
-class Band:
-    """What the calls that are left to a reader leave.
+class Deferral:
+    """What the predictions that are deferred to a reader leave.
 
     Attributes:
-        referred: share of the images, with Wilson's interval.
-        kept: the figures on the other images; ``None`` where there are none.
+        deferred: share of the images, with Wilson's interval.
+        kept: the metrics on the other images; ``None`` where there are none.
     """
 
-    referred: Metric
+    deferred: Metric
     kept: Evaluation | None
 
 
-def choose_cutoff(validation: pd.DataFrame, share: float) -> float:
-    """Choose the certainty below which a call is left to a reader.
+def choose_deferral_threshold(validation: pd.DataFrame, share: float) -> float:
+    """Choose the certainty below which a prediction is deferred to a reader.
 
     Args:
-        validation: predictions of the split ``val``, called as they will be.
+        validation: predictions of the split ``val``, predicted as they will be.
         share: of these images, the least certain, from :func:`cxrnet.evaluation.settings.check_share`.
 
     Returns:
@@ -86,19 +86,19 @@ def choose_cutoff(validation: pd.DataFrame, share: float) -> float:
     return float(levels[referred[-1] : referred[-1] + 2].mean())
 
 
-def band_of(predictions: pd.DataFrame, evaluate: Callable[[pd.DataFrame], Evaluation]) -> Band | None:
-    """Evaluate the calls that are not left to a reader; ``None`` where the table doesn't say which are.
+def deferral_of(predictions: pd.DataFrame, evaluate: Callable[[pd.DataFrame], Evaluation]) -> Deferral | None:
+    """Evaluate the predictions that are not deferred to a reader; ``None`` where the table doesn't say which are.
 
     Args:
         predictions: the rows of one split, every label known.
-        evaluate: computes the figures of a part of them.
+        evaluate: computes the metrics of a part of them.
     """
     if REFERRED not in predictions:
         return None
     referred = predictions[REFERRED].to_numpy(bool)
     share = measured(float(referred.mean()), len(referred))
     share |= {"interval": list(wilson(int(referred.sum()), len(referred))), "method": "wilson"}
-    return Band(share, evaluate(predictions[~referred]) if not referred.all() else None)
+    return Deferral(share, evaluate(predictions[~referred]) if not referred.all() else None)
 
 
 def certainty(predictions: pd.DataFrame) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
@@ -118,16 +118,16 @@ def certainty(predictions: pd.DataFrame) -> tuple[FloatArray, npt.NDArray[np.boo
 
 
 def risk_coverage(confidence: FloatArray, correct: npt.NDArray[np.bool_]) -> pd.DataFrame:
-    """Compute the error of the calls that are kept, over the share of images that is referred.
+    """Compute the error of the predictions that are kept, over the share of images that is referred.
 
     Args:
-        confidence: of each call, (N,).
+        confidence: of each prediction, (N,).
         correct: whether it is right, (N,).
 
     Returns:
-        One row a distinct confidence, the highest first: ``confidence`` (calls below it are referred), ``n`` (kept),
-        ``coverage`` (share kept), ``referred`` (the rest), ``error`` (share of the kept that is wrong). Images of equal
-        confidence are kept or referred together.
+        One row a distinct confidence, the highest first: ``confidence`` (predictions below it are deferred), ``n``
+        (kept), ``coverage`` (share kept), ``referred`` (the rest), ``error`` (share of the kept that is wrong). Images
+        of equal confidence are kept or referred together.
 
     Raises:
         CxrnetError: there are no images.
@@ -165,7 +165,7 @@ def area_under_risk_coverage(confidence: FloatArray, correct: npt.NDArray[np.boo
     the area is the error of all images.
 
     Args:
-        confidence: of each call, (N,), N >= 1.
+        confidence: of each prediction, (N,), N >= 1.
         correct: whether it is right, (N,).
     """
     _, sizes, wrong = _levels(confidence, correct)

@@ -13,10 +13,18 @@ from cxrnet.core.spreadsheet import to_csv
 from cxrnet.evaluation.catalogue import Key, spec_of
 from cxrnet.evaluation.comparison import Comparison
 from cxrnet.evaluation.significance import smallest_p
-from cxrnet.reporting.html import data_uri, render_page
-from cxrnet.reporting.markdown import listed, paragraph, plain
 from cxrnet.reporting.plots.comparison import MOST_RUNS, save_comparison_plots
-from cxrnet.reporting.tables import Table, latex_tables, markdown, rich_table
+from cxrnet.reporting.rendering import (
+    Table,
+    bullets,
+    data_uri,
+    latex_tables,
+    markdown,
+    paragraph,
+    plain,
+    render_page,
+    rich_table,
+)
 from cxrnet.reporting.wording import duration, grouped
 
 
@@ -112,7 +120,7 @@ def warnings_of(runs: ComparedRuns) -> list[str]:
         f"The best of {len(comparison.runs)} runs is in part the luckiest one on these images: "
         "choose a run by its validation images, and use this page to say how it compares."
     )
-    least = comparison.pairs * smallest_p(settings.resamples, len(comparison.units.stratum))
+    least = comparison.pairs * smallest_p(settings.resamples, len(comparison.clusters.stratum))
     if least >= 1 - settings.level and "paired bootstrap" in set(comparison.tests["test"]):
         sentences.append(
             f"No paired bootstrap can show a difference: with {grouped(settings.resamples)} resamples and "
@@ -162,12 +170,14 @@ def _leaderboard_table(runs: ComparedRuns) -> Table:
     for place, name in enumerate([name for name in runs.fact_names if name not in shared], start=1):
         texts = [fact_text(name, runs.facts.get(run, {}).get(name)) for run in comparison.runs]
         rows.insert(place, _fact_title(name).capitalize(), texts, allow_duplicates=True)
-    same = "; ".join(f"{_fact_title(name)} {fact_text(name, value)}" for name, value in shared.items())
     note = (
         f"The best first, by {title_of(comparison.shown[settings.by])}. {grouped(comparison.n)} images; each metric "
-        f"with its {settings.level:.0%} confidence interval.{f' ECE in {settings.bins} bins.' if 'ece' in metrics else ''}"
-        f"{_gaps(comparison, metrics)}{f' The same for all runs: {same}.' if same else ''}"
+        f"with its {settings.level:.0%} confidence interval."
     )
+    note += f" ECE in {settings.bins} bins." if "ece" in metrics else ""  # only equal bins compare
+    note += _gaps(comparison, metrics)
+    if same := "; ".join(f"{_fact_title(name)} {fact_text(name, value)}" for name, value in shared.items()):
+        note += f" The same for all runs: {same}."
     return Table("Leaderboard", rows, 1, False, note)
 
 
@@ -313,7 +323,7 @@ def _title(comparison: Comparison) -> str:
 
 
 def _markdown(runs: ComparedRuns, tables: Mapping[str, Table], plots: Mapping[str, Path]) -> str:
-    parts = [f"# {plain(_title(runs.comparison))}", paragraph(verdict(runs)), listed(warnings_of(runs))]
+    parts = [f"# {plain(_title(runs.comparison))}", paragraph(verdict(runs)), bullets(warnings_of(runs))]
     for table in tables.values():
         parts += [f"## {plain(table.title)}", markdown(table).rstrip(), paragraph(table.note)]
     parts += [f"![{plain(CAPTIONS[name])}]({file.name})" for name, file in plots.items()]

@@ -18,20 +18,19 @@ from cxrnet.data.leaks import conflict_statement, patients_text
 from cxrnet.data.manifest import digest
 from cxrnet.evaluation.generalisation import LEADING, PARTS, Sides, generalisation_table
 from cxrnet.evaluation.prior import Mix, threshold_sentence
-from cxrnet.evaluation.subgroups import FIGURES
+from cxrnet.evaluation.subgroups import METRICS
 from cxrnet.models.bundle import Bundle
 from cxrnet.reporting.analysis import Analysis
-from cxrnet.reporting.html import data_uri, render_page
 from cxrnet.reporting.model_card import EXTERNAL, Section
+from cxrnet.reporting.rendering import Table, data_uri, render_page, rich_table
 from cxrnet.reporting.report import captions_of, thumbnail_verdict
 from cxrnet.reporting.results import Results
-from cxrnet.reporting.tables import Table, rich_table
 from cxrnet.reporting.wording import (
     BASELINES,
     PER_CLASS,
     RESULT,
-    figure_text,
     grouped,
+    metric_text,
     titles,
 )
 
@@ -259,13 +258,13 @@ def subgroup_tables(analyses: Mapping[str, Analysis]) -> list[Table]:
     """Print the metrics in each subgroup, with the warnings as their note; no table without groups."""
     rows = [
         [data, f"{row['attribute']} {row['group']}", row["class"], grouped(row["n"]), grouped(row["positives"])]
-        + [figure_text(row[name]).replace(" (", "\n(") for name in FIGURES]
+        + [metric_text(row[name]).replace(" (", "\n(") for name in METRICS]
         for data, analysis in analyses.items()
         for row in analysis.subgroups.to_dict("records")
     ]
     if not rows:
         return []
-    columns = ["Data", "Group", "Class", "Images", "Of the class", *(PER_CLASS[name] for name in FIGURES)]
+    columns = ["Data", "Group", "Class", "Images", "Of the class", *(PER_CLASS[name] for name in METRICS)]
     note = " ".join(f"{data}: {text}" for data, analysis in analyses.items() for text in analysis.warnings)
     return [Table("Subgroups", pd.DataFrame(rows, columns=columns), 3, True, note)]
 
@@ -275,7 +274,7 @@ def write_external(facts: ExternalFacts, folder: Path) -> list[Path]:
     analyses, names = facts.analyses, {each.name for each in facts.sets}
     curves = {
         data: {
-            name: data_uri(facts.results[data].figures[f"decision_{place}"])
+            name: data_uri(facts.results[data].plots[f"decision_{place}"])
             for place, name in enumerate(analysis.predictive)
             if name in analysis.decisions
         }

@@ -1,4 +1,4 @@
-"""What the report and the model card say of a run: plain values, put together by those who know the run."""
+"""The facts of a run for report and model card: plain values, put together by those who know the run."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -46,7 +46,7 @@ class SplitFacts:
 
 @dataclass(frozen=True)
 class PointFacts:
-    """From which probability on a class is called."""
+    """The probability from which on a class is predicted."""
 
     threshold: float
     chosen: str
@@ -54,15 +54,15 @@ class PointFacts:
 
 
 @dataclass(frozen=True)
-class BandFacts:
-    """Which calls are left to a reader."""
+class DeferralFacts:
+    """Which predictions are deferred to a reader."""
 
-    cutoff: float
-    """Calls of a lower certainty are."""
+    threshold: float
+    """Predictions of a lower certainty are."""
     share: float
-    """Of the validation images, that was asked for."""
+    """Share of the validation images that was asked for."""
     certainty: str = "probability"
-    """What it is of a prediction, in words."""
+    """The measure of certainty, in words."""
 
 
 @dataclass(frozen=True)
@@ -86,15 +86,15 @@ class ResultFacts:
     """By split, what the metrics mean."""
     baselines: Mapping[str, Evaluation]
     """``majority`` and ``thumbnail`` on the split of the headline."""
-    unseen: Evaluation | None
-    """The headline without the images that were seen before; None where there are none."""
+    without_leaked: Evaluation | None
+    """The headline without the images that leaked into training; None where there are none."""
     level: float
     """Of the intervals."""
     environment: Mapping[str, str]
     """What it takes to reproduce the run: git revision, seed, versions, digest, run id, folder."""
     command: str
     config_yaml: str
-    figures: Mapping[str, Path]
+    plots: Mapping[str, Path]
     """Of :func:`cxrnet.reporting.results.write_results`."""
     weighing: Sequence[str] = field(default=(), kw_only=True)
     """What class weights, a balanced sampler or costs did, in sentences; empty where there were none."""
@@ -112,11 +112,11 @@ class RunFacts(ResultFacts):
     data: Mapping[str, SplitFacts]
     """By split, in the order of reading: ``train``, ``val``, ``test``."""
     points: Mapping[str, PointFacts]
-    """By class; those without one are called where no threshold is reached."""
+    """By class; those without one are predicted where no threshold is reached."""
     chosen: Sequence[str]
     """What the thresholds that a rule chose do on the validation images, in sentences."""
-    band: BandFacts | None
-    """None where every call stands."""
+    deferral: DeferralFacts | None
+    """None where no prediction is deferred."""
     temperature: Temperature
     methods: Mapping[str, str]
     """What the methods section of a paper asks for: ``sources``, ``preprocessing``, ``selection``, ``split``, ``level``
@@ -138,8 +138,8 @@ class RepeatFacts:
     temperature: float
     points: Mapping[str, float]
     """Threshold by class."""
-    cutoff: float | None
-    """Calls of a lower certainty are left to a reader."""
+    deferral_threshold: float | None
+    """Predictions of a lower certainty are deferred to a reader."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ class RepeatsFacts(ResultFacts):
     """Of which predictions the result is, and of what the spread."""
     runs: Sequence[RepeatFacts]
     moments: Mapping[str, Moments]
-    """By figure, over the runs; of several seeds with folds, over the folds."""
+    """By metric, over the runs; of several seeds with folds, over the folds."""
     seeds: Mapping[str, Moments]
-    """By figure, over the seeds, each with the predictions of all of its folds together; empty where there are not
+    """By metric, over the seeds, each with the predictions of all of its folds together; empty where there are not
     both."""

@@ -26,7 +26,7 @@ from cxrnet.models.bundle import Bundle, load_bundle
 from cxrnet.models.losses import weighed_by
 from cxrnet.reporting.report import render_repeats, thumbnail_verdict
 from cxrnet.reporting.report_data import RepeatFacts, RepeatsFacts
-from cxrnet.reporting.results import Results, figures_of, flat_metrics, write_results
+from cxrnet.reporting.results import Results, flat_metrics, values_of, write_results
 from cxrnet.reporting.sentences import weighing_sentences
 from cxrnet.reporting.wording import HEADLINE
 from cxrnet.tracking.record import RECORD, read_record
@@ -157,7 +157,7 @@ def pool(
     results = _results(first, tables[seed], folder, config["evaluation"])
     figures = [evaluate(each.test) for each in runs]
     spread = pd.DataFrame(
-        {"seed": each.repeat.seed, "fold": each.repeat.fold, **figures_of(metrics)}
+        {"seed": each.repeat.seed, "fold": each.repeat.fold, **values_of(metrics)}
         for each, metrics in zip(runs, figures, strict=True)
     )
     to_csv(spread, folder / "repeats.csv")
@@ -216,7 +216,7 @@ def _pooled_seeds(tables: Mapping[int, pd.DataFrame], folder: Path) -> pd.DataFr
     for seed, table in list(tables.items())[1:]:
         write_table(table, folder / f"predictions_seed{seed}.parquet")
     pooled = pd.DataFrame(
-        {"seed": seed, "images": len(table), **figures_of(evaluate(table))} for seed, table in tables.items()
+        {"seed": seed, "images": len(table), **values_of(evaluate(table))} for seed, table in tables.items()
     )
     to_csv(pooled, folder / "seeds.csv")
     return pooled
@@ -276,10 +276,10 @@ def _repeats_facts(
         metrics=results.metrics,
         analyses=results.analyses,
         baselines=results.baselines,
-        unseen=results.unseen,
+        without_leaked=results.without_leaked,
         level=config["evaluation"]["level"],
         config_yaml=OmegaConf.to_yaml(config),
-        figures=results.figures,
+        plots=results.plots,
         meaning=meaning([(each.repeat, each.test) for each in runs]),
         runs=[_facts(each, metrics) for each, metrics in zip(runs, figures, strict=True)],
         moments=moments,
@@ -307,7 +307,7 @@ def _facts(each: FinishedRepeat, metrics: Evaluation) -> RepeatFacts:
         metrics=metrics,
         temperature=each.bundle.temperature,
         points=each.bundle.operating_points,
-        cutoff=each.bundle.refer_below,
+        deferral_threshold=each.bundle.refer_below,
     )
 
 

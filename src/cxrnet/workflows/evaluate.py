@@ -47,7 +47,7 @@ from cxrnet.reporting.external import (
     write_external,
 )
 from cxrnet.reporting.model_card import Card, read_card, with_external, write_card
-from cxrnet.reporting.results import Results, figures_of, write_results
+from cxrnet.reporting.results import Results, values_of, write_results
 from cxrnet.tracking.read import fetch_run
 from cxrnet.tracking.record import RECORD, read_record
 from cxrnet.tracking.run import track
@@ -181,7 +181,7 @@ def _track_set(each: ExternalSet, metrics: Evaluation, run: TrackedRun) -> None:
     counts = {str(name): int(n) for name, n in each.manifest["label"].value_counts().items()}
     run.log_dataset(each.name, named, str(folder / "manifest.parquet"), {"test": counts}, "evaluation")
     run.set_tags({f"cxrnet.data.digest.{each.name}": named})
-    run.log_metrics({f"{each.name}_{name}": value for name, value in figures_of(metrics).items()}, 0)
+    run.log_metrics({f"{each.name}_{name}": value for name, value in values_of(metrics).items()}, 0)
     run.log_artifact(folder)
 
 
