@@ -1,8 +1,8 @@
 """Are two models on the same images different? Paired tests, and Holm's correction for many pairs.
 
-Of the accuracy: McNemar's exact test, or its form for clusters of several images. Of an AUC: DeLong's test
-(:func:`cxrnet.evaluation.confidence_intervals.delong_difference`). Of everything else: the bootstrap, both models on
-the same resamples. All take the images of a patient together.
+McNemar's exact test, or its form for clusters of several images, is for the accuracy; DeLong's test
+(:func:`cxrnet.evaluation.confidence_intervals.delong_difference`) for an AUC; the bootstrap, both models on the same
+resamples, for everything else. All take the images of a patient together.
 """
 
 from typing import NamedTuple
@@ -20,21 +20,21 @@ IntArray = npt.NDArray[np.int64]
 
 
 class PairedTest(NamedTuple):
-    """What a test says of the difference first - second."""
+    """The result of a test of the difference first - second."""
 
     low: float
-    """Ends of the interval of the difference."""
+    """Ends of the confidence interval of the difference."""
     high: float
     p: float
     """Two-sided."""
     test: str
-    """Its name, as a reader knows it; empty where there is none."""
+    """Name of the test; empty where there is none."""
     reason: str = ""
     """Why the interval, the p or both are NaN."""
 
 
 def no_test(reason: str) -> PairedTest:
-    """No test, and why."""
+    """Make the result of a test that can't be done, and say why."""
     return PairedTest(np.nan, np.nan, np.nan, "", reason)
 
 
@@ -51,7 +51,7 @@ def mcnemar(first: BoolArray, second: BoolArray, clusters: IntArray) -> float:
     With no image that only one model gets right the models can't be told apart, and p is 1.
 
     Args:
-        first: (N,) whether the first model predicts the image right.
+        first: (N,) true where the first model predicts the image right.
         second: (N,) the same of the second model.
         clusters: (N,) number of the cluster of each image.
 
@@ -91,7 +91,7 @@ def auc_test(
 
 
 def bootstrap_test(first: FloatArray, second: FloatArray, clusters: float, level: float) -> PairedTest:
-    """Interval and p of a difference from the metrics of both models on the same resamples.
+    """Compute interval and p of a difference from the metrics of both models on the same resamples.
 
     The p is that of the largest interval by :func:`cxrnet.evaluation.confidence_intervals.percentile` that leaves zero
     out. The share of resamples on the other side of zero counts the table itself among them (Davison & Hinkley 1997,

@@ -4,11 +4,10 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from cxrnet.evaluation.metrics import Evaluation, Metric
-from cxrnet.evaluation.over_runs import interval_meaning
 from cxrnet.evaluation.subgroups import METRICS as SUBGROUP_METRICS
 from cxrnet.reporting.rendering import data_uri, render_page
 from cxrnet.reporting.report_data import RepeatsFacts, ResultFacts, RunFacts
-from cxrnet.reporting.sentences import offset_text
+from cxrnet.reporting.sentences import interval_meaning, offset_text
 from cxrnet.reporting.wording import (
     BASELINES,
     CALIBRATION,
