@@ -24,9 +24,9 @@ class Moments:
         sd: their standard deviation (n - 1), of folds of several seeds that within a seed; ``None`` of a single one.
         lowest: of them.
         highest: of them.
-        interval: confidence interval of the mean over seeds (Student's t): what other seeds would give on these data, nothing about other
-            patients. ``None`` of a single seed, of seeds that gave the same, which tells nothing of others, and over
-            folds, whose networks share most of their training images.
+        interval: confidence interval of the mean over seeds (Student's t): what other seeds would give on these data,
+            nothing about other patients. ``None`` of a single seed, of seeds that gave the same, which tells nothing
+            of others, and over folds, whose networks share most of their training images.
     """
 
     runs: int

@@ -233,6 +233,6 @@ def interval_meaning(moments: Mapping[str, Moments], level: float) -> str:
     if not seeds:
         return ""
     return (
-        f"The {100 * level:g} % confidence interval of a mean is over seeds (Student's t, n = {max(seeds)}): it says what other "
-        "seeds would give on these data, and nothing of other patients."
+        f"The {100 * level:g} % confidence interval of a mean is over seeds (Student's t, n = {max(seeds)}): it says "
+        "what other seeds would give on these data, and nothing of other patients."
     )
