@@ -41,7 +41,7 @@ def test_nothing_called_has_no_value() -> None:
     assert np.isnan(predictive_values(0.0, 1.0, 0.1)[0])
     assert np.isnan(predictive_values(1.0, 0.0, 0.1)[1])
     nothing = predictive_table({"value": 0.0, "n": 5}, {"value": 1.0, "n": 9}, [0.1])
-    assert nothing.loc[0, "ppv"] == {"value": None, "n": 0, "reason": "no image is called"}
+    assert nothing.loc[0, "ppv"] == {"value": None, "n": 0, "reason": "no image is predicted positive"}
     assert nothing.loc[0, "npv"] == {"value": pytest.approx(0.9), "n": 14}
 
 
