@@ -160,7 +160,7 @@ def _negative(name: str, prevalence: float, npv: float, interval: Sequence[float
     base = max(_base(1 - npv), _base(prevalence))
     missed = [1 - bound for bound in reversed(interval)] if interval else None
     after, before = cases(1 - npv, base), cases(prevalence, base)
-    return f"after a negative prediction {after} are {name}{_interval(missed, base)}, without one {before}"
+    return f"after a negative prediction {after} are {name}{_interval(missed, base)}, without a prediction {before}"
 
 
 def _break_even(sensitivity: float, specificity: float) -> str:
