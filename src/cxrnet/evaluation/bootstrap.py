@@ -35,7 +35,7 @@ BLOCK = 1_000_000
 
 @dataclass(frozen=True)
 class Clusters:
-    """What is drawn as a whole.
+    """The clusters of a table, each drawn as a whole.
 
     Attributes:
         of_row: the cluster of each row, ``(N,)``.
@@ -48,11 +48,11 @@ class Clusters:
     kind: str
 
     def count(self, rows: BoolArray) -> int:
-        """How many clusters the rows ``(N,)`` come from."""
+        """Count the clusters that the rows ``(N,)`` come from."""
         return len(np.unique(self.of_row[rows]))
 
     def effective(self, rows: BoolArray) -> float:
-        """How many clusters of equal size would tell as much as those of the rows ``(N,)``, 0 of no rows.
+        """Count the clusters of equal size that would tell as much as those of the rows ``(N,)``, 0 of no rows.
 
         Kish's (sum n)^2 / sum n^2 over their sizes n (Kish 1965, Survey Sampling, section 8.2; as degrees of freedom
         Carter, Schnepel & Steigerwald 2017, doi:10.1162/REST_a_00639): of clusters of equal size it is their number,
@@ -62,7 +62,7 @@ class Clusters:
         return float(sizes.sum() ** 2 / (sizes @ sizes)) if len(sizes) else 0.0
 
     def cases(self, rows: BoolArray, share: float) -> float:
-        """How many cases a share of rows ``(N,)`` is of, as if all images of a cluster went right or wrong together.
+        """Count the cases that a share of rows ``(N,)`` is of, as if the images of a cluster went right together.
 
         Of a share of 0 or 1 every cluster is a case; of another one, clusters of many images weigh more than others.
         """
@@ -143,7 +143,7 @@ POINTS = 100
 
 @dataclass(frozen=True)
 class Resampling:
-    """How intervals are made.
+    """Settings of the intervals.
 
     Attributes:
         clusters: what is drawn.
@@ -178,7 +178,7 @@ def _of_share(part: BoolArray, whole: BoolArray, drawn: FloatArray, resampling: 
 
 
 def _interval(value: float, drawn: FloatArray, rows: BoolArray, resampling: Resampling) -> Interval:
-    """Of one share of the rows ``(N,)``, which is in each resample ``drawn``, ``(R,)``."""
+    """The interval of one share of the rows ``(N,)``, which is in each resample ``drawn``, ``(R,)``."""
     clusters, level, defined = resampling.clusters, resampling.level, drawn[~np.isnan(drawn)]
     if clusters.count(rows) < 2 or len(defined) < LEAST_DEFINED * len(drawn) or np.ptp(defined) < ROUNDING:
         cases = clusters.cases(rows, value)

@@ -42,7 +42,7 @@ class Uncertainty(TypedDict, total=False):
     """``bootstrap on log odds``, ``bootstrap on logarithms``, ``bootstrap of gaps``, ``wilson``, ``newcombe``, or
     ``combined`` from those of the classes."""
     resamples: int
-    """How many the interval is from, where the metric can't be computed in all of them."""
+    """Number that the interval is from, where the metric can't be computed in all of them."""
     interval_reason: str
     """Why there is no interval."""
 
@@ -80,7 +80,7 @@ def uncertainties(sample: Sample) -> dict[Key, Uncertainty]:
 
 
 def of_one_cluster(clusters: Clusters, key: Key, *tables: Rows) -> bool:
-    """Whether a metric, or the metric of a class that it is a mean of, rests on one cluster; as :func:`behind`."""
+    """Tell whether a metric, or the metric of a class that it is a mean of, rests on one cluster; as :func:`behind`."""
     return min(_least(clusters.count, key, tables)) < 2
 
 
@@ -103,7 +103,7 @@ def _least(measure: Callable[[BoolArray], float], key: Key, tables: Sequence[Row
     if spec.mean_of:
         keys = [(tables[0].classes[place], spec.mean_of) for place in tables[0].over]
         return [least for part in keys for least in _least(measure, part, tables)]
-    sides: list[Images] = [spec.images, *(("positives", "negatives") if spec.weighs_sides else ())]
+    sides: list[Images] = [spec.images, *(("positives", "negatives") if spec.sides else ())]
     some = [np.logical_or.reduce([rows.behind(key[0], images) for rows in tables]) for images in sides]
     return [min(measure(rows) for rows in some)]
 
@@ -125,7 +125,7 @@ def _of_metric(sample: Sample, key: Key) -> Uncertainty:
 
 
 def _of_mean(sample: Sample, key: Key, known: Mapping[Key, Uncertainty]) -> Uncertainty:
-    """Of a mean over classes: as of any metric, but where a class has an interval of another kind, or none."""
+    """The interval of a mean over classes; it combines those of the classes where they are of different kinds."""
     spec, over = spec_of(key), sample.rows.over
     keys = [(sample.rows.classes[place], spec.mean_of) for place in over]
     parts = [known[part] for part in keys]
@@ -143,7 +143,7 @@ def _of_mean(sample: Sample, key: Key, known: Mapping[Key, Uncertainty]) -> Unce
 
 
 def _silence(sample: Sample, key: Key, defined: FloatArray) -> str | None:
-    """Why resamples say nothing of the error of a metric; None where they do. ``defined`` are those with a value."""
+    """Say why resamples tell nothing of the error of a metric, or None; ``defined`` are those with a value."""
     label, resamples = key[0], len(sample.drawn[key])
     if of_one_cluster(sample.clusters, key, sample.rows):
         side = "" if not label else f" labelled {label}" if sample.sides(label)[0] < 2 else f" not labelled {label}"

@@ -38,12 +38,12 @@ class to name to :class:`Metric` (:mod:`cxrnet.evaluation.catalogue`)."""
 
 
 def measured(value: float, n: int) -> Metric:
-    """A metric and the number of images it is computed on."""
+    """State a metric and the number of images that it is computed on."""
     return {"value": float(value), "n": int(n)}
 
 
 def gap(reason: str) -> Metric:
-    """A metric that cannot be computed."""
+    """State that a metric cannot be computed, and why."""
     return {"value": None, "n": 0, "reason": reason}
 
 
@@ -153,7 +153,7 @@ def _metrics(rows: Rows, values: Estimates) -> dict[Key, Metric]:
 
 
 def _reason(rows: Rows, key: Key, values: Estimates) -> str:
-    """Why a metric has no value."""
+    """Say why a metric has no value."""
     label, spec = key[0], spec_of(key)
     if spec.mean_of:
         parts = [(rows.classes[place], spec.mean_of) for place in rows.over]

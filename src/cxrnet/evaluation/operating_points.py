@@ -17,7 +17,7 @@ from cxrnet.errors import CxrnetError
 
 @dataclass(frozen=True)
 class DecisionRule:
-    """What turns probabilities into predictions.
+    """The rule that turns probabilities into predictions.
 
     Attributes:
         points: threshold by class.
@@ -36,13 +36,13 @@ class DecisionRule:
 
     @property
     def certainty_name(self) -> str:
-        """What :meth:`certainty` is of a prediction, in words that follow "its"."""
+        """The measure of :meth:`certainty`, in words that follow "its"."""
         return "probability" if self.deciding_weights is None else "share in the sum of weight x probability"
 
     def certainty(
         self, probabilities: npt.NDArray[np.float64], classes: Sequence[str], predicted: npt.NDArray[np.intp]
     ) -> npt.NDArray[np.float64]:
-        """How certain each prediction is, (N,) in [0, 1].
+        """Compute how certain each prediction is, (N,) in [0, 1].
 
         It is the probability of the predicted class or, where weights decide, its share in the sum of weight x
         probability. The probability alone would be small wherever the weights chose the class, and so a reader would

@@ -1,4 +1,4 @@
-"""Referral: the least certain images go to a reader, and how the error of the others falls with it.
+"""Selective prediction: the least certain predictions are deferred to a reader, which lowers the error of the others.
 
 Y. Geifman, R. El-Yaniv, "Selective Classification for Deep Neural Networks", NeurIPS 2017.
 """
@@ -29,7 +29,7 @@ def risk_with_band(
         confidence: as it was made of, (N,).
         correct: as it was made of, (N,).
         resampling: how the intervals are made.
-        shares: of the images that are referred, in [0, 1), where there is to be one besides every hundredth.
+        shares: of the predictions that are deferred, in [0, 1), where there is to be one besides every hundredth.
 
     Returns:
         The curve with ``low`` and ``high``; NaN elsewhere, and without resamples.
@@ -50,7 +50,7 @@ KEY = "refer"
 
 @dataclass(frozen=True)
 class Deferral:
-    """What the predictions that are deferred to a reader leave.
+    """The deferred share, and the metrics on the other predictions.
 
     Attributes:
         deferred: share of the images, with Wilson's interval.
@@ -118,7 +118,7 @@ def certainty(predictions: pd.DataFrame) -> tuple[FloatArray, npt.NDArray[np.boo
 
 
 def risk_coverage(confidence: FloatArray, correct: npt.NDArray[np.bool_]) -> pd.DataFrame:
-    """Compute the error of the predictions that are kept, over the share of images that is referred.
+    """Compute the error of the predictions that are kept, over the share that is deferred.
 
     Args:
         confidence: of each prediction, (N,).
@@ -127,7 +127,7 @@ def risk_coverage(confidence: FloatArray, correct: npt.NDArray[np.bool_]) -> pd.
     Returns:
         One row a distinct confidence, the highest first: ``confidence`` (predictions below it are deferred), ``n``
         (kept), ``coverage`` (share kept), ``referred`` (the rest), ``error`` (share of the kept that is wrong). Images
-        of equal confidence are kept or referred together.
+        of equal confidence are kept or deferred together.
 
     Raises:
         CxrnetError: there are no images.
@@ -174,11 +174,11 @@ def area_under_risk_coverage(confidence: FloatArray, correct: npt.NDArray[np.boo
 
 
 def place_of(curve: pd.DataFrame, share: float) -> int | None:
-    """The row of a risk-coverage curve at which a share of the images is referred, or as few more as there can be.
+    """Find the row of a risk-coverage curve at which a share is deferred, or as few more as there can be.
 
     Args:
         curve: from :func:`risk_coverage`.
-        share: of the images that is referred, in [0, 1).
+        share: of the predictions that is deferred, in [0, 1).
 
     Returns:
         The last row that keeps ``1 - share`` of the images or fewer; ``None`` where too many are of equal certainty.

@@ -33,7 +33,7 @@ WORDED = re.compile(r"\s*(sensitivity|specificity)\s*>=\s*([0-9.eE+-]+)\s*")
 
 @dataclass(frozen=True)
 class Rule:
-    """What a threshold shall do.
+    """The demand on a threshold.
 
     Attributes:
         metric: ``sensitivity``, ``specificity`` or ``youden``.

@@ -31,7 +31,7 @@ UNKNOWN = Mix()
 
 @dataclass(frozen=True)
 class Analysis:
-    """What follows from the predictions of one split.
+    """The analysis of the predictions of one split.
 
     Attributes:
         predictive: by class, PPV and NPV at the stated prevalences and, where probabilities are carried over to a
@@ -160,7 +160,7 @@ def _reliability(
     mix: Mix,
     offset: Sequence[float],
 ) -> dict[str, pd.DataFrame]:
-    """Of the probabilities as they are, after those at a temperature of 1 without its offset, where they differ."""
+    """Reliability at a temperature of 1 without its offset and, where they differ, of the probabilities as they are."""
     codes, shift = label_codes(predictions), mix.shift(classes_of(predictions))
     if temperature is None:
         tables = {"each at its own temperature": probabilities_of(predictions)}

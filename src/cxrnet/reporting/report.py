@@ -31,8 +31,8 @@ CAPTIONS = {
     "reliability": "Accuracy of images predicted with about the same probability, Wilson's confidence intervals, and "
     "the number of images.",
     "risk_coverage": "Error of the other predictions when the least certain ones are deferred to a reader.",
-    "decision": "Net benefit of acting on the network, on every patient, and on none: true positives less false "
-    "positives at their weight, a patient.",
+    "decision": "Net benefit of acting on the network, on every patient, and on none: true positives less weighted "
+    "false positives, per patient.",
 }
 SHADED = ("risk_coverage", "decision")
 

@@ -12,7 +12,7 @@ from cxrnet.reporting.analysis import Analysis
 
 @dataclass(frozen=True)
 class PhaseFacts:
-    """What one phase of the training did."""
+    """One phase of the training."""
 
     name: str
     trainable: str
@@ -21,12 +21,12 @@ class PhaseFacts:
     """Trained in this phase."""
     epochs: int
     keep: str
-    """Which epoch was kept: ``last`` or ``best``."""
+    """``last`` or ``best``."""
     kept_epoch: int
     """Counted from 1, running on across phases."""
     monitor: str
     value: float
-    """Of ``monitor`` at ``kept_epoch``."""
+    """Value of ``monitor`` at ``kept_epoch``."""
     seconds: float
     cached: bool
     """Trained on features computed once."""
@@ -36,7 +36,7 @@ class PhaseFacts:
 
 @dataclass(frozen=True)
 class SplitFacts:
-    """What one split holds."""
+    """Images and patients of one split."""
 
     images: Mapping[str, int]
     """Class to number of images."""
@@ -55,7 +55,7 @@ class PointFacts:
 
 @dataclass(frozen=True)
 class DeferralFacts:
-    """Which predictions are deferred to a reader."""
+    """The rule that defers predictions to a reader."""
 
     threshold: float
     """Predictions of a lower certainty are."""
@@ -67,7 +67,7 @@ class DeferralFacts:
 
 @dataclass(frozen=True)
 class ResultFacts:
-    """What every report says of a table of predictions. Plain values only."""
+    """The facts of every report on a table of predictions. Plain values only."""
 
     title: str
     """``"MobileNetV2 on covid19_image"``."""
@@ -76,9 +76,9 @@ class ResultFacts:
     created: str
     """Date and time, as a person reads it."""
     warnings: Sequence[str]
-    """What a reader must know before the numbers, a sentence each."""
+    """Warnings that stand above the numbers, a sentence each."""
     known_issues: Sequence[str]
-    """What is documented to be wrong with the data, a sentence each."""
+    """Documented issues of the data, a sentence each."""
     classes: Sequence[str]
     metrics: Mapping[str, Evaluation]
     """By split; ``test`` makes the headline, or ``val`` where there is no test split."""
@@ -89,15 +89,15 @@ class ResultFacts:
     without_leaked: Evaluation | None
     """The headline without the images that leaked into training; None where there are none."""
     level: float
-    """Of the intervals."""
+    """Level of the confidence intervals."""
     environment: Mapping[str, str]
-    """What it takes to reproduce the run: git revision, seed, versions, digest, run id, folder."""
+    """Facts to reproduce the run: git revision, seed, versions, digest, run id, folder."""
     command: str
     config_yaml: str
     plots: Mapping[str, Path]
-    """Of :func:`cxrnet.reporting.results.write_results`."""
+    """By name, from :func:`cxrnet.reporting.results.write_results`."""
     weighing: Sequence[str] = field(default=(), kw_only=True)
-    """What class weights, a balanced sampler or costs did, in sentences; empty where there were none."""
+    """Effect of class weights, a balanced sampler or costs, in sentences; empty where there were none."""
 
     @property
     def headline(self) -> str:
@@ -114,12 +114,12 @@ class RunFacts(ResultFacts):
     points: Mapping[str, PointFacts]
     """By class; those without one are predicted where no threshold is reached."""
     chosen: Sequence[str]
-    """What the thresholds that a rule chose do on the validation images, in sentences."""
+    """Effect of the thresholds that a rule chose on the validation images, in sentences."""
     deferral: DeferralFacts | None
     """None where no prediction is deferred."""
     temperature: Temperature
     methods: Mapping[str, str]
-    """What the methods section of a paper asks for: ``sources``, ``preprocessing``, ``selection``, ``split``, ``level``
+    """Contents of a methods section: ``sources``, ``preprocessing``, ``selection``, ``split``, ``level``
     (at which the splits are disjoint), ``initial weights``, ``training``, ``final model``, ``software``; and
     ``characteristics`` (of the patients in each split), empty where nothing is known of them."""
     phases: Sequence[PhaseFacts]
@@ -130,11 +130,11 @@ class RepeatFacts:
     """One run of a repetition."""
 
     name: str
-    """Of the run's folder, below that of all: ``"seed0_fold1of3"``."""
+    """Name of the run's folder, below that of all: ``"seed0_fold1of3"``."""
     images: Mapping[str, int]
     """By split."""
     metrics: Evaluation
-    """Of its own test images, without intervals."""
+    """On its own test images, without intervals."""
     temperature: float
     points: Mapping[str, float]
     """Threshold by class."""
@@ -147,7 +147,7 @@ class RepeatsFacts(ResultFacts):
     """Everything the report says of the same run over folds or seeds."""
 
     meaning: str
-    """Of which predictions the result is, and of what the spread."""
+    """Which predictions the result is of, and what the spread is over, in sentences."""
     runs: Sequence[RepeatFacts]
     moments: Mapping[str, Moments]
     """By metric, over the runs; of several seeds with folds, over the folds."""

@@ -1,4 +1,4 @@
-"""What metrics, thresholds, temperature and deferral mean, in sentences for people."""
+"""Sentences for people about predictive values, thresholds, temperature, deferral and class weights."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -161,7 +161,7 @@ def _negative(name: str, prevalence: float, npv: float, interval: Sequence[float
     base = max(_base(1 - npv), _base(prevalence))
     missed = [1 - bound for bound in reversed(interval)] if interval else None
     after, before = cases(1 - npv, base), cases(prevalence, base)
-    return f"after a negative prediction {after} are {name}{_interval(missed, base)}, without one {before}"
+    return f"after a negative prediction {after} are {name}{_interval(missed, base)}, without a prediction {before}"
 
 
 def _break_even(sensitivity: float, specificity: float) -> str:
@@ -202,7 +202,7 @@ def _unmissed(name: str, sensitivity: Metric, pass_: float, missed: float) -> st
 
 
 def _lower_end(metric: Metric) -> float:
-    """Of a proportion of 1: its own lower end, or that of as many independent images."""
+    """Return the lower end of a proportion of 1: its own, or that of as many independent images."""
     return metric["interval"][0] if "interval" in metric else wilson(metric["n"], metric["n"])[0]
 
 
@@ -217,7 +217,7 @@ def cases(share: float, base: int) -> str:
 
 
 def _base(share: float) -> int:
-    """Of how many cases to say a share, so that two digits of it count on either side."""
+    """Choose the number of cases to say a share of, so that two digits of it count on either side."""
     if share in (0, 1):
         return 100
     return next((base for base in (100, 1000) if 9.5 <= share * base <= base - 9.5), 10_000)

@@ -1,4 +1,4 @@
-"""How metrics are named and written, on every page and on the console."""
+"""Names and formats of metrics, on every page and on the console."""
 
 from collections.abc import Iterable
 
