@@ -48,14 +48,11 @@ def test_none_is_nothing_so_that_features_are_computed_once():
     assert none() is None
 
 
-def test_shape_and_type_stay():
-    images = drawn(square()[:, :, :48], 5, **EVERYTHING)
-    assert images.shape == (5, 1, 64, 48)
+@pytest.mark.parametrize("number", [0, 5])
+def test_shape_and_type_stay(number):
+    images = drawn(square()[:, :, :48], number, **EVERYTHING)
+    assert images.shape == (number, 1, 64, 48)
     assert images.dtype == torch.uint8
-
-
-def test_an_empty_batch_stays_empty():
-    assert augmentation(**EVERYTHING)(square().unsqueeze(0)[:0]).shape == (0, 1, 64, 64)
 
 
 def test_off_in_every_part_changes_nothing_and_draws_nothing():
@@ -111,15 +108,12 @@ def test_an_affine_map_is_that_of_torchvision(settings):
     assert greatest_difference(mapped(*settings), theirs) <= 1
 
 
-def test_a_perspective_is_that_of_torchvision():
-    assert greatest_difference(perspective_maps(INWARDS), distorted) <= 1
-
-
-def test_the_composed_map_is_that_of_torchvision_step_by_step():
+def test_a_perspective_and_the_composed_map_are_those_of_torchvision():
     def theirs(images):
         flipped = functional.horizontal_flip(images)
         return distorted(functional.affine(flipped, 9, [3, -4], 1.1, [-8, 0], BILINEAR))
 
+    assert greatest_difference(perspective_maps(INWARDS), distorted) <= 1
     maps = compose(mapped(9, (3, -4), 1.1, -8, flipped=True), perspective_maps(INWARDS))
     assert greatest_difference(maps, theirs) <= 2
 
@@ -132,42 +126,6 @@ def test_a_flip_comes_with_its_probability():
 
 def test_without_a_flip_the_heart_never_changes_sides():
     assert all(centre(image)[1] > 32 for image in drawn(square(44), 40, **{**EVERYTHING, "flip": 0}))
-
-
-def test_rotations_stay_within_their_range():
-    bar = torch.zeros(1, 64, 64, dtype=torch.uint8)
-    bar[:, 31:33, 4:60] = 255
-    angles = []
-    for image in drawn(bar, degrees=10):
-        left, right = centre(image[..., :16])[0], centre(image[..., -16:])[0]
-        angles.append(np.degrees(np.arctan2(left - right, 48)))
-    assert 7 < max(angles) < 11
-    assert -11 < min(angles) < -7
-
-
-def test_shifts_stay_within_their_share():
-    found = np.array([centre(image) for image in drawn(square(), translate=0.1)]) - centre(square())
-    assert 4 < np.abs(found).max() <= 6.5  # grey values are rounded
-    assert (found > 2).any(axis=0).all()
-    assert (found < -2).any(axis=0).all()
-
-
-def test_zooms_stay_within_their_share():
-    sides = [float(image.float().sum() / 200) ** 0.5 / 16 for image in drawn(square(), zoom=0.2)]
-    assert 0.78 < min(sides) < 0.88
-    assert 1.12 < max(sides) < 1.22
-
-
-def test_shear_leans_by_degrees_and_along_the_rows_alone():
-    bar = torch.zeros(1, 64, 64, dtype=torch.uint8)
-    bar[:, 8:56, 31:33] = 255
-    leans = []
-    for image in drawn(bar, shear=20):
-        top, bottom = centre(image[:, 10:14])[1], centre(image[:, 50:54])[1]
-        leans.append(np.degrees(np.arctan2(bottom - top, 40)))
-        assert image[0, :7].max() == image[0, 57:].max() == 0
-    assert 14 < max(leans) < 21
-    assert -21 < min(leans) < -14
 
 
 def test_distortion_draws_the_corners_inwards():
@@ -239,10 +197,10 @@ def test_the_most_that_may_be_asked_for_still_gives_images():
     assert 0 < (images > 0).float().mean() < 1
 
 
-@pytest.mark.parametrize("column", [0, 63])
-def test_the_border_is_black(column):
-    white = torch.full((1, 64, 64), 255, dtype=torch.uint8)
-    assert any(bool((image[..., column] == 0).all()) for image in drawn(white, 20, translate=0.1))
+def test_the_border_is_black():
+    white = drawn(torch.full((1, 64, 64), 255, dtype=torch.uint8), 20, translate=0.1)
+    for column in (0, 63):
+        assert (white[..., column] == 0).all(dim=2).any()
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,9 @@ from PIL import Image
 
 from cxrnet.data.augment import geometric
 from cxrnet.data.datamodule import XrayDataModule
-from cxrnet.data.duplicates import search as copies
+from cxrnet.data.duplicates import search
 from cxrnet.data.images.store import load_images
+from cxrnet.data.loaders import EpochSampler
 from cxrnet.data.manifest import make_manifest
 from cxrnet.data.sources.folder import folder
 from cxrnet.data.splits import split_manifest
@@ -25,46 +26,40 @@ def batches(data) -> list[dict[str, torch.Tensor]]:
     return list(data.train_dataloader())
 
 
-def test_every_image_stands_beside_its_own_label(make_data):
-    data = make_data()
+def agree(data, size=(32, 32)) -> None:
+    """Every image stands beside its own label."""
     for split in ("train", "val", "test"):
         images, labels = data.arrays(split)
-        rows = data.rows(split)
-        _, expected = load_images(rows.reset_index(drop=True), (32, 32), "stretch", "fail")
+        _, expected = load_images(data.rows(split).reset_index(drop=True), size, "stretch", "fail")
         assert np.array_equal(images, expected)
-        assert [CLASSES[label] for label in labels] == rows["label"].tolist()
-
-
-@pytest.mark.parametrize("order", ["reversed", "part"])
-def test_a_part_of_a_manifest_in_any_order_keeps_images_and_labels_together(make_data, xrays, order):
-    # What a notebook does: manifest[manifest["view"] == "PA"] keeps the index of the whole.
-    manifest = folder(xrays)
-    chosen = manifest.iloc[::-1] if order == "reversed" else manifest[manifest["image_id"].str.contains("[13579].png")]
-    data = make_data(manifest=chosen)
-    images, _ = data.arrays("train")
-    _, expected = load_images(data.rows("train").reset_index(drop=True), (32, 32), "stretch", "fail")
-    assert np.array_equal(images, expected)
-    assert len(data.manifest) == len(chosen)
+        assert [data.classes[label] for label in labels] == data.rows(split)["label"].tolist()
 
 
 def test_splits_and_counts(make_data):
     data = make_data()
+    agree(data)
+    assert data.classes == CLASSES
     assert [data.counts(split) for split in ("train", "val", "test")] == [[6] * 3, [3] * 3, [3] * 3]
     assert [len(data.rows(split)) for split in ("train", "val", "test")] == [18, 9, 9]
     assert data.manifest["sha256"].notna().all()
 
 
-def test_classes_are_in_alphabetical_order_whatever_the_order_of_the_rows(make_data, xrays):
-    shuffled = folder(xrays).sample(frac=1, random_state=3)
-    assert make_data().classes == make_data(manifest=shuffled).classes == CLASSES
-
-
-def test_classes_in_an_order_of_ones_own(make_data):
-    order = ("Viral Pneumonia", "Covid", "Normal")
-    data = make_data(classes=list(order))
-    assert data.classes == order
-    labels = data.arrays("train")[1]
-    assert [order[label] for label in labels] == data.rows("train")["label"].tolist()
+@pytest.mark.parametrize(
+    ("choose", "changes", "images"),
+    [
+        (lambda manifest: manifest.iloc[::-1], {}, 36),
+        # What a notebook does: manifest[manifest["view"] == "PA"] keeps the index of the whole.
+        (lambda manifest: manifest[manifest["image_id"].str.contains("[13579].png")], {}, 18),
+        (lambda manifest: manifest, {"classes": ["Viral Pneumonia", "Covid", "Normal"]}, 36),
+        (lambda manifest: manifest, {"limit": 2}, 18),
+    ],
+    ids=["reversed", "part", "order of classes", "limit"],
+)
+def test_images_and_labels_stay_together(make_data, xrays, choose, changes, images):
+    data = make_data(manifest=choose(folder(xrays)), **changes)
+    agree(data)
+    assert len(data.manifest) == images
+    assert data.classes == tuple(changes.get("classes", CLASSES))
 
 
 @pytest.mark.parametrize(
@@ -83,11 +78,6 @@ def test_one_class_only(make_data, xrays):
         make_data(manifest=manifest[manifest["label"] == "Normal"])
 
 
-def published(xrays, split_of):
-    manifest = folder(xrays)
-    return manifest.assign(split=manifest.apply(split_of, axis=1).astype("string"))
-
-
 @pytest.mark.parametrize("other", ["covid", "Covid ", "Ｃovid"])
 def test_classes_that_look_alike_are_one_line(make_data, xrays, other):
     def source():
@@ -99,18 +89,24 @@ def test_classes_that_look_alike_are_one_line(make_data, xrays, other):
         make_data(manifest=source)
 
 
-def test_a_class_without_a_training_image(make_data, xrays):
-    manifest = published(xrays, lambda row: "val" if row["label"] == "Normal" or "01" in row["image_id"] else "train")
-    with pytest.raises(
-        CxrnetError, match=r"data: class 'Normal' has no training image; change data.split or data.classes"
-    ):
-        make_data(manifest=manifest, split=lambda table: table)
+def published(xrays, split_of):
+    manifest = folder(xrays)
+    return manifest.assign(split=manifest.apply(split_of, axis=1).astype("string"))
 
 
-def test_no_validation_images(make_data, xrays):
-    manifest = published(xrays, lambda row: "train")
-    with pytest.raises(CxrnetError, match=r"data: no validation images; give data.split a validation part"):
-        make_data(manifest=manifest, split=lambda table: table)
+@pytest.mark.parametrize(
+    ("split_of", "message"),
+    [
+        (
+            lambda row: "val" if row["label"] == "Normal" or "01" in row["image_id"] else "train",
+            "data: class 'Normal' has no training image; change data.split or data.classes",
+        ),
+        (lambda row: "train", "data: no validation images; give data.split a validation part"),
+    ],
+)
+def test_splits_that_can_not_be_trained_on(make_data, xrays, split_of, message):
+    with pytest.raises(CxrnetError, match=message):
+        make_data(manifest=published(xrays, split_of), split=lambda table: table)
 
 
 def test_a_data_set_without_a_test_part(make_data, xrays):
@@ -118,15 +114,6 @@ def test_a_data_set_without_a_test_part(make_data, xrays):
     data = make_data(manifest=manifest, split=lambda table: table)
     assert len(data.rows("test")) == 0
     assert data.counts("val") == [1, 1, 1]
-
-
-def test_limit(make_data):
-    data = make_data(limit=2)
-    assert [data.counts(split) for split in ("train", "val", "test")] == [[2] * 3] * 3
-    images, labels = data.arrays("train")
-    _, expected = load_images(data.rows("train").reset_index(drop=True), (32, 32), "stretch", "fail")
-    assert np.array_equal(images, expected)
-    assert len(labels) == 6
 
 
 @pytest.mark.parametrize(
@@ -210,40 +197,21 @@ def test_images_on_disk_are_trained_on_like_those_in_memory(make_data, tmp_path)
             assert torch.equal(one["label"], other["label"])
 
 
-def test_order_follows_the_seed_and_changes_with_every_epoch(make_data):
-    def orders(seed):
-        torch.manual_seed(torch.seed())  # the state of the process must not matter
-        loader, found = make_data(seed=seed).train_dataloader(), []
-        for epoch in range(2):
-            loader.sampler.set_epoch(epoch)  # as Lightning does
-            found.append(torch.cat([b["image"].float().mean(dim=(1, 2, 3)) for b in loader]))
-        return found
-
-    first, again, other = orders(0), orders(0), orders(1)
-    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
-    assert not torch.equal(first[0], first[1])
-    assert not torch.equal(first[0], other[0])
-    assert torch.equal(first[0].sort().values, other[0].sort().values)
-
-
 def test_validation_is_in_the_order_of_the_rows_and_whole(make_data):
     data = make_data(batch_size=2)
     labels = torch.cat([batch["label"] for batch in data.val_dataloader()])
     assert torch.equal(labels, data.arrays("val")[1])
 
 
-def test_the_balanced_sampler_makes_up_for_a_rare_class(make_data, xrays):
-    manifest = folder(xrays)
-    rare = manifest[(manifest["label"] != "Covid") | manifest["image_id"].str.contains("0[0-3].png")]
-    data = make_data(manifest=rare, sampler="balanced", batch_size=4)
-    assert data.counts("train") == [2, 6, 6]
-    loader, drawn = data.train_dataloader(), []
-    for epoch in range(60):
-        loader.sampler.set_epoch(epoch)
-        drawn += [batch["label"] for batch in loader]
-    counts = torch.cat(drawn).bincount()
-    assert counts.sum() == 60 * 14
-    assert (counts / counts.sum()).tolist() == pytest.approx([1 / 3] * 3, abs=0.06)
+def test_the_order_is_that_of_the_sampler_with_the_seed_of_the_data(make_data):
+    for seed, draw in ((0, "shuffle"), (1, "shuffle"), (1, "balanced")):
+        data = make_data(seed=seed, sampler=draw)
+        loader = data.train_dataloader()
+        images, labels = data.arrays("train")
+        loader.sampler.set_epoch(3)  # as Lightning does
+        expected = EpochSampler(labels, draw, seed)
+        expected.set_epoch(3)
+        assert np.array_equal(torch.cat([batch["image"] for batch in loader])[:, 0], images[list(expected)])
 
 
 @pytest.mark.parametrize(("batch_size", "sizes"), [(17, [17]), (8, [8, 8, 2]), (18, [18]), (32, [18]), (1, [1] * 18)])
@@ -282,12 +250,10 @@ def test_unreadable_images_fail_or_are_counted(make_data, draw, tmp_path, caplog
     assert [note.split(" (")[0] for note in data.notes] == ["left out: 2 of 36 files give no image"]
     assert len(data.manifest) == 34
     assert "2 of 36" in caplog.text
-    images, _ = data.arrays("train")
-    _, expected = load_images(data.rows("train").reset_index(drop=True), (32, 32), "stretch", "fail")
-    assert np.array_equal(images, expected)
+    agree(data)
 
 
-def test_copies_never_part(make_data, draw, tmp_path):
+def test_duplicates_never_part(make_data, draw, tmp_path):
     root = draw(tmp_path / "set")
     for i in range(6):  # each under a new name, and every second one recompressed
         image = Image.open(root / "Covid" / f"{i:02d}.png")
@@ -300,7 +266,7 @@ def test_copies_never_part(make_data, draw, tmp_path):
             assert split[f"Covid/{i:02d}.png"] == split[f"Covid/copy{i}.{'jpg' if i % 2 else 'png'}"]
 
 
-def test_copies_are_searched_once_for_all_sizes_of_the_model(make_data, draw, tmp_path, monkeypatch):
+def test_duplicates_are_searched_once_for_all_sizes_of_the_model(make_data, draw, tmp_path, monkeypatch):
     root, cache = draw(tmp_path / "set"), tmp_path / "cache"
     (root / "Covid" / "00.png").write_bytes(b"")  # left out: the places of the others move
     for i in range(1, 4):
@@ -308,7 +274,7 @@ def test_copies_are_searched_once_for_all_sizes_of_the_model(make_data, draw, tm
     read = partial(folder, root)
     first = make_data(manifest=read, on_error="skip", cache=cache)
     assert len(first.duplicates) == 3
-    monkeypatch.setattr(copies, "_search", lambda *_: pytest.fail("searched again"))
+    monkeypatch.setattr(search, "_search", lambda *_: pytest.fail("searched again"))
     again = make_data(manifest=read, on_error="skip", cache=cache, size=(48, 24))
     assert again.duplicates.equals(first.duplicates)
     assert again.manifest.equals(first.manifest)
@@ -334,7 +300,7 @@ def test_a_manifest_of_ones_own(make_data, xrays):
     assert data.rows("val")["age"].eq(40).all()
 
 
-def test_split_and_copies_do_not_depend_on_the_size_of_the_model(make_data):
+def test_split_and_duplicates_do_not_depend_on_the_size_of_the_model(make_data):
     columns = ["image_id", "split", "group_id"]
     before = make_data().manifest[columns]
     for size, rule in (((8, 8), "stretch"), ((48, 24), "pad"), ((96, 96), "crop")):

@@ -49,13 +49,14 @@ def test_balanced_draws_every_class_and_every_image_of_a_class_alike():
     assert of_last.max() < 270
 
 
+@pytest.mark.parametrize("draw", ["shuffle", "balanced"])
 @pytest.mark.parametrize("processes", [2, 3])
-def test_processes_share_an_epoch_equally(processes):
-    shares = [orders([4], processes=processes, rank=rank)[0] for rank in range(processes)]
-    assert {len(share) for share in shares} == {1001 // processes}
-    assert len(set().union(*shares)) == processes * (1001 // processes)
-    samplers = [EpochSampler(LABELS, "shuffle", 0, processes, rank) for rank in range(processes)]
-    assert {len(sampler) for sampler in samplers} == {1001 // processes}
+def test_processes_share_an_epoch_equally(processes, draw):
+    shares = [orders([4], draw, processes=processes, rank=rank)[0] for rank in range(processes)]
+    each = 1001 // processes
+    assert {len(share) for share in shares} == {each} == {len(EpochSampler(LABELS, draw, 0, processes, 0))}
+    (whole,) = orders([4], draw)
+    assert [index for turn in zip(*shares, strict=True) for index in turn] == whole[: processes * each]
 
 
 def test_what_is_left_over_after_sharing_is_another_image_each_epoch():
@@ -63,12 +64,6 @@ def test_what_is_left_over_after_sharing_is_another_image_each_epoch():
     missing = [set(range(1001)) - set(one) - set(other) for one, other in zip(*halves, strict=True)]
     assert all(len(left) == 1 for left in missing)
     assert len(set().union(*missing)) > 1
-
-
-def test_processes_share_balanced_draws():
-    one, other = (orders([2], "balanced", processes=2, rank=rank)[0] for rank in (0, 1))
-    (whole,) = orders([2], "balanced")
-    assert [index for pair in zip(one, other, strict=True) for index in pair] == whole[:1000]
 
 
 @pytest.mark.parametrize("processes", [2, 4])

@@ -14,19 +14,15 @@ def rows(**columns) -> pd.DataFrame:
 
 
 def test_columns_order_and_types():
-    manifest = make_manifest(rows(width=[1, None, 3], age=[60, 61, 62]), "test")
+    table = rows(width=[1, None, 3], age=[60, 61, 62])
+    manifest = make_manifest(table, "test")
+    assert list(table.columns) == ["image_id", "path", "label", "source", "width", "age"]
     assert tuple(manifest.columns) == (*COLUMNS, "age")
     assert manifest["image_id"].tolist() == ["a", "b", "c"]
     assert manifest["age"].tolist() == [61, 60, 62]
     assert manifest["patient_id"].isna().all()
     assert str(manifest["width"].dtype) == "Int64"
     assert all(str(manifest[name].dtype) == "string" for name in ("label", "split", "group_id"))
-
-
-def test_the_table_given_is_not_changed():
-    table = rows()
-    make_manifest(table, "test")
-    assert list(table.columns) == ["image_id", "path", "label", "source"]
 
 
 @pytest.mark.parametrize(
@@ -38,12 +34,21 @@ def test_the_table_given_is_not_changed():
         (rows(path=["", "", "c.png"]), "test: column path is empty in 2 of 3 rows"),
         (rows(image_id=["a", "a", "c"]), "test: image_id 'a' stands in more than one row .1 ids"),
         (rows(split=["train", "dev", None]), "test: split 'dev' is not known; use train, val, test"),
+        (rows(label=["COVID", "Covid", "x"]), "test: classes 'COVID' and 'Covid', which differ in case"),
+        (rows(width=["1e400", "2", "3"]), "test: column width holds something else than whole numbers"),
+        (rows(height=[float("inf"), 2, 3]), "test: column height holds something else than whole numbers"),
+        (rows(width=["wide", "2", "3"]), "test: column width holds something else than whole numbers"),
+        (rows(path=["a\0.png", "b", "c"]), r"test: column path holds 'a\\x00.png', no name of a file"),
+        (rows(mask_path=[None, "a\0", None]), "test: column mask_path holds .*, no name of a file"),
+        (
+            rows(image_id=pd.Series(["a\udcf3", "b", "c"], dtype=object)),
+            r"test: column image_id holds 'a\\udcf3', which is not",
+        ),
     ],
 )
 def test_bad_tables(table, message):
-    with pytest.raises(CxrnetError, match=message) as caught:
+    with pytest.raises(CxrnetError, match=rf"^{message}[^\n]*$"):
         make_manifest(table, "test")
-    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
@@ -61,33 +66,28 @@ def test_round_trip_keeps_the_table_and_the_digest(tmp_path, suffix):
     pd.testing.assert_frame_equal(again, manifest)
     assert digest(again) == digest(manifest)
     assert [file.name for file in path.parent.iterdir()] == [path.name]
+    moved = path.parent.rename(tmp_path / "moved") / path.name
+    assert read_manifest(moved)["path"].tolist()[1] == str(tmp_path / "moved" / "x y" / "b.png")
 
 
-def test_paths_below_the_file_travel_with_it(tmp_path):
-    here, there = tmp_path / "here", tmp_path / "there"
-    write_manifest(make_manifest(rows(path=[str(here / f"{i}.png") for i in range(3)]), "t"), here / "m.csv")
-    here.rename(there)
-    assert read_manifest(there / "m.csv")["path"].tolist() == [str(there / f"{i}.png") for i in (1, 0, 2)]
-
-
-PATHS = [
-    "a/b.png",
-    "/a/b.png",
-    "./a.png",
-    "a//b",
-    "/a//b",
-    "a/./b",
-    "a/",
-    "a/.",
-    "/",
-    "//s/b",
-    "..",
-    "a/../b",
-    ".h/..i/j.",
-]
-
-
-@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize(
+    "path",
+    [
+        "a/b.png",
+        "/a/b.png",
+        "./a.png",
+        "a//b",
+        "/a//b",
+        "a/./b",
+        "a/",
+        "a/.",
+        "/",
+        "//s/b",
+        "..",
+        "a/../b",
+        ".h/..i/j.",
+    ],
+)
 def test_a_path_is_read_as_pathlib_joins_it(tmp_path, path):
     rows(path=["x.png", path, "y.png"], mask_path=[None, "", path]).to_csv(tmp_path / "m.csv", index=False)
     manifest = read_manifest(tmp_path / "m.csv").set_index("image_id")
@@ -139,12 +139,6 @@ def test_a_class_may_have_any_name(tmp_path, label):
     assert read_manifest(tmp_path / "m.csv")["label"].tolist() == ["y", label, "x"]
 
 
-def test_a_width_that_is_no_number_names_the_column(tmp_path):
-    (tmp_path / "m.csv").write_text("image_id,path,label,source,width\na,a.png,x,s,wide\n")
-    with pytest.raises(CxrnetError, match="width"):
-        read_manifest(tmp_path / "m.csv")
-
-
 def test_digest_tells_data_not_places():
     manifest = make_manifest(rows(sha256=["1", "2", "3"]), "test")
     same = make_manifest(rows(sha256=["1", "2", "3"], path=["/x/1", "/x/2", "/x/3"]).iloc[::-1], "test")
@@ -159,21 +153,3 @@ def test_the_digest_is_that_of_the_csv_also_of_a_long_table_and_of_cells_with_co
     columns = ["image_id", "label", "split", "patient_id", "sha256"]
     text = manifest[columns].to_csv(index=False, lineterminator="\n")
     assert digest(manifest) == hashlib.sha256(text.encode()).hexdigest()
-
-
-@pytest.mark.parametrize(
-    ("columns", "reason"),
-    [
-        ({"width": ["1e400", "2", "3"]}, "column width holds something else than whole numbers"),
-        ({"height": [float("inf"), 2, 3]}, "column height holds something else than whole numbers"),
-        ({"path": ["a\0.png", "b", "c"]}, r"column path holds 'a\\x00.png', no name of a file"),
-        ({"mask_path": [None, "a\0", None]}, "column mask_path holds .*, no name of a file"),
-        (
-            {"image_id": pd.Series(["a\udcf3", "b", "c"], dtype=object)},
-            r"column image_id holds 'a\\udcf3', which is not",
-        ),
-    ],
-)
-def test_what_no_machine_can_hold_is_one_line(columns, reason):
-    with pytest.raises(CxrnetError, match=f"^test: {reason}"):
-        make_manifest(rows(**columns), "test")

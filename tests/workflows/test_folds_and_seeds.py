@@ -144,5 +144,5 @@ def test_folds_of_a_handful_of_images(make_data):
     data = make_data(limit=2)
     parts = [resplit_for(data, repeat, {"folds_by": "patient"}) for repeat in repeats("folds=3")]
     assert [part.counts("test") for part in parts] == [[2, 2, 2]] * 3
-    with pytest.raises(CxrnetError, match=r"class 'Covid' has 6 images in 6 groups .* too few for 7 splits"):
+    with pytest.raises(CxrnetError, match=r"class 'Covid' has 6 images in 6 clusters .* too few for 7 splits"):
         [resplit_for(data, repeat, {"folds_by": "patient"}) for repeat in repeats("folds=7")]

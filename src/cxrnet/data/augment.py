@@ -22,7 +22,7 @@ _PIXELS_OF_DEVICE = 2**25  # elsewhere, where few large steps are fast; takes so
 
 
 def none() -> None:
-    """No augmentation; ``null`` can't be an option of its own in Hydra."""
+    """Return no augmentation; ``null`` can't be an option of its own in Hydra."""
 
 
 def geometric(
@@ -114,9 +114,9 @@ class Geometric:
 def affine_maps(
     flipped: Tensor, angle: Tensor, shear: Tensor, scale: Tensor, across: Tensor, down: Tensor, aspect: float
 ) -> Tensor:
-    """Where the points of an image come from that was flipped, sheared, rotated, scaled and shifted, in this order.
+    """Map the points of an image that was flipped, sheared, rotated, scaled and shifted, in this order, to the source.
 
-    The inverse of torchvision's affine map about the centre (``transforms.v2.functional.affine``).
+    This inverts torchvision's affine map about the centre (``transforms.v2.functional.affine``).
 
     Args:
         flipped: ``(B,)`` bool, left to right.
@@ -139,10 +139,10 @@ def affine_maps(
 
 
 def perspective_maps(inwards: Tensor) -> Tensor:
-    """Where the points of an image come from whose corners were drawn inwards, the rest of it following in perspective.
+    """Map the points of an image whose corners were drawn inwards, the rest following in perspective, to their source.
 
     Args:
-        inwards: ``(B, 4, 2)``, how far each corner moves in x and in y, in half widths and half heights; the corners
+        inwards: ``(B, 4, 2)``, the shift of each corner in x and in y, in half widths and half heights; the corners
             go round from the upper left over the upper right.
 
     Returns:
@@ -161,11 +161,7 @@ def perspective_maps(inwards: Tensor) -> Tensor:
 
 
 def compose(affine: Tensor, perspective: Tensor) -> Tensor:
-    """One map for images that are first mapped by :func:`affine_maps`, then by :func:`perspective_maps`.
-
-    Returns:
-        ``(B, 3, 3) float32``, homogeneous.
-    """
+    """Compose :func:`affine_maps` with :func:`perspective_maps` after it: ``(B, 3, 3) float32``, homogeneous."""
     upper = (affine[:, :, :, None] * perspective[:, None]).sum(dim=2)  # `@` would lose digits under autocast
     return torch.cat([upper, perspective[:, 2:]], dim=1)
 
@@ -201,5 +197,5 @@ def _sample(images: Tensor, maps: Tensor) -> Tensor:
 
 
 def _centres(number: int, device: torch.device) -> Tensor:
-    """The centres of a row of pixels that reaches from -1 to 1."""
+    """Place the centres of a row of pixels that reaches from -1 to 1."""
     return (2 * torch.arange(number, dtype=torch.float32, device=device) + 1) / number - 1

@@ -1,6 +1,6 @@
-"""The order in which training images come, and the loaders of both data modules.
+"""Loaders of both data modules, and the order of the training images.
 
-The order is a function of seed and epoch alone: a resumed run sees what the run would have seen.
+The order is a function of seed and epoch alone: a resumed run sees the batches that the run would have seen.
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ Batch = dict[str, Tensor]
 
 
 class Labelled(Protocol):
-    """A data set that makes whole batches; ``labels`` are (N,) int64."""
+    """Data set of whole batches; ``labels`` are (N,) int64."""
 
     labels: Tensor
 
@@ -81,7 +81,7 @@ class EpochSampler(Sampler[int]):
 def train_loader(
     dataset: Labelled, draw: Draw, batch_size: int, seed: int, num_workers: int, trainer: pl.Trainer | None
 ) -> DataLoader[Batch]:
-    """A loader in the order of an :class:`EpochSampler`, whatever kind of batches the data set makes."""
+    """Load batches of any kind in the order of an :class:`EpochSampler`."""
     processes, rank = (trainer.world_size, trainer.global_rank) if trainer is not None else (1, 0)
     sampler = EpochSampler(dataset.labels, draw, seed, processes, rank)
     if trainer is not None:
@@ -104,7 +104,7 @@ def train_loader(
 
 
 def eval_loader(dataset: Labelled, batch_size: int, num_workers: int, trainer: pl.Trainer | None) -> DataLoader[Batch]:
-    """A loader in order. Each process of a distributed run sees every image: padded shares would falsify metrics."""
+    """Load in order. Each process of a distributed run sees every image: padded shares would falsify metrics."""
     return DataLoader(
         dataset,  # type: ignore[arg-type]
         batch_size,
@@ -115,7 +115,7 @@ def eval_loader(dataset: Labelled, batch_size: int, num_workers: int, trainer: p
 
 
 def _on_gpu(trainer: pl.Trainer | None) -> bool:
-    """Whether batches are sent to a GPU, which takes them in the background from pinned memory."""
+    """Tell whether batches go to a GPU, which takes them in the background from pinned memory."""
     return trainer is not None and trainer.strategy.root_device.type == "cuda"
 
 

@@ -16,7 +16,7 @@ mask_path    string   lung mask; missing where there is none
 width        Int64    of the file, in pixels; missing until the image was read
 height       Int64    of the file, in pixels; missing until the image was read
 sha256       string   of the file's bytes; missing until the image was read
-group_id     string   images that must stay in one split for a reason other than the patient (copies)
+group_id     string   images that must stay in one split for a reason other than the patient (duplicates)
 ===========  =======  ====================================================================================
 
 Further columns (``sex``, ``age``, ...) are kept as they are.
@@ -37,20 +37,12 @@ from cxrnet.core.spreadsheet import as_it_was
 from cxrnet.errors import CxrnetError
 
 SPLITS = ("train", "val", "test")
-STRING_COLUMNS = (
-    "image_id",
-    "path",
-    "label",
-    "split",
-    "patient_id",
-    "view",
-    "source",
-    "mask_path",
-    "sha256",
-    "group_id",
-)
 INTEGER_COLUMNS = ("width", "height")
-COLUMNS = (*STRING_COLUMNS[:8], *INTEGER_COLUMNS, *STRING_COLUMNS[8:])
+COLUMNS = (
+    *("image_id", "path", "label", "split", "patient_id", "view", "source", "mask_path"),
+    *INTEGER_COLUMNS,
+    *("sha256", "group_id"),
+)
 REQUIRED = ("image_id", "path", "label", "source")
 PATH_COLUMNS = ("path", "mask_path")
 ID_COLUMNS = ("patient_id", "group_id")
@@ -64,7 +56,7 @@ def make_manifest(rows: pd.DataFrame, where: str) -> pd.DataFrame:
 
     Args:
         rows: a table with at least ``image_id, path, label, source``; missing optional columns are added empty.
-        where: what the table is, for the error messages (``"data/covid"``).
+        where: name of the table, for the error messages (``"data/covid"``).
 
     Returns:
         A new table with the columns of this module first, in order, sorted by ``image_id``: the same rows give
@@ -77,7 +69,7 @@ def make_manifest(rows: pd.DataFrame, where: str) -> pd.DataFrame:
     """
     if len(rows) == 0:
         raise CxrnetError(f"{where}: no images found; a manifest needs at least one row")
-    if missing := [name for name in REQUIRED if name not in rows.columns]:
+    if missing := [name for name in REQUIRED if name not in rows]:
         raise CxrnetError(f"{where}: column {', '.join(missing)} missing; a manifest needs {', '.join(REQUIRED)}")
     given = {name: rows[name].reset_index(drop=True) for name in rows.columns}
     del rows  # a million rows are hundreds of megabytes, which the caller may have let go of
@@ -102,7 +94,7 @@ def make_manifest(rows: pd.DataFrame, where: str) -> pd.DataFrame:
 
 
 def check_labels(labels: pd.Series, where: str) -> None:
-    """Refuse what is one class to a person and several to a program.
+    """Refuse one class under several spellings.
 
     Raises:
         CxrnetError: labels differ in case, spaces or Unicode form only.
@@ -118,7 +110,7 @@ def check_labels(labels: pd.Series, where: str) -> None:
 
 
 def _columns(given: dict[str, pd.Series], where: str) -> dict[str, pd.Series]:
-    """The columns of a manifest in order, in their types; ``given`` is emptied."""
+    """Put the columns of a manifest in order and in their types; ``given`` is emptied."""
     rows = len(given["image_id"])
     nothing = pd.Series(pd.NA, range(rows), dtype="string")
     columns = {}
@@ -178,7 +170,7 @@ def _read_table(path: Path) -> pd.DataFrame:
 
 
 def absolute_paths(paths: pd.Series, root: Path) -> pd.Series:
-    """Paths that count from a folder, from which absolute ones are left alone."""
+    """Make paths absolute that count from a folder; absolute ones are left alone."""
     joined, absolute = f"{root}/".replace("//", "/") + paths, paths.str.startswith("/", na=False)
     if absolute.any():
         joined = joined.mask(absolute, paths)
@@ -186,7 +178,7 @@ def absolute_paths(paths: pd.Series, root: Path) -> pd.Series:
 
 
 def relative_paths(paths: pd.Series, root: Path) -> pd.Series:
-    """Paths below a folder relative to it; others are left alone."""
+    """Make paths below a folder relative to it; others are left alone."""
 
     def relative(path: str) -> str:
         return Path(path).relative_to(root).as_posix() if Path(path).is_relative_to(root) else path
@@ -195,7 +187,7 @@ def relative_paths(paths: pd.Series, root: Path) -> pd.Series:
 
 
 def _mend_odd(done: pd.Series, paths: pd.Series, one: Callable[[str], str]) -> pd.Series:
-    """Do ``one`` by one what can't be done to a column of text: odd paths, and all with drives and backslashes."""
+    """Repair one by one what can't be done to a column: odd paths, and all with drives and backslashes."""
     odd = (paths.str.contains(_ODD_PATH, na=False) if os.sep == "/" else paths.notna()).to_numpy(bool)
     if odd.any():
         done = done.copy()

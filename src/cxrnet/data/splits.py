@@ -1,7 +1,8 @@
-"""Splits: which images are for training, which for validation, which for testing.
+"""Splits into training, validation and test images.
 
-Images of one patient (``patient_id``) and copies of one image (``group_id``) never part. A split depends on
-the table and the seed only, not on the order of the rows, the file system or the version of a library.
+Images of one patient (``patient_id``) and duplicates (``group_id``) never part. A split depends on the table and the
+seed only, not on the order of the rows, the file system or the version of a library. What is kept together is called a
+cluster: a patient, a group of duplicates, both where they touch, or a single image.
 """
 
 import logging
@@ -20,34 +21,27 @@ from cxrnet.errors import CxrnetError
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 
-_Moves = list[tuple[int, int, int]]  # the type of a unit, the part that it leaves, the part that it comes into
+_Moves = list[tuple[int, int, int]]  # the type of a cluster, the part that it leaves, the part that it comes into
 
 _GOLDEN = (5**0.5 - 1) / 2  # its multiples, without their whole parts, fill 0..1 most evenly
 _SMALL, _SWAPPED = 1024, 128  # types that are moved first, and that are swapped: the smallest
 
 
-def contents_of(units: IntArray, codes: IntArray, classes: int) -> FloatArray:
-    """Images of each class in each unit, ``(U, K)``; as floats, which are exact here and fast in products."""
-    contents = np.zeros((units.max() + 1, classes))
-    np.add.at(contents, (units, codes), 1)
-    return contents
-
-
 def allocate(contents: FloatArray, shares: FloatArray, seed: int) -> IntArray:
-    """Give each unit a part, by chance, so that the parts come near to their shares of every class.
+    """Give each cluster a part, by chance, so that the parts come near to their shares of every class.
 
     Types are drawn from the largest to the smallest, each in proportion to what the parts still lack of its classes: so
-    a unit of any size comes into a part with the probability that is the part's share, and small units make up for what
-    large ones leave. Only a unit that is larger than a part's share of a class doesn't come there. Then units are moved
-    one by one as long as that helps.
+    a cluster of any size comes into a part with the probability that is the part's share, and small clusters make up
+    for what large ones leave. Only a cluster that is larger than a part's share of a class doesn't come there. Then
+    clusters are moved one by one as long as that helps.
 
     Args:
-        contents: images of each class in each unit, ``(U, K)``.
+        contents: images of each class in each cluster, ``(U, K)``.
         shares: of the parts, ``(S,)``; they sum to one.
         seed: any whole number from 0 on.
 
     Returns:
-        The part of each unit, ``(U,)``.
+        The part of each cluster, ``(U,)``.
     """
     bits = np.random.PCG64(seed)  # its raw numbers are the same on every system and in every version
     shuffled = np.argsort(bits.random_raw(len(shares)), kind="stable")  # where parts are alike, none comes first
@@ -65,7 +59,7 @@ def allocate(contents: FloatArray, shares: FloatArray, seed: int) -> IntArray:
 
 
 def nearest_targets(totals: FloatArray, shares: FloatArray) -> FloatArray:
-    """Whole numbers of images by part and class ``(S, K)`` nearest to the shares (largest remainder).
+    """Find the whole numbers of images by part and class ``(S, K)`` nearest to the shares (largest remainder).
 
     Of equal remainders that of the part goes first that lacks most of the classes before.
     """
@@ -80,11 +74,11 @@ def nearest_targets(totals: FloatArray, shares: FloatArray) -> FloatArray:
 
 
 def _draw(contents: FloatArray, counts: IntArray, targets: FloatArray, start: float) -> IntArray:
-    """How many units of each type come into each part, ``(T, S)``.
+    """Draw the number of clusters of each type that come into each part, ``(T, S)``.
 
     Args:
         contents: of the types, ``(T, K)``, the largest first.
-        counts: units of each type, ``(T,)``.
+        counts: clusters of each type, ``(T,)``.
         targets: images of each class that the parts should get, ``(S, K)``.
         start: 0..1, by chance.
     """
@@ -114,9 +108,9 @@ def _draw(contents: FloatArray, counts: IntArray, targets: FloatArray, start: fl
 
 
 def _repair(numbers: IntArray, contents: FloatArray, targets: FloatArray) -> None:
-    """Move one unit, or where none helps swap two, the best first, while that brings the parts nearer to ``targets``.
+    """Move one cluster, or where none helps swap two, the best first, while the parts come nearer to ``targets``.
 
-    The smallest types come first: large units stay where chance put them. A part without any image of a class weighs
+    The smallest types come first: large clusters stay where chance put them. A part without any image of a class weighs
     more than all distances together. ``numbers`` ``(T, S)`` is changed.
     """
     have = numbers.T @ contents
@@ -125,7 +119,7 @@ def _repair(numbers: IntArray, contents: FloatArray, targets: FloatArray) -> Non
 
 
 def _repair_with(numbers: IntArray, contents: FloatArray, targets: FloatArray, have: FloatArray) -> None:
-    """The same with some of the types; ``have`` ``(S, K)`` is what the parts hold of all, and changed too."""
+    """Repair with some of the types; ``have`` ``(S, K)`` counts the images of all in the parts, and is changed too."""
     heavy = 8 * targets.sum() ** 2
     holds = (contents > 0).astype(float)
     squares = 2 * (contents**2).sum(axis=1)
@@ -136,7 +130,7 @@ def _repair_with(numbers: IntArray, contents: FloatArray, targets: FloatArray, h
             numbers[kind, goal] += 1
             have[source] -= contents[kind]
             have[goal] += contents[kind]
-        # By how much the sum of the squared distances falls where a unit comes and where it goes, (T, S) each.
+        # Fall of the sum of the squared distances where a cluster comes and where it goes, (T, S) each.
         pull = 2 * contents @ (targets - have).T
         emptied = (holds[:, None] * (have == contents[:, None])).sum(axis=2)
         come = pull + heavy * (holds @ (have == 0).T)
@@ -147,14 +141,14 @@ def _repair_with(numbers: IntArray, contents: FloatArray, targets: FloatArray, h
 
 
 def _best_move(come: FloatArray, go: FloatArray) -> _Moves:
-    """Type, from where and to where; nothing where no move helps."""
+    """Choose type, source and goal; nothing where no move helps."""
     gain = come.max(axis=1) + go.max(axis=1)
     kind = int(np.argmax(gain))
     return [(kind, int(np.argmax(go[kind])), int(np.argmax(come[kind])))] if gain[kind] > 0 else []
 
 
 def _best_swap(come: FloatArray, go: FloatArray, contents: FloatArray) -> _Moves:
-    """The two moves of a swap among the smallest types; nothing where no swap helps."""
+    """Choose the two moves of a swap among the smallest types; nothing where no swap helps."""
     skipped = max(0, len(contents) - _SWAPPED)
     come, go, contents = come[skipped:], go[skipped:], contents[skipped:]
     both = 4 * contents @ contents.T
@@ -177,8 +171,8 @@ def split_manifest(manifest: pd.DataFrame, fractions: Mapping[str, float], seed:
     """Split a manifest at random, each class in the same proportions; a former split is replaced.
 
     Without patients and groups the number of images of each class in each split is within one of its share.
-    With them the proportions are as near as the groups allow, and chance decides where a group comes: patients
-    with many images are tested as often as those with one. Only a group that holds more of a class than a split
+    With them the proportions are as near as the clusters allow, and chance decides where a cluster comes: patients
+    with many images are tested as often as those with one. Only a cluster that holds more of a class than a split
     should have can't come there, which a warning says. Each split gets at least one image of each class, even where
     its share is less than half an image; train may then lack one more.
 
@@ -192,7 +186,7 @@ def split_manifest(manifest: pd.DataFrame, fractions: Mapping[str, float], seed:
         The manifest with ``split`` filled, rows in the order given.
 
     Raises:
-        CxrnetError: fractions that are no shares of one, or a class with too few images or groups.
+        CxrnetError: fractions that are no shares of one, or a class with too few images or clusters.
     """
     shares = _check_fractions(fractions)
     _check_seed(seed)
@@ -212,11 +206,11 @@ def fold_manifest(manifest: pd.DataFrame, folds: int, fold: int, by: FoldsBy, se
         manifest: a manifest.
         folds: number of parts, from 3 on.
         fold: which part is test, from 0 on.
-        by: ``patient`` keeps patients and copies together; ``image`` parts them, to see what that does to a result.
+        by: ``patient`` keeps patients and duplicates together; ``image`` parts them, to see what that does to a result.
         seed: any whole number from 0 on.
 
     Raises:
-        CxrnetError: fewer than three folds, an unknown ``by``, or a class with too few images or groups.
+        CxrnetError: fewer than three folds, an unknown ``by``, or a class with too few images or clusters.
     """
     if isinstance(folds, bool) or not isinstance(folds, int) or folds < 3:
         raise CxrnetError(f"folds: {folds}; give a whole number from 3 on (one part is test, one val, the rest train)")
@@ -275,18 +269,19 @@ def complete_split(manifest: pd.DataFrame, fractions: Mapping[str, float], seed:
 def _parts(
     manifest: pd.DataFrame, shares: Mapping[str, float], seed: int, together: tuple[str, ...] = TOGETHER
 ) -> IntArray:
-    """Part of each image ``(N,)``, as a place in ``shares``; images that share a value of ``together`` get one part."""
+    """Allocate each image ``(N,)`` to a place in ``shares``; images that share a value of ``together`` get one."""
     names = list(shares)
     rows = manifest.reset_index(drop=True).sort_values("image_id")
     labels = pd.Categorical(rows["label"].astype(str))
-    units = link(rows, together) if together else np.arange(len(rows))
-    contents = contents_of(units, labels.codes.astype(np.int64), len(labels.categories))
-    _check_groups(contents, list(labels.categories), names)
+    clusters = link(rows, together) if together else np.arange(len(rows))
+    contents = np.zeros((clusters.max() + 1, len(labels.categories)))  # floats: exact here, and fast in products
+    np.add.at(contents, (clusters, labels.codes), 1)
+    _check_clusters(contents, list(labels.categories), names)
     _warn_of_large(contents, shares)
     place = allocate(contents, np.array(list(shares.values())), seed)
     _check_complete(place, contents, list(labels.categories), names)
     parts = np.empty(len(rows), np.int64)
-    parts[rows.index] = place[units]
+    parts[rows.index] = place[clusters]
     return parts
 
 
@@ -310,17 +305,17 @@ def _check_seed(seed: int) -> None:
         raise CxrnetError(f"seed: {seed} is no seed; give a whole number from 0 on")
 
 
-def _check_groups(contents: FloatArray, classes: list[str], names: list[str]) -> None:
-    for name, units, images in zip(classes, (contents > 0).sum(axis=0), contents.sum(axis=0), strict=True):
-        if units < len(names):
+def _check_clusters(contents: FloatArray, classes: list[str], names: list[str]) -> None:
+    for name, clusters, images in zip(classes, (contents > 0).sum(axis=0), contents.sum(axis=0), strict=True):
+        if clusters < len(names):
             raise CxrnetError(
-                f"data.split: class '{name}' has {images:.0f} images in {units} groups (patients, copies), "
+                f"data.split: class '{name}' has {images:.0f} images in {clusters} clusters (patients, duplicates), "
                 f"too few for {len(names)} splits ({', '.join(names)}); add images, drop it or use fewer splits"
             )
 
 
 def _warn_of_large(contents: FloatArray, shares: Mapping[str, float]) -> None:
-    """Say which groups chance can't bring into every part, because they hold more of a class than it should have."""
+    """Say which clusters chance can't bring into every part, because they hold more of a class than it should have."""
     targets = nearest_targets(contents.sum(axis=0), np.array(list(shares.values())))
     fits = np.all(contents[:, None] <= targets + 1, axis=2)  # as :func:`allocate` has it, (U, S)
     some = np.any(fits, axis=1, keepdims=True)  # what fits nowhere, as in folds, can come into any
@@ -342,5 +337,5 @@ def _check_complete(place: IntArray, contents: FloatArray, classes: list[str], n
     for split, k in np.argwhere(have == 0):
         raise CxrnetError(
             f"data.split: no image of class '{classes[k]}' is left for {names[split]}, because they stand in "
-            "few groups (patients, copies); try another seed, drop the class or use fewer splits"
+            "few clusters (patients, duplicates); try another seed, drop the class or use fewer splits"
         )

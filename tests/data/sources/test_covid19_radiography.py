@@ -18,7 +18,7 @@ URLS = {
 
 def make(root, classes=tuple(PUBLISHED)):
     """Two images of each class with masks and tables, in the original layout."""
-    top = root / "COVID-19_Radiography_Dataset"
+    top = root / FOLDER
     for name in classes:
         for folder, size in (("images", 299), ("masks", 256)):
             (top / name / folder).mkdir(parents=True)
@@ -30,13 +30,13 @@ def make(root, classes=tuple(PUBLISHED)):
     return root
 
 
-@pytest.mark.parametrize("below", ["", "COVID-19_Radiography_Dataset"])
+@pytest.mark.parametrize("below", ["", FOLDER])
 def test_all_that_the_original_layout_says(tmp_path, below):
     manifest = covid19_radiography(make(tmp_path) / below, None, False)
     assert manifest["label"].value_counts().to_dict() == dict.fromkeys(PUBLISHED, 2)
     assert manifest["split"].isna().all()
     normal = manifest.set_index("image_id").loc["Normal/images/Normal-1.png"]
-    top = tmp_path.resolve() / "COVID-19_Radiography_Dataset"
+    top = tmp_path.resolve() / FOLDER
     assert normal["path"] == str(top / "Normal" / "images" / "Normal-1.png")
     assert normal["mask_path"] == str(top / "Normal" / "masks" / "Normal-1.png")
     assert (normal["url"], normal["source"]) == (RSNA, "kaggle.com/c/rsna-pneumonia-detection-challenge/data")
@@ -54,13 +54,11 @@ def test_some_classes(tmp_path):
 
 def test_everything_that_is_missing_is_listed_in_one_line(tmp_path, caplog):
     root = make(tmp_path, ["COVID", "Normal"])
-    (root / "COVID-19_Radiography_Dataset" / "COVID.metadata.xlsx").unlink()
-    (root / "COVID-19_Radiography_Dataset" / "Normal" / "masks").rename(tmp_path / "elsewhere")
-    with pytest.raises(CxrnetError) as error:
+    (root / FOLDER / "COVID.metadata.xlsx").unlink()
+    (root / FOLDER / "Normal" / "masks").rename(tmp_path / "elsewhere")
+    missing = "lacks COVID.metadata.xlsx, class Lung_Opacity, Normal/masks, class Viral Pneumonia; "
+    with pytest.raises(CxrnetError, match=rf"^[^\n]*{missing}[^\n]*data.manifest.partial=true[^\n]*$"):
         covid19_radiography(root, None, False)
-    assert "lacks COVID.metadata.xlsx, class Lung_Opacity, Normal/masks, class Viral Pneumonia; " in str(error.value)
-    assert "data.manifest.partial=true" in str(error.value)
-    assert "\n" not in str(error.value)
 
     manifest = covid19_radiography(root, None, True)
     (warning,) = caplog.messages
@@ -74,13 +72,10 @@ def test_everything_that_is_missing_is_listed_in_one_line(tmp_path, caplog):
 
 
 def test_other_counts_than_published_are_said(tmp_path, caplog):
-    root = make(tmp_path, ["Viral Pneumonia"])
-    covid19_radiography(root, "Viral Pneumonia", False)
+    top = make(tmp_path, ["Viral Pneumonia"]) / FOLDER
+    covid19_radiography(tmp_path, "Viral Pneumonia", False)
     assert caplog.messages == ["covid19_radiography: not as published: 2 of 1345 images of Viral Pneumonia"]
-
-
-def test_the_published_counts_are_no_reason_to_warn(tmp_path, caplog):
-    top = make(tmp_path, ["Viral Pneumonia"]) / "COVID-19_Radiography_Dataset"
+    caplog.clear()
     names = [f"Viral Pneumonia-{n}" for n in range(1, 1346)]
     for name in names[2:]:
         (top / "Viral Pneumonia" / "images" / f"{name}.png").touch()
@@ -92,7 +87,7 @@ def test_the_published_counts_are_no_reason_to_warn(tmp_path, caplog):
 
 
 def test_single_images_without_mask_or_row(tmp_path, caplog):
-    top = make(tmp_path, ["COVID"]) / "COVID-19_Radiography_Dataset"
+    top = make(tmp_path, ["COVID"]) / FOLDER
     (top / "COVID" / "images" / "COVID-9.png").touch()
     manifest = covid19_radiography(tmp_path, "COVID", False).set_index("image_id")
     lonely = manifest.loc["COVID/images/COVID-9.png"]
@@ -102,7 +97,7 @@ def test_single_images_without_mask_or_row(tmp_path, caplog):
 
 
 def test_class_folders_without_images(tmp_path, caplog):
-    top = make(tmp_path, ["COVID", "Normal"]) / "COVID-19_Radiography_Dataset"
+    top = make(tmp_path, ["COVID", "Normal"]) / FOLDER
     for file in (top / "COVID" / "images").iterdir():
         file.unlink()
     covid19_radiography(tmp_path, ["COVID", "Normal"], False)
@@ -113,20 +108,18 @@ def test_class_folders_without_images(tmp_path, caplog):
 
 @pytest.mark.parametrize("content", [b"no workbook", None])
 def test_a_table_that_can_not_be_read(tmp_path, content):
-    table = make(tmp_path, ["COVID"]) / "COVID-19_Radiography_Dataset" / "COVID.metadata.xlsx"
+    table = make(tmp_path, ["COVID"]) / FOLDER / "COVID.metadata.xlsx"
     if content is None:
         pd.DataFrame({"name": ["COVID-1"]}).to_excel(table, index=False)
     else:
         table.write_bytes(content)
-    with pytest.raises(CxrnetError, match=r"COVID.metadata.xlsx' can't be read \(.*\); get it again") as error:
+    with pytest.raises(CxrnetError, match=r"^[^\n]*COVID.metadata.xlsx' can't be read \(.*\); get it again[^\n]*$"):
         covid19_radiography(tmp_path, "COVID", False)
-    assert "\n" not in str(error.value)
 
 
 def test_a_missing_data_set_says_where_it_looked(tmp_path):
-    with pytest.raises(CxrnetError, match="unpack COVID-19_Radiography_Dataset/ from Kaggle there") as error:
+    with pytest.raises(CxrnetError, match=rf"'{tmp_path}/gone/{FOLDER}'.*unpack {FOLDER}/ from Kaggle there"):
         covid19_radiography(tmp_path / "gone", None, True)
-    assert f"'{(tmp_path / 'gone').as_posix()}/COVID-19_Radiography_Dataset'" in str(error.value)
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,7 @@
 import csv
 import io
 import logging
-from functools import partial
 
-import pandas as pd
 import pytest
 
 from cxrnet.data.sources.covid_chestxray import covid_chestxray, read_metadata, select
@@ -141,12 +139,12 @@ def test_names_are_matched_as_they_are(tmp_path):
     assert read(root)["image_id"].tolist() == ["a.JPG"]
 
 
-def test_a_folder_that_is_not_the_collection(tmp_path):
-    with pytest.raises(CxrnetError, match=r"has no images/ and no metadata.csv; covid_chestxray needs .*README") as no:
-        read(tmp_path)
-    assert str(tmp_path) in str(no.value)
-    (tmp_path / "images").mkdir()
-    with pytest.raises(CxrnetError, match=r"has no metadata.csv; covid_chestxray needs images/ and metadata.csv"):
+@pytest.mark.parametrize("there", [[], ["images"]])
+def test_a_folder_that_is_not_the_collection(tmp_path, there):
+    for name in there:
+        (tmp_path / name).mkdir()
+    missing = "has no metadata.csv" if there else "has no images/ and no metadata.csv"
+    with pytest.raises(CxrnetError, match=rf"'{tmp_path}' {missing}; covid_chestxray needs .*README"):
         read(tmp_path)
 
 
@@ -162,9 +160,8 @@ def test_a_folder_that_is_not_the_collection(tmp_path):
 def test_metadata_that_can_not_be_used(tmp_path, content, message):
     (tmp_path / "images").mkdir()
     (tmp_path / "metadata.csv").write_text(content)
-    with pytest.raises(CxrnetError, match=message) as error:
+    with pytest.raises(CxrnetError, match=rf"^data[^\n]*{message}[^\n]*$"):
         read(tmp_path)
-    assert "\n" not in str(error.value)
 
 
 @pytest.mark.shared
@@ -201,12 +198,3 @@ def test_splits_of_the_real_collection_part_no_patient(shared):
         split = split_manifest(manifest, {"train": 0.7, "val": 0.15, "test": 0.15}, seed)
         assert split.groupby("patient_id")["split"].nunique().eq(1).all()
         assert split.groupby("group_id")["split"].nunique().eq(1).all()
-
-
-def test_tied_patients_stay_together_whatever_the_seed(tmp_path):
-    rows = [row(f"{n}", f"{n}.png", finding) for n, finding in enumerate(["COVID-19", "SARS"] * 6)]
-    rows += [row("0", "shared.png"), row("2", "shared.png")]
-    split = partial(split_manifest, read(make(tmp_path, rows)), {"train": 0.5, "test": 0.5})
-    tied = pd.concat([split(seed=seed).query("group_id == '0, 2'")["split"].to_frame(str(seed)) for seed in range(8)])
-    assert tied.notna().sum().eq(3).all()
-    assert tied.nunique().eq(1).all()

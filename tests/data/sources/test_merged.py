@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from cxrnet.data.manifest import make_manifest
-from cxrnet.data.sources.merged import merged
+from cxrnet.data.sources.merged import merged, relabel
 from cxrnet.errors import CxrnetError
 
 
@@ -52,15 +52,16 @@ def test_equal_numbers_are_drawn_by_the_seed_alone(parts):
     assert set(merged(parts, 2, 1)["image_id"]) < set(first["image_id"])
 
 
-@pytest.mark.parametrize("per_class", [0, -1, 2.5, True, "all"])
-def test_a_number_that_is_none(parts, per_class):
-    with pytest.raises(CxrnetError, match=f"per_class: {per_class} is no number; give one from 1 on, equal, or null"):
+@pytest.mark.parametrize(
+    ("per_class", "message"),
+    [
+        *((each, f"{each} is no number; give one from 1 on, equal, or null") for each in (0, -1, 2.5, True, "all")),
+        (6, "class 'well' has 5 images, 6 are to be drawn; give a smaller"),
+    ],
+)
+def test_numbers_that_can_not_be_drawn(parts, per_class, message):
+    with pytest.raises(CxrnetError, match=f"per_class: {message}"):
         merged(parts, per_class, 0)
-
-
-def test_a_class_with_too_few_images(parts):
-    with pytest.raises(CxrnetError, match="per_class: class 'well' has 5 images, 6 are to be drawn; give a smaller"):
-        merged(parts, 6, 0)
 
 
 def test_a_split_is_kept_only_where_all_parts_have_one(parts, caplog):
@@ -88,8 +89,44 @@ def test_a_split_is_kept_only_where_all_parts_have_one(parts, caplog):
 def test_parts_that_can_not_be_used(parts, part, message):
     with pytest.raises(CxrnetError, match=message):
         merged(parts | {"a": part}, None, 0)
-
-
-def test_nothing_to_merge():
     with pytest.raises(CxrnetError, match="parts: nothing to merge"):
         merged({}, None, 0)
+
+
+CLASSES = ("COVID", "Normal")
+
+
+@pytest.mark.parametrize(
+    ("own", "labels", "kept", "left_out"),
+    [
+        (
+            ["Covid", "Normal", "Viral", "Covid", "Viral"],
+            {"Covid": "COVID", "Viral": None},
+            {"0000.png": "COVID", "0001.png": "Normal", "0003.png": "COVID"},
+            {"Viral": 2},
+        ),
+        (["a", "b"], {"a": "Normal", "b": "Normal"}, {"0000.png": "Normal", "0001.png": "Normal"}, {}),
+        (["a", "a"], {"a": None}, {}, {"a": 2}),
+    ],
+)
+def test_labels_become_classes_and_what_has_none_is_left_out_and_counted(manifest_of, own, labels, kept, left_out):
+    manifest = manifest_of(own)
+    found, counted = relabel(manifest, CLASSES, labels, "classes.a")
+    assert dict(zip(found["image_id"], found["label"], strict=True)) == kept
+    assert found.index.tolist() == list(range(len(kept)))
+    assert counted == left_out
+    assert manifest["label"].tolist() == own
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ({}, r"no class of the bundle \(COVID, Normal\) for the label covid, other; give classes\.x="),
+        ({"covid": "COVID"}, r".* for the label other; give classes\.x={other: \.\.\.}, with a class or null"),
+        ({"covid": "COVID", "other": None, "b": None}, "'b' is no label of the data, which are covid, other"),
+        ({"covid": "Covid", "other": None}, "'Covid' is no class of the bundle, which are COVID, Normal"),
+    ],
+)
+def test_labels_that_do_not_fit(manifest_of, labels, message):
+    with pytest.raises(CxrnetError, match=rf"^classes\.x: {message}"):
+        relabel(manifest_of(["covid", "other"]), CLASSES, labels, "classes.x")

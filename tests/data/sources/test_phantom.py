@@ -20,7 +20,9 @@ def plain(tmp_path_factory):
 @pytest.fixture(scope="module")
 def faulty(tmp_path_factory):
     root = tmp_path_factory.mktemp("faulty")
-    manifest = phantom(root, images=40, size=96, seed=5, marker=0.5, copies=3, label_noise=0.1, missing=2, corrupt=3)
+    manifest = phantom(
+        root, images=40, size=96, seed=5, marker=0.5, duplicates=3, label_noise=0.1, missing=2, corrupt=3
+    )
     return manifest, pd.read_csv(next(root.iterdir()) / "faults.csv", keep_default_na=False)
 
 
@@ -39,27 +41,18 @@ def test_manifest_of_balanced_classes_and_patients(plain):
     assert plain["image_id"].str.startswith("images/").all()  # no absolute path, the same on every machine
 
 
-def test_images_are_grey_squares_with_range(plain):
-    for path in plain["path"]:
-        image = Image.open(path)
-        assert (image.mode, image.size) == ("L", (96, 96))
-        assert np.ptp(np.asarray(image)) > 150
-
-
-def test_masks_lie_where_they_should(plain):
+def test_images_are_grey_squares_and_masks_lie_where_they_should(plain):
     for row in plain.itertuples():
-        lung, lesion = pixels(row.mask_path), pixels(row.lesion_mask_path)
+        with Image.open(row.path) as image:
+            assert (image.mode, image.size) == ("L", (96, 96))
+        radiograph, lung, lesion = pixels(row.path), pixels(row.mask_path), pixels(row.lesion_mask_path)
+        assert np.ptp(radiograph) > 150
         assert set(np.unique(lung)) == {0, 255}
         assert 0.1 < (lung > 0).mean() < 0.6
         assert not (lesion & ~lung).any()  # no lesion outside the lungs
         assert (lesion > 0).any() == (row.label != "Normal")
-
-
-def test_the_air_of_the_lungs_is_darker_than_the_heart_and_abdomen(plain):
-    normal = plain[plain["label"] == "Normal"]
-    for row in normal.itertuples():
-        image, lung = pixels(row.path), pixels(row.mask_path) > 0
-        assert image[lung].mean() < image[80:, 30:66].mean()
+        if row.label == "Normal":  # air is darker than heart and abdomen
+            assert radiograph[lung > 0].mean() < radiograph[80:, 30:66].mean()
 
 
 def test_images_of_one_patient_differ(plain):
@@ -108,7 +101,7 @@ def test_a_foreign_folder_of_that_name_is_refused(tmp_path):
 def test_every_fault_is_planted_as_often_as_asked(faulty):
     manifest, table = faulty
     assert table["fault"].value_counts().to_dict() == {
-        "marker": 5, "label_noise": 4, "copy": 3, "corrupt": 3, "missing": 2,
+        "marker": 5, "label_noise": 4, "duplicate": 3, "corrupt": 3, "missing": 2,
     }  # fmt: skip
     assert table["image_id"].is_unique
     assert set(table["image_id"]) <= set(manifest["image_id"])
@@ -118,21 +111,20 @@ def test_every_fault_is_planted_as_often_as_asked(faulty):
 def test_wrong_labels_and_markers(faulty, tmp_path):
     manifest, table = faulty
     clean = phantom(tmp_path, images=40, size=96, seed=5).set_index("image_id")
-    label = manifest.set_index("image_id")["label"]
+    by_id = manifest.set_index("image_id")
     for row in table[table["fault"] == "label_noise"].itertuples():
-        assert label[row.image_id] != row.detail == clean["label"][row.image_id]
-    path = manifest.set_index("image_id")["path"]
+        assert by_id["label"][row.image_id] != row.detail == clean["label"][row.image_id]
     for name in table.loc[table["fault"] == "marker", "image_id"]:
-        assert label[name] == "COVID-19"
-        changed = pixels(path[name]) != pixels(clean["path"][name])
+        assert by_id["label"][name] == "COVID-19"
+        changed = pixels(by_id["path"][name]) != pixels(clean["path"][name])
         assert changed.any()
         assert not changed[20:, :70].any()  # in the corner only
 
 
-def test_copies_look_alike_under_another_patient(faulty):
+def test_duplicates_look_alike_under_another_patient(faulty):
     manifest, table = faulty
     by_id = manifest.set_index("image_id")
-    for row in table[table["fault"] == "copy"].itertuples():
+    for row in table[table["fault"] == "duplicate"].itertuples():
         copy, original = by_id.loc[row.image_id], by_id.loc[row.detail]
         assert copy["patient_id"] != original["patient_id"]
         assert (manifest["patient_id"] == copy["patient_id"]).sum() == 1
@@ -156,20 +148,19 @@ def test_missing_and_corrupt_files(faulty):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"images": "many"}, "data.manifest.images: many is no number"),
-        ({"size": 96.5}, "data.manifest.size: 96.5 is no number"),
-        ({"images": 7}, "data.manifest.images: 7 is too few"),
-        ({"size": 63}, "data.manifest.size: 63 px"),
-        ({"seed": -1}, "data.manifest.seed: -1"),
-        ({"marker": 1.5}, "data.manifest.marker: 1.5 is no share"),
-        ({"label_noise": -0.1}, "data.manifest.label_noise: -0.1 is no share"),
-        ({"copies": -1}, "data.manifest.copies: -1"),
-        ({"missing": 5, "corrupt": 4}, "9 faults asked for but only 8 images"),
-        ({"marker": 1.0, "copies": 7}, "9 faults asked for but only 8 images"),
+        ({"images": "many"}, "data.manifest.images: many is out of range; give a whole number from 8 on"),
+        ({"size": 96.5}, "data.manifest.size: 96.5 is out of range; give a whole number from 64 on"),
+        ({"images": 7}, "data.manifest.images: 7 is out of range"),
+        ({"size": 63}, "data.manifest.size: 63 is out of range"),
+        ({"seed": -1}, "data.manifest.seed: -1 is out of range; give a whole number from 0 on"),
+        ({"marker": 1.5}, "data.manifest.marker: 1.5 is out of range; give a share from 0 to 1"),
+        ({"label_noise": -0.1}, "data.manifest.label_noise: -0.1 is out of range"),
+        ({"duplicates": float("nan")}, "data.manifest.duplicates: nan is out of range"),
+        ({"missing": 5, "corrupt": 4}, "data: 9 faults asked for but only 8 images"),
+        ({"marker": 1.0, "duplicates": 7}, "data: 9 faults asked for but only 8 images"),
     ],
 )
 def test_wrong_parameters_are_one_line(tmp_path, change, message):
-    with pytest.raises(CxrnetError, match=message) as error:
+    with pytest.raises(CxrnetError, match=rf"^{message}[^\n]*$"):
         phantom(**{"root": tmp_path, "images": 8, "size": 64, "seed": 1} | change)
-    assert "\n" not in str(error.value)
     assert not list(tmp_path.iterdir())

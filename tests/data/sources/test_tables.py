@@ -26,12 +26,6 @@ def test_path_and_label_are_all_that_a_table_needs(tmp_path):
     assert manifest["split"].isna().all()
 
 
-def test_ids_of_files_elsewhere_count_from_the_table(tmp_path):
-    (tmp_path / "t").mkdir()
-    file = write(tmp_path / "t" / "t.csv", "path,label", f"{tmp_path}/x/1.png,a", "2.png,b")
-    assert read_table(file)["image_id"].tolist() == ["../x/1.png", "2.png"]
-
-
 @pytest.mark.parametrize(
     ("separator", "name", "said"),
     [
@@ -121,10 +115,8 @@ def test_what_was_written_here_is_read_as_it_was(tmp_path, caplog, suffix):
     ],
 )
 def test_tables_that_can_not_be_read(tmp_path, lines, message):
-    with pytest.raises(CxrnetError, match=message) as error:
+    with pytest.raises(CxrnetError, match=rf"^[^\n]*{tmp_path}[^\n]*({message})[^\n]*$"):
         read_table(write(tmp_path / "t.csv", *lines))
-    assert "\n" not in str(error.value)
-    assert str(tmp_path) in str(error.value)
 
 
 @pytest.mark.parametrize(("name", "message"), [("t.xml", "give .csv, .tsv"), ("gone.csv", "is not a file")])

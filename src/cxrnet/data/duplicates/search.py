@@ -96,7 +96,7 @@ def find_duplicates(images: Rows, manifest: pd.DataFrame, cache: Path | None = N
         of the two hashes, 0..64 bits), ``split_a``, ``split_b``, ``label_a``, ``label_b``.
 
     Raises:
-        ValueError: images and manifest differ in length.
+        ValueError: images and manifest differ in length, or images have another size.
     """
     if len(images) != len(manifest):
         raise ValueError(f"{len(images)} images for {len(manifest)} rows of the manifest")
@@ -131,6 +131,8 @@ def group_duplicates(pairs: pd.DataFrame, manifest: pd.DataFrame) -> pd.DataFram
 
 
 def _search(images: Rows, manifest: pd.DataFrame) -> _Duplicates:
+    if images[np.arange(0)].shape[1:] != SEARCH_SIZE:
+        raise ValueError("duplicates are searched at 64 x 64 pixels, straight from the file")
     files = link(manifest, ("sha256",))
     hash_of, values, ranks = _fingerprints(images)
     a, b = _candidates(files, hash_of, values, ranks)

@@ -1,4 +1,4 @@
-"""A patient: the few numbers that make one thorax differ from another, and the shape of the rib cage."""
+"""Anatomy of one patient: bones, vessels and organs as clouds and maps, and their projection onto a detector."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,20 +16,13 @@ FOCUS = 165.0
 class View:
     """One exposure's geometry: how the patient stands before a square detector."""
 
-    size: int
-    """Pixels along a side."""
-    field: float
-    """Side of the visible square in the plane through the middle of the chest, cm."""
-    right: float
-    """Shift of the patient in the image, cm."""
-    down: float
-    """Shift of the patient in the image, cm."""
-    roll: float
-    """Lean to one side, radians."""
-    turn: float
-    """Turn around the patient's long axis, radians: front and back slide apart sideways."""
-    tilt: float
-    """Slope of the beam: front and back slide apart vertically by this share of their distance."""
+    size: int  # pixels along a side
+    field: float  # side of the visible square in the plane through the middle of the chest, cm
+    right: float  # shift of the patient in the image, cm
+    down: float  # shift of the patient in the image, cm
+    roll: float  # lean to one side, radians
+    turn: float  # turn around the patient's long axis, radians: front and back slide apart sideways
+    tilt: float  # slope of the beam: front and back slide apart vertically by this share of their distance
 
     @property
     def pixel(self) -> float:
@@ -37,7 +30,7 @@ class View:
         return self.field / self.size
 
     def project(self, points: Array) -> tuple[Array, Array]:
-        """Columns and rows (in pixels, the first pixel's centre at 0) of points ``(3, N)``."""
+        """Project points ``(3, N)`` to columns and rows (in pixels, the first pixel's centre at 0)."""
         x, y, z = points
         depth = y * np.cos(self.turn) - x * np.sin(self.turn)
         zoom = FOCUS / (FOCUS + depth) / self.pixel
@@ -49,7 +42,7 @@ class View:
         return columns, rows
 
     def plane(self, depth: float) -> tuple[Array, Array]:
-        """The patient's ``x`` and ``z`` that each pixel sees at a depth (cm): two maps ``(size, size)``."""
+        """Map each pixel to the patient's ``x`` and ``z`` that it sees at a depth (cm): two ``(size, size)``."""
         grid = (np.arange(self.size) - (self.size - 1) / 2) * self.pixel * (FOCUS + depth) / FOCUS
         zoom = (FOCUS + depth) / FOCUS
         u, v = grid[None, :] - self.right * zoom, grid[:, None] - self.down * zoom
@@ -67,7 +60,7 @@ class Cloud:
 
 
 def join(clouds: Sequence[Cloud]) -> Cloud:
-    """One cloud of many."""
+    """Join many clouds into one."""
     return Cloud(np.concatenate([c.points for c in clouds], axis=1), np.concatenate([c.volumes for c in clouds]))
 
 
@@ -130,44 +123,25 @@ def tube(curve: Array, across: Array, height: Array, thickness: Array, around: i
 class Anatomy:
     """One patient's thorax; lengths in cm."""
 
-    width: float
-    """Half of the inner width of the chest at its widest level."""
-    depth: float
-    """Half of the inner depth of the chest."""
-    apex: float
-    """Level (z) of the lungs' tips."""
-    base: float
-    """Level (z) of the costophrenic angles in middle inspiration."""
-    dome: float
-    """Height of the right half of the diaphragm over its base."""
-    left_lower: float
-    """How much lower the left half of the diaphragm stands."""
-    fat: float
-    """Soft tissue around the rib cage."""
-    breast: float
-    """Size of the breasts, 0 for none, about 1 for full ones."""
-    heart: float
-    """Size of the heart, 1 for the mean."""
-    heart_turn: float
-    """Angle of the heart's long axis to the horizontal, radians."""
-    knob: float
-    """Radius of the aortic arch."""
-    mediastinum: float
-    """Half of the width of the upper mediastinum."""
-    shoulder: float
-    """Level (z) of the shoulder joints."""
-    bubble: float
-    """Radius of the gas in the stomach."""
-    fluid: bool
-    """Whether that gas stands on a fluid level."""
-    rib_slope: float
-    """Slope of the ribs, 1 for the mean."""
-    rib_size: float
-    """Height of the ribs, 1 for the mean."""
-    bone: float
-    """Density of the bones, 1 for the mean."""
-    scoliosis: float
-    """Sideways bow of the spine."""
+    width: float  # half of the inner width of the chest at its widest level
+    depth: float  # half of the inner depth of the chest
+    apex: float  # level (z) of the lungs' tips
+    base: float  # level (z) of the costophrenic angles in middle inspiration
+    dome: float  # height of the right half of the diaphragm over its base
+    left_lower: float  # how much lower the left half of the diaphragm stands
+    fat: float  # soft tissue around the rib cage
+    breast: float  # size of the breasts, 0 for none, about 1 for full ones
+    heart: float  # size of the heart, 1 for the mean
+    heart_turn: float  # angle of the heart's long axis to the horizontal, radians
+    knob: float  # radius of the aortic arch
+    mediastinum: float  # half of the width of the upper mediastinum
+    shoulder: float  # level (z) of the shoulder joints
+    bubble: float  # radius of the gas in the stomach
+    fluid: bool  # whether that gas stands on a fluid level
+    rib_slope: float  # slope of the ribs, 1 for the mean
+    rib_size: float  # height of the ribs, 1 for the mean
+    bone: float  # density of the bones, 1 for the mean
+    scoliosis: float  # sideways bow of the spine
 
     def half_width(self, z: Array) -> Array:
         """Inner half width of the rib cage at level z."""
@@ -188,7 +162,7 @@ class Anatomy:
 
 
 def draw_anatomy(rng: np.random.Generator) -> Anatomy:
-    """A patient at random; nothing here depends on the disease."""
+    """Draw a patient at random; nothing here depends on the disease."""
     woman = rng.random() < 0.5
     size = rng.normal(0.96 if woman else 1.03, 0.035)
     return Anatomy(
@@ -218,18 +192,14 @@ def draw_anatomy(rng: np.random.Generator) -> Anatomy:
 class Paths:
     """Maps ``(size, size)`` of one exposure, lengths in cm."""
 
-    body: Array
-    """Way through the body."""
-    lung: Array
-    """Way through both lungs."""
-    gas: Array
-    """Way through air outside the lungs: windpipe, main bronchi, stomach."""
-    mask: NDArray[np.bool_]
-    """The lung fields as a person outlines them: without heart, mediastinum and what hides behind the diaphragm."""
+    body: Array  # way through the body
+    lung: Array  # way through both lungs
+    gas: Array  # way through air outside the lungs: windpipe, main bronchi, stomach
+    mask: NDArray[np.bool_]  # lung fields as outlined by hand: without heart, mediastinum and behind the diaphragm
 
 
 def organ_paths(anatomy: Anatomy, view: View, breath: float) -> Paths:
-    """Path lengths of one exposure; ``breath`` (cm) is how much lower the diaphragm stands than in the mean."""
+    """Compute the path lengths of one exposure; ``breath`` (cm) is how far the diaphragm stands below the mean."""
     x, z = view.plane(0.0)
     lateral, deep = anatomy.half_width(z), anatomy.half_depth(z)
     cage = 2 * deep * _arc(x / lateral)
@@ -287,7 +257,7 @@ def _great_vessels(anatomy: Anatomy, view: View) -> Array:
 
 
 def _diaphragm(anatomy: Anatomy, x: Array, z: Array, breath: float) -> Array:
-    """What the two domes take of the chest; below their base nothing is left."""
+    """Path that the two domes take from the chest; below their base nothing is left."""
     floor = anatomy.base + breath
     half = anatomy.half_width(np.array(floor)) / 2
     taken = np.zeros_like(x)
@@ -381,7 +351,7 @@ WIDTHS = (0.12, 0.25, 0.6)
 
 
 def vessels(anatomy: Anatomy, rng: np.random.Generator) -> list[Cloud]:
-    """The vessels of both lungs, one cloud for each width class of ``WIDTHS``."""
+    """Grow the vessels of both lungs, one cloud for each width class of ``WIDTHS``."""
     points, radii, volumes = (
         np.concatenate(part) for part in zip(*(_tree(anatomy, side, rng) for side in (-1.0, 1.0)), strict=True)
     )
@@ -476,7 +446,7 @@ def _bone(knots: Knots, radii: list[float], flat: float, wall: float, spacing: f
 
 
 def _through(values: Array, t: Array) -> Array:
-    """The polynomial through evenly spaced values (along the first axis), at t from 0 to 1."""
+    """Evaluate the polynomial through evenly spaced values (along the first axis), at t from 0 to 1."""
     count = len(values)
     weights = np.linalg.solve(np.vander(np.linspace(0, 1, count)), values)
     return np.asarray(np.vander(t, count) @ weights)

@@ -20,34 +20,22 @@ GLYPHS = {
 class Exposure:
     """One exposure's technique and processing; nothing here depends on the disease."""
 
-    scatter: float
-    """Scattered rays for each direct one."""
-    blur: float
-    """Unsharpness of focus, motion and detector, cm."""
-    noise: float
-    """Relative noise of a pixel in free air."""
-    sharpen: float
-    """Strength of the local contrast enhancement."""
-    low: float
-    """Shift of the window's dark end, as a share of its width."""
-    high: float
-    """Shift of the window's bright end, as a share of its width."""
-    gamma: float
-    """Bend of the grey curve; above 1 is darker."""
-    heel: float
-    """Fall of the exposure across the image."""
-    heel_turn: float
-    """Direction of that fall, radians."""
-    blades: tuple[float, float, float, float]
-    """Collimator: share of the image covered from the left, right, top, bottom."""
-    letter: str
-    """Side marker, '' for none."""
-    letter_place: tuple[float, float, float]
-    """Its column, row and height as shares of the image."""
+    scatter: float  # scattered rays for each direct one
+    blur: float  # unsharpness of focus, motion and detector, cm
+    noise: float  # relative noise of a pixel in free air
+    sharpen: float  # strength of the local contrast enhancement
+    low: float  # shift of the window's dark end, as a share of its width
+    high: float  # shift of the window's bright end, as a share of its width
+    gamma: float  # bend of the grey curve; above 1 is darker
+    heel: float  # fall of the exposure across the image
+    heel_turn: float  # direction of that fall, radians
+    blades: tuple[float, float, float, float]  # collimator: shares covered from the left, right, top, bottom
+    letter: str  # side marker, '' for none
+    letter_place: tuple[float, float, float]  # its column, row and height as shares of the image
 
 
 def draw_exposure(rng: np.random.Generator) -> Exposure:
-    """An exposure at random."""
+    """Draw an exposure at random."""
     blades = np.where(rng.random(4) < 0.16, rng.uniform(0.005, 0.05, 4), 0.0)
     left = rng.random() < 0.6
     return Exposure(
@@ -71,7 +59,7 @@ def draw_exposure(rng: np.random.Generator) -> Exposure:
 
 
 def develop(attenuation: Array, field: float, exposure: Exposure, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """The radiograph of an attenuation map.
+    """Develop the radiograph of an attenuation map.
 
     Args:
         attenuation: line integrals ``(size, size)``, no unit; 0 is free air.
@@ -121,7 +109,7 @@ def stamp(image: Array, text: str, place: tuple[float, float, float]) -> None:
 
 
 def _wide_blur(image: Array, sigma: float) -> Array:
-    """About a Gaussian blur, at a cost that doesn't grow with its width (two box filters)."""
+    """Approximate a Gaussian blur by two box filters, whose cost doesn't grow with its width."""
     width = max(1, round(sigma * 6**0.5))
     return np.asarray(
         ndimage.uniform_filter(ndimage.uniform_filter(image, width, mode="nearest"), width, mode="nearest")

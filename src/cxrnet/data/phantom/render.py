@@ -1,4 +1,4 @@
-"""One patient from a seed, and the exposures taken of that patient."""
+"""Drawing: from a seed to patients, their exposures, and the files of a set."""
 
 import os
 import subprocess
@@ -82,7 +82,7 @@ def _expose(
 
 
 def _vessel_map(tree: list[Cloud], view: View) -> Array:
-    """Path length through the vessels, each width class blurred to its width."""
+    """Sum the path lengths through the vessels, each width class blurred to its width."""
     total = np.zeros((view.size, view.size))
     for cloud, width in zip(tree, WIDTHS, strict=True):
         total += ndimage.gaussian_filter(splat(cloud, view), 0.4 * min(width, 0.5) / view.pixel)
@@ -104,12 +104,12 @@ class Patient:
     seed: np.random.SeedSequence
 
     def files(self) -> list[str]:
-        """The images, relative to ``images/``, ``lung_masks/`` or ``lesion_masks/``."""
+        """Name the images, relative to ``images/``, ``lung_masks/`` or ``lesion_masks/``."""
         return [f"{self.label}/{self.name}_{k + 1}.png" for k in range(self.count)]
 
 
 def enrol(images: int, seed: int) -> list[Patient]:
-    """Patients of one to four images each, the classes with equal numbers of images (but for a remainder).
+    """Enrol patients of one to four images each, the classes with equal numbers of images (but for a remainder).
 
     Each patient has a random stream of its own, so that a picture depends neither on the order of drawing nor on
     the number of processes.
@@ -129,7 +129,7 @@ def enrol(images: int, seed: int) -> list[Patient]:
 
 
 def rows_of(patients: list[Patient]) -> list[Row]:
-    """One row an image; the paths count from the folder of the set."""
+    """Make one row an image; the paths count from the folder of the set."""
     return [
         {
             "image_id": f"images/{file}",
@@ -158,13 +158,11 @@ def write_patients(folder: Path, patients: list[Patient], size: int) -> None:
 
 
 def _save(picture: NDArray[np.uint8] | NDArray[np.bool_], path: Path) -> None:
-    """Grey as it is; a mask as 0 and 255."""
     grey = picture.astype(np.uint8) * 255 if picture.dtype == bool else picture
     Image.fromarray(grey).save(path, compress_level=3)
 
 
-# Starting a helper costs about as much as drawing this many images.
-WORTH = 50
+WORTH = 50  # images whose drawing costs about as much as starting a helper
 
 
 def draw(folder: Path, images: int, size: int, seed: int) -> None:

@@ -16,13 +16,11 @@ FRAME, POINTS = 36.0, 192
 class Lesion:
     """Signs of one patient in the frame of the chest, maps ``(POINTS, POINTS)``."""
 
-    fill: Array
-    """Share of the air replaced by fluid or tissue, up to 1; slightly below 0 where air is trapped."""
-    extent: Array
-    """How much a place belongs to the lesion, 0 to 1; half or more is inside."""
+    fill: Array  # share of the air replaced by fluid or tissue, up to 1; slightly below 0 where air is trapped
+    extent: Array  # how much a place belongs to the lesion, 0 to 1; half or more is inside
 
     def seen(self, view: View, breath: float) -> tuple[Array, Array]:
-        """Both maps as an exposure sees them, ``(size, size)``; the lower lung moves with the diaphragm."""
+        """Project both maps as an exposure sees them, ``(size, size)``; the lower lung moves with the diaphragm."""
         x, z = view.plane(-1.0)
         z = z - breath * np.clip((z + 6) / 16, 0, 1)
         place = [(v / FRAME + 0.5) * POINTS - 0.5 for v in (z, x)]
@@ -31,7 +29,7 @@ class Lesion:
 
 
 def draw_lesion(label: str, anatomy: Anatomy, rng: np.random.Generator) -> Lesion | None:
-    """The signs of a class in one patient; None for a normal chest."""
+    """Draw the signs of a class in one patient; None for a normal chest."""
     grid = ((np.arange(POINTS) + 0.5) / POINTS - 0.5) * FRAME
     x, z = np.meshgrid(grid, grid)
     if label == "COVID-19":
@@ -44,7 +42,7 @@ def draw_lesion(label: str, anatomy: Anatomy, rng: np.random.Generator) -> Lesio
 
 
 def texture(rng: np.random.Generator, points: int, longest: float, shortest: float) -> Array:
-    """Noise of mean 0 and variance 1 with wavelengths between two limits (in points), ``(points, points)``."""
+    """Draw noise of mean 0 and variance 1 with wavelengths between two limits (in points), ``(points, points)``."""
     fy, fx = np.meshgrid(fft.fftfreq(points), fft.rfftfreq(points), indexing="ij")
     f = np.hypot(fx, fy)
     band = np.exp(-((f * shortest) ** 2)) * (1 - np.exp(-((f * longest) ** 2)))

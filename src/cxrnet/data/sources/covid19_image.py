@@ -1,33 +1,14 @@
 """COVID-19 Image Dataset: 3 Way Classification (COVID-19, viral pneumonia, normal).
 
-Origin
-    Kaggle, "COVID-19 Image Dataset: 3 Way Classification" by ``pranavraikokte``:
-    https://www.kaggle.com/datasets/pranavraikokte/covid19-image-dataset. At least 89 of the COVID-19
-    images are those of the "COVID-19 image data collection" (J. P. Cohen et al., arXiv:2006.11988, 2020); cite
-    it too.
-
-Images
-    317 frontal chest radiographs, JPEG or PNG, of different sizes, some of them in colour. As published:
-
-    ===============  =====  ====
-    class            train  test
-    ===============  =====  ====
-    Covid              111    26
-    Normal              70    20
-    Viral Pneumonia     70    20
-    all                251    66
-    ===============  =====  ====
-
-    No patients, no views. The same file name (``01.jpeg``) occurs in two classes.
-
-Layout
-    ``Covid19-dataset/{train,test}/{Covid,Normal,Viral Pneumonia}/``
-
-Licence
-    The copy from which the counts are taken states none: read the Kaggle page before passing the images on.
-
-Known issues
-    In ``conf/data/_covid19_image_issues.yaml``, from where reports and model cards state them.
+Origin: Kaggle, by ``pranavraikokte``, https://www.kaggle.com/datasets/pranavraikokte/covid19-image-dataset. At least 89
+of the COVID-19 images are those of the "COVID-19 image data collection" (J. P. Cohen et al., arXiv:2006.11988, 2020);
+cite it too.
+Images: 317 frontal radiographs, JPEG or PNG, of different sizes, some in colour; as published, Covid 111 in train and
+26 in test, Normal 70 and 20, Viral Pneumonia 70 and 20. No patients, no views. The same file name (``01.jpeg``) occurs
+in two classes.
+Layout: ``Covid19-dataset/{train,test}/{Covid,Normal,Viral Pneumonia}/``.
+Licence: the copy from which the counts are taken states none; read the Kaggle page before passing the images on.
+Known issues: ``conf/data/_covid19_image_issues.yaml``, from where reports and model cards state them.
 """
 
 import logging
@@ -73,5 +54,5 @@ def covid19_image(root: str | Path) -> pd.DataFrame:
         )
     counts = {split: int((manifest["split"] == split).sum()) for split in IMAGES}
     if counts != IMAGES:
-        logger.warning("covid19_image: %s images found, %s published: part of a copy?", counts, IMAGES)
+        logger.warning("covid19_image: %s images found, %s published: is the copy complete?", counts, IMAGES)
     return manifest

@@ -1,39 +1,18 @@
 """COVID-19 Radiography Database: four classes of chest radiographs with lung masks.
 
-Origin
-    Kaggle, "COVID-19 Radiography Database" by ``tawsifurrahman``:
-    https://www.kaggle.com/datasets/tawsifurrahman/covid19-radiography-database. Cite M. E. H. Chowdhury et al.,
-    "Can AI help in screening Viral and COVID-19 pneumonia?", IEEE Access 8 (2020), 132665-132676, and T. Rahman
-    et al., "Exploring the effect of image enhancement techniques on COVID-19 detection using chest X-ray images",
-    Computers in Biology and Medicine 132 (2021), 104319.
-
-Images
-    21,165 frontal radiographs, PNG, 299 x 299, and a lung mask of each, 256 x 256:
-
-    ===============  ======
-    class            images
-    ===============  ======
-    COVID             3,616
-    Lung_Opacity      6,012
-    Normal           10,192
-    Viral Pneumonia   1,345
-    ===============  ======
-
-    No patients, no views. Each class has a table that says from which collection each image was taken.
-
-Layout
-    ``COVID-19_Radiography_Dataset/CLASS/images/CLASS-1.png``, ``CLASS/masks/CLASS-1.png``,
-    ``CLASS.metadata.xlsx`` (``FILE NAME``, ``FORMAT``, ``SIZE``, ``URL``; the table of Normal writes ``NORMAL-1``).
-    Older versions have no masks and no ``images/``: ``CLASS/CLASS-1.png``; their folders may be called ``COVID-19``,
-    ``NORMAL``, ``Viral_Pneumonia``.
-
-Licence
-    The copy from which the faults are counted states none, and the images come from collections with licences of
-    their own: read the Kaggle page before passing them on.
-
-Known issues
-    In ``conf/data/_covid19_radiography_issues.yaml``, from where reports and model cards state them. ``source`` says
-    which collection an image is from.
+Origin: Kaggle, by ``tawsifurrahman``, https://www.kaggle.com/datasets/tawsifurrahman/covid19-radiography-database. Cite
+M. E. H. Chowdhury et al., "Can AI help in screening Viral and COVID-19 pneumonia?", IEEE Access 8 (2020),
+132665-132676, and T. Rahman et al., "Exploring the effect of image enhancement techniques on COVID-19 detection using
+chest X-ray images", Computers in Biology and Medicine 132 (2021), 104319.
+Images: 21,165 frontal radiographs, PNG, 299 x 299 (COVID 3,616, Lung_Opacity 6,012, Normal 10,192, Viral Pneumonia
+1,345), and a lung mask of each, 256 x 256. No patients, no views. A table of each class names the collection of each
+image.
+Layout: ``COVID-19_Radiography_Dataset/CLASS/images/CLASS-1.png``, ``CLASS/masks/CLASS-1.png``, ``CLASS.metadata.xlsx``
+(``FILE NAME``, ``FORMAT``, ``SIZE``, ``URL``; the table of Normal writes ``NORMAL-1``). Older versions have no masks
+and no ``images/``: ``CLASS/CLASS-1.png``; their folders may be called ``COVID-19``, ``NORMAL``, ``Viral_Pneumonia``.
+Licence: the copy from which the issues are counted states none, and the images come from collections with licences of
+their own; read the Kaggle page before passing them on.
+Known issues: ``conf/data/_covid19_radiography_issues.yaml``, from where reports and model cards state them.
 """
 
 import logging
@@ -62,7 +41,7 @@ def covid19_radiography(root: str | Path, classes: Sequence[str] | None, partial
     Args:
         root: the folder that holds ``COVID-19_Radiography_Dataset``, or that folder itself.
         classes: those wanted, as their folders are called; ``None`` for all four.
-        partial: whether to go on, with a warning, where classes, masks or tables are missing. In the older layout,
+        partial: goes on, with a warning, where classes, masks or tables are missing. In the older layout,
             where all images lie in the folders of the classes, only a class can be missing.
 
     Returns:
@@ -91,7 +70,7 @@ def covid19_radiography(root: str | Path, classes: Sequence[str] | None, partial
 
 
 def collection(url: str) -> str:
-    """A short name for the collection at an address: host and path, in lower case.
+    """Shorten the address of a collection to its name: host and path, in lower case.
 
     >>> collection("https://www.kaggle.com/c/rsna-pneumonia-detection-challenge/#data")
     'kaggle.com/c/rsna-pneumonia-detection-challenge'
@@ -120,7 +99,7 @@ def _chosen(classes: Sequence[str] | None) -> list[str]:
 
 
 def _folder(top: Path, name: str) -> Path | None:
-    """The folder of a class, under its name or one of older versions; ``None`` where there is none with images."""
+    """Find the folder of a class, under its name or one of older versions; ``None`` where none has images."""
     wanted = {_plain(name), *(("covid19",) if name == "COVID" else ())}
     found = (
         sorted(path for path in top.iterdir() if path.is_dir() and _plain(path.name) in wanted) if top.is_dir() else []
@@ -133,7 +112,7 @@ def _plain(name: str) -> str:
 
 
 def _missing(top: Path, name: str, folder: Path | None, older: bool) -> list[str]:
-    """What a class lacks; a class without images lacks everything."""
+    """List the missing parts of a class; without images all of it is missing."""
     if folder is None or not (older or (folder / "images").is_dir()):
         return [f"class {name}"]
     parts = (f"{folder.name}/masks", f"{folder.name}.metadata.xlsx")[older:]
@@ -162,7 +141,7 @@ def _rows(top: Path, name: str, folder: Path) -> list[dict[str, str | None]]:
 
 
 def _urls(table: Path) -> dict[str, str]:
-    """Address by name of the file without its ending, in lower case; empty where there is no table."""
+    """Read the address by name of the file without its ending, in lower case; empty where there is no table."""
     if not table.exists():
         return {}
     try:
@@ -177,8 +156,8 @@ def _urls(table: Path) -> dict[str, str]:
 def _warn(manifest: pd.DataFrame, chosen: list[str], missing: list[str]) -> None:
     """Say in one line what differs from the published data set."""
     counts = manifest["label"].value_counts()
-    faults = [f"no {part}" for part in missing]
-    faults += [
+    differences = [f"no {part}" for part in missing]
+    differences += [
         f"{counts.get(name, 0)} of {PUBLISHED[name]} images of {name}"
         for name in chosen
         if f"class {name}" not in missing and counts.get(name, 0) != PUBLISHED[name]
@@ -186,6 +165,6 @@ def _warn(manifest: pd.DataFrame, chosen: list[str], missing: list[str]) -> None
     for column, things in {"mask_path": "mask", "url": "row in the table"}.items():
         # Where a whole folder or table is missing that was said already.
         empty = manifest[column].isna() & manifest["label"].isin(manifest.loc[manifest[column].notna(), "label"])
-        faults += [f"{empty.sum()} images without {things}"] if empty.any() else []
-    if faults:
-        logger.warning("covid19_radiography: not as published: %s", ", ".join(faults))
+        differences += [f"{empty.sum()} images without {things}"] if empty.any() else []
+    if differences:
+        logger.warning("covid19_radiography: not as published: %s", ", ".join(differences))

@@ -1,39 +1,21 @@
 """COVID-19 image data collection: chest radiographs from publications, one row of metadata an image.
 
-Origin
-    https://github.com/ieee8023/covid-chestxray-dataset. Cite J. P. Cohen, P. Morrison, L. Dao, K. Roth,
-    T. Q. Duong, M. Ghassemi, "COVID-19 Image Data Collection: Prospective Predictions Are the Future",
-    arXiv:2006.11988, 2020, and J. P. Cohen, P. Morrison, L. Dao, "COVID-19 image data collection",
-    arXiv:2003.11597, 2020.
-
-Images
-    JPEG or PNG of any size, grey, RGB, RGBA or palette, many with coloured arrows or letters. The state of
-    22 June 2020 has 751 rows (667 X-rays, 84 CT) of 380 patients. Kept of these by the rules below, with
-    ``covid`` for every finding that names COVID-19 and ``non_covid`` for every other known one:
-
-    ====================================================  ====  ========
-    views                                                 rows  patients
-    ====================================================  ====  ========
-    PA, AP                                                 408       262
-    PA, AP; AP Supine of patients who have neither         510       319
-    PA, AP, AP Supine                                      542       319
-    ====================================================  ====  ========
-
-    Later states have more rows and write a finding as a path (``Pneumonia/Viral/COVID-19``).
-
-Layout
-    ``images/``, ``metadata.csv``; ``annotations/lungVAE-masks/<image stem>_mask.png`` (196 lung masks drawn by the
-    network of R. Selvan et al., arXiv:2005.10052: good enough to cover lungs, not to measure them).
-
-Licence
-    Of each image in the column ``license``: Apache 2.0, CC BY, CC BY-NC-SA, CC BY-NC-ND, or none stated; the
-    metadata are CC BY-NC-SA 4.0.
-
-Known issues
-    In ``conf/data/_covid_chestxray_issues.yaml``, from where reports and model cards state them. A file that stands in
-    two rows under two patients is one image here, and all images of the two patients share a ``group_id``, so that no
-    split parts them. The header ends with a comma, and what stands below the column without a name belongs to the
-    notes.
+Origin: https://github.com/ieee8023/covid-chestxray-dataset. Cite J. P. Cohen, P. Morrison, L. Dao, K. Roth, T. Q.
+Duong, M. Ghassemi, "COVID-19 Image Data Collection: Prospective Predictions Are the Future", arXiv:2006.11988, 2020,
+and J. P. Cohen, P. Morrison, L. Dao, "COVID-19 image data collection", arXiv:2003.11597, 2020.
+Images: JPEG or PNG of any size, grey, RGB, RGBA or palette, many with coloured arrows or letters. The state of 22 June
+2020 has 751 rows (667 X-rays, 84 CT) of 380 patients. The rules below, with ``covid`` for every finding that names
+COVID-19 and ``non_covid`` for every other known one, keep 408 rows of 262 patients with the views PA and AP, 510 of 319
+with AP Supine of patients who have neither, and 542 of 319 with all AP Supine. Later states have more rows and write a
+finding as a path (``Pneumonia/Viral/COVID-19``).
+Layout: ``images/``, ``metadata.csv``; ``annotations/lungVAE-masks/<image stem>_mask.png`` (196 lung masks drawn by the
+network of R. Selvan et al., arXiv:2005.10052: good enough to cover lungs, not to measure them).
+Licence: of each image in the column ``license``: Apache 2.0, CC BY, CC BY-NC-SA, CC BY-NC-ND, or none stated; the
+metadata are CC BY-NC-SA 4.0.
+Known issues: ``conf/data/_covid_chestxray_issues.yaml``, from where reports and model cards state them. A file that
+stands in two rows under two patients is one image here, and all images of the two patients share a ``group_id``, so
+that no split parts them. The header ends with a comma, and what stands below the column without a name belongs to the
+notes.
 """
 
 import io
@@ -53,7 +35,7 @@ from cxrnet.errors import CxrnetError
 EXTRA = ("finding", "sex", "age", "url", "license", "location")
 NEEDED = ("patientid", "view", "modality", "folder", "filename", *EXTRA)
 MASKS = Path("annotations") / "lungVAE-masks"
-NAMED = 3  # missing files that the log names
+_NAMED = 3  # missing files that the log names
 
 logger = logging.getLogger("cxrnet")
 
@@ -94,7 +76,7 @@ def covid_chestxray(
         "(%d images); left out: %s",
         len(kept),
         len(rows),
-        _patients(kept),
+        kept["patientid"].replace("", pd.NA).nunique(),
         len(kept) - more["file not here"],
         len(images),
         _text(reasons + more),
@@ -103,7 +85,7 @@ def covid_chestxray(
 
 
 def read_metadata(path: Path) -> pd.DataFrame:
-    """The columns of ``metadata.csv`` that are used, and ``group_id``; all of it text, empty where unknown.
+    """Read the columns of ``metadata.csv`` that are used, and ``group_id``; all of it text, empty where unknown.
 
     ``group_id`` names the patients who share a file; it is empty for all others.
 
@@ -138,13 +120,13 @@ def select(
 
     Args:
         rows: from :func:`read_metadata`.
-        views: see :func:`covid_chestxray`, as are the others.
-        fallback_views: as there.
-        findings: as there.
-        left_out_findings: as there.
+        views: as of :func:`covid_chestxray`.
+        fallback_views: likewise.
+        findings: likewise.
+        left_out_findings: likewise.
 
     Returns:
-        The rows kept, with ``label``, and how many were left out by reason; a row with several reasons counts under
+        The rows kept, with ``label``, and the number left out by reason; a row with several reasons counts under
             the first of: not an image, not an X-ray, view, finding, fallback view that isn't needed.
     """
     views, fallback_views = _names(views), _names(fallback_views)
@@ -164,7 +146,7 @@ def select(
 
 
 def _label(finding: str, findings: Mapping[str, Sequence[str]], left_out: Sequence[str]) -> str:
-    """The class of a finding; empty where it has none."""
+    """Choose the class of a finding; empty where it has none."""
 
     def fits(patterns: Sequence[str]) -> bool:
         return any(fnmatchcase(finding, pattern) for pattern in _names(patterns))
@@ -175,14 +157,13 @@ def _label(finding: str, findings: Mapping[str, Sequence[str]], left_out: Sequen
 
 
 def _names(one_or_more: Sequence[str]) -> tuple[str, ...]:
-    """One name stands for a list of one: a text would else be taken letter by letter."""
+    """Take one name as a list of one: a text would else be taken letter by letter."""
     return (one_or_more,) if isinstance(one_or_more, str) else tuple(one_or_more)
 
 
 def _check_layout(top: Path) -> Path:
     there = {"images/": (top / "images").is_dir(), "metadata.csv": (top / "metadata.csv").is_file()}
-    missing = [name for name, found in there.items() if not found]
-    if missing:
+    if missing := [name for name, found in there.items() if not found]:
         raise CxrnetError(
             f"data.root: '{top}' has no {' and no '.join(missing)}; covid_chestxray needs images/ and metadata.csv "
             "(see data/README.md)"
@@ -191,7 +172,7 @@ def _check_layout(top: Path) -> Path:
 
 
 def _one_row_a_file(kept: pd.DataFrame, folder: Path) -> tuple[pd.DataFrame, Counter[str]]:
-    """Rows whose file is there, one a file, and how many were left out by reason.
+    """Keep the rows whose file is there, one a file, and count those left out by reason.
 
     Raises:
         CxrnetError: not a single file is there.
@@ -199,7 +180,7 @@ def _one_row_a_file(kept: pd.DataFrame, folder: Path) -> tuple[pd.DataFrame, Cou
     # Names are compared here and not by the file system, which may take x.jpg for x.JPG.
     here = kept["filename"].isin({path.name for path in folder.iterdir()})
     missing = kept.loc[~here, "filename"].unique()
-    first = ", ".join([*missing[:NAMED], "..."][: len(missing)])
+    first = ", ".join([*missing[:_NAMED], "..."][: len(missing)])
     if not here.any():
         raise CxrnetError(
             f"data.root: '{folder}' holds none of the {len(missing)} images that metadata.csv names ({first}); "
@@ -234,10 +215,6 @@ def _manifest_rows(images: pd.DataFrame, top: Path) -> pd.DataFrame:
         }
     )
     return rows.astype("string").replace("", pd.NA)
-
-
-def _patients(rows: pd.DataFrame) -> int:
-    return len(set(rows["patientid"]) - {""})
 
 
 def _text(reasons: Counter[str]) -> str:

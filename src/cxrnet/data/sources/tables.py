@@ -1,6 +1,6 @@
-"""Tables that people have: one row an image, with ``path`` and ``label``, however they were written.
+"""Tables of images from a spreadsheet or a script: one row an image, with ``path`` and ``label``.
 
-Separator, encoding and the spelling of the columns' names are found out; what was guessed is said on the console.
+Separator, encoding and the spelling of the columns' names are guessed; the guesses are said on the console.
 """
 
 import csv
@@ -17,7 +17,7 @@ from cxrnet.data.manifest import COLUMNS, PATH_COLUMNS, absolute_paths, check_la
 from cxrnet.data.sources.folder import split_of
 from cxrnet.errors import CxrnetError
 
-SEPARATORS = ",;\t|"
+SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 ENDINGS = ".csv, .tsv, .txt, .xlsx or .parquet"
 STRIPPED = ("label", "split", "patient_id", "view", "source")
 
@@ -90,10 +90,10 @@ def _read_encoded(path: Path, encoding: str) -> pd.DataFrame:
         raise CxrnetError(
             f"data.root: '{path}' begins with an empty line or is empty; give a table with path and label"
         )
-    separator = _separator(header)
+    outside = "".join(header.split('"')[::2])  # of quotes
+    separator = max(SEPARATORS, key=outside.count)
     if separator != ("," if path.suffix.lower() == ".csv" else "\t"):
-        name = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}[separator]
-        logger.warning("'%s': read as a table with %s between the cells", path, name)
+        logger.warning("'%s': read as a table with %s between the cells", path, SEPARATORS[separator])
     with warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)  # rows that are longer than the header
         try:
@@ -114,14 +114,8 @@ def _read_encoded(path: Path, encoding: str) -> pd.DataFrame:
     return as_it_was(table)
 
 
-def _separator(header: str) -> str:
-    """What stands most often in the header outside of quotes."""
-    outside = "".join(header.split('"')[::2])
-    return max(SEPARATORS, key=outside.count)
-
-
 def _with_names(table: pd.DataFrame, path: Path) -> pd.DataFrame:
-    """The table with the manifest's own spelling of the names of columns."""
+    """Rename columns to the manifest's own spelling."""
     found = [str(name).strip() for name in table.columns]
     plain = [name.casefold() if name.casefold() in COLUMNS else name for name in found]
     if twice := [name for name, count in Counter(plain).items() if count > 1]:
@@ -148,7 +142,7 @@ def _strip(table: pd.DataFrame, path: Path) -> None:
 
 
 def _splits(column: pd.Series, path: Path) -> pd.Series:
-    """The names of the splits as the manifest has them; what is none stays, to be refused."""
+    """Rename splits as the manifest has them; unknown names stay, to be refused."""
     read_as = {name: split_of(name) or name for name in column.dropna().unique()}
     if renamed := ", ".join(f"'{name}' is {split}" for name, split in read_as.items() if name != split):
         logger.warning("'%s': %s", path, renamed)
@@ -156,7 +150,7 @@ def _splits(column: pd.Series, path: Path) -> pd.Series:
 
 
 def _ids(paths: pd.Series, root: Path, table: Path) -> pd.Series:
-    """The paths relative to the table's folder, which are the same on every machine."""
+    """Name images by their paths relative to the table's folder, which are the same on every machine."""
     ids = relative_paths(paths, root)
     outside = ids.str.startswith("/", na=False)
     if outside.any():
