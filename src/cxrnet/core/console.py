@@ -64,16 +64,26 @@ def quiet_libraries() -> None:
 
 
 @contextmanager
-def heard() -> Iterator[list[str]]:
-    """Collect cxrnet's warnings, which reach the console too."""
-    texts: list[str] = []
-    collector, logger = logging.Handler(logging.WARNING), logging.getLogger("cxrnet")
-    collector.emit = lambda record: texts.append(record.getMessage())  # type: ignore[method-assign]
+def heard(notes: bool = False) -> Iterator[list[str]]:
+    """Collect cxrnet's warnings, which reach the console too; on request also its notes, which are shown then."""
+    collector = _Collector(logging.INFO if notes else logging.WARNING)
+    logger = logging.getLogger("cxrnet")
     logger.addHandler(collector)
     try:
-        yield texts
+        yield collector.texts
     finally:
         logger.removeHandler(collector)
+
+
+class _Collector(logging.Handler):
+    def __init__(self, level: int) -> None:
+        super().__init__(level)
+        self.texts: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.texts.append(record.getMessage())
+        if record.levelno < logging.WARNING:
+            say("note", self.texts[-1])
 
 
 class _ConsoleHandler(logging.Handler):

@@ -3,7 +3,6 @@
 import shlex
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.table import Table
 
@@ -11,7 +10,7 @@ from cxrnet.cli.run_folder import say_places, shown
 from cxrnet.core import console
 from cxrnet.data.datamodule import XrayDataModule
 from cxrnet.data.leaks import patients_text
-from cxrnet.evaluation.over_runs import FIGURES
+from cxrnet.evaluation.over_runs import SUMMARY
 from cxrnet.inference import rule_of
 from cxrnet.models.backbones.weights import LoadedWeights
 from cxrnet.models.network import Network, count_parameters
@@ -19,7 +18,7 @@ from cxrnet.reporting.report_data import PhaseFacts
 from cxrnet.reporting.results import Results
 from cxrnet.reporting.sentences import USELESS, offset_text
 from cxrnet.reporting.training_run import SPLITS, Bundled, sources_of
-from cxrnet.reporting.wording import HEADLINE, duration, figure_text, number_text
+from cxrnet.reporting.wording import HEADLINE, duration, metric_text, number_text
 
 
 def say_data(data: XrayDataModule, warnings: Sequence[str]) -> None:
@@ -89,12 +88,10 @@ def say_result(results: Results, warnings: Sequence[str], places: Mapping[str, s
     """Show the result beside its trivial baselines, and say what is wrong with it and where things are."""
     console.heading("Result")
     console.show(_result_table(results))
-    if unseen := results.unseen:
-        found: Mapping[str, Any] = unseen
+    if unleaked := results.without_leaked:
         names = ("accuracy", "balanced_accuracy", "roc_auc_macro")
-        metrics = ", ".join(f"{HEADLINE[name]} {figure_text(found[name])}" for name in names)
-        n = unseen["accuracy"]["n"]
-        console.say("not leaked", f"the {n} images of which neither a duplicate nor the patient leaked: {metrics}")
+        metrics = ", ".join(f"{HEADLINE[name]} {metric_text(unleaked[name])}" for name in names)
+        console.say("leaked", f"without them, on {unleaked['accuracy']['n']} images: {metrics}")
     for text in warnings:
         console.warn(text)
     say_places(places)
@@ -108,14 +105,13 @@ def _result_table(results: Results) -> Table:
     table.add_column("network", no_wrap=True)
     for name in baselines:
         table.add_column({"thumbnail": "8x8 thumbnails"}.get(name, name), justify="right")
-    others: list[Mapping[str, Any]] = list(baselines.values())
-    for name in FIGURES:
-        own: Mapping[str, Any] = metrics
-        table.add_row(HEADLINE[name], figure_text(own[name]), *(number_text(column[name]) for column in others))
-    for label, figures in metrics["per_class"].items():
+    for name in SUMMARY:
+        others = (number_text(column[name]) for column in baselines.values())
+        table.add_row(HEADLINE[name], metric_text(metrics[name]), *others)
+    for label, found in metrics["per_class"].items():
         for name in ("sensitivity", "specificity"):
-            theirs = (number_text(column["per_class"][label][name]) for column in baselines.values())
-            table.add_row(f"{label}: {name}", figure_text(figures[name]), *theirs)
+            others = (number_text(column["per_class"][label][name]) for column in baselines.values())
+            table.add_row(f"{label}: {name}", metric_text(found[name]), *others)
     return table
 
 
