@@ -44,13 +44,13 @@ def run_page(results: Results, warnings: Sequence[str], command: str) -> RunPage
 def headline_metrics(results: Results) -> dict[str, float]:
     """Name the metrics of the headline split: ``test/accuracy``, ``test/accuracy/ci_low``, ``test/sensitivity/COVID``.
 
-    Those of val are named ``final_val/...``, as ``val/...`` are the curves. What is not defined is left out.
+    Beside the balanced accuracy stands that of each baseline, ``test/balanced_accuracy/thumbnail``. Those of val are named ``final_val/...``, as ``val/...`` are the curves. What is not defined is left out.
     """
     prefix = _prefix(results.headline)
     values = shown_metrics(results.metrics[results.headline], prefix)
     for name, baseline in results.baselines.items():
         if (value := baseline["balanced_accuracy"]["value"]) is not None:
-            values[f"baseline/{name}/balanced_accuracy"] = value
+            values[f"{prefix}/balanced_accuracy/{name}"] = value
     return values
 
 
