@@ -44,7 +44,8 @@ def run_page(results: Results, warnings: Sequence[str], command: str) -> RunPage
 def headline_metrics(results: Results) -> dict[str, float]:
     """Name the metrics of the headline split: ``test/accuracy``, ``test/accuracy/ci_low``, ``test/sensitivity/COVID``.
 
-    Beside the balanced accuracy stands that of each baseline, ``test/balanced_accuracy/thumbnail``. Those of val are named ``final_val/...``, as ``val/...`` are the curves. What is not defined is left out.
+    Beside the balanced accuracy stands that of each baseline, ``test/balanced_accuracy/thumbnail``. Metrics of val are
+    named ``final_val/...``, as ``val/...`` are the curves. What is not defined is left out.
     """
     prefix = _prefix(results.headline)
     values = shown_metrics(results.metrics[results.headline], prefix)
