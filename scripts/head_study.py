@@ -35,8 +35,8 @@ from cxrnet.cli.app import config_folder
 from cxrnet.core.config import Config, plain_config
 from cxrnet.data.datamodule import XrayDataModule
 from cxrnet.data.splits import carve_validation, fold_manifest
+from cxrnet.evaluation.calibration import fit_temperature
 from cxrnet.evaluation.predictions import make_predictions
-from cxrnet.evaluation.temperature import fit_temperature
 from cxrnet.models.freezing import set_trainable
 from cxrnet.models.trunk import cut
 from cxrnet.training.feature_tables import Views, features_of

@@ -17,14 +17,14 @@ import pytest
 from PIL import Image
 
 from cxrnet.core.process import keep_freed_memory
+from cxrnet.evaluation.calibration import Temperature
 from cxrnet.evaluation.comparison import Comparison, compare
 from cxrnet.evaluation.metrics import evaluate
 from cxrnet.evaluation.over_runs import moments_of
 from cxrnet.evaluation.predictions import make_predictions
-from cxrnet.evaluation.temperature import Temperature
 from cxrnet.reporting.analysis import analyse
 from cxrnet.reporting.comparison_tables import Facts
-from cxrnet.reporting.plots.classification import save_curves, save_figures
+from cxrnet.reporting.plots.classification import save_curves, save_plots
 from cxrnet.reporting.report_data import (
     PhaseFacts,
     PointFacts,
@@ -284,13 +284,15 @@ def facts(
     analyses = {split: analyse(table, metrics[split], settings, 1.5) for split, table in tables.items()}
     figures = save_curves(history, 7, folder)
     for split, suffix in (("test", ""), ("val", "_val")):
-        figures |= save_figures(tables[split], folder, suffix) | save_analysis(analyses[split], folder, suffix)
+        figures |= save_plots(tables[split], metrics[split], folder, suffix) | save_analysis(
+            analyses[split], folder, suffix
+        )
     return RunFacts(
         title="MobileNetV2 on covid19_image",
         summary="A MobileNetV2 with ImageNet weights, trained on 200 chest radiographs.",
         created="3 March 2026, 10:15",
         warnings=["9 of 66 test images are copies of training images."],
-        known_faults=["covid19_image: at least 22 Covid images have another finding where they come from."],
+        known_issues=["covid19_image: at least 22 Covid images have another finding where they come from."],
         classes=CLASSES,
         data={
             split: SplitFacts(images={"Covid": 1200, "Normal": 70, "Viral Pneumonia": 3}, patients=None)
@@ -299,10 +301,10 @@ def facts(
         metrics=metrics,
         analyses=analyses,
         baselines={"majority": evaluate(make_table(strength=0.0)), "thumbnail": evaluate(make_table())},
-        unseen=evaluate(tables["test"].iloc[9:], resamples=100),
+        without_leaked=evaluate(tables["test"].iloc[9:], resamples=100),
         points={"Covid": PointFacts(0.375, "specificity >= 0.99")},
         chosen=["Covid is called from a probability of 0.375 on."],
-        band=None,
+        deferral=None,
         temperature=Temperature(1.5, 60, 0.6, 0.5, None),
         level=0.95,
         methods={
@@ -326,7 +328,7 @@ def facts(
         environment={"Git revision": "a61342b" * 5, "Seed": "0", "Data digest": "9f" * 32},
         command="python -m cxrnet.train model=mobilenet_v2 +finetune=true " + "x" * 200,
         config_yaml="tracking:\n  uri: http://localhost:5000\n",
-        figures=figures,
+        plots=figures,
     )
 
 
@@ -339,12 +341,12 @@ def repeats_facts(facts: RunFacts, make_table: Callable[..., pd.DataFrame]) -> R
         for seed, table in enumerate(tables)
     ]
     shared = {field.name: getattr(facts, field.name) for field in dataclasses.fields(ResultFacts)}
-    figures = {name: file for name, file in facts.figures.items() if not name.endswith(("_val", "_curve"))}
+    figures = {name: file for name, file in facts.plots.items() if not name.endswith(("_val", "_curve"))}
     spread = pd.DataFrame([{"accuracy": run.metrics["accuracy"]["value"]} for run in runs])
     only_test = {"metrics": {"test": facts.metrics["test"]}, "analyses": {"test": facts.analyses["test"]}}
     meaning = "All runs are tested on the same 60 images."
     return RepeatsFacts(
-        **{**shared, **only_test, "figures": figures},
+        **{**shared, **only_test, "plots": figures},
         meaning=meaning,
         runs=runs,
         moments=moments_of(spread, 0.95),

@@ -85,7 +85,7 @@ def test_a_former_split_is_replaced():
     assert set(split_manifest(manifest, {"train": 0.5, "val": 0.5}, 0)["split"]) == {"train", "val"}
 
 
-def units_of(manifest: pd.DataFrame, column: str) -> pd.Series:
+def clusters_of(manifest: pd.DataFrame, column: str) -> pd.Series:
     return manifest[manifest[column].notna() & (manifest[column] != "")].groupby(column)["split"].nunique()
 
 
@@ -97,8 +97,8 @@ def test_patients_and_copies_stay_together_through_each_other(seed):
     group = np.where(rng.random(n) < 0.9, None, rng.integers(0, 30, n).astype(str))
     manifest = manifest_of(rng.choice(["a", "b", "c"], n, p=[0.6, 0.3, 0.1]), patient_id=patient, group_id=group)
     split = split_manifest(manifest, SEVENTY, seed)
-    assert units_of(split, "patient_id").eq(1).all()
-    assert units_of(split, "group_id").eq(1).all()
+    assert clusters_of(split, "patient_id").eq(1).all()
+    assert clusters_of(split, "group_id").eq(1).all()
     have, share = counts(split, SEVENTY)
     assert np.abs(have - share).max() <= 1  # single images fill the gaps that groups leave
 
@@ -110,7 +110,7 @@ def test_patients_alone_come_near_to_the_proportions():
     split = split_manifest(manifest_of(label, patient_id=patient.astype(str)), SEVENTY, 0)
     have, share = counts(split, SEVENTY)
     assert np.abs(have - share).max() <= 2
-    assert units_of(split, "patient_id").eq(1).all()
+    assert clusters_of(split, "patient_id").eq(1).all()
 
 
 def patients_of_sizes(sizes: dict[int, int], mixed: int = 0) -> pd.DataFrame:

@@ -1,20 +1,22 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.optimize import minimize_scalar
 from sklearn.calibration import calibration_curve
-from sklearn.metrics import brier_score_loss
+from sklearn.metrics import log_loss
 
 from cxrnet.errors import CxrnetError
-from cxrnet.evaluation.calibration import (
-    brier_decomposition,
-    error_by_chance,
-    error_of_table,
-    reliability_table,
-    top_label,
+from cxrnet.evaluation.calibration import error_of_table, fit_temperature, reliability_table, top_label
+from cxrnet.evaluation.predictions import (
+    classes_of,
+    label_codes,
+    logits_of,
+    make_predictions,
+    probabilities_of,
+    softmax,
 )
-from cxrnet.evaluation.metrics import label_codes
-from cxrnet.evaluation.predictions import classes_of, probabilities_of
-from cxrnet.reporting.sentences import calibration_text
+
+CLASSES = ("Viral Pneumonia", "Covid", "Normal")
 
 
 def outcomes(seed: int, n: int = 300) -> tuple[np.ndarray, np.ndarray]:
@@ -60,37 +62,6 @@ def test_top_label_is_the_most_probable_class(make_table) -> None:
     assert (confidence == table.filter(like="prob_").max(axis=1)).all()
 
 
-@pytest.mark.parametrize("classes", [("Normal", "Covid"), ("Viral Pneumonia", "Covid", "Normal")])
-def test_brier_score_is_the_sum_of_those_of_scikit_learn(make_table, classes) -> None:
-    table = make_table(classes=classes)
-    probabilities, codes = probabilities_of(table), label_codes(table)
-    each = [brier_score_loss(codes == index, probabilities[:, index]) for index in range(len(classes))]
-    parts = brier_decomposition(probabilities, codes, classes, 10, "equal_width")
-    assert parts["class"].tolist() == [*classes, "all"]
-    np.testing.assert_allclose(parts["brier"], [*each, sum(each)], atol=1e-12)
-
-
-@pytest.mark.parametrize("kind", ["equal_width", "equal_mass"])
-def test_parts_of_the_brier_score_make_up_the_whole(make_table, kind) -> None:
-    table = make_table(n=200)
-    parts = brier_decomposition(probabilities_of(table), label_codes(table), classes_of(table), 10, kind)
-    total = parts["reliability"] - parts["resolution"] + parts["uncertainty"] + parts["within_bins"]
-    np.testing.assert_allclose(parts["brier"], total, atol=1e-12)
-    assert (parts[["reliability", "resolution", "uncertainty"]] >= 0).all(axis=None)
-
-
-def test_decomposition_of_a_small_case_by_hand() -> None:
-    # Five forecasts of 0.2 with one event, five of 0.8 with three: base rate 0.4.
-    probability = np.repeat([0.2, 0.8], 5)
-    codes = np.array([1, 0, 0, 0, 0, 1, 1, 1, 0, 0])
-    parts = brier_decomposition(
-        np.stack([1 - probability, probability], axis=1), codes, ("no", "yes"), 10, "equal_width"
-    )
-    expected = {"brier": 0.22, "reliability": 0.02, "resolution": 0.04, "uncertainty": 0.24, "within_bins": 0.0}
-    assert parts[parts["class"] == "yes"].iloc[0][list(expected)].to_dict() == pytest.approx(expected)
-    assert parts.iloc[2]["brier"] == pytest.approx(0.44)
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -106,25 +77,134 @@ def test_what_makes_no_table_is_refused(change, message) -> None:
         reliability_table(**{**good, **change})
 
 
-@pytest.mark.parametrize("kind", ["equal_width", "equal_mass"])
-def test_the_ece_by_chance_is_what_calibrated_images_show(kind) -> None:
-    rng = np.random.default_rng(0)
-    confidence = rng.uniform(0.4, 1.0, size=32)
-    shown = [
-        error_of_table(reliability_table(confidence, rng.uniform(size=32) < confidence, 15, kind)) for _ in range(2000)
-    ]
-    expected = error_by_chance(reliability_table(confidence, confidence > 0, 15, kind))
-    assert expected == pytest.approx(np.mean(shown), abs=0.005)
-    assert expected > 0.1  # on so few images perfect calibration doesn't look like it
+@pytest.fixture
+def validation(make_table):
+    """Predictions whose logits are ``factor`` times those that the labels were drawn from."""
+
+    def make(factor: float, n: int = 500):
+        rng = np.random.default_rng(3)
+        logits = rng.normal(scale=2.0, size=(n, 3)).astype(np.float32)
+        codes = (softmax(logits).cumsum(axis=1) < rng.uniform(size=(n, 1))).sum(axis=1)
+        rows = make_table(labels=[CLASSES[code] for code in codes], split="val")
+        return make_predictions(rows, CLASSES, logits * np.float32(factor))
+
+    return make
 
 
-def test_certain_images_leave_nothing_to_chance() -> None:
-    assert error_by_chance(reliability_table(np.ones(20), np.ones(20, bool), 15, "equal_width")) == 0
+@pytest.mark.parametrize("factor", [0.2, 1.0, 4.0])
+def test_temperature_is_the_least_loss_of_an_independent_search(validation, factor) -> None:
+    table = validation(factor)
+    codes, logits = label_codes(table), logits_of(table)
+
+    def loss(temperature: float) -> float:
+        return log_loss(codes, softmax(logits / temperature))
+
+    found = minimize_scalar(loss, bounds=(0.01, 100), method="bounded", options={"xatol": 1e-9})
+    fitted = fit_temperature(table)
+    assert fitted.reason is None
+    assert fitted.value == pytest.approx(found.x, rel=1e-4)
+    assert fitted.value == pytest.approx(factor, rel=0.2)
+    assert fitted.n == 500
+    assert fitted.nll_before == pytest.approx(loss(1.0), rel=1e-6)
+    assert fitted.nll_after == pytest.approx(loss(fitted.value), rel=1e-6)
+    assert fitted.nll_after <= fitted.nll_before
 
 
-def test_the_text_says_what_of_an_ece_is_chance() -> None:
-    confidence, correct = outcomes(0, n=40)
-    (said,) = calibration_text(confidence, correct, 15)
-    chance = error_by_chance(reliability_table(confidence, correct, 15, "equal_mass"))
-    assert "on 40 images as certain as these about" in said
-    assert f"and {chance:.3f} in 15 bins of equally many images" in said
+def test_with_the_temperature_comes_the_offset_that_gives_each_class_its_share(validation) -> None:
+    table = validation(4.0, n=2000)
+    wrong = np.array([2.0, 0.0, -3.0], np.float32)
+    biased = make_predictions(table, CLASSES, logits_of(table) + wrong)
+    share = table["label"].value_counts(normalize=True)
+    fitted = fit_temperature(biased, {name: float(share[name]) for name in CLASSES})
+    mended = softmax((logits_of(biased) - np.array(fitted.offset)) / fitted.value)
+    np.testing.assert_allclose(mended.mean(axis=0), [share[name] for name in CLASSES], atol=1e-6)
+    assert fitted.value == pytest.approx(4.0, rel=0.15)
+    assert np.array(fitted.offset) - np.mean(fitted.offset) == pytest.approx(wrong - wrong.mean(), abs=0.8)
+    alone = fit_temperature(biased)
+    assert alone.offset == ()
+    assert fitted.nll_after == pytest.approx(log_loss(label_codes(biased), mended), rel=1e-6)
+    assert fitted.nll_after < alone.nll_after
+
+
+def test_validation_images_of_another_mix_count_so_that_they_are_of_that_of_the_training(validation) -> None:
+    table = validation(2.0, n=4000)
+    share = table["label"].value_counts(normalize=True)
+    prior = {name: float(share[name]) for name in CLASSES}
+    fewer = table[(table["label"] != "Covid") | (np.arange(len(table)) % 4 == 0)].reset_index(drop=True)
+    whole, part = fit_temperature(table, prior), fit_temperature(fewer, prior)
+    assert part.value == pytest.approx(whole.value, rel=0.1)
+    assert part.offset == pytest.approx(whole.offset, abs=0.35)
+
+
+def test_without_an_image_of_each_class_there_is_no_offset(validation) -> None:
+    table = validation(4.0)
+    two = table[table["label"] != "Covid"].reset_index(drop=True)
+    fitted = fit_temperature(two, dict.fromkeys(CLASSES, 1 / 3))
+    assert (fitted.offset, fitted.value) == ((), fit_temperature(two).value)
+
+
+@pytest.mark.parametrize(("of_covid", "has"), [(9, False), (10, True), (1, False)])
+def test_the_offset_wants_ten_images_of_each_class_and_the_temperature_does_not(validation, of_covid, has) -> None:
+    table = validation(4.0)
+    covid = (table["label"] == "Covid").to_numpy(bool)
+    fewer = table[~covid | (covid.cumsum() <= of_covid)].reset_index(drop=True)
+    fitted = fit_temperature(fewer, dict.fromkeys(CLASSES, 1 / 3))
+    assert bool(fitted.offset) == has
+    assert fitted.reason is None
+    if not has:
+        assert fitted.value == fit_temperature(fewer).value
+        assert f"{of_covid} validation images are of Covid, 10 of each class" in fitted.offset_reason
+    assert fit_temperature(fewer).offset_reason is None
+
+
+def _unfit(validation, make_table, how):
+    match how:
+        case "few":
+            return validation(4.0, n=19)
+        case "perfect":
+            return make_table(strength=100.0, split="val")
+        case "useless":  # the label is the least probable class
+            table = make_table(strength=100.0, split="val")
+            return make_predictions(table, classes_of(table), -logits_of(table))
+        case "faint":  # in the right direction, and a thousand times too small
+            return validation(1e-3)
+    raise ValueError(how)
+
+
+@pytest.mark.parametrize(
+    ("how", "reason"),
+    [
+        ("few", "19 validation images are too few, 20 are the least"),
+        ("perfect", "0 of 60 validation images are wrong, 5 are the least to learn it from"),
+        ("useless", "still grows at a temperature of 100"),
+        ("faint", "still grows at a temperature of 0.01"),
+    ],
+)
+def test_what_no_temperature_fits_stays_at_one_and_says_why(validation, make_table, how, reason) -> None:
+    fitted = fit_temperature(_unfit(validation, make_table, how))
+    assert fitted.value == 1
+    assert reason in fitted.reason
+    assert fitted.nll_after == fitted.nll_before
+    assert np.isfinite(fitted.nll_before)
+
+
+def test_a_network_that_tells_nothing_gives_the_shares_of_the_classes(make_table) -> None:
+    table = _unfit(None, make_table, "useless")
+    prior = dict(zip(classes_of(table), (0.5, 0.3, 0.2), strict=True))
+    fitted = fit_temperature(table, prior)
+    assert (fitted.value, fitted.useless, fitted.reason) == (100, True, None)
+    scaled = make_predictions(table, classes_of(table), (logits_of(table) - np.array(fitted.offset)) / fitted.value)
+    assert probabilities_of(scaled) == pytest.approx(np.tile([0.5, 0.3, 0.2], (len(table), 1)), abs=0.25)
+    assert fitted.nll_after < fitted.nll_before
+
+
+def test_infinite_logits_are_refused(validation) -> None:
+    table = validation(1.0)
+    table.loc[:1, "logit_Covid"] = -np.inf
+    with pytest.raises(CxrnetError, match="temperature: the logits of 2 of 500 images are not finite"):
+        fit_temperature(table)
+
+
+def test_images_of_another_split_are_refused(make_table) -> None:
+    with pytest.raises(CxrnetError, match="temperature: 60 of 60 images are of split test"):
+        fit_temperature(make_table())

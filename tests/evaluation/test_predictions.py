@@ -7,9 +7,11 @@ from cxrnet.evaluation.predictions import (
     ROW_COLUMNS,
     check_predictions,
     classes_of,
+    label_codes,
     logits_of,
     make_predictions,
     probabilities_of,
+    validation_codes,
 )
 
 
@@ -84,7 +86,7 @@ def _broken(table, how):
     [
         ("image_id", "column image_id missing; add a name for each image"),
         ("label", "column label missing; add the class of each image, empty where the truth is not known"),
-        ("predicted", "column predicted missing; add the class that each image was called"),
+        ("predicted", "column predicted missing; add the class that was predicted"),
         ("logits", "column logit_Covid missing; give the logits of all 3 classes, or of none"),
         ("empty logit", "a logit is empty in 1 of 5 rows"),
         ("classes", "0 prob_<class> columns"),
@@ -103,3 +105,19 @@ def test_a_bad_table_is_one_clear_line(make_table, how, message):
         check_predictions(_broken(make_table(n=5), how), "theirs.csv")
     assert str(caught.value).startswith("theirs.csv: ")
     assert "\n" not in str(caught.value)
+
+
+def test_validation_images_and_a_table_without_splits_are_taken(make_table) -> None:
+    for split in ("val", pd.NA):
+        table = make_table().assign(split=pd.array([split] * 60, dtype="string"))
+        assert (validation_codes(table, "temperature") == label_codes(table)).all()
+
+
+def test_other_tables_are_refused(make_table) -> None:
+    mixed = pd.concat([make_table(n=5), make_table(n=20, split="val"), make_table(n=3, split="train")])
+    with pytest.raises(CxrnetError, match=r"temperature: 8 of 28 images are of split test, train; .* give only those"):
+        validation_codes(mixed, "temperature")
+    with pytest.raises(CxrnetError, match="operating_points: there are no validation images"):
+        validation_codes(make_table().iloc[:0], "operating_points")
+    with pytest.raises(CxrnetError, match="20 of 20 images have no label"):
+        validation_codes(make_table(n=20, split="val").assign(label=pd.NA), "operating_points")

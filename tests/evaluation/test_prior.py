@@ -7,7 +7,7 @@ from cxrnet.core.config import plain_config
 from cxrnet.errors import CxrnetError
 from cxrnet.evaluation.operating_points import DecisionRule
 from cxrnet.evaluation.predictions import classes_of, logits_of, make_predictions, probabilities_of
-from cxrnet.evaluation.prior import Mix, decision_text, read_mix, threshold_sentence, weighing_sentences
+from cxrnet.evaluation.prior import Mix, decision_text, read_mix, threshold_sentence
 from cxrnet.reporting.analysis import analyse, evaluator
 
 TRAINED = {"Viral Pneumonia": 0.3, "Covid": 0.5, "Normal": 0.2}
@@ -115,11 +115,6 @@ def test_what_decides_is_said_as_it_is():
     alone = decision_text(two, {"Covid": 0.7})
     assert alone.startswith("Normal where no threshold is reached")
     assert "have no effect" in alone
-    *_, said = weighing_sentences("class weights balanced", Mix(), two, {"Covid": 0.7})
-    assert "largest weight" not in said
-    assert "have no effect" in said
-    assert weighing_sentences("", Mix(), None, ()) == []
-    assert "all weigh the same" in weighing_sentences("class weights balanced", Mix(), None, ())[0]
 
 
 def test_predictive_values_and_decision_curves_follow_the_prior(make_table, settings):

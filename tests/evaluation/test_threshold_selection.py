@@ -5,7 +5,7 @@ import pytest
 from cxrnet.errors import CxrnetError
 from cxrnet.evaluation.operating_points import decide
 from cxrnet.evaluation.predictions import probabilities_of
-from cxrnet.evaluation.threshold_selection import check_policy, choose_thresholds, threshold_sentences
+from cxrnet.evaluation.threshold_selection import check_policy, choose_thresholds
 
 CLASSES = ("Viral Pneumonia", "Covid", "Normal")
 
@@ -156,21 +156,6 @@ def test_a_class_needs_images_of_both_sides() -> None:
         choose_thresholds(two_classes([0.1, 0.2], "ww"), {"sick": {"youden": True}})
     with pytest.raises(CxrnetError, match=r"every validation image is labelled sick, so specificity >= 0.9 can't"):
         choose_thresholds(two_classes([0.1, 0.2], "ss"), {"sick": {"specificity": 0.9}})
-
-
-def test_sentences_say_what_a_threshold_does() -> None:
-    table, policy = two_classes([0.1, 0.2, 0.6, 0.3, 0.9], "wwwss"), {"sick": {"specificity": 0.6}}
-    (sentence,) = threshold_sentences(table, policy, choose_thresholds(table, policy))
-    assert "sick is called from a probability of 0.25 on, chosen for specificity >= 0.6" in sentence
-    assert "its sensitivity is 1.000 (2 of 2) and its specificity 0.667 (2 of 3)" in sentence
-    assert threshold_sentences(table, {"sick": 0.7}, {"sick": 0.7}) == []
-
-
-def test_a_rule_that_is_met_and_worthless_is_said() -> None:
-    table = two_classes([0.9, 0.2, 0.3], "wss")
-    for rule, said in (({"specificity": 1}, "no image of sick is found"), ({"sensitivity": 1}, "every other image is")):
-        sentences = threshold_sentences(table, {"sick": rule}, choose_thresholds(table, {"sick": rule}))
-        assert said in sentences[-1]
 
 
 def test_a_list_is_no_policy():

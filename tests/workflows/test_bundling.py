@@ -8,9 +8,8 @@ from sklearn.metrics import log_loss
 from cxrnet.data.sources.folder import folder
 from cxrnet.data.splits import split_manifest
 from cxrnet.errors import CxrnetError
-from cxrnet.evaluation.metrics import label_codes
-from cxrnet.evaluation.predictions import logits_of, probabilities_of, softmax
-from cxrnet.evaluation.temperature import before_temperature
+from cxrnet.evaluation.calibration import before_temperature
+from cxrnet.evaluation.predictions import label_codes, logits_of, probabilities_of, softmax
 from cxrnet.inference import predict_images
 from cxrnet.models.bundle import load_bundle
 from cxrnet.workflows.build import make_bundle, predict_splits

@@ -1,6 +1,6 @@
 """The numbers of one split: accuracy, AUC, sensitivity, ..., each with the images behind it and its interval.
 
-Every figure is an object, ``{"value": 0.95, "n": 66, "interval": [0.87, 0.98], "method": "bootstrap on log odds"}``.
+Every metric is an object, ``{"value": 0.95, "n": 66, "interval": [0.87, 0.98], "method": "bootstrap on log odds"}``.
 One that cannot be computed says why, ``{"value": None, "n": 0, "reason": "no image is labelled Covid"}``: never 0 or
 NaN in silence. One without an interval says why in ``interval_reason``.
 """
@@ -9,16 +9,14 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NotRequired
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
-from sklearn.metrics import confusion_matrix
 
 from cxrnet.errors import CxrnetError
-from cxrnet.evaluation.bootstrap import Units, bootstrap, units_of
+from cxrnet.evaluation.bootstrap import Clusters, bootstrap, clusters_of
 from cxrnet.evaluation.catalogue import OVERALL, PER_CLASS, Estimates, Key, estimates, keys_of, spec_of
 from cxrnet.evaluation.confidence_intervals import LEVEL
 from cxrnet.evaluation.metric_intervals import Sample, Uncertainty, uncertainties
-from cxrnet.evaluation.predictions import classes_of, probabilities_of
+from cxrnet.evaluation.predictions import classes_of, label_codes, predicted_codes, probabilities_of
 from cxrnet.evaluation.sums import ECE_BINS, Rows, make_rows, sums_of
 
 
@@ -40,12 +38,12 @@ class to name to :class:`Metric` (:mod:`cxrnet.evaluation.catalogue`)."""
 
 
 def measured(value: float, n: int) -> Metric:
-    """A figure and the number of images it is computed on."""
+    """State a metric and the number of images that it is computed on."""
     return {"value": float(value), "n": int(n)}
 
 
 def gap(reason: str) -> Metric:
-    """A figure that cannot be computed."""
+    """State that a metric cannot be computed, and why."""
     return {"value": None, "n": 0, "reason": reason}
 
 
@@ -57,7 +55,7 @@ def evaluate(
     over: Sequence[str] | None = None,
     bins: int = ECE_BINS,
 ) -> Evaluation:
-    """Compute every figure of one split, with intervals.
+    """Compute every metric of one split, with intervals.
 
     An interval holds for other patients in the same mix of classes: the split of a data set says nothing of how many
     patients elsewhere have the disease, and of that precision, NPV, PR-AUC and accuracy depend.
@@ -67,39 +65,39 @@ def evaluate(
         resamples: of the bootstrap; 0 for no intervals.
         seed: of the bootstrap; the same one gives the same intervals.
         level: of the intervals.
-        over: classes that macro figures are means over; ``None`` for all.
+        over: classes that macro metrics are means over; ``None`` for all.
         bins: of each ECE, at the most: those without images count for nothing.
 
     Returns:
         Plain Python values, ready for JSON. AUCs are one-vs-rest; ``pr_auc`` is the average precision. Macro
-        figures have no value when one of their classes has none.
+        metrics have no value when one of their classes has none.
 
     Raises:
         CxrnetError: there are no rows, labels are missing, or ``resamples`` or ``level`` won't do.
     """
     if resamples:
-        return evaluate_resampled(predictions, units_of(predictions), resamples, seed, level, over, bins)[0]
+        return evaluate_resampled(predictions, clusters_of(predictions), resamples, seed, level, over, bins)[0]
     rows = rows_of(predictions, over, bins)
     return _nested(_metrics(rows, _of_table(rows)))
 
 
 def evaluate_resampled(
     predictions: pd.DataFrame,
-    units: Units,
+    clusters: Clusters,
     resamples: int,
     seed: int,
     level: float = LEVEL,
     over: Sequence[str] | None = None,
     bins: int = ECE_BINS,
 ) -> tuple[Evaluation, Estimates]:
-    """Compute every figure of one split, and every figure of each resample.
+    """Compute every metric of one split, and every metric of each resample.
 
-    Tables of the same images on the same units and seed are computed on the same resamples, so that their figures can
-    be compared resample by resample.
+    Tables of the same images on the same clusters and seed are computed on the same resamples, so that their metrics
+    can be compared resample by resample.
 
     Args:
         predictions: as for :func:`evaluate`.
-        units: what is drawn.
+        clusters: what is drawn.
         resamples: as there, more than 0.
         seed: as there.
         level: as there.
@@ -107,24 +105,26 @@ def evaluate_resampled(
         bins: as there.
 
     Returns:
-        The figures with intervals, and by class and name what they are in each resample, ``(resamples,)``, NaN where
+        The metrics with intervals, and by class and name what they are in each resample, ``(resamples,)``, NaN where
         one can't be computed. The class of what holds for all classes is empty.
     """
     if not 0 < level < 1:
         raise CxrnetError(f"level: {level} is no share of intervals; give a number between 0 and 1, as 0.95")
     rows = rows_of(predictions, over, bins)
     values = _of_table(rows)
-    drawn = bootstrap(units, lambda weights: estimates(rows, sums_of(rows, weights)), resamples, seed)
+    drawn = bootstrap(clusters, lambda weights: estimates(rows, sums_of(rows, weights)), resamples, seed)
     metrics = _metrics(rows, values)
-    for key, uncertainty in uncertainties(Sample(rows, units, values, drawn, level)).items():
+    for key, uncertainty in uncertainties(Sample(rows, clusters, values, drawn, level)).items():
         metrics[key].update(uncertainty)  # type: ignore[typeddict-item]
     return _nested(metrics), drawn
 
 
 def rows_of(predictions: pd.DataFrame, over: Sequence[str] | None = None, bins: int = ECE_BINS) -> Rows:
     """Prepare a table for :func:`cxrnet.evaluation.sums.sums_of`; raises as :func:`evaluate`."""
-    codes, predicted = label_codes(predictions), _codes(predictions, "predicted")
-    return make_rows(classes_of(predictions), codes, predicted, probabilities_of(predictions), over, bins)
+    codes = label_codes(predictions)
+    return make_rows(
+        classes_of(predictions), codes, predicted_codes(predictions), probabilities_of(predictions), over, bins
+    )
 
 
 def flat(evaluation: Evaluation) -> Iterator[tuple[str, Key, Metric]]:
@@ -136,32 +136,6 @@ def flat(evaluation: Evaluation) -> Iterator[tuple[str, Key, Metric]]:
             name = f"{metric}_{label}"
             # A class may be called "macro".
             yield f"{name} (class)" if name in evaluation else name, (label, metric), metrics[metric]
-
-
-def label_codes(predictions: pd.DataFrame) -> npt.NDArray[np.intp]:
-    """Return the labels as ``(N,)`` indices into the classes.
-
-    Raises:
-        CxrnetError: there are no rows, or labels are missing.
-    """
-    if len(predictions) == 0:
-        raise CxrnetError("evaluation: the table of predictions has no rows; give at least one labelled image")
-    if missing := int(predictions["label"].isna().sum()):
-        raise CxrnetError(
-            f"evaluation: {missing} of {len(predictions)} images have no label; only labelled images can be evaluated"
-        )
-    return _codes(predictions, "label")
-
-
-def counts_of(predictions: pd.DataFrame) -> npt.NDArray[np.int64]:
-    """Return the confusion matrix ``(K, K)``: images by label (row) and predicted class (column), in order."""
-    known, called = label_codes(predictions), _codes(predictions, "predicted")
-    return np.asarray(confusion_matrix(known, called, labels=range(len(classes_of(predictions)))))
-
-
-def _codes(predictions: pd.DataFrame, column: str) -> npt.NDArray[np.intp]:
-    order = {name: index for index, name in enumerate(classes_of(predictions))}
-    return np.asarray(predictions[column].map(order), dtype=np.intp)
 
 
 def _of_table(rows: Rows) -> Estimates:
@@ -179,7 +153,7 @@ def _metrics(rows: Rows, values: Estimates) -> dict[Key, Metric]:
 
 
 def _reason(rows: Rows, key: Key, values: Estimates) -> str:
-    """Why a metric has no value."""
+    """Say why a metric has no value."""
     label, spec = key[0], spec_of(key)
     if spec.mean_of:
         parts = [(rows.classes[place], spec.mean_of) for place in rows.over]
@@ -196,39 +170,3 @@ def _nested(metrics: dict[Key, Metric]) -> Evaluation:
     for (label, name), metric in metrics.items():
         per_class.setdefault(label, {})[name] = metric
     return {**per_class.pop(""), "per_class": per_class}
-
-
-def mean_over_classes(
-    per_class: dict[str, dict[str, Metric]],
-    figure: str,
-    n: int,
-    weights: Sequence[int] | npt.NDArray[np.int64] | None = None,
-) -> Metric:
-    """Average one figure over the classes, plainly or by weight; a gap in one class is a gap in the mean."""
-    metrics = [figures[figure] for figures in per_class.values()]
-    for metric in metrics:
-        if "reason" in metric:
-            return gap(metric["reason"])
-    return measured(np.average([metric["value"] for metric in metrics], weights=weights), n)
-
-
-def validation_codes(predictions: pd.DataFrame, what: str) -> npt.NDArray[np.intp]:
-    """Return the labels of validation images as ``(N,)`` indices into the classes.
-
-    Args:
-        predictions: the rows of the split ``val``; rows of a table without splits count as such.
-        what: what is to be chosen, a config key, for the error messages.
-
-    Raises:
-        CxrnetError: there are no rows, rows of another split, or labels are missing.
-    """
-    if len(predictions) == 0:
-        raise CxrnetError(f"{what}: there are no validation images to choose it on; give the val split some")
-    others = sorted(set(predictions["split"].dropna()) - {"val"})
-    if others:
-        count = int(predictions["split"].isin(others).sum())
-        raise CxrnetError(
-            f"{what}: {count} of {len(predictions)} images are of split {', '.join(others)}; "
-            "it is chosen on val alone, give only those rows"
-        )
-    return label_codes(predictions)

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import pandas as pd
 from scipy.stats import t
 
-from cxrnet.evaluation.catalogue import OVERALL, shown_in
+from cxrnet.evaluation.bootstrap import ROUNDING
+from cxrnet.evaluation.catalogue import shown_in, spec_named
 from cxrnet.evaluation.confidence_intervals import Interval
-from cxrnet.evaluation.metric_intervals import ROUNDING
 
 FIGURES = tuple(spec.name for spec in shown_in("summary"))
 """Those that are shown; ``repeats.csv`` has all."""
@@ -78,4 +78,5 @@ def _moments(name: str, values: "pd.Series[float]", groups: "pd.Series[int]", le
 def _of_mean(name: str, mean: float, error: float, free: int, level: float) -> Interval:
     """Student's interval, cut where the figure ends."""
     half = float(t.ppf((1 + level) / 2, free)) * error
-    return max(mean - half, OVERALL[name].low), min(mean + half, OVERALL[name].high)
+    spec = spec_named(name)
+    return max(mean - half, spec.low), min(mean + half, spec.high)

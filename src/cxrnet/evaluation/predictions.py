@@ -1,4 +1,4 @@
-"""The table of predictions: one row an image. Every reported figure is a function of it.
+"""The table of predictions: one row an image. Every reported metric is a function of it.
 
 =================  =======  ==============================================================================
 column             dtype    meaning
@@ -15,14 +15,14 @@ predicted          string   name of the predicted class, which need not be the m
                             (:mod:`cxrnet.evaluation.operating_points`)
 certainty          float64  of the prediction; only where decision weights decide, else it is the probability of
                             the predicted class (:meth:`cxrnet.evaluation.operating_points.DecisionRule.certainty`)
-referred           bool     the call is left to a reader; only where the model has a cut-off for that
+referred           bool     the call is deferred to a reader; only where the model has a cut-off for that
 =================  =======  ==============================================================================
 
-Where the data have them, ``group_id`` (images that are copies of each other), ``view``, ``sex`` and ``age`` follow: a
-bootstrap and subgroups need them. In the pooled predictions of a cross-validation ``fold`` and ``seen`` (bool: a copy,
-or another image of the patient, was in train or val of that fold) stand last. The predictions of any other program in
-this shape are as good as our own. A file needs ``image_id``, ``label``, ``predicted`` and the ``prob_`` columns. The
-others are added where it lacks them: logits as log(prob), the rest empty.
+Where the data have them, ``group_id`` (images that are duplicates of each other), ``view``, ``sex`` and ``age`` follow:
+a bootstrap and subgroups need them. In the pooled predictions of a cross-validation ``fold`` and ``seen`` (bool: a
+copy, or another image of the patient, was in train or val of that fold) stand last. The predictions of any other
+program in this shape are as good as our own. A file needs ``image_id``, ``label``, ``predicted`` and the ``prob_``
+columns. The others are added where it lacks them: logits as log(prob), the rest empty.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -34,6 +34,7 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from sklearn.metrics import confusion_matrix
 
 from cxrnet.core.atomic import whole_file
 from cxrnet.core.grouping import read_ids
@@ -46,7 +47,7 @@ ROW_COLUMNS = ("image_id", "path", "label", "split", "source", "patient_id")
 NEEDED_COLUMNS = {
     "image_id": "add a name for each image",
     "label": "add the class of each image, empty where the truth is not known",
-    "predicted": "add the class that each image was called",
+    "predicted": "add the class that was predicted for each image",
 }
 OPTIONAL_COLUMNS = ("group_id", "view", "sex", "age")
 CERTAINTY, REFERRED = "certainty", "referred"
@@ -95,10 +96,10 @@ def make_predictions(
         table[f"logit_{name}"] = logits[:, index].astype(np.float32)
     for index, name in enumerate(classes):
         table[f"prob_{name}"] = probabilities[:, index]
-    called = decide(probabilities, classes, rule.points, rule.weights, at_training)
-    table["predicted"] = pd.array(np.array(classes, object)[called], dtype="string")
+    predicted = decide(probabilities, classes, rule.points, rule.weights, at_training)
+    table["predicted"] = pd.array(np.array(classes, object)[predicted], dtype="string")
     if rule.deciding_weights is not None:
-        table[CERTAINTY] = rule.certainty(probabilities, classes, called)
+        table[CERTAINTY] = rule.certainty(probabilities, classes, predicted)
     if rule.refer_below is not None:
         as_trained = decide(at_training, classes, rule.points, rule.weights)
         table[REFERRED] = rule.certainty(at_training, classes, as_trained) < rule.refer_below
@@ -133,8 +134,61 @@ def probabilities_of(predictions: pd.DataFrame) -> npt.NDArray[np.float64]:
     return np.asarray(predictions[columns], dtype=np.float64)
 
 
+def label_codes(predictions: pd.DataFrame) -> npt.NDArray[np.intp]:
+    """Return the labels as ``(N,)`` indices into the classes.
+
+    Raises:
+        CxrnetError: there are no rows, or labels are missing.
+    """
+    if len(predictions) == 0:
+        raise CxrnetError("evaluation: the table of predictions has no rows; give at least one labelled image")
+    if missing := int(predictions["label"].isna().sum()):
+        raise CxrnetError(
+            f"evaluation: {missing} of {len(predictions)} images have no label; only labelled images can be evaluated"
+        )
+    return _codes(predictions, "label")
+
+
+def predicted_codes(predictions: pd.DataFrame) -> npt.NDArray[np.intp]:
+    """Return the predicted classes as ``(N,)`` indices into the classes."""
+    return _codes(predictions, "predicted")
+
+
+def counts_of(predictions: pd.DataFrame) -> npt.NDArray[np.int64]:
+    """Return the confusion matrix ``(K, K)``: images by label (row) and predicted class (column), in order."""
+    known, predicted = label_codes(predictions), predicted_codes(predictions)
+    return np.asarray(confusion_matrix(known, predicted, labels=range(len(classes_of(predictions)))))
+
+
+def _codes(predictions: pd.DataFrame, column: str) -> npt.NDArray[np.intp]:
+    order = {name: index for index, name in enumerate(classes_of(predictions))}
+    return np.asarray(predictions[column].map(order), dtype=np.intp)
+
+
+def validation_codes(predictions: pd.DataFrame, what: str) -> npt.NDArray[np.intp]:
+    """Return the labels of validation images as ``(N,)`` indices into the classes.
+
+    Args:
+        predictions: the rows of the split ``val``; rows of a table without splits count as such.
+        what: what is to be chosen, a config key, for the error messages.
+
+    Raises:
+        CxrnetError: there are no rows, rows of another split, or labels are missing.
+    """
+    if len(predictions) == 0:
+        raise CxrnetError(f"{what}: there are no validation images to choose it on; give the val split some")
+    others = sorted(set(predictions["split"].dropna()) - {"val"})
+    if others:
+        count = int(predictions["split"].isin(others).sum())
+        raise CxrnetError(
+            f"{what}: {count} of {len(predictions)} images are of split {', '.join(others)}; "
+            "it is chosen on val alone, give only those rows"
+        )
+    return label_codes(predictions)
+
+
 def check_predictions(predictions: pd.DataFrame, where: str) -> None:
-    """Check what every figure relies on.
+    """Check what every metric relies on.
 
     Args:
         predictions: the table.

@@ -40,7 +40,7 @@ class Mix:
         return self.trained if self.asked is None else self.asked
 
     def shift(self, classes: Sequence[str]) -> FloatArray:
-        """What is added to the logits of the training mix, (K,); nothing where no other mix is asked for."""
+        """Return the shift of the logits of the training mix, (K,); zeros where no other mix is asked for."""
         if self.asked is None or self.trained is None:
             return np.zeros(len(classes))
         return np.array([math.log(self.asked[name] / self.trained[name]) for name in classes])
@@ -145,31 +145,6 @@ def decision_text(weights: Mapping[str, float], points: Collection[str]) -> str:
         )
     among = " of the classes without a threshold" if points else ""
     return f"the class of the largest weight x probability{among} (weights: {listed(weights)})"
-
-
-def weighing_sentences(cause: str, mix: Mix, weights: Mapping[str, float] | None, points: Collection[str]) -> list[str]:
-    """Say what class weights, a balanced sampler or costs did; nothing where there were none.
-
-    Args:
-        cause: what weighed the classes in training, as ``class weights balanced``; empty where nothing did.
-        mix: that the probabilities are of.
-        weights: of the decision; ``None`` where the classes weigh the same.
-        points: classes with a threshold.
-    """
-    if not cause:
-        return []
-    if weights is None:
-        return [
-            f"The training was to weigh the classes ({cause}), but all weigh the same: the decision has no weights. "
-            f"The probabilities are {mix}."
-        ]
-    several = len(weights) - len(points) > 1
-    return [
-        f"The training weighed the classes ({cause}). That is taken for what mistakes cost, not for how frequent the "
-        f"classes are: the probabilities are {mix}.",
-        f"What is predicted is {decision_text(weights, points)}"
-        f"{', which need not be the most probable one' if several else ''}.",
-    ]
 
 
 def threshold_sentence(mix: Mix, points: Mapping[str, float], deferring: bool) -> str | None:

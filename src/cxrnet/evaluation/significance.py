@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import binom, norm, t
 
+from cxrnet.evaluation.bootstrap import ROUNDING
 from cxrnet.evaluation.confidence_intervals import delong_difference, percentile
-from cxrnet.evaluation.metric_intervals import ROUNDING
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]

@@ -9,8 +9,8 @@
 
 A rule is met to the letter on the validation images or refused, never replaced. A threshold lies halfway between two
 neighbouring probabilities. With several classes the rules are met in their order, as
-:func:`cxrnet.evaluation.operating_points.decide` calls: an image that is called for the first class is not called for
-the second.
+:func:`cxrnet.evaluation.operating_points.decide` predicts: an image that is predicted as the first class is not
+predicted as the second.
 """
 
 import re
@@ -23,9 +23,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from cxrnet.errors import CxrnetError
-from cxrnet.evaluation.metrics import validation_codes
-from cxrnet.evaluation.operating_points import check_operating_points, decide
-from cxrnet.evaluation.predictions import classes_of, probabilities_of
+from cxrnet.evaluation.operating_points import check_operating_points
+from cxrnet.evaluation.predictions import classes_of, probabilities_of, validation_codes
 
 FloatArray = npt.NDArray[np.float64]
 KEY = "operating_points"
@@ -34,18 +33,18 @@ WORDED = re.compile(r"\s*(sensitivity|specificity)\s*>=\s*([0-9.eE+-]+)\s*")
 
 @dataclass(frozen=True)
 class Rule:
-    """What a threshold shall do.
+    """The demand on a threshold.
 
     Attributes:
-        figure: ``sensitivity``, ``specificity`` or ``youden``.
+        metric: ``sensitivity``, ``specificity`` or ``youden``.
         least: what it shall reach, in (0, 1]; None for ``youden``, which shall be as large as it can.
     """
 
-    figure: str
+    metric: str
     least: float | None
 
     def __str__(self) -> str:
-        return "the largest sensitivity + specificity" if self.least is None else f"{self.figure} >= {self.least:g}"
+        return "the largest sensitivity + specificity" if self.least is None else f"{self.metric} >= {self.least:g}"
 
 
 def check_policy(policy: Mapping[str, Any], classes: Sequence[str]) -> dict[str, Rule | float]:
@@ -73,10 +72,10 @@ def _rule(name: str, given: Mapping[str, Any] | str) -> Rule:
     match list((_worded(given) if isinstance(given, str) else given).items()):
         case [("youden", True)]:
             return Rule("youden", None)
-        case [("sensitivity" | "specificity" as figure, int() | float() as least)] if (
+        case [("sensitivity" | "specificity" as metric, int() | float() as least)] if (
             least is not True and 0 < least <= 1
         ):
-            return Rule(figure, float(least))
+            return Rule(metric, float(least))
     said = f"'{given}'" if isinstance(given, str) else str(dict(given))
     raise CxrnetError(
         f"{KEY}.{name}: {said} is no rule; give one of {{specificity: 0.99}} or 'specificity >= 0.99', "
@@ -110,10 +109,10 @@ def choose_thresholds(validation: pd.DataFrame, policy: Mapping[str, Any]) -> di
     classes, probabilities = classes_of(validation), probabilities_of(validation)
     rules = check_policy(policy, classes)
     points: dict[str, float] = {}
-    left = np.ones(len(validation), dtype=bool)  # not called for a class before
+    left = np.ones(len(validation), dtype=bool)  # not predicted for a class before
     for name, rule in rules.items():
         index = classes.index(name)
-        # An image that is gone is called for this class at no threshold.
+        # An image that is gone is predicted for this class at no threshold.
         score = np.where(left, probabilities[:, index], -1.0)
         if isinstance(rule, Rule):
             positive = validation_codes(validation, KEY) == index
@@ -138,15 +137,15 @@ def _choose(name: str, rule: Rule, score: FloatArray, positive: npt.NDArray[np.b
     passed = np.searchsorted(np.sort(score[~positive]), thresholds)
     shares = {"sensitivity": hits / positives, "specificity": passed / negatives}
     if rule.least is None:
-        # The sum of both figures times positives times negatives, in whole numbers: exact where two are equal.
+        # The sum of both metrics times positives times negatives, in whole numbers: exact where two are equal.
         return float(thresholds[_best(hits * negatives + passed * positives, hits)])
-    good = np.flatnonzero(shares[rule.figure] >= rule.least)
+    good = np.flatnonzero(shares[rule.metric] >= rule.least)
     if len(good) == 0:
         raise CxrnetError(
             f"{KEY}.{name}: {rule} is out of reach on the {len(score)} validation images, "
-            f"{shares[rule.figure].max():.4g} is the most; demand less or give a threshold"
+            f"{shares[rule.metric].max():.4g} is the most; demand less or give a threshold"
         )
-    pair = (hits, passed) if rule.figure == "specificity" else (passed, hits)
+    pair = (hits, passed) if rule.metric == "specificity" else (passed, hits)
     return float(thresholds[good][_best(pair[0][good], pair[1][good])])
 
 
@@ -162,30 +161,3 @@ def _candidates(score: FloatArray) -> FloatArray:
     middle = (low + high) / 2
     # Between neighbouring floats the middle is one of them; reaching the upper one parts them, reaching the lower not.
     return np.asarray(np.where(middle > low, middle, high))
-
-
-def threshold_sentences(validation: pd.DataFrame, policy: Mapping[str, Any], points: Mapping[str, float]) -> list[str]:
-    """Say what each chosen threshold does on the images that it was chosen on.
-
-    Args:
-        validation: as for :func:`choose_thresholds`.
-        policy: as there; classes with a plain threshold are left out.
-        points: what it returned.
-    """
-    classes = classes_of(validation)
-    rules = {name: rule for name, rule in check_policy(policy, classes).items() if isinstance(rule, Rule)}
-    called = decide(probabilities_of(validation), classes, points)
-    sentences = []
-    for name, rule in rules.items():
-        index = classes.index(name)
-        positive, call = validation_codes(validation, KEY) == index, called == index
-        hits, passed = int((positive & call).sum()), int((~positive & ~call).sum())
-        sentences.append(
-            f"{name} is called from a probability of {points[name]:.4g} on, chosen for {rule}: on the validation "
-            f"images its sensitivity is {hits / positive.sum():.3f} ({hits} of {positive.sum()}) and its specificity "
-            f"{passed / (~positive).sum():.3f} ({passed} of {(~positive).sum()})."
-        )
-        if hits == 0 or passed == 0:
-            useless = f"no image of {name} is found" if hits == 0 else f"every other image is called {name} too"
-            sentences.append(f"That meets the rule and is worth nothing: {useless}.")
-    return sentences

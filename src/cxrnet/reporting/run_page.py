@@ -108,11 +108,11 @@ def description(results: Results, warnings: Sequence[str], command: str) -> str:
 
 def _all_evaluations(results: Results) -> dict[str, Evaluation]:
     kept = {
-        f"{split}_without_deferred": each.band.kept
+        f"{split}_without_deferred": each.deferral.kept
         for split, each in results.analyses.items()
-        if each.band is not None and each.band.kept
+        if each.deferral is not None and each.deferral.kept
     }
-    unleaked = {} if results.unseen is None else {f"{results.headline}_without_leaked": results.unseen}
+    unleaked = {} if results.without_leaked is None else {f"{results.headline}_without_leaked": results.without_leaked}
     baselines = {f"baseline/{name}": each for name, each in results.baselines.items()}
     return {**results.metrics, **unleaked, **kept, **baselines}
 

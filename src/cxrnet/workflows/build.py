@@ -18,18 +18,19 @@ from cxrnet.core.provenance import package_versions
 from cxrnet.data.datamodule import XrayDataModule
 from cxrnet.data.manifest import digest
 from cxrnet.errors import CxrnetError
+from cxrnet.evaluation.calibration import Temperature, fit_temperature
 from cxrnet.evaluation.predictions import make_predictions
-from cxrnet.evaluation.prior import Mix, fitted_offset, weighing_sentences
-from cxrnet.evaluation.selective_prediction import choose_cutoff
+from cxrnet.evaluation.prior import Mix, fitted_offset
+from cxrnet.evaluation.selective_prediction import choose_deferral_threshold
 from cxrnet.evaluation.settings import check_share
-from cxrnet.evaluation.temperature import Temperature, fit_temperature
-from cxrnet.evaluation.threshold_selection import choose_thresholds, threshold_sentences
+from cxrnet.evaluation.threshold_selection import choose_thresholds
 from cxrnet.inference import predict_images, predictions_of
 from cxrnet.models.backbones.weights import LoadedWeights, load_weights
 from cxrnet.models.bundle import Bundle, device_of, load_bundle, save_bundle
 from cxrnet.models.costs import cost_offset, decision_weights, without_offset
 from cxrnet.models.losses import weighed_by
 from cxrnet.models.network import Network, NetworkConfig
+from cxrnet.reporting.sentences import threshold_sentences, weighing_sentences
 from cxrnet.training.additions import RunOn, make_callbacks, make_loggers
 from cxrnet.training.checkpoints import LogMetrics, Progress
 from cxrnet.training.history import History
@@ -179,7 +180,7 @@ def make_bundle(network: Network, data: XrayDataModule, config: Config, folder: 
         plain, temperature=temperature.value, temperature_offset=temperature.offset, operating_points=points
     )
     if share is not None:
-        bundle = replace(bundle, refer_below=choose_cutoff(predictions_of(bundle, rows, scaled), share))
+        bundle = replace(bundle, refer_below=choose_deferral_threshold(predictions_of(bundle, rows, scaled), share))
     save_bundle(bundle, folder)
     cause, weights = weighed_by(data.sampler, config["loss"]), bundle.decision_weights
     weighing = weighing_sentences(cause, Mix(bundle.prior), weights, bundle.operating_points)

@@ -22,13 +22,14 @@ from cxrnet.data.manifest import write_manifest
 from cxrnet.evaluation.metrics import Evaluation, evaluate
 from cxrnet.evaluation.over_runs import Moments, moments_of
 from cxrnet.evaluation.predictions import read_predictions
-from cxrnet.evaluation.prior import Mix, weighing_sentences
+from cxrnet.evaluation.prior import Mix
 from cxrnet.models.bundle import Bundle, load_bundle
 from cxrnet.models.losses import weighed_by
 from cxrnet.reporting.report import render_repeats, thumbnail_verdict
 from cxrnet.reporting.report_data import RepeatFacts, RepeatsFacts
-from cxrnet.reporting.results import Results, figures_of, write_results
+from cxrnet.reporting.results import Results, values_of, write_results
 from cxrnet.reporting.run_page import moments_metrics, run_page
+from cxrnet.reporting.sentences import weighing_sentences
 from cxrnet.reporting.wording import HEADLINE
 from cxrnet.tracking.record import RECORD, read_record
 from cxrnet.tracking.run import track
@@ -158,7 +159,7 @@ def pool(
     results = _results(first, tables[seed], folder, config["evaluation"])
     figures = [evaluate(each.test) for each in runs]
     spread = pd.DataFrame(
-        {"seed": each.repeat.seed, "fold": each.repeat.fold, **figures_of(metrics)}
+        {"seed": each.repeat.seed, "fold": each.repeat.fold, **values_of(metrics)}
         for each, metrics in zip(runs, figures, strict=True)
     )
     to_csv(spread, folder / "repeats.csv")
@@ -217,7 +218,7 @@ def _pooled_seeds(tables: Mapping[int, pd.DataFrame], folder: Path) -> pd.DataFr
     for seed, table in list(tables.items())[1:]:
         write_table(table, folder / f"predictions_seed{seed}.parquet")
     pooled = pd.DataFrame(
-        {"seed": seed, "images": len(table), **figures_of(evaluate(table))} for seed, table in tables.items()
+        {"seed": seed, "images": len(table), **values_of(evaluate(table))} for seed, table in tables.items()
     )
     to_csv(pooled, folder / "seeds.csv")
     return pooled
@@ -259,15 +260,15 @@ def _repeats_facts(
         title=f"{config['model']['backbone']} on {sources_of(data)}, {how_often([each.repeat for each in runs])}",
         summary=_summary(runs, config) + means_text(seeds, config["evaluation"]["level"]),
         created=time.strftime("%Y-%m-%d %H:%M"),
-        known_faults=faults_of(data.known_faults),
+        known_issues=faults_of(data.known_faults),
         classes=data.classes,
         metrics=results.metrics,
         analyses=results.analyses,
         baselines=results.baselines,
-        unseen=results.unseen,
+        without_leaked=results.without_leaked,
         level=config["evaluation"]["level"],
         config_yaml=OmegaConf.to_yaml(config),
-        figures=results.figures,
+        plots=results.plots,
         meaning=meaning([(each.repeat, each.test) for each in runs]),
         runs=[_facts(each, metrics) for each, metrics in zip(runs, figures, strict=True)],
         moments=moments,
@@ -295,7 +296,7 @@ def _facts(each: FinishedRepeat, metrics: Evaluation) -> RepeatFacts:
         metrics=metrics,
         temperature=each.bundle.temperature,
         points=each.bundle.operating_points,
-        cutoff=each.bundle.refer_below,
+        deferral_threshold=each.bundle.refer_below,
     )
 
 

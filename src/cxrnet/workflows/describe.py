@@ -16,14 +16,14 @@ from cxrnet.data.leaks import SEEN_BEFORE, leaks, patients_text
 from cxrnet.evaluation.catalogue import shown_in
 from cxrnet.evaluation.metrics import Evaluation
 from cxrnet.evaluation.over_runs import Moments, moments_of
-from cxrnet.evaluation.temperature import USELESS
 from cxrnet.evaluation.threshold_selection import Rule, check_policy
 from cxrnet.inference import rule_of
 from cxrnet.models.backbones.weights import LoadedWeights
 from cxrnet.models.network import Network, count_parameters
-from cxrnet.reporting.report_data import BandFacts, PhaseFacts, PointFacts, RunFacts, SplitFacts
+from cxrnet.reporting.report_data import DeferralFacts, PhaseFacts, PointFacts, RunFacts, SplitFacts
 from cxrnet.reporting.results import Results
-from cxrnet.reporting.wording import HEADLINE, duration, figure_text, number_text
+from cxrnet.reporting.sentences import USELESS, offset_text
+from cxrnet.reporting.wording import HEADLINE, duration, metric_text, number_text
 from cxrnet.training.phases import PhaseResult
 from cxrnet.workflows.build import Bundled
 
@@ -197,8 +197,8 @@ def say_results(results: Results, warnings: Sequence[str], places: Mapping[str, 
     """The result beside its trivial baselines, what is wrong with it, and where things are."""
     console.heading("Result")
     console.show(_result_table(results))
-    if results.unseen:
-        _say_unseen(results.unseen)
+    if results.without_leaked:
+        _say_unseen(results.without_leaked)
     for text in warnings:
         console.warn(text)
     say_places(places)
@@ -214,18 +214,18 @@ def _result_table(results: Results) -> Table:
         table.add_column({"thumbnail": "8x8 thumbnails"}.get(name, name), justify="right")
     for name in (spec.name for spec in shown_in("summary")):
         values = [column[name] for column in (metrics, *baselines.values())]
-        table.add_row(HEADLINE[name], figure_text(values[0]), *map(number_text, values[1:]))
+        table.add_row(HEADLINE[name], metric_text(values[0]), *map(number_text, values[1:]))
     for label, figures in metrics["per_class"].items():
         for name in ("sensitivity", "specificity"):
             others = (number_text(column["per_class"][label][name]) for column in baselines.values())
-            table.add_row(f"{label}: {name}", figure_text(figures[name]), *others)
+            table.add_row(f"{label}: {name}", metric_text(figures[name]), *others)
     return table
 
 
 def _say_unseen(unseen: Evaluation) -> None:
     names = ("accuracy", "balanced_accuracy", "roc_auc_macro")
-    figures = ", ".join(f"{HEADLINE[name]} {figure_text(unseen[name])}" for name in names)
-    console.say("unseen", f"the {unseen['accuracy']['n']} images of which neither copy nor patient was seen: {figures}")
+    metrics = ", ".join(f"{HEADLINE[name]} {metric_text(unseen[name])}" for name in names)
+    console.say("leaked", f"without them, on {unseen['accuracy']['n']} images: {metrics}")
 
 
 def say_bundled(bundled: Bundled) -> None:
@@ -235,7 +235,7 @@ def say_bundled(bundled: Bundled) -> None:
     if temperature.offset:  # the report has its numbers
         text = f"{text}, with an offset of each class"
     elif temperature.offset_reason:
-        text = f"{text}; {temperature.offset_text(bundled.bundle.classes)}"
+        text = f"{text}; {offset_text(temperature, bundled.bundle.classes)}"
     console.say("temperature", f"{text}: {USELESS}" if temperature.useless else text)
     for text in bundled.weighing:
         console.say("costs", text)
@@ -243,7 +243,7 @@ def say_bundled(bundled: Bundled) -> None:
         console.say("threshold", text)
     if (cutoff := bundled.bundle.refer_below) is not None:
         certainty = rule_of(bundled.bundle).certainty_name
-        console.say("referral", f"calls are left to a reader where their {certainty} is below {cutoff:.4g}")
+        console.say("deferral", f"predictions are deferred to a reader where their {certainty} is below {cutoff:.4g}")
 
 
 def say_spread(spread: pd.DataFrame, pooled: pd.DataFrame | None, level: float) -> None:
@@ -306,22 +306,22 @@ def report_facts(
         f"Phases: {names}.",
         created=time.strftime("%Y-%m-%d %H:%M"),
         warnings=written_out(warnings),
-        known_faults=faults_of(data.known_faults),
+        known_issues=faults_of(data.known_faults),
         classes=data.classes,
         data={split: _split_facts(data, split) for split in SPLITS if len(data.rows(split))},
         metrics=results.metrics,
         analyses=results.analyses,
         baselines=results.baselines,
-        unseen=results.unseen,
+        without_leaked=results.without_leaked,
         points=_points(bundled, config["operating_points"] or {}),
         chosen=bundled.sentences,
         weighing=bundled.weighing,
-        band=_band(bundled, config["refer"]),
+        deferral=_deferral(bundled, config["refer"]),
         temperature=bundled.temperature,
         level=config["evaluation"]["level"],
         methods=methods_of(data, weights, phases, config),
         phases=[_phase_facts(phase, config["schedule"]["monitor"]) for phase in phases],
-        figures=results.figures,
+        plots=results.plots,
         **provenance,
     )
 
@@ -351,9 +351,9 @@ def _points(bundled: Bundled, policy: Mapping[str, Any]) -> dict[str, PointFacts
     return {name: PointFacts(value, chosen[name]) for name, value in bundled.bundle.operating_points.items()}
 
 
-def _band(bundled: Bundled, share: float) -> BandFacts | None:
+def _deferral(bundled: Bundled, share: float) -> DeferralFacts | None:
     cutoff = bundled.bundle.refer_below
-    return None if cutoff is None else BandFacts(cutoff, share, rule_of(bundled.bundle).certainty_name)
+    return None if cutoff is None else DeferralFacts(cutoff, share, rule_of(bundled.bundle).certainty_name)
 
 
 def _split_facts(data: XrayDataModule, split: str) -> SplitFacts:

@@ -1,10 +1,10 @@
-"""The figures of one split: functions of a table of predictions that return a ``matplotlib.figure.Figure``.
+"""The plots of one split: functions of a table of predictions that return a ``matplotlib.figure.Figure``.
 
 Write one with :func:`cxrnet.reporting.plots.style.save`, which makes room for its labels.
 """
 
 import textwrap
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
@@ -17,32 +17,30 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from cxrnet.evaluation.metrics import counts_of, evaluate, label_codes
-from cxrnet.evaluation.predictions import classes_of, probabilities_of
+from cxrnet.evaluation.metrics import Evaluation
+from cxrnet.evaluation.predictions import classes_of, counts_of, label_codes, probabilities_of
 from cxrnet.reporting.plots.style import DASHES, FAINT, FULL, INK, PALETTE, legend_below, save, styled
 
 
-def save_figures(predictions: pd.DataFrame, folder: Path, suffix: str = "") -> dict[str, Path]:
-    """Draw the four figures of one split as PNG, 150 dpi.
+def save_plots(predictions: pd.DataFrame, metrics: Evaluation, folder: Path, suffix: str = "") -> dict[str, Path]:
+    """Draw the four plots of one split as PNG, 150 dpi.
 
     Args:
         predictions: the rows of one split.
+        metrics: of these rows.
         folder: where to write; made where it is missing.
         suffix: end of the names: ``""`` for test, ``"_val"`` for validation.
 
     Returns:
         Name (``"confusion_matrix_val"``) to file (``folder/confusion_matrix_val.png``).
     """
-    draw: dict[str, Callable[[pd.DataFrame], Figure]] = {
-        "confusion_matrix": confusion_matrix,
-        "recall_per_class": recall_per_class,
-        "roc_curves": roc_curves,
-        "pr_curves": pr_curves,
+    plots = {
+        "confusion_matrix": confusion_matrix(predictions),
+        "recall_per_class": recall_per_class(predictions, metrics),
+        "roc_curves": roc_curves(predictions, metrics),
+        "pr_curves": pr_curves(predictions, metrics),
     }
-    return {
-        f"{name}{suffix}": save(function(predictions), folder / f"{name}{suffix}.png")
-        for name, function in draw.items()
-    }
+    return {f"{name}{suffix}": save(plot, folder / f"{name}{suffix}.png") for name, plot in plots.items()}
 
 
 @styled
@@ -83,13 +81,13 @@ def _matrix(axes: Axes, shares: npt.NDArray[np.float64], texts: list[list[str]],
 
 
 @styled
-def recall_per_class(predictions: pd.DataFrame) -> Figure:
+def recall_per_class(predictions: pd.DataFrame, metrics: Evaluation) -> Figure:
     """Draw the sensitivity of each class as a bar, with the images behind it (``63/66``)."""
-    per_class = evaluate(predictions)["per_class"]
+    per_class = metrics["per_class"]
     figure = Figure(figsize=(3.6, 0.55 * len(per_class)))
     axes = figure.subplots(gridspec_kw=FULL)
-    for row, metrics in enumerate(per_class.values()):
-        value, n = metrics["sensitivity"]["value"], metrics["sensitivity"]["n"]
+    for row, of_class in enumerate(per_class.values()):
+        value, n = of_class["sensitivity"]["value"], of_class["sensitivity"]["n"]
         axes.barh(row, value or 0, height=0.62, color=PALETTE[0])
         text = "no image" if value is None else f"{value:.3f}  ({round(value * n)}/{n})"
         inside = value is not None and value > 0.5
@@ -106,10 +104,10 @@ def recall_per_class(predictions: pd.DataFrame) -> Figure:
 
 
 @styled
-def roc_curves(predictions: pd.DataFrame) -> Figure:
+def roc_curves(predictions: pd.DataFrame, metrics: Evaluation) -> Figure:
     """Draw the ROC curve of each class against the rest, with its AUC, and the line of chance."""
     figure, axes = _square()
-    for name, value, positive, probability, line in _one_vs_rest(axes, predictions, "roc_auc"):
+    for name, value, positive, probability, line in _one_vs_rest(axes, predictions, metrics, "roc_auc"):
         false_positive, true_positive, _ = roc_curve(positive, probability)
         axes.plot(false_positive, true_positive, **line, label=f"{name}  AUC {value:.3f}")
     axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1, linestyle=(0, (4, 3)), label="chance")
@@ -119,10 +117,10 @@ def roc_curves(predictions: pd.DataFrame) -> Figure:
 
 
 @styled
-def pr_curves(predictions: pd.DataFrame) -> Figure:
+def pr_curves(predictions: pd.DataFrame, metrics: Evaluation) -> Figure:
     """Draw precision over recall of each class against the rest; the thin line is its prevalence, which is chance."""
     figure, axes = _square()
-    for name, value, positive, probability, line in _one_vs_rest(axes, predictions, "pr_auc"):
+    for name, value, positive, probability, line in _one_vs_rest(axes, predictions, metrics, "pr_auc"):
         precision, recall, _ = precision_recall_curve(positive, probability)
         # A step, as the average precision counts it (Davis and Goadrich 2006: no straight lines between points).
         axes.step(recall, precision, where="post", **line, label=f"{name}  AP {value:.3f}")
@@ -136,20 +134,20 @@ def pr_curves(predictions: pd.DataFrame) -> Figure:
 OneVsRest = tuple[str, float, npt.NDArray[np.bool_], npt.NDArray[np.float64], dict[str, Any]]
 
 
-def _one_vs_rest(axes: Axes, predictions: pd.DataFrame, figure: str) -> Iterator[OneVsRest]:
-    """Yield name, figure, ``(N,)`` truth, ``(N,)`` probability and line style of each class.
+def _one_vs_rest(axes: Axes, predictions: pd.DataFrame, metrics: Evaluation, name: str) -> Iterator[OneVsRest]:
+    """Yield class, metric, ``(N,)`` truth, ``(N,)`` probability and line style of each class.
 
-    A class without the figure stands in the legend of the axes only.
+    A class without the metric stands in the legend of the axes only.
     """
     codes, probabilities = label_codes(predictions), probabilities_of(predictions)
     styles = ({"color": colour, "linestyle": dash} for dash in cycle(DASHES) for colour in PALETTE)
-    per_class = evaluate(predictions)["per_class"]
-    for index, (name, line) in enumerate(zip(per_class, islice(styles, len(per_class)), strict=True)):
-        value = per_class[name][figure]["value"]
+    per_class = metrics["per_class"]
+    for index, (label, line) in enumerate(zip(per_class, islice(styles, len(per_class)), strict=True)):
+        value = per_class[label][name]["value"]
         if value is None:
-            axes.plot([], [], color=FAINT, label=f"{name}  n/a")
+            axes.plot([], [], color=FAINT, label=f"{label}  n/a")
         else:
-            yield name, value, codes == index, probabilities[:, index], line
+            yield label, value, codes == index, probabilities[:, index], line
 
 
 def _square() -> tuple[Figure, Axes]:

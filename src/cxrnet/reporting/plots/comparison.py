@@ -12,8 +12,7 @@ from matplotlib.figure import Figure
 from sklearn.metrics import roc_curve
 
 from cxrnet.evaluation.comparison import Comparison
-from cxrnet.evaluation.metrics import counts_of, label_codes
-from cxrnet.evaluation.predictions import probabilities_of
+from cxrnet.evaluation.predictions import counts_of, label_codes, probabilities_of
 from cxrnet.reporting.plots.style import DASHES, FAINT, FULL, INK, PALETTE, save, styled
 
 # More curves than colours can't be told apart, and a grid of more matrices isn't read.

@@ -1,0 +1,207 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from cxrnet.errors import CxrnetError
+from cxrnet.evaluation.bootstrap import Clusters, Resampling, clusters_of
+from cxrnet.evaluation.confidence_intervals import wilson
+from cxrnet.evaluation.metrics import evaluate
+from cxrnet.evaluation.prevalence import (
+    at_prevalence,
+    break_even_prevalence,
+    decision_band,
+    decision_curve,
+    predictive_table,
+    predictive_values,
+    rule_out_prevalence,
+)
+from cxrnet.evaluation.selective_prediction import certainty, risk_coverage, risk_with_band
+
+SENSITIVITY, SPECIFICITY = {"value": 0.8, "n": 50}, {"value": 0.9, "n": 200}
+STEPS = np.array([0.0, 0.1, 0.3, 0.5, 0.9])
+THRESHOLDS = np.linspace(0, 0.5, 11)
+
+
+def test_predictive_values_are_those_of_a_population_that_is_counted() -> None:
+    # 10 000 persons, 500 sick: 400 found, 950 false alarms.
+    ppv, npv = predictive_values(0.8, 0.9, 0.05)
+    assert ppv == pytest.approx(400 / (400 + 950))
+    assert npv == pytest.approx(8550 / (8550 + 100))
+
+
+def test_arrays_are_taken_element_by_element() -> None:
+    ppv, npv = predictive_values(np.array([0.8, 0.5]), np.array([0.9, 1.0]), np.array([[0.05], [0.5]]))
+    assert ppv.shape == npv.shape == (2, 2)
+    assert ppv[0, 0] == predictive_values(0.8, 0.9, 0.05)[0]
+    assert ppv[:, 1].tolist() == [1, 1]
+
+
+def test_nothing_called_has_no_value() -> None:
+    assert np.isnan(predictive_values(0.0, 1.0, 0.1)[0])
+    assert np.isnan(predictive_values(1.0, 0.0, 0.1)[1])
+    nothing = predictive_table({"value": 0.0, "n": 5}, {"value": 1.0, "n": 9}, [0.1])
+    assert nothing.loc[0, "ppv"] == {"value": None, "n": 0, "reason": "no image is predicted positive"}
+    assert nothing.loc[0, "npv"] == {"value": pytest.approx(0.9), "n": 14}
+
+
+def test_at_break_even_a_positive_call_is_right_half_the_time() -> None:
+    prevalence = break_even_prevalence(0.67, 0.99)
+    assert predictive_values(0.67, 0.99, prevalence)[0] == pytest.approx(0.5)
+    assert break_even_prevalence(0.67, 1.0) == 0
+
+
+def test_intervals_are_those_of_a_bootstrap() -> None:
+    sensitivity = {"value": 0.8, "n": 500, "interval": [*wilson(400, 500)]}
+    specificity = {"value": 0.9, "n": 2000, "interval": [*wilson(1800, 2000)]}
+    rng = np.random.default_rng(0)
+    drawn = rng.binomial(500, 0.8, 20_000) / 500, rng.binomial(2000, 0.9, 20_000) / 2000
+    for row in predictive_table(sensitivity, specificity, [0.005, 0.05, 0.2]).itertuples():
+        for metric, values in zip((row.ppv, row.npv), predictive_values(*drawn, row.prevalence), strict=True):
+            low, high = np.quantile(values, [0.025, 0.975])
+            assert metric["interval"] == pytest.approx([low, high], abs=0.1 * (high - low))
+            assert metric["interval"][0] < metric["value"] < metric["interval"][1]
+            assert metric["n"] == 2500
+
+
+def test_interval_holds_the_truth_in_19_of_20_cases() -> None:
+    rng, truth, held = np.random.default_rng(0), predictive_values(0.9, 0.98, 0.05)[0], 0
+    for hits, passed in zip(rng.binomial(40, 0.9, 1000), rng.binomial(150, 0.98, 1000), strict=True):
+        sensitivity = {"value": hits / 40, "n": 40, "interval": [*wilson(hits, 40)]}
+        specificity = {"value": passed / 150, "n": 150, "interval": [*wilson(passed, 150)]}
+        low, high = predictive_table(sensitivity, specificity, [0.05]).loc[0, "ppv"]["interval"]
+        held += low <= truth <= high
+    assert 930 <= held <= 980
+
+
+def test_no_false_alarm_leaves_the_interval_a_width() -> None:
+    sensitivity = {"value": 0.9, "n": 40, "interval": [0.77, 0.96]}
+    table = predictive_table(sensitivity, {"value": 1.0, "n": 80, "interval": [0.954, 1.0]}, [0.05])
+    low, high = table.loc[0, "ppv"]["interval"]
+    assert high == 1
+    assert predictive_values(0.77, 0.954, 0.05)[0] < low < predictive_values(0.9, 0.954, 0.05)[0] + 1e-12
+
+
+def test_without_intervals_there_are_none() -> None:
+    row = predictive_table(SENSITIVITY, SPECIFICITY, [0.05]).iloc[0]
+    assert row["ppv"] == {"value": pytest.approx(400 / 1350), "n": 250}
+    assert row["npv"] == {"value": pytest.approx(8550 / 8650), "n": 250}
+    alone = {"value": 0.8, "n": 1, "interval_reason": "one patient"}
+    assert predictive_table(alone, SPECIFICITY, [0.05]).loc[0, "npv"]["interval_reason"] == "one patient"
+
+
+@pytest.mark.parametrize("prevalence", [0, 1, 1.5, True, "low", float("nan")])
+def test_what_is_no_prevalence_is_refused(prevalence) -> None:
+    with pytest.raises(CxrnetError, match=f"prevalences: {prevalence} is no prevalence"):
+        predictive_table(SENSITIVITY, SPECIFICITY, [prevalence])
+
+
+@pytest.mark.parametrize("missed", [0.001, 0.01, 0.2])
+def test_at_the_limit_of_a_negative_call_what_is_tolerated_is_missed(missed) -> None:
+    limit = rule_out_prevalence(0.8, 0.9, missed)
+    assert 1 - predictive_values(0.8, 0.9, limit)[1] == pytest.approx(missed, abs=1e-12)
+    assert rule_out_prevalence(0.5, 0.5, missed) == pytest.approx(missed)  # a call that says nothing rules nothing out
+
+
+def test_an_interval_of_a_predictive_value_ends_at_1_where_the_other_figure_may_be_perfect() -> None:
+    # Wilson's interval of 20 of 20, whose upper end misses 1 by rounding.
+    sensitivity = {"value": 1.0, "n": 20, "interval": [0.839, 1 - 2**-52]}
+    specificity = {"value": 27 / 56, "n": 56, "interval": [0.35, 0.61]}
+    for prevalence in (0.005, 0.05, 0.2):
+        row = predictive_table(sensitivity, specificity, [prevalence]).iloc[0]
+        assert row["npv"]["interval"][1] == pytest.approx(1.0)
+        assert 0 < row["ppv"]["interval"][0] < row["ppv"]["value"] < row["ppv"]["interval"][1] < 1
+
+
+@pytest.fixture
+def model() -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    positive = rng.uniform(size=200) < 0.25
+    return (0.3 * positive + 0.7 * rng.uniform(size=200)).round(2), positive
+
+
+def test_net_benefit_is_the_formula_of_the_paper(model) -> None:
+    probability, positive = model
+    curve = decision_curve(probability, positive, STEPS)
+    for row in curve.itertuples():
+        called, weight = probability >= row.threshold, row.threshold / (1 - row.threshold)
+        by_hand = (called & positive).sum() / 200 - (called & ~positive).sum() / 200 * weight
+        assert row.model == pytest.approx(by_hand, abs=1e-12)
+        assert row.treat_all == pytest.approx(positive.mean() - (1 - positive.mean()) * weight, abs=1e-12)
+        assert row.treat_none == 0
+    assert (curve["prevalence"] == positive.mean()).all()
+
+
+def test_perfect_model_has_the_prevalence_as_its_benefit(model) -> None:
+    _, positive = model
+    assert decision_curve(positive.astype(float), positive, STEPS[1:])["model"].to_numpy() == pytest.approx(
+        positive.mean()
+    )
+
+
+def test_another_prevalence_is_that_of_images_drawn_to_it(model) -> None:
+    probability, positive = model
+    times = np.where(positive, 1, 6)  # six of each image without the disease
+    drawn = np.repeat(positive, times)
+    share = drawn.mean()
+    carried = at_prevalence(probability, positive.mean(), share)
+    expected = decision_curve(np.repeat(carried, times), drawn, STEPS)
+    np.testing.assert_allclose(decision_curve(carried, positive, STEPS, share), expected, atol=1e-12)
+
+
+def test_probability_at_another_prevalence_is_bayes() -> None:
+    # An image that says nothing has the prevalence as its probability; certainty stays.
+    assert at_prevalence(np.array([0.25, 0.0, 1.0]), 0.25, 0.01) == pytest.approx([0.01, 0, 1])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"thresholds": [0.5, 1.0]}, "decision_curve.thresholds: give probabilities from 0 on, below 1"),
+        ({"thresholds": [float("nan")]}, "decision_curve.thresholds"),
+        ({"prevalence": 0}, "decision_curve.prevalence: 0 is no prevalence"),
+        ({"positive": np.zeros(200, bool)}, "no image is of the class"),
+        ({"positive": np.ones(200, bool)}, "every image is of the class"),
+    ],
+)
+def test_what_makes_no_curve_is_refused(model, change, message) -> None:
+    good = {"probability": model[0], "positive": model[1], "thresholds": STEPS}
+    with pytest.raises(CxrnetError, match=message):
+        decision_curve(**{**good, **change})
+
+
+def images(n: int, resamples: int = 200) -> Resampling:
+    """Every image of another patient."""
+    return Resampling(Clusters(np.arange(n), np.zeros(n, int), "image"), resamples, 0, 0.95)
+
+
+def test_net_benefit_follows_from_sensitivity_and_specificity(make_table) -> None:
+    table = make_table(classes=("Covid", "Normal"), n=200)
+    probability, positive = table["prob_Covid"].to_numpy(), (table["label"] == "Covid").to_numpy(bool)
+    share = float(positive.mean())
+    resampling = Resampling(clusters_of(table), 200, 0, 0.95)
+    band = decision_band(decision_curve(probability, positive, THRESHOLDS), probability, positive, resampling)
+    figures = evaluate(table, resamples=200)["per_class"]["Covid"]  # of the calls, from a probability of 0.5 on
+    hit, passed = ((each["value"], each["interval"]) for each in (figures["sensitivity"], figures["specificity"]))
+    reach = np.hypot(share * (hit[0] - hit[1][0]), (1 - share) * (passed[0] - passed[1][0]))
+    assert band["low"].iloc[-1] == pytest.approx(band["model"].iloc[-1] - reach)
+    # From a probability of 0 on everybody is treated, which is no estimate.
+    assert band[["low", "high"]].iloc[0].to_list() == pytest.approx([share, share])
+    assert ((band["low"] < band["model"]) & (band["model"] < band["high"])).iloc[1:].all()
+
+
+def test_a_perfect_model_is_not_certain_to_be_either() -> None:
+    positive = np.arange(60) < 20
+    curve = decision_curve(positive.astype(float), positive, THRESHOLDS[1:], 0.05)
+    band = decision_band(curve, positive.astype(float), positive, images(60))
+    assert band["high"].to_list() == pytest.approx([0.05] * len(band))
+    assert (band["low"] < 0.05 * wilson(20, 20)[0]).all()
+
+
+def test_without_resamples_there_are_no_intervals(make_table) -> None:
+    confidence, correct = certainty(make_table())
+    none = replace(images(60), resamples=0)
+    assert risk_with_band(risk_coverage(confidence, correct), confidence, correct, none, [0.1])["low"].isna().all()
+    assert (
+        decision_band(decision_curve(confidence, correct, THRESHOLDS), confidence, correct, none)["high"].isna().all()
+    )
