@@ -1,4 +1,4 @@
-"""What runs could not tell MLflow while they were at work, sent later."""
+"""Calls that did not reach MLflow while a run was at work, sent later."""
 
 import os
 import time
@@ -34,7 +34,7 @@ def sync(folders: Sequence[Path], pauses: Sequence[float] = PAUSES) -> bool:
 
 
 def unsent_runs(folder: Path) -> Iterator[Path]:
-    """The runs in a folder, itself and those inside runs too, that have calls which have not reached MLflow.
+    """Find the runs in a folder, itself and those inside runs too, that have calls which have not reached MLflow.
 
     Raises:
         CxrnetError: it is not a folder.
@@ -49,7 +49,7 @@ def unsent_runs(folder: Path) -> Iterator[Path]:
 
 
 def recorded_uri(folder: Path, now: str | None = None) -> str | None:
-    """The address of the store that tracks a run, whatever the working directory is.
+    """Return the address of the store that tracks a run, whatever the working directory is.
 
     The record holds no password. Where ``now`` or ``MLFLOW_TRACKING_URI`` is the same address with one, it is taken.
 

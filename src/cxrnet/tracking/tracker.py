@@ -1,4 +1,4 @@
-"""What a command tells MLflow of its run."""
+"""The run of a command, and what it logs to MLflow."""
 
 import json
 import posixpath
