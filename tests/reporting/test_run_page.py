@@ -80,8 +80,8 @@ def test_the_table_has_every_metric_once(page, tmp_path):
 def test_the_description_is_markdown_that_names_cannot_break(page):
     text = page(predictions_of("test", "vcnvcn"))["description"]
     lines = text.splitlines()
-    assert lines[0] == "| | Test (n = 6) | Confidence interval | 8 × 8 thumbnails |"
-    assert len([line for line in lines if line.startswith("| ") and line.count("|") == 5]) == 1 + len(HEADLINE)
+    assert lines[0] == "| Metric | Test (n = 6) | Confidence interval | 8 × 8 thumbnails |"
+    assert len([line for line in lines if line.startswith("| ") and line.count("|") == 5]) == 2 + len(HEADLINE)
     assert "- few_images &lt;b>" in lines
     assert "- \\| synthetic" in lines
     assert lines[-1] == "`python -m cxrnet.train seed=1`"
