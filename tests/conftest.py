@@ -227,11 +227,23 @@ def compare_runs() -> Callable[..., Comparison]:
 
 
 @pytest.fixture(scope="session")
+def logged_files():
+    """Lists the artifacts of an MLflow run, with their folders."""
+
+    def listed(client, run_id: str, folder: str | None = None) -> set[str]:
+        found = client.list_artifacts(run_id, folder)
+        below = [listed(client, run_id, file.path) for file in found if file.is_dir]
+        return {file.path for file in found if not file.is_dir}.union(*below)
+
+    return listed
+
+
+@pytest.fixture(scope="session")
 def history() -> pd.DataFrame:
     epoch = np.arange(1, 10)
     table = {"phase": ["head"] * 5 + ["finetune"] * 4, "epoch": epoch}
     for split in ("train", "val"):
-        table |= {f"{split}_loss": 1 / epoch, f"{split}_accuracy": 1 - 0.5 / epoch, f"{split}_auc": 1 - 0.3 / epoch}
+        table |= {f"{split}/loss": 1 / epoch, f"{split}/accuracy": 1 - 0.5 / epoch}
     return pd.DataFrame(table)
 
 
@@ -297,13 +309,13 @@ def facts(
             "characteristics": "",
             "initial weights": "mobilenet_v2.safetensors",
             "training": "Adam(weight_decay=0.0)",
-            "final model": "the epoch with the best val_loss",
+            "final model": "the epoch with the best val/loss",
             "software": "torch 2.11",
         },
         phases=[
-            PhaseFacts("head", "head", 3843, 5, "best", 4, "val_loss", 0.2512, 24.3, cached=True, kept=False),
+            PhaseFacts("head", "head", 3843, 5, "best", 4, "val/loss", 0.2512, 24.3, cached=True, kept=False),
             PhaseFacts(
-                "finetune", "last 100", 1863683, 4, "best", 7, "val_loss", 0.1822, 192.0, cached=False, kept=True
+                "finetune", "last 100", 1863683, 4, "best", 7, "val/loss", 0.1822, 192.0, cached=False, kept=True
             ),
         ],
         environment={"Git revision": "a61342b" * 5, "Seed": "0", "Data digest": "9f" * 32},

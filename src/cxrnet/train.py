@@ -10,6 +10,7 @@ from cxrnet.cli.app import entry_point
 from cxrnet.cli.trainer_arguments import check_arguments
 from cxrnet.core.console import quiet_libraries
 from cxrnet.core.process import quick_imports
+from cxrnet.tracking.names import run_name
 from cxrnet.training.schedule import check_finetune
 from cxrnet.workflows.folds_and_seeds import check_repeats
 from cxrnet.workflows.resume import COMMAND, resumed_arguments, without_resume
@@ -21,7 +22,7 @@ def main(config: DictConfig) -> float:
     """Run one experiment; the heavy imports wait until the configuration is known to be sound."""
     hydra = HydraConfig.get()
     command = [*COMMAND, *without_resume(hydra.overrides.task)]
-    name = f"{hydra.runtime.choices['model']}_{hydra.runtime.choices['data']}"
+    name = run_name(hydra.runtime.choices["model"], hydra.runtime.choices["data"], command[len(COMMAND) :])
     folder = Path(hydra.runtime.output_dir)
     plain, resumed = start(config, folder, command, in_sweep=hydra.mode == RunMode.MULTIRUN)
     check_config(plain)

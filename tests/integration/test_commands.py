@@ -122,16 +122,13 @@ def test_mlflow_holds_the_run(trained, workplace):
     assert params["schedule.phases.finetune.enabled"] == "None"
     assert tags["cxrnet.run_dir"] == str(folder)
     assert tags["weights.origin"] == "random"
-    for name in ("train_loss", "val_loss", "train_accuracy", "val_accuracy", "train_auc", "val_auc"):
+    for name in ("loss", "accuracy", "roc_auc_macro"):
+        assert {f"train/{name}", f"val/{name}"} <= set(latest)
+    for name in ("val/sensitivity/Pneumonia", "val/specificity/No Finding", "test/accuracy", "test/accuracy/ci_low"):
         assert name in latest
-    for name in (
-        "val_sensitivity_Pneumonia",
-        "val_specificity_No Finding",
-        "test_accuracy",
-        "baseline_thumbnail_accuracy",
-    ):
-        assert name in latest
-    assert steps["val_loss"] == 2
+    assert "test/balanced_accuracy/thumbnail" in latest
+    assert "| Accuracy |" in tags["mlflow.note.content"]
+    assert steps["val/loss"] == 2
     bundle = json.loads((folder / "bundle" / "bundle.json").read_text())
     assert bundle["manifest_digest"].startswith(digests[0][0])
 

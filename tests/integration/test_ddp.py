@@ -53,7 +53,7 @@ def test_there_is_one_run_in_mlflow_with_every_epoch_once(finished):
     place, _ = finished
     with sqlite3.connect(place / "outputs" / "mlflow.db") as store:
         assert store.execute("select status from runs").fetchall() == [("FINISHED",)]
-        steps = store.execute("select step from metrics where key = 'val_loss' order by step").fetchall()
+        steps = store.execute("select step from metrics where key = 'val/loss' order by step").fetchall()
     assert steps == [(epoch,) for epoch in range(1, 13)]
 
 
@@ -68,7 +68,7 @@ def test_all_phases_ran_and_the_kept_weights_are_the_bundles(finished):
     place, _ = finished
     history = pd.read_csv(place / "the run" / "history.csv")
     assert history["phase"].tolist() == [name for name in ("head", "one_stage", "two_stages", "all") for _ in range(3)]
-    kept = history.loc[history["val_loss"].idxmin(), "phase"]
+    kept = history.loc[history["val/loss"].idxmin(), "phase"]
     state = torch.load(place / "the run" / "checkpoints" / kept / "kept.ckpt", weights_only=True)["state_dict"]
     bundle = load_bundle(place / "the run" / "bundle").network.state_dict()
     assert all(torch.equal(bundle[name], state[f"network.{name}"]) for name in bundle)

@@ -82,8 +82,8 @@ def test_it_is_one_run_in_mlflow_with_every_epoch_once(resumed, workplace, query
     run, *_ = resumed
     record = json.loads((run / "run.json").read_text())
     assert query(workplace, "select run_uuid, status from runs") == [(record["run_id"], "FINISHED")]
-    steps = query(workplace, "select key, step from metrics where key in ('val_loss', 'lr') order by key, step")
-    assert steps == [(key, step) for key in ("lr", "val_loss") for step in range(1, 7)]
+    steps = query(workplace, "select key, step from metrics where key in ('val/loss', 'train/lr') order by key, step")
+    assert steps == [(key, step) for key in ("train/lr", "val/loss") for step in range(1, 7)]
     drift = query(workplace, "select value from tags where key = 'cxrnet.param_drift'")
     assert drift == [("trainer.precision: 32-true -> 32",)]
     assert len(query(workplace, "select * from datasets")) == 1

@@ -34,14 +34,14 @@ def finished(draw, train, tmp_path_factory):
 def test_every_class_has_its_own_metrics_in_mlflow(finished, query):
     place, done = finished
     assert done.stderr == ""
-    epochs = query(place, "select key, max(step) from metrics where key like 'val_sensitivity_%' group by key")
+    epochs = query(place, "select key, max(step) from metrics where key like 'val/sensitivity/%' group by key")
     names = ("_/red__ee7c5a6c", "a_b_d1229a59", "a_b_8478c3c8", "Größe")
-    assert sorted(epochs) == sorted((f"val_sensitivity_{name}", 4) for name in names)
+    assert sorted(epochs) == sorted((f"val/sensitivity/{name}", 4) for name in names)
     metrics = json.loads((place / "the run" / "metrics.json").read_text(encoding="utf-8"))["test"]["per_class"]
     for name, key in (("a+b", "a_b_8478c3c8"), ("a*b", "a_b_d1229a59")):
-        for figure in ("sensitivity", "f1"):
-            value = metrics[name][figure]["value"]
-            assert query(place, f"select value from latest_metrics where key = 'test_{figure}_{key}'") == [(value,)]
+        for metric in ("sensitivity", "specificity"):
+            value = metrics[name][metric]["value"]
+            assert query(place, f"select value from latest_metrics where key = 'test/{metric}/{key}'") == [(value,)]
 
 
 def test_classes_stand_as_they_are_everywhere_else(finished):
@@ -49,7 +49,7 @@ def test_classes_stand_as_they_are_everywhere_else(finished):
     folder = place / "the run"
     assert "[/red]" in done.stdout
     history = pd.read_csv(folder / "history.csv")
-    assert all(f"val_specificity_{name}" in history for name in CLASSES)
+    assert all(f"val/specificity/{name}" in history for name in CLASSES)
     assert set(pd.read_parquet(folder / "predictions.parquet")["label"]) == set(CLASSES)
     (model,) = (place / "outputs" / "mlflow-artifacts").rglob("MLmodel")
     columns = json.loads(yaml.safe_load(model.read_text(encoding="utf-8"))["signature"]["outputs"])
@@ -60,9 +60,9 @@ def test_the_logger_has_every_epoch_and_every_rate_of_both_phases(finished):
     place, _ = finished
     table = pd.read_csv(place / "the run" / "lightning_logs" / "version_0" / "metrics.csv")
     history = pd.read_csv(place / "the run" / "history.csv")
-    losses = table.dropna(subset="val_loss")
+    losses = table.dropna(subset="val/loss")
     assert losses["epoch"].tolist() == (history["epoch"] - 1).tolist() == [0, 1, 2, 3]
-    assert losses["val_loss"].tolist() == pytest.approx(history["val_loss"].tolist())
+    assert losses["val/loss"].tolist() == pytest.approx(history["val/loss"].tolist())
     assert losses["step"].is_monotonic_increasing
     rates = [name for name in table if name.startswith("lr-")]
     assert table[rates].notna().any(axis=None)

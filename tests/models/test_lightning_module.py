@@ -36,18 +36,18 @@ def test_the_metrics_of_validation_are_those_of_the_whole_split(make_network, ma
     with torch.inference_mode():
         probabilities = network.eval()(torch.from_numpy(images[:]).unsqueeze(1)).softmax(dim=1)
     predicted = probabilities.argmax(dim=1)
-    assert logged["val_accuracy"] == pytest.approx((predicted == labels).float().mean().item())
+    assert logged["val/accuracy"] == pytest.approx((predicted == labels).float().mean().item())
     auc = roc_auc_score(labels, probabilities.double().numpy(), multi_class="ovr", average="macro")
-    assert logged["val_auc"] == pytest.approx(auc, abs=1e-6)
-    assert logged["val_balanced_accuracy"] == pytest.approx(balanced_accuracy_score(labels, predicted))
-    assert logged["val_macro_f1"] == pytest.approx(f1_score(labels, predicted, average="macro"))
+    assert logged["val/roc_auc_macro"] == pytest.approx(auc, abs=1e-6)
+    assert logged["val/balanced_accuracy"] == pytest.approx(balanced_accuracy_score(labels, predicted))
+    assert logged["val/macro_f1"] == pytest.approx(f1_score(labels, predicted, average="macro"))
     cosines = cosine_similarity(torch.eye(3)[labels], probabilities).diagonal()
-    assert logged["val_cosine_similarity"] == pytest.approx(cosines.mean(), abs=1e-6)
+    assert logged["val/cosine_similarity"] == pytest.approx(cosines.mean(), abs=1e-6)
     for k, name in enumerate(CLASSES):
         sensitivity = (predicted[labels == k] == k).float().mean().item()
         specificity = (predicted[labels != k] != k).float().mean().item()
-        assert logged[f"val_sensitivity_{name}"] == pytest.approx(sensitivity)
-        assert logged[f"val_specificity_{name}"] == pytest.approx(specificity)
+        assert logged[f"val/sensitivity/{name}"] == pytest.approx(sensitivity)
+        assert logged[f"val/specificity/{name}"] == pytest.approx(specificity)
 
 
 def test_names_of_what_can_be_monitored(make_network, make_data):
@@ -81,7 +81,7 @@ def test_both_losses_include_the_penalty(make_network, make_data):
         metrics[l2] = seen.metrics[0]
     penalty = network.penalty().item()
     assert penalty > 0
-    for name in ("train_loss", "val_loss"):
+    for name in ("train/loss", "val/loss"):
         assert metrics[0.5][name] - metrics[0.0][name] == pytest.approx(penalty, abs=1e-5)
 
 
@@ -104,7 +104,7 @@ def test_the_validation_loss_does_not_depend_on_the_batches(make_network, make_d
     images, labels = data.arrays("val")
     with torch.inference_mode():
         expected = loss(network.eval()(torch.from_numpy(images[:]).unsqueeze(1)), labels)
-    assert logged["val_loss"] == pytest.approx(expected.item(), rel=1e-5)
+    assert logged["val/loss"] == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_a_second_validation_starts_anew(make_network, make_data):
@@ -128,10 +128,10 @@ def test_callbacks_see_the_training_metrics_of_this_epoch(make_network, make_dat
     with torch.inference_mode():  # batch norm with the statistics of the batch, which is the whole split
         logits = network.train()(torch.from_numpy(images[:]).unsqueeze(1))
     assert len(seen.metrics) == 1
-    assert seen.metrics[0]["train_loss"] == pytest.approx(nn.functional.cross_entropy(logits, labels).item(), rel=1e-4)
-    assert seen.metrics[0]["train_accuracy"] == pytest.approx((logits.argmax(dim=1) == labels).float().mean().item())
+    assert seen.metrics[0]["train/loss"] == pytest.approx(nn.functional.cross_entropy(logits, labels).item(), rel=1e-4)
+    assert seen.metrics[0]["train/accuracy"] == pytest.approx((logits.argmax(dim=1) == labels).float().mean().item())
     auc = roc_auc_score(labels, logits.softmax(dim=1).double().numpy(), multi_class="ovr")
-    assert seen.metrics[0]["train_auc"] == pytest.approx(auc, abs=1e-5)
+    assert seen.metrics[0]["train/roc_auc_macro"] == pytest.approx(auc, abs=1e-5)
     assert set(metric_names(CLASSES)) == set(seen.metrics[0])
 
 
@@ -140,7 +140,7 @@ def test_a_loss_that_is_no_number_is_shown_as_none(make_network, make_data):
     trainer(callbacks=[seen], max_epochs=2).fit(
         Classifier(make_network(), nn.CrossEntropyLoss(), diverges), make_data()
     )
-    assert math.isnan(seen.metrics[1]["train_loss"])
+    assert math.isnan(seen.metrics[1]["train/loss"])
 
 
 def test_features_of_a_cut_network_go_on_from_there(make_network):

@@ -38,7 +38,7 @@ def test_page_says_what_matters(page, facts):
     for sentence in (facts.title, facts.summary, *facts.warnings, facts.command, "Research use only"):
         assert sentence in text
     assert f"ROC-AUC, macro {test['roc_auc_macro']['value']:.3f}" in text
-    assert "finetune last 100 1 863 683 4 7 best 0.182 val_loss 3 min 12 s each epoch kept" in text
+    assert "finetune last 100 1 863 683 4 7 best 0.182 val/loss 3 min 12 s each epoch kept" in text
     assert "Covid 1 200 1 200 1 200 3 600" in text
     assert page.count("data:image/png;base64,") == SHOWN
 

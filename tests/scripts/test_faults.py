@@ -112,7 +112,7 @@ def test_a_server_that_is_down_comes_back_at_its_address(proxy):
 def whole(script):
     from fault_groups.ledger import Ledger
 
-    points = Counter({("val_loss", 1, "0.5"): 1, ("val_loss", 2, "nan"): 1})
+    points = Counter({("val/loss", 1, "0.5"): 1, ("val/loss", 2, "nan"): 1})
     return Ledger(["FINISHED"], points, {"seed": "0"}, {"who"}, 1, {"metrics.json": "a", "roc.png": ""}, ["w"], True)
 
 
@@ -125,14 +125,14 @@ def test_what_a_resumed_run_has_more_is_no_loss(whole):
     [
         ({"statuses": []}, ["no run in MLflow"]),
         ({"statuses": ["FINISHED", "RUNNING"]}, ["2 MLflow runs", "status RUNNING"]),
-        ({"points": Counter({("val_loss", 1, "0.5"): 1})}, ["1 of 2 metric values missing"]),
+        ({"points": Counter({("val/loss", 1, "0.5"): 1})}, ["1 of 2 metric values missing"]),
         (
-            {"points": Counter({("val_loss", 1, "0.5"): 2, ("val_loss", 2, "nan"): 1, ("val_loss", 2, "3.0"): 1})},
+            {"points": Counter({("val/loss", 1, "0.5"): 2, ("val/loss", 2, "nan"): 1, ("val/loss", 2, "3.0"): 1})},
             ["2 metric values twice"],
         ),
         ({"points": Counter()}, ["no metrics"]),
         ({"params": {}}, ["1 parameters missing (seed)"]),
-        ({"files": {"metrics.json": "b"}}, ["1 artifacts missing (roc.png)", "another metrics.json in MLflow"]),
+        ({"files": {"tables/metrics.json": "b"}}, ["1 artifacts missing (roc.png)", "another tables/metrics.json"]),
         ({"models": ["w", "w"]}, ["2 logged models"]),
         ({"models": [""]}, ["another logged model"]),
         ({"linked": False}, ["no link to the logged model"]),

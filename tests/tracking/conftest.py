@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from cxrnet.tracking.store import ENVIRONMENT, open_experiment, tracking_uri
+from cxrnet.tracking.store import ENVIRONMENT, find_experiment, opened, tracking_uri
 
 
 @pytest.fixture(autouse=True)
@@ -29,13 +29,25 @@ def _no_tracking_address(monkeypatch):
 def outputs(tmp_path_factory) -> Path:
     """An outputs folder (with a space in its name) whose database exists: to make one takes seconds."""
     folder = tmp_path_factory.mktemp("all outputs")
-    open_experiment(f"sqlite:///{folder}/mlflow.db", "first", folder)
+    with opened(f"sqlite:///{folder}/mlflow.db") as client:
+        find_experiment(client, "first", folder)
     return folder
 
 
 @pytest.fixture
 def uri(outputs) -> str:
     return tracking_uri(None, outputs)
+
+
+@pytest.fixture
+def open_experiment(uri, outputs):
+    """Finds or creates an experiment in a store, and the store itself."""
+
+    def make(name: str, uri: str = uri, outputs: Path = outputs) -> str:
+        with opened(uri) as client:
+            return find_experiment(client, name, outputs)
+
+    return make
 
 
 @pytest.fixture
@@ -179,17 +191,17 @@ def proxy(server):
 
 @pytest.fixture
 def make_bundle():
-    """Writes a bundle of two classes into a folder, and returns where it lies."""
+    """Writes a bundle into a folder, and returns where it lies."""
     import torch
 
     from cxrnet.models.bundle import Bundle, save_bundle
     from cxrnet.models.network import Network, NetworkConfig
 
-    def make(folder: Path, seed: int = 0) -> Path:
+    def make(folder: Path, seed: int = 0, classes: tuple[str, ...] = ("a", "b")) -> Path:
         torch.manual_seed(seed)
         half = (0.5,) * 3
         config = NetworkConfig(
-            "custom_cnn", ("a", "b"), (64, 64), half, half, "average", None, (), "relu", False, 0.0, 0.0, "softmax"
+            "custom_cnn", classes, (64, 64), half, half, "average", None, (), "relu", False, 0.0, 0.0, "softmax"
         )
         save_bundle(Bundle(Network(config).eval(), "pad", 1.0, {}, "0" * 64, {}, {}), folder / "bundle")
         return folder / "bundle"

@@ -10,7 +10,7 @@ import pytest
 from mlflow import MlflowClient
 
 from cxrnet.errors import CxrnetError
-from cxrnet.tracking.record import read_record
+from cxrnet.tracking.record import read_record, write_record
 from cxrnet.tracking.run import KEY
 from cxrnet.tracking.sync import sync
 
@@ -146,11 +146,8 @@ def test_a_run_goes_on_in_its_mlflow_run_whatever_the_server_answers(tracked, pr
     assert MlflowClient(server.uri).get_run(second.run_id).info.status == "FINISHED"
 
 
-def test_a_run_that_was_killed_while_it_was_made_is_found_again(tracked, client, uri, tmp_path):
-    from cxrnet.tracking.record import write_record
-    from cxrnet.tracking.store import open_experiment
-
-    experiment = open_experiment(uri, "runs", tmp_path)
+def test_a_run_that_was_killed_while_it_was_made_is_found_again(tracked, client, uri, open_experiment, tmp_path):
+    experiment = open_experiment("runs")
     made = client.create_run(experiment, tags={KEY: "abc"}).info.run_id  # and nobody learnt its id
     write_record(tmp_path / "run", {"run_dir": "x", "tracking_uri": uri, "run_id": None, "key": "abc"})
     with tracked(resume=True) as run:

@@ -1,6 +1,7 @@
 import json
 import math
 
+import pandas as pd
 from mlflow import MlflowClient
 
 from cxrnet.tracking.record import read_record
@@ -40,7 +41,7 @@ CLASSES = (
 
 
 def test_every_class_has_metrics_of_its_own(tracked, client):
-    values = {f"val_sensitivity_{name}": float(place) for place, name in enumerate(CLASSES)}
+    values = {f"val/sensitivity/{name}": float(place) for place, name in enumerate(CLASSES)}
     with tracked() as run:
         run.log_metrics(values, step=1)
         run.log_params({f"operating_points.{name}": place for place, name in enumerate(CLASSES)})
@@ -50,27 +51,33 @@ def test_every_class_has_metrics_of_its_own(tracked, client):
     assert sorted(data.metrics.values()) == sorted(values.values())
     assert sorted(data.params.values()) == sorted(map(str, range(len(CLASSES))))
     assert sum(name.startswith("of ") for name in data.tags) == len(CLASSES)
-    assert data.metrics["val_sensitivity_Größe"] == CLASSES.index("Größe")
-    assert data.metrics["val_sensitivity_a/b"] == CLASSES.index("a/b")
+    assert data.metrics["val/sensitivity/Größe"] == CLASSES.index("Größe")
+    assert data.metrics["val/sensitivity/a/b"] == CLASSES.index("a/b")
 
 
 def test_a_class_is_named_alike_in_all_its_metrics_and_on_every_machine(tracked, client):
     with tracked() as run:
-        run.log_metrics({"val_sensitivity_a+b": 0.1, "test_f1_a+b": 0.2}, step=1)
-        run.log_metrics({"val_sensitivity_a+b": 0.3, "val_sensitivity_Gro\u0308ße": 0.4}, step=2)  # as macOS spells it
-    expected = {"val_sensitivity_a_b_8478c3c8": 0.3, "test_f1_a_b_8478c3c8": 0.2, "val_sensitivity_Größe": 0.4}
+        run.log_metrics({"val/sensitivity/a+b": 0.1, "test/f1/a+b": 0.2}, step=1)
+        run.log_metrics({"val/sensitivity/a+b": 0.3, "val/sensitivity/Gro\u0308ße": 0.4}, step=2)  # as macOS spells it
+    expected = {"val/sensitivity/a_b_8478c3c8": 0.3, "test/f1/a_b_8478c3c8": 0.2, "val/sensitivity/Größe": 0.4}
     assert client.get_run(run.run_id).data.metrics == expected
 
 
-def test_artifacts(tracked, artifact):
+def test_the_results_and_the_page(tracked, artifact, client, monkeypatch):
     with tracked() as run:
-        figures = run.folder / "figures"
-        figures.mkdir()
-        (figures / "roc.txt").write_text("roc")
-        run.log_artifact(figures / "roc.txt", "test")
-        run.log_artifact(figures)
-    for name in ("test/roc.txt", "figures/roc.txt"):
+        (run.folder / "roc.txt").write_text("roc")
+        run.log_results(run.folder)
+        run.log_results(run.folder, below="a set")
+        run.log_page({"test/accuracy": 0.5}, pd.DataFrame({"metric": ["a", "b"], "value": [1.0, None]}), "*text*", 3)
+    for name in ("report/roc.txt", "report/a set/roc.txt"):
         assert artifact(run.run_id, name) == "roc"
+    assert [file.path for file in client.list_artifacts(run.run_id)] == ["report", "tables"]
+    stored = client.get_run(run.run_id)
+    assert (stored.data.tags["mlflow.note.content"], stored.data.metrics) == ("*text*", {"test/accuracy": 0.5})
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", client.tracking_uri)  # it asks the store of the whole process
+    table = client.load_table(stored.info.experiment_id, "tables/all_metrics.json", [run.run_id])
+    assert table["metric"].tolist() == ["a", "b"]
+    assert table["value"].isna().tolist() == [False, True]
 
 
 def test_the_data_set_is_an_input_with_the_digest_of_its_manifest(tracked, client):

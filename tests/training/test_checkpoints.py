@@ -47,7 +47,7 @@ class PowerCut(Callback):
 def train(make_network, make_data, tmp_path):
     """Trains in a folder of its own, or goes on there; gives results, rows, weights and the epochs handed on."""
 
-    def make(place="run", phases=(HEAD, TUNE), cut=None, monitor="val_loss", views=2, resume=False, **changes):
+    def make(place="run", phases=(HEAD, TUNE), cut=None, monitor="val/loss", views=2, resume=False, **changes):
         network, folder, told = make_network(dropout=0.5), tmp_path / place, []
         schedule = Schedule(phases, HEAD, monitor, views, changes.pop("features_gb", VECTORS), best_from=0)
         optimizer = changes.pop("optimizer", torch.optim.Adam)
@@ -164,7 +164,7 @@ def test_a_plateau_goes_on_counting(train):
     phase = Phase("head", "head", epochs=6, lr=1e-2, lr_schedule={**PLATEAU, "patience": 0})
     flat = {"phases": (phase,), "optimizer": UPHILL}
     whole = train("whole", **flat)
-    halved = [row["lr"] for row in whole[1]].index(5e-3)
+    halved = [row["train/lr"] for row in whole[1]].index(5e-3)
     with pytest.raises(PowerCutError):
         train(cut=("head", PowerCut("on_train_batch_start", halved)), **flat)
     assert_same(train(resume=True, **flat), whole)
@@ -189,14 +189,14 @@ def test_more_epochs_are_trained_as_if_they_had_been_planned(train, plan):
     planned = train("long", phases=(long,))[1]
     if plan is PLATEAU:
         assert rows == planned
-    assert [row["lr"] for row in rows[2:]] == [row["lr"] for row in planned[2:]]
+    assert [row["train/lr"] for row in rows[2:]] == [row["train/lr"] for row in planned[2:]]
 
 
 def test_a_single_epoch_has_no_warm_up_and_more_have(train):
     train(phases=(Phase("all", "all", epochs=1, lr=1e-2, lr_schedule={**COSINE, "warmup_epochs": 0}),))
     long = Phase("all", "all", epochs=3, lr=1e-2, lr_schedule=COSINE)
     rows = train(phases=(long,), resume=True)[1]
-    assert [row["lr"] for row in rows[1:]] == [row["lr"] for row in train("long", phases=(long,))[1][1:]]
+    assert [row["train/lr"] for row in rows[1:]] == [row["train/lr"] for row in train("long", phases=(long,))[1][1:]]
 
 
 def test_a_later_phase_can_be_added_to_a_finished_run(train, whole):
@@ -242,8 +242,8 @@ def test_the_best_checkpoint_is_made_up_for(train, whole, tmp_path, monkeypatch)
 
 def test_a_metric_of_training_can_be_monitored(train, tmp_path):
     stops = Phase("all", "all", epochs=6, lr=1.0, patience=2)
-    results, rows, _, _ = train(phases=(stops,), monitor="train_loss")
-    losses = [row["train_loss"] for row in rows]
+    results, rows, _, _ = train(phases=(stops,), monitor="train/loss")
+    losses = [row["train/loss"] for row in rows]
     assert results[0].kept_score == min(losses)
     assert len(losses) == min(6, results[0].kept_epoch + 2)
     progress = read_progress(checkpoint(tmp_path / "run", "all", "kept"))
@@ -257,7 +257,7 @@ def test_another_seed_draws_other_numbers(train):
 def test_an_epoch_is_not_drawn_like_the_one_before(train):
     still = Phase("all", "all", epochs=2, lr=1e-30)
     first, second = train(phases=(still,))[1]
-    assert first["train_loss"] != second["train_loss"]
+    assert first["train/loss"] != second["train/loss"]
 
 
 @pytest.mark.parametrize(

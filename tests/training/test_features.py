@@ -167,7 +167,7 @@ def test_folds_that_can_keep_no_table_compute_their_own_splits_alone(make_networ
 def test_what_a_phase_trains_on(make_network, make_data, phase, changes, kind, cached):
     network, data = make_network(), make_data(augment=AUGMENT)
     set_trainable(network, phase.trainable)
-    settings = {"scratch": HEAD, "monitor": "val_loss", "views": 2, "features_gb": 1, "best_from": 0, **changes}
+    settings = {"scratch": HEAD, "monitor": "val/loss", "views": 2, "features_gb": 1, "best_from": 0, **changes}
     feed = make_feed(network, data, phase, Schedule((phase,), **settings), 0)
     assert feed.cached is cached
     if kind is None:
@@ -184,7 +184,7 @@ def test_what_a_phase_trains_on(make_network, make_data, phase, changes, kind, c
 def test_a_resumed_phase_trains_on_what_it_began_with(make_network, make_data, phase, gigabytes, cached, kind):
     network = make_network()
     set_trainable(network, phase.trainable)
-    plan = Schedule((phase,), HEAD, "val_loss", views=2, features_gb=gigabytes, best_from=0)
+    plan = Schedule((phase,), HEAD, "val/loss", views=2, features_gb=gigabytes, best_from=0)
     feed = make_feed(network, make_data(augment=AUGMENT), phase, plan, 0, cached)
     assert (type(feed.data), feed.cached) == (kind, cached)
 
@@ -197,7 +197,7 @@ def test_features_of_a_whole_backbone_that_are_too_many_are_told(
 ):
     network = make_network()
     set_trainable(network, phase.trainable)
-    plan = Schedule((phase,), HEAD, "val_loss", views=2, features_gb=gigabytes, best_from=0)
+    plan = Schedule((phase,), HEAD, "val/loss", views=2, features_gb=gigabytes, best_from=0)
     make_feed(network, make_data(augment=AUGMENT), phase, plan, 0)
     assert len(caplog.records) == lines
     if lines:

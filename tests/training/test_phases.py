@@ -30,7 +30,7 @@ VECTORS = 2e-4  # gigabytes: room for the features of the whole backbone, but no
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 
-def schedule(*phases: Phase, views: int = 1, monitor: str = "val_loss", **more) -> Schedule:
+def schedule(*phases: Phase, views: int = 1, monitor: str = "val/loss", **more) -> Schedule:
     return Schedule(phases, SCRATCH, monitor, views, **{"features_gb": VECTORS, "best_from": 0, **more})
 
 
@@ -190,7 +190,7 @@ def test_features_of_the_backbone_train_as_the_long_way_does(run, make_network, 
         network = make_network(backbone="mobilenet_v2", hidden=(16,), dropout=dropout)
         results, history, _, _ = run(schedule(head, **way), network)
         cached.append(results[0].cached)
-        tables.append(history.table()[["train_loss", "val_loss", "train_accuracy", "val_auc"]])
+        tables.append(history.table()[["train/loss", "val/loss", "train/accuracy", "val/roc_auc_macro"]])
     assert cached == [False, True, False]
     assert all((table - tables[0]).abs().to_numpy().max() < 1e-5 for table in tables[1:])
 
@@ -216,11 +216,11 @@ def test_a_partly_frozen_backbone_trains_as_the_long_way_does(
     for way in ways:
         network, data = make_network(backbone=backbone, dropout=0.5, size=(64, 64)), make_data(**settings)
         results, history, _, _ = run(schedule(part, **way), network, data)
-        tables.append(history.table()[["train_loss", "val_loss"]])
+        tables.append(history.table()[["train/loss", "val/loss"]])
         cached.append(results[0].cached)
     assert cached == [False, False, True][: len(ways)]
     assert all((table - tables[0]).abs().to_numpy().max() < 1e-4 for table in tables[1:])
-    assert tables[0]["train_loss"].nunique() == 4
+    assert tables[0]["train/loss"].nunique() == 4
 
 
 @pytest.mark.parametrize("settings", [{"views": 0}, {}, {"features_gb": 1}])
@@ -234,7 +234,7 @@ def test_checkpoints_hold_what_is_trained_and_the_best_one_in_the_end_everything
 
 
 def test_dropout_is_at_work_on_cached_features(run, make_network):
-    losses = [run(schedule(HEAD), make_network(dropout=dropout))[1].table()["train_loss"] for dropout in (0.0, 0.7)]
+    losses = [run(schedule(HEAD), make_network(dropout=dropout))[1].table()["train/loss"] for dropout in (0.0, 0.7)]
     assert abs(losses[0] - losses[1]).min() > 1e-3
 
 
@@ -246,8 +246,8 @@ def test_epochs_run_on_and_every_one_is_handed_on_once(run):
     assert [epoch for epoch, _ in logged] == [1, 2, 3, 4, 5]
     assert history.table()["phase"].tolist() == ["head"] * 3 + ["finetune"] * 2
     assert [(r.first_epoch, r.epochs) for r in results] == [(1, 3), (4, 2)]
-    assert {"train_loss", "train_accuracy", "train_auc", "val_loss", "val_sensitivity_Covid", "lr"} <= set(logged[0][1])
-    assert history.table()["lr"].tolist() == pytest.approx([1e-2] * 3 + [1e-3] * 2)
+    assert {"train/loss", "train/roc_auc_macro", "train/lr", "val/loss", "val/sensitivity/Covid"} <= set(logged[0][1])
+    assert history.table()["train/lr"].tolist() == pytest.approx([1e-2] * 3 + [1e-3] * 2)
     assert not history.table().isna().any().any()
 
 
@@ -270,8 +270,8 @@ def test_what_is_kept_has_the_score_that_is_reported(run, make_data):
     results, history, network, _ = run(schedule(HEAD, TUNE), data=data)
     (kept,) = [result for result in results if result.kept]
     assert val_loss(network, data) == pytest.approx(kept.kept_score, abs=1e-5)
-    assert kept.kept_score == history.table()["val_loss"].min()
-    assert history.rows[kept.kept_epoch - 1]["val_loss"] == kept.kept_score
+    assert kept.kept_score == history.table()["val/loss"].min()
+    assert history.rows[kept.kept_epoch - 1]["val/loss"] == kept.kept_score
 
 
 @pytest.mark.parametrize("lr", [50.0, 1e30])
@@ -303,7 +303,7 @@ def test_early_stopping_of_one_phase_leaves_the_next_its_epochs(run):
 def test_the_last_epoch_is_kept(run, tmp_path, phase, best_from, keep):
     results, history, _, spies = run(schedule(phase, TUNE, best_from=best_from), optimizer=UPHILL)
     assert (results[0].keep, results[0].kept_epoch) == (keep, 6)
-    assert results[0].kept_score == history.rows[5]["val_loss"] > history.table()["val_loss"][:6].min()
+    assert results[0].kept_score == history.rows[5]["val/loss"] > history.table()["val/loss"][:6].min()
     assert equal(spies["finetune"].start, saved(tmp_path, "head"))
     assert equal(
         {name: spies["finetune"].start[name] for name in saved(tmp_path, "head", "last")},
@@ -317,7 +317,7 @@ def test_a_last_epoch_that_diverged_is_refused(run):
         run(schedule(phase), optimizer=torch.optim.SGD)
 
 
-@pytest.mark.parametrize("monitor", ["val_auc", "val_accuracy"])
+@pytest.mark.parametrize("monitor", ["val/roc_auc_macro", "val/accuracy"])
 def test_a_metric_to_be_maximised(run, monitor):
     # The loss grows, so that the last epoch is not the best one.
     results, history, _, _ = run(schedule(Phase("head", "head", 6, 1e-2), monitor=monitor), optimizer=UPHILL)
@@ -348,7 +348,7 @@ def test_the_same_seed_gives_the_same_weights(run, make_network):
 def test_it_learns(run, make_data):
     data = make_data()
     _, history, _, _ = run(schedule(Phase("scratch", "all", 12, 3e-3)), data=data)
-    assert history.table()["val_accuracy"].max() > 0.85
+    assert history.table()["val/accuracy"].max() > 0.85
 
 
 @pytest.mark.parametrize("gigabytes", [0, 1])
@@ -369,8 +369,8 @@ def test_training_is_in_mixed_precision_and_validation_is_not(run, make_network,
         _, history, _, _ = run(plan, make_network(), make_data(), trainer=partial(CPU, precision=precision))
         losses[precision] = history.rows[-1]
     single, half = losses["32-true"], losses["bf16-mixed"]
-    assert half["val_loss"] == pytest.approx(single["val_loss"], abs=1e-6)
-    assert half["train_loss"] != pytest.approx(single["train_loss"], abs=1e-6)
+    assert half["val/loss"] == pytest.approx(single["val/loss"], abs=1e-6)
+    assert half["train/loss"] != pytest.approx(single["train/loss"], abs=1e-6)
 
 
 @pytest.mark.parametrize("gigabytes", [0, 1])
@@ -423,7 +423,7 @@ def test_facts_of_a_phase(run, make_network):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"monitor": "val_acc"}, "schedule.monitor: 'val_acc' is no logged metric; use one of val_loss, val"),
+        ({"monitor": "val_acc"}, "schedule.monitor: 'val_acc' is no logged metric; use one of val/loss, val"),
     ],
 )
 def test_a_bad_schedule(run, tmp_path, changes, message):
@@ -498,7 +498,7 @@ def test_a_precision_that_is_not_for_weights(run, tmp_path, precision):
 
 
 def test_training_that_diverges_from_the_start(run):
-    with pytest.raises(CxrnetError, match="phase 'head': val_loss is not a number in any epoch; lower its lr"):
+    with pytest.raises(CxrnetError, match="phase 'head': val/loss is not a number in any epoch; lower its lr"):
         run(schedule(Phase("head", "all", 1, 1e30)), optimizer=torch.optim.SGD)
 
 
@@ -512,8 +512,8 @@ def test_a_compiled_network_learns_what_it_would_have_learned(run, make_network,
     _, plain, _, _ = run(plan, make_network(dropout=0.0))  # dropout draws other numbers when it is compiled
     shutil.rmtree(tmp_path / "run")
     _, compiled, network, _ = run(plan, make_network(dropout=0.0), compiled=True)
-    assert [row["train_loss"] for row in compiled.rows] == pytest.approx(
-        [row["train_loss"] for row in plain.rows], 1e-3
+    assert [row["train/loss"] for row in compiled.rows] == pytest.approx(
+        [row["train/loss"] for row in plain.rows], 1e-3
     )
     assert network(torch.zeros(2, 1, 32, 32, dtype=torch.uint8)).shape == (2, 3)
 
@@ -529,7 +529,7 @@ def test_a_compiled_front_makes_the_same_features(run, make_network, tmp_path, m
     for compiled in (False, True):
         torch._dynamo.reset()
         _, history, _, _ = run(plan, make_network(dropout=0.0), compiled=compiled)
-        losses.append([row[name] for row in history.rows for name in ("train_loss", "val_loss")])
+        losses.append([row[name] for row in history.rows for name in ("train/loss", "val/loss")])
         shutil.rmtree(tmp_path / "run")
     assert losses[1] == pytest.approx(losses[0], 1e-3)
     assert compiled_parts == [nn.Sequential, Classifier]  # the front, and what is trained

@@ -13,7 +13,7 @@ ALL = Phase("all", "all", 1, 1e-4)
 
 
 def schedule(*phases: Phase, **changes) -> Schedule:
-    settings = {"scratch": SCRATCH, "monitor": "val_loss", "views": 1, "features_gb": 0, "best_from": 100}
+    settings = {"scratch": SCRATCH, "monitor": "val/loss", "views": 1, "features_gb": 0, "best_from": 100}
     return Schedule(phases, **{**settings, **changes})
 
 
@@ -57,7 +57,7 @@ def test_what_is_no_schedule(changes, message):
 
 @pytest.mark.parametrize(
     ("monitor", "mode"),
-    [("val_loss", "min"), ("train_loss", "min"), ("val_accuracy", "max"), ("val_sensitivity_loss of volume", "max")],
+    [("val/loss", "min"), ("train/loss", "min"), ("val/accuracy", "max"), ("val/sensitivity/loss of volume", "max")],
 )
 def test_the_direction_belongs_to_the_metric(monitor, mode):
     assert schedule(HEAD, monitor=monitor).mode == mode

@@ -11,7 +11,7 @@ from cxrnet.training.trainer import lr_schedule
 def rates(spec, epochs: int, metrics=None, lr: float = 0.1, mode: str = "min") -> list[float]:
     """The rate of each epoch."""
     optimizer = SGD([torch.zeros(1, requires_grad=True)], lr=lr)
-    made = lr_schedule(optimizer, spec, epochs, "val_loss", mode)
+    made = lr_schedule(optimizer, spec, epochs, "val/loss", mode)
     found = []
     for epoch in range(epochs):
         found.append(optimizer.param_groups[0]["lr"])
@@ -43,7 +43,7 @@ def test_plateau_halves_the_rate_after_its_patience():
 def test_plateau_names_its_metric():
     optimizer = SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
     spec = {"name": "plateau", "factor": 0.5, "patience": 1}
-    assert lr_schedule(optimizer, spec, 5, "val_auc", "max")["monitor"] == "val_auc"
+    assert lr_schedule(optimizer, spec, 5, "val/roc_auc_macro", "max")["monitor"] == "val/roc_auc_macro"
 
 
 @pytest.mark.parametrize(
@@ -64,4 +64,4 @@ def test_bad_specifications(spec):
     with pytest.raises(
         CxrnetError, match=r"phase: lr_schedule: .* use {name: plateau, factor: 0.5, patience: 2} or .*5"
     ):
-        lr_schedule(optimizer, spec, 5, "val_loss", "min")
+        lr_schedule(optimizer, spec, 5, "val/loss", "min")

@@ -44,14 +44,14 @@ def test_two_views_are_not_worse_than_augmenting_in_every_epoch(shared, make_net
         weights = shared / "weights" / "mobilenet_v2-imagenet-features.safetensors"
         load_weights(network.backbone, "mobilenet_v2", str(weights), (224, 224))
         shuffled = data.resplit(lambda manifest: split_manifest(manifest, FRACTIONS, seed=0), seed, shared=False)
-        plan = Schedule((HEAD,), HEAD, "val_loss", views, features_gb=1, best_from=0)
+        plan = Schedule((HEAD,), HEAD, "val/loss", views, features_gb=1, best_from=0)
         trainer = partial(pl.Trainer, accelerator="cpu", devices=1)
         folder = tmp_path / f"{views}_{seed}"
         _, history = run_phases(
             network, shuffled, (HEAD,), plan, nn.CrossEntropyLoss(), torch.optim.Adam, trainer, folder, seed
         )
         best = history.best(HEAD.name, plan.monitor, plan.mode)
-        return best["val_loss"], best["val_accuracy"]
+        return best["val/loss"], best["val/accuracy"]
 
     # Row by row the same seed: the same head to begin with, the same order of the images, the same split throughout.
     online, stored = (np.array([best_epoch(views, seed) for seed in SEEDS]) for views in (0, 2))

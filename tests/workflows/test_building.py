@@ -18,7 +18,7 @@ from cxrnet.workflows.build import check_trainer, train_network
 
 LR_MONITOR = "{_target_: lightning.pytorch.callbacks.LearningRateMonitor}"
 PHASES = (Phase("head", "head", 2, 1e-2), Phase("all", "all", 3, 1e-3))
-SCHEDULE = Schedule(PHASES, Phase("scratch", "all", 1, 1e-2), "val_loss", views=1, features_gb=1, best_from=0)
+SCHEDULE = Schedule(PHASES, Phase("scratch", "all", 1, 1e-2), "val/loss", views=1, features_gb=1, best_from=0)
 STEPS = 3  # an epoch has 18 images, 8 a batch
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore:.*isinstance.*LeafSpec")
@@ -103,9 +103,9 @@ def test_one_callback_and_callbacks_by_name_are_a_list_too(train, word):
 def test_steps_and_epochs_of_a_logger_run_on_over_the_phases(train, tmp_path):
     history = train("+trainer.logger=true", f"+trainer.callbacks=[{LR_MONITOR}]", "+trainer.log_every_n_steps=1")
     table = logged(tmp_path / "run" / "lightning_logs" / "version_0")
-    losses = table.dropna(subset="val_loss")
+    losses = table.dropna(subset="val/loss")
     assert losses["epoch"].tolist() == [0, 1, 2, 3, 4]
-    assert losses["val_loss"].tolist() == pytest.approx(history["val_loss"].tolist())
+    assert losses["val/loss"].tolist() == pytest.approx(history["val/loss"].tolist())
     rates = table.dropna(subset="lr-Adam").drop_duplicates("step")
     assert rates["step"].tolist() == list(range(5 * STEPS))
     assert rates["lr-Adam"].tolist() == [1e-2] * 2 * STEPS + [1e-3] * 3 * STEPS
@@ -117,7 +117,7 @@ def test_the_logger_of_a_run_that_is_resumed_goes_on_too(train, tmp_path, make_n
     shorter = Phase("all", "all", 1, 1e-3)
     train(phases=(PHASES[0], shorter), trained=trained_so_far(tmp_path / "run"), network=network)  # without a logger
     train("+trainer.logger=true", trained=trained_so_far(tmp_path / "run"), network=network)
-    losses = logged(tmp_path / "run" / "lightning_logs" / "version_1").dropna(subset="val_loss")
+    losses = logged(tmp_path / "run" / "lightning_logs" / "version_1").dropna(subset="val/loss")
     assert losses["epoch"].tolist() == [3, 4]
     assert losses["step"].tolist() == [4 * STEPS - 1, 5 * STEPS - 1]
 
@@ -141,7 +141,7 @@ def test_a_callback_of_lightning_that_saves_writes_into_the_runs_folder(train, t
 def test_a_phase_that_a_callback_stops_in_its_first_epoch_is_validated_and_kept(train):
     history = train(f"+trainer.callbacks=[{{_target_: {__name__}.Stopping}}]")
     assert history["phase"].tolist() == ["head", "all"]
-    assert not history[["train_loss", "val_loss"]].isna().any(axis=None)
+    assert not history[["train/loss", "val/loss"]].isna().any(axis=None)
 
 
 def test_a_phase_without_an_epoch_is_one_line(train):
@@ -168,7 +168,7 @@ def test_none_at_all(train, tmp_path, word):
         ("+trainer.callbacks.a={_target_: lightning.pytorch.callbacks.Typo}", "callbacks.Typo can't be made: .*'Typo'"),
         ("+trainer.logger={_target_: lightning.pytorch.loggers.CSVLogger}", "CSVLogger can't be made: .*save_dir"),
         (f"+trainer.callbacks=[{LR_MONITOR}]", r"LearningRateMonitor needs a logger; give \+trainer.logger=true"),
-        ("+trainer.callbacks=[{_target_: lightning.pytorch.callbacks.EarlyStopping, monitor: val_loss}]", "no EarlySt"),
+        ("+trainer.callbacks=[{_target_: lightning.pytorch.callbacks.EarlyStopping, monitor: val/loss}]", "no EarlySt"),
         ("+trainer.callbacks=[{_target_: lightning.pytorch.callbacks.BackboneFinetuning}]", "no BackboneFinetuning: "),
         ("+trainer.callbacks=[{_target_: lightning.pytorch.callbacks.EMAWeightAveraging}]", "no EMAWeightAveraging: "),
         ("+trainer.callbacks=[{_target_: lightning.pytorch.callbacks.TQDMProgressBar}]", "the console is cxrnet's own"),
@@ -219,7 +219,7 @@ def test_every_argument_that_is_used_trains_on_features_and_on_images(train, wor
 
 def test_what_changes_the_steps_changes_the_result(train):
     losses = {
-        word: train(*word.split(), phases=PHASES[:1])["val_loss"].tolist()
+        word: train(*word.split(), phases=PHASES[:1])["val/loss"].tolist()
         for word in (
             "",
             "+trainer.accumulate_grad_batches=2",

@@ -10,7 +10,7 @@ CONFIG = {
     "augment": None,
     "optimizer": {"_target_": "torch.optim.Adam", "_partial_": True, "weight_decay": 0.0},
     "loss": {"_target_": "cxrnet.models.losses.cross_entropy", "_partial_": True},
-    "schedule": {"monitor": "val_loss", "views": 2},
+    "schedule": {"monitor": "val/loss", "views": 2},
     "data": {"split": {"_target_": "cxrnet.data.splits.split_manifest", "_partial_": True, "seed": 0}},
 }
 PHASE = SimpleNamespace(
@@ -37,14 +37,14 @@ def test_methods_are_read_from_configuration_and_data(make_data):
     assert "Adam(weight_decay=0.0); cross_entropy()" in said["training"]
     assert "learning rate: 0.01, epochs: 5, weight decay over all of them: 2)" in said["training"]
     assert "augmentation: none" in said["training"]
-    assert "with the best val_loss on the validation images: 4, 0.25" in said["final model"]
+    assert "with the best val/loss on the validation images: 4, 0.25" in said["final model"]
     assert "of 9 test images, 0 have a duplicate in train or val and patients are not known" in said["level"]
     assert said["characteristics"] == ""
 
 
 def test_an_augmentation_that_a_frozen_backbone_does_not_see_is_told(make_data):
     flips = {"_target_": "cxrnet.data.augment.geometric", "flip": 0.5}
-    once = CONFIG | {"augment": flips, "schedule": {"monitor": "val_loss", "views": 1}}
+    once = CONFIG | {"augment": flips, "schedule": {"monitor": "val/loss", "views": 1}}
     rest = SimpleNamespace(**{**vars(PHASE), "name": "finetune", "trainable": "last 100", "kept": False})
 
     def augmentation(config, *phases):

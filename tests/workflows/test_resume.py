@@ -12,7 +12,7 @@ CONFIG = {
     "finetune": None,
     "data": {"root": "here", "manifest": {"root": "here"}, "size": [3, 4], "num_workers": 0},
     "model": {"backbone": "vgg16"},
-    "schedule": {"monitor": "val_loss", "max_epochs": 3, "phases": [{"name": "head", "epochs": 3}]},
+    "schedule": {"monitor": "val/loss", "max_epochs": 3, "phases": [{"name": "head", "epochs": 3}]},
     "trainer": {"devices": 1},
     "cache": "here",
 }
@@ -121,7 +121,7 @@ def test_what_may_change_is_told(tmp_path):
         ({**CONFIG, "seed": 1}, "seed was 0 and would be 1 now; a run goes on as it began: give seed=0, or start a"),
         (changed(model={"backbone": "resnet50"}), "model.backbone was vgg16 and would be resnet50 now"),
         (changed(data={"size": [4, 4]}), r"data.size was \[3, 4\] and would be \[4, 4\] now"),
-        (changed(schedule={"monitor": "val_auc"}), "schedule.monitor was val_loss and would be val_auc now"),
+        (changed(schedule={"monitor": "val/accuracy"}), "schedule.monitor was val/loss and would be val/accuracy now"),
         ({**CONFIG, "sampler": "balanced"}, "the run began without sampler"),
     ],
 )

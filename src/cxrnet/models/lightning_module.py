@@ -32,7 +32,7 @@ class Classifier(pl.LightningModule):
     front of the network, computed beforehand.
 
     Logged every epoch is what :func:`metric_names` lists. Both losses include ``Network.penalty``, as
-    Keras's do, so that the two curves show the same quantity. ``auc`` is the macro one-vs-rest area,
+    Keras's do, so that the two curves show the same quantity. ``roc_auc_macro`` is the mean one-vs-rest area,
     ``cosine_similarity`` the mean over images of that between the probabilities and the one-hot label.
 
     Args:
@@ -62,11 +62,11 @@ class Classifier(pl.LightningModule):
         # Labels and probabilities are our own; checking them makes the CPU wait for the device in every step.
         kind: dict[str, Any] = {"num_classes": n_classes, "validate_args": False}
         overall = MetricCollection(
-            {"accuracy": MulticlassAccuracy(average="micro", **kind), "auc": MulticlassAUROC(**kind)}
+            {"accuracy": MulticlassAccuracy(average="micro", **kind), "roc_auc_macro": MulticlassAUROC(**kind)}
         )
         self.train_loss = MeanMetric(nan_strategy="disable")  # which keeps them
-        self.train_metrics = overall.clone(prefix="train_")
-        self.val_metrics = overall.clone(prefix="val_")
+        self.train_metrics = overall.clone(prefix="train/")
+        self.val_metrics = overall.clone(prefix="val/")
         self.val_metrics.add_metrics(
             {"balanced_accuracy": MulticlassAccuracy(**kind), "macro_f1": MulticlassF1Score(**kind)}
         )
@@ -105,7 +105,7 @@ class Classifier(pl.LightningModule):
         """Log the loss and the metrics of the training epoch, which ends with a validation."""
         # A hook at the end of the training epoch would come after those of callbacks.
         if self.train_loss.update_called:
-            self.log_dict({"train_loss": self.train_loss.compute(), **self.train_metrics.compute()})
+            self.log_dict({"train/loss": self.train_loss.compute(), **self.train_metrics.compute()})
             self.train_loss.reset()
             self.train_metrics.reset()
 
@@ -115,13 +115,13 @@ class Classifier(pl.LightningModule):
         self._val_outputs.clear()
         # Of all images at once: with class weights a mean over batches would depend on who shares a batch with whom.
         # Every process sees the whole validation split (see the data module), so nothing is averaged over processes.
-        self.log("val_loss", self.loss(logits, labels) + self.network.penalty(), sync_dist=False)
+        self.log("val/loss", self.loss(logits, labels) + self.network.penalty(), sync_dist=False)
         classes = self.network.config.classes
         one_hot = F.one_hot(labels, len(classes))
-        self.log("val_cosine_similarity", F.cosine_similarity(_probabilities(logits), one_hot).mean())
+        self.log("val/cosine_similarity", F.cosine_similarity(_probabilities(logits), one_hot).mean())
         self.log_dict(self.val_metrics.compute())
         for name, metric in (("sensitivity", self.val_sensitivity), ("specificity", self.val_specificity)):
-            self.log_dict({f"val_{name}_{c}": v for c, v in zip(classes, metric.compute(), strict=True)})
+            self.log_dict({f"val/{name}/{c}": v for c, v in zip(classes, metric.compute(), strict=True)})
             metric.reset()
         self.val_metrics.reset()
 
@@ -141,10 +141,10 @@ class Classifier(pl.LightningModule):
 
 def metric_names(classes: Sequence[str]) -> tuple[str, ...]:
     """What a classifier logs every epoch, and what can therefore be monitored."""
-    overall = ("loss", "accuracy", "auc")
+    overall = ("loss", "accuracy", "roc_auc_macro")
     of_val = (*overall, "balanced_accuracy", "macro_f1", "cosine_similarity")
-    per_class = (f"{metric}_{name}" for metric in ("sensitivity", "specificity") for name in classes)
-    return (*(f"val_{name}" for name in (*of_val, *per_class)), *(f"train_{name}" for name in overall))
+    per_class = (f"{metric}/{name}" for metric in ("sensitivity", "specificity") for name in classes)
+    return (*(f"val/{name}" for name in (*of_val, *per_class)), *(f"train/{name}" for name in overall))
 
 
 def _probabilities(logits: Tensor) -> Tensor:

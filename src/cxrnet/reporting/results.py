@@ -17,7 +17,6 @@ from cxrnet.reporting.plots.classification import save_curves, save_plots
 from cxrnet.reporting.plots.decisions import decision_plot, reliability_diagram, risk_coverage_plot
 from cxrnet.reporting.plots.style import save
 from cxrnet.reporting.text import classification_report_text, roc_auc_text
-from cxrnet.reporting.wording import HEADLINE
 
 
 def save_analysis(analysis: Analysis, folder: Path, suffix: str = "") -> dict[str, Path]:
@@ -170,30 +169,6 @@ def _write_metrics(
     if kept:
         others["without_referred"] = dict(kept)
     write_json(folder / "metrics.json", {**metrics, "baselines": {headline: baselines}, **others})
-
-
-def flat_metrics(results: Results) -> dict[str, float]:
-    """The final metrics for MLflow: ``test_accuracy``, ``test_sensitivity_<class>``, ``baseline_thumbnail_accuracy``.
-
-    The metrics of val are named ``final_val_...``: ``val_...`` are the ones of each epoch. What is n/a is left out. The
-    ends of the intervals, ``test_accuracy_low`` and ``_high``, join what the result is stated with.
-    """
-    named = [(_prefix(split), metrics) for split, metrics in results.metrics.items()]
-    named += [(f"baseline_{name}", metrics) for name, metrics in results.baselines.items()]
-    named += [(f"{_prefix(results.headline)}_without_seen", results.without_leaked)] if results.without_leaked else []
-    deferrals = [(_prefix(split), each.deferral) for split, each in results.analyses.items() if each.deferral]
-    named += [(f"{prefix}_without_referred", each.kept) for prefix, each in deferrals if each.kept]
-    values = {f"{prefix}_{name}": value for prefix, metrics in named for name, value in values_of(metrics).items()}
-    values |= {f"{prefix}_referred": each.deferred["value"] or 0.0 for prefix, each in deferrals}
-    for name, (_, key), metric in flat(results.metrics[results.headline]):
-        if key in HEADLINE and "interval" in metric:
-            for end, value in zip(("low", "high"), metric["interval"], strict=True):
-                values[f"{_prefix(results.headline)}_{name}_{end}"] = value
-    return values
-
-
-def _prefix(split: str) -> str:
-    return f"final_{split}" if split == "val" else split
 
 
 def values_of(metrics: Evaluation) -> dict[str, float]:

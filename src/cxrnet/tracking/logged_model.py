@@ -1,7 +1,7 @@
 """A bundle logged as the model of a run, with the code that loads it and the requirements that pip can get."""
 
-import hashlib
 import importlib.metadata
+import json
 import re
 import zipfile
 from collections.abc import Sequence
@@ -31,17 +31,17 @@ def log_model(client: "MlflowClient", run_id: str, bundle: Path, classes: Sequen
         run_id: of the run that made it.
         bundle: its folder.
         classes: in the order of the bundle.
-        refers: whether it leaves predictions to a reader.
+        refers: whether it defers predictions.
     """
     from mlflow.entities import LoggedModelOutput, LoggedModelStatus
 
-    run, digest = client.get_run(run_id), bundle_digest(bundle)
+    run, digest = client.get_run(run_id), _digest(bundle)
     logged = _find_or_create(client, run, digest)
     if logged.status != LoggedModelStatus.READY:
         with TemporaryDirectory() as scratch:
             _save(Path(scratch) / "model", logged, run_id, bundle, classes, refers)
-            if bundle_digest(next(Path(scratch).rglob("bundle.json")).parent) != digest:
-                raise OSError(f"'{bundle}' is being written")  # by a run that goes on; the next attempt finds it whole
+            if _digest(bundle) != digest:  # a run that goes on has put another one there; the next attempt takes that
+                raise OSError(f"'{bundle}' has been written anew")
             client.log_model_artifacts(logged.model_id, f"{scratch}/model")
         client.finalize_logged_model(logged.model_id, "READY")
     outputs = run.outputs.model_outputs if run.outputs else []
@@ -51,7 +51,7 @@ def log_model(client: "MlflowClient", run_id: str, bundle: Path, classes: Sequen
 
 
 def _find_or_create(client: "MlflowClient", run: "Run", digest: str) -> "LoggedModel":
-    """The model of this bundle; else one whose logging was interrupted, which then becomes it; else a new one."""
+    """Find the model of this bundle, else one whose logging was interrupted, or make a new one."""
     from mlflow.entities import LoggedModelStatus
 
     run_id, experiment_id = run.info.run_id, run.info.experiment_id
@@ -77,7 +77,7 @@ def _save(folder: Path, logged: "LoggedModel", run_id: str, bundle: Path, classe
     import mlflow.pyfunc
     from mlflow.models import Model
 
-    from cxrnet.tracking import pyfunc as model
+    from cxrnet.tracking import model
 
     described = Model(
         artifact_path=logged.artifact_location,
@@ -110,7 +110,7 @@ def _pack(archive: Path) -> None:
 
 
 def requirements() -> list[str]:
-    """What pip has to install for the code: what cxrnet names, in the version at hand.
+    """List what pip has to install for the code: what cxrnet names, in the version at hand.
 
     A local label (``2.11.0+cpu``) is left out, as the public index has no such version. Where cxrnet runs without
     having been installed, it can't be asked, and the packages that decide a result are named.
@@ -123,12 +123,6 @@ def requirements() -> list[str]:
     return [f"{name}=={importlib.metadata.version(name).partition('+')[0]}" for name in names]
 
 
-def bundle_digest(bundle: Path) -> str:
-    """SHA-256 over the names and contents of a bundle's files."""
-    digest = hashlib.sha256()
-    for file in sorted(path for path in bundle.rglob("*") if path.is_file()):
-        digest.update(f"{file.relative_to(bundle).as_posix()}\0{file.stat().st_size}\0".encode())
-        with file.open("rb") as opened:
-            while block := opened.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
+def _digest(bundle: Path) -> str:
+    """Return the digest that ``bundle.json`` holds, of all that it says and of the weights."""
+    return str(json.loads((bundle / "bundle.json").read_text(encoding="utf-8"))["digest"])

@@ -1,4 +1,4 @@
-"""What MLflow is to be told, on disk: a line for each call before it is made, and one for each that has arrived.
+"""Calls for MLflow on disk: a line for each call before it is made, and one for each that has arrived.
 
 ``outbox.jsonl`` in the run's folder holds the calls, ``outbox.sent.jsonl`` the numbers of those that MLflow has taken
 or refused. Both only grow. A line that a killed process has not ended is as if it had not been.
@@ -26,7 +26,7 @@ class Call:
 
     Attributes:
         number: from 1 on, in the order of the calls.
-        kind: its name in :data:`cxrnet.tracking.calls.KINDS`.
+        kind: its name in :data:`cxrnet.tracking.delivery.KINDS`.
         time: when it was made, in milliseconds since 1970.
         arguments: plain values.
     """
@@ -38,7 +38,7 @@ class Call:
 
 
 class Outbox:
-    """The calls of one run. One thread adds them, another one takes them out.
+    """The calls of one run. Any thread may add them, one takes them out.
 
     Nothing is written before the first call is added. One process at a time may add or settle (``alone_in``).
 
@@ -52,7 +52,7 @@ class Outbox:
         self._calls, self._sent = folder / CALLS, folder / SENT
         self._run_id = run_id
         self._secret = f"{json.dumps(secret)[1:-1]}@" if secret else ""
-        self._lock = threading.Lock()
+        self._lock, self._adding = threading.Lock(), threading.Lock()
         self._points: dict[tuple[str, int], float] = {}
         self._last = 0
         self._said = False
@@ -74,36 +74,37 @@ class Outbox:
 
     @property
     def waiting(self) -> int:
-        """How many calls have not arrived."""
+        """Number of calls that have not arrived."""
         with self._lock:
             return len(self._waiting)
 
     @property
     def refused(self) -> list[str]:
-        """What MLflow has refused for good, and why."""
+        """Calls that MLflow has refused for good, and why."""
         with self._lock:
             return list(self._refused)
 
     def add(self, kind: str, arguments: Mapping[str, object]) -> None:
         """Write a call down; on a full disk it is kept in memory, and lost if it has not arrived when the run ends."""
-        call = Call(self._last + 1, kind, time.time_ns() // 1_000_000, dict(arguments))
-        text = json.dumps(vars(call)).replace(self._secret, "") if self._secret else json.dumps(vars(call))
-        try:
-            _append(self._calls, text)
-        except OSError as error:
-            self._say_unwritten(error)
-        with self._lock:
-            call = Call(**json.loads(text))
-            self._know(call)
-            self._waiting[call.number] = call
+        with self._adding:
+            call = Call(self._last + 1, kind, time.time_ns() // 1_000_000, dict(arguments))
+            text = json.dumps(vars(call)).replace(self._secret, "") if self._secret else json.dumps(vars(call))
+            try:
+                _append(self._calls, text)
+            except OSError as error:
+                self._say_unwritten(error)
+            with self._lock:
+                call = Call(**json.loads(text))
+                self._know(call)
+                self._waiting[call.number] = call
 
     def new_points(self, values: Mapping[str, float], step: int) -> dict[str, float]:
-        """Those metrics that no call has told yet with the same value: a run that goes on does an epoch twice."""
+        """Return the metrics that no call has with the same value yet: a run that goes on does an epoch twice."""
         known = self._points
         return {key: value for key, value in values.items() if repr(known.get((key, step))) != repr(value)}
 
     def after(self, number: int) -> Call | None:
-        """The first waiting call with a larger number."""
+        """Return the first waiting call with a larger number."""
         with self._lock:
             return next((call for call in self._waiting.values() if call.number > number), None)
 
@@ -132,7 +133,7 @@ class Outbox:
 
 
 def _call(line: object) -> Call | None:
-    """A line as a call, if it is one."""
+    """Return a line as a call, if it is one."""
     kinds = {"number": int, "kind": str, "time": int, "arguments": dict}
     if not isinstance(line, dict) or line.keys() != kinds.keys():
         return None
@@ -140,7 +141,7 @@ def _call(line: object) -> Call | None:
 
 
 def _lines(file: Path) -> Iterator[Any]:
-    """The whole lines of a file; none where there is no file.
+    """Read the whole lines of a file; none where there is no file.
 
     Raises:
         CxrnetError: a pipe or device stands there.

@@ -1,52 +1,22 @@
 """Finished runs in MLflow, and their files."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import posixpath
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cxrnet.errors import CxrnetError
-from cxrnet.tracking.moved import mend_places
+from cxrnet.tracking.names import artifact_folder
 from cxrnet.tracking.record import read_record
-from cxrnet.tracking.store import SQLITE, answers, prepare_mlflow, printable, quiet, without_secret
+from cxrnet.tracking.store import opened
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
 
-@contextmanager
-def reading(uri: str) -> Iterator["MlflowClient"]:
-    """Open a store to read from it; nothing is made, but what a moved folder has left wrong is mended.
-
-    Args:
-        uri: what :func:`cxrnet.tracking.store.tracking_uri` returned.
-
-    Raises:
-        CxrnetError: there is no such store, or it can't be read.
-    """
-    prepare_mlflow()
-    from mlflow import MlflowClient
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
-
-    there = Path(uri.removeprefix(SQLITE)).is_file() if uri.startswith(SQLITE) else answers(uri)
-    if not there:
-        raise CxrnetError(
-            f"tracking: there is no MLflow at '{printable(uri)}'; correct tracking.uri or outputs, or give folders"
-        )
-    try:
-        with quiet():
-            if uri.startswith(SQLITE):
-                mend_places(Path(uri.removeprefix(SQLITE)))
-            yield MlflowClient(uri)
-    except (MlflowException, SQLAlchemyError) as error:
-        reason = without_secret(str(error).splitlines()[0], uri)
-        raise CxrnetError(f"tracking: MLflow at '{printable(uri)}' cannot be read: {reason}") from error
-
-
 def finished_runs(client: "MlflowClient", experiment: str) -> list[str]:
-    """Ids of the finished runs of an experiment, the oldest first; parts of one of them are left out.
+    """Return ids of the finished runs of an experiment, the oldest first; parts of one of them are left out.
 
     Raises:
         CxrnetError: there is no such experiment.
@@ -73,16 +43,23 @@ def _search(client: "MlflowClient", experiment_id: str) -> "list[Run]":
 
 
 def fetch_files(client: "MlflowClient", run_id: str, names: Sequence[str], folder: Path) -> None:
-    """Copy files of a run, of those at the top of its artifacts; names that it doesn't have are left out."""
+    """Copy files of a run into a folder; names that the run doesn't have are left out.
+
+    They are looked for in the folders of their kinds, and at the top, where runs had them before.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    there = {file.path for file in client.list_artifacts(run_id)}
-    for name in names:
-        if name in there:
-            client.download_artifacts(run_id, name, str(folder))
+    wanted = {name: (posixpath.join(artifact_folder(name), name), name) for name in names}
+    folders = {None, *filter(None, map(artifact_folder, names))}
+    there = {file.path for each in folders for file in client.list_artifacts(run_id, each)}
+    for name, paths in wanted.items():
+        if path := next(filter(there.__contains__, paths), None):
+            file = Path(client.download_artifacts(run_id, path, str(folder)))
+            if file != folder / name:
+                file.rename(folder / name)
 
 
 def run_name(client: "MlflowClient", run_id: str) -> str:
-    """The name of a run, as MLflow's pages show it."""
+    """Return the name of a run, as MLflow's pages show it."""
     return str(client.get_run(run_id).info.run_name)
 
 
@@ -104,7 +81,7 @@ def fetch_run(uri: str, run_id: str, scratch: Path) -> Path:
     Raises:
         CxrnetError: the store can't be read or has no such run, or the run has no bundle.
     """
-    with reading(uri) as client:
+    with opened(uri, make=False) as client:
         tags = client.get_run(run_id).data.tags
         folder = Path(tags.get("cxrnet.run_dir", ""))
         if read_record(folder).get("run_id") == run_id and (folder / "bundle").is_dir():

@@ -9,19 +9,33 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from filelock import FileLock, Timeout
 
 from cxrnet.core.atomic import whole_file
 from cxrnet.core.process import quick_imports
 from cxrnet.errors import CxrnetError
-from cxrnet.tracking.moved import ARTIFACTS, mend_places
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+log = logging.getLogger("cxrnet")
+
 SQLITE = "sqlite:///"
 HTTP = ("http://", "https://")
+ARTIFACTS = "mlflow-artifacts"
+KIND = ("mlflow.experimentKind", "custom_model_development")
+"""The tag of an experiment by which MLflow 3 opens its view of model training; without it MLflow guesses."""
+
+COLUMNS = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "storage_location"),  # of the model registry
+    ("model_versions", "source"),
+)
+"""Where MLflow's database holds the place of an artifact."""
 
 ENVIRONMENT = {
     # MLflow's own defaults wait 120 s, seven times. The time-out must leave a busy server the time to answer, and to
@@ -41,7 +55,7 @@ ENVIRONMENT = {
 
 
 def tracking_uri(configured: str | None, outputs: Path) -> str:
-    """The address of the tracking store: as configured, else ``MLFLOW_TRACKING_URI``, else a file in ``outputs``.
+    """Return the address of the store: as configured, else ``MLFLOW_TRACKING_URI``, else a file in ``outputs``.
 
     Args:
         configured: ``http(s)://...`` or ``sqlite:///<file>``; None or empty: not configured.
@@ -77,15 +91,16 @@ def tracking_uri(configured: str | None, outputs: Path) -> str:
 
 
 @contextmanager
-def opened(uri: str) -> Iterator["MlflowClient"]:
-    """Open a store to write to it; a SQLite file is made where there is none, safe when many jobs do so at once.
+def opened(uri: str, make: bool = True) -> Iterator["MlflowClient"]:
+    """Open a store; what a moved folder has left wrong in it is mended.
 
     Args:
         uri: what :func:`tracking_uri` returned.
+        make: make the SQLite file where there is none, safe when many jobs do so at once; else nothing is made.
 
     Raises:
-        CxrnetError: the server does not answer, the file cannot be written or is no MLflow database of the
-            installed version, or MLflow fails inside the ``with``.
+        CxrnetError: there is no such store, the file can't be written or is no MLflow database of the installed
+            version, or MLflow fails inside the ``with``.
     """
     prepare_mlflow()
     with quick_imports():
@@ -93,30 +108,36 @@ def opened(uri: str) -> Iterator["MlflowClient"]:
         from mlflow.exceptions import MlflowException
         from sqlalchemy.exc import SQLAlchemyError
 
-    if not answers(uri):
+    database = Path(uri.removeprefix(SQLITE)) if uri.startswith(SQLITE) else None
+    if database is None and not answers(uri):
         raise CxrnetError(
             f"tracking: no MLflow server answers at '{printable(uri)}'; start it, correct tracking.uri or "
             "MLFLOW_TRACKING_URI, or set tracking=none"
         )
+    if database is not None and not make and not database.is_file():
+        raise CxrnetError(
+            f"tracking: there is no MLflow at '{printable(uri)}'; correct tracking.uri or outputs, or give folders"
+        )
     try:
         with quiet():
-            if uri.startswith(SQLITE):
-                database = Path(uri.removeprefix(SQLITE))
-                _make_database(database)
-                mend_places(database)
+            if database is not None:
+                if make:
+                    _make_database(database)
+                _mend_places(database)
             yield MlflowClient(uri)
     except (MlflowException, SQLAlchemyError) as error:
         reason = without_secret(str(error).splitlines()[0], uri)
+        remedy = "; mend or restart it, or set tracking=none" if make else ""
         raise CxrnetError(
-            f"tracking: MLflow at '{printable(uri)}' cannot be used: {reason}; mend or restart it, or set tracking=none"
+            f"tracking: MLflow at '{printable(uri)}' cannot be {'used' if make else 'read'}: {reason}{remedy}"
         ) from error
 
 
-def open_experiment(uri: str, name: str, outputs: Path) -> str:
-    """Find or create an experiment, and the store itself.
+def find_experiment(client: "MlflowClient", name: str, outputs: Path) -> str:
+    """Find or create an experiment.
 
     Args:
-        uri: what :func:`tracking_uri` returned.
+        client: of an open store.
         name: of the experiment.
         outputs: with a SQLite store, artifacts are kept in ``mlflow-artifacts`` in this folder; a server has a
             place of its own.
@@ -125,14 +146,8 @@ def open_experiment(uri: str, name: str, outputs: Path) -> str:
         The id of the experiment.
 
     Raises:
-        CxrnetError: as :func:`opened`, or the experiment was deleted.
+        CxrnetError: the experiment was deleted.
     """
-    with opened(uri) as client:
-        return find_experiment(client, name, outputs)
-
-
-def find_experiment(client: "MlflowClient", name: str, outputs: Path) -> str:
-    """Find or create an experiment in an open store; arguments, result and errors as :func:`open_experiment`."""
     from mlflow.exceptions import MlflowException
 
     local = client.tracking_uri.startswith(SQLITE)
@@ -140,7 +155,7 @@ def find_experiment(client: "MlflowClient", name: str, outputs: Path) -> str:
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
         try:
-            return str(client.create_experiment(name, artifact_location=artifacts))
+            return str(client.create_experiment(name, artifact_location=artifacts, tags=dict([KIND])))
         except MlflowException:  # on a server, another job may have been faster
             experiment = client.get_experiment_by_name(name)
             if experiment is None:
@@ -150,13 +165,14 @@ def find_experiment(client: "MlflowClient", name: str, outputs: Path) -> str:
             f"tracking.experiment: '{name}' was deleted in MLflow; take another name, or bring it back with: "
             f"mlflow experiments restore -x {experiment.experiment_id}"
         )
+    if KIND[0] not in experiment.tags:
+        with contextlib.suppress(MlflowException):
+            client.set_experiment_tag(experiment.experiment_id, *KIND)
     return str(experiment.experiment_id)
 
 
 def answers(uri: str) -> bool:
-    """Whether an MLflow server answers within three seconds; a SQLite file always does."""
-    if uri.startswith(SQLITE):
-        return True
+    """Tell whether an MLflow server answers within three seconds."""
     from mlflow.exceptions import MlflowException
     from mlflow.utils.credentials import get_default_host_creds
     from mlflow.utils.rest_utils import http_request
@@ -171,18 +187,18 @@ def answers(uri: str) -> bool:
 
 
 def printable(uri: str) -> str:
-    """The address without user and password, for messages and files."""
+    """Return the address without user and password, for messages and files."""
     return without_secret(uri, uri)
 
 
 def without_secret(text: str, uri: str) -> str:
-    """A text without the user and password of an address."""
+    """Return a text without the user and password of an address."""
     secret = userinfo(uri)
     return text.replace(f"{secret}@", "") if secret else text
 
 
 def userinfo(uri: str) -> str:
-    """``user:password`` of an address, which is never written; empty where there is none."""
+    """Return ``user:password`` of an address, which is never written; empty where there is none."""
     return urlsplit(uri).netloc.rpartition("@")[0]
 
 
@@ -250,3 +266,59 @@ def _make_tables(file: Path) -> None:
 def _do_not_wait(connection: sqlite3.Connection, _record: object) -> None:
     """Let SQLite leave it to the operating system when what it writes reaches the disk."""
     connection.execute("PRAGMA synchronous = OFF")
+
+
+def _mend_places(database: Path) -> None:
+    """Let a local store whose folder was moved find the artifacts that lie beside it, and say so.
+
+    MLflow stores where each artifact lies, from the root on. A place is mended where it is in a folder
+    ``mlflow-artifacts`` that is gone, and the one beside the database holds what was in it.
+    """
+    ours = database.parent / ARTIFACTS
+    if not ours.is_dir():
+        return
+    try:
+        with contextlib.closing(sqlite3.connect(database, timeout=20, isolation_level=None)) as connection:
+            columns = [place for place in COLUMNS if _has(connection, *place)]
+            if not (gone := _gone(connection, columns, ours)):
+                return
+            connection.execute("BEGIN IMMEDIATE")
+            for old in gone:
+                for table, column in columns:
+                    _replace(connection, table, column, old, ours.as_uri())
+            connection.execute("COMMIT")
+    except sqlite3.Error as error:
+        log.warning(
+            "tracking: '%s' may point to where its folder was before, and can't be mended (%s)", database, error
+        )
+        return
+    for old in gone:
+        log.warning("tracking: MLflow's artifacts were in '%s', which is gone; from now on in '%s'", _path(old), ours)
+
+
+def _gone(connection: sqlite3.Connection, columns: list[tuple[str, str]], ours: Path) -> list[str]:
+    """Find the folders ``mlflow-artifacts`` that aren't there, and whose artifacts are in ours."""
+    below: dict[str, list[str]] = {}
+    for table, column in columns:
+        for (place,) in connection.execute(f"SELECT DISTINCT {column} FROM {table} WHERE {column} LIKE 'file://%'"):
+            before, found, rest = f"{place}/".partition(f"/{ARTIFACTS}/")
+            if found:
+                below.setdefault(f"{before}/{ARTIFACTS}", []).append(rest)
+    gone = {root: [rest for rest in rests if rest] for root, rests in below.items() if not _path(root).exists()}
+    # A disk that is not mounted looks the same, but its files aren't here.
+    return sorted(root for root, rests in gone.items() if not rests or any((ours / rest).exists() for rest in rests))
+
+
+def _replace(connection: sqlite3.Connection, table: str, column: str, old: str, new: str) -> None:
+    connection.execute(
+        f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE {column} = ? OR substr({column}, 1, ?) = ?",
+        (new, len(old) + 1, old, len(old) + 1, f"{old}/"),
+    )
+
+
+def _has(connection: sqlite3.Connection, table: str, column: str) -> bool:
+    return any(name == column for _, name, *_ in connection.execute(f"PRAGMA table_info({table})"))
+
+
+def _path(uri: str) -> Path:
+    return Path(url2pathname(urlsplit(uri).path))

@@ -1,31 +1,31 @@
-"""What a command tells MLflow of its run."""
+"""The run of a command, and what it logs to MLflow."""
 
-import hashlib
 import json
 import posixpath
-import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from cxrnet.tracking.calls import LONGEST_PARAM, LONGEST_TAG, shortened
+from cxrnet.tracking.names import FOLDERS, LONGEST_PARAM, LONGEST_TAG, artifact_folder, safe_key, shortened
 from cxrnet.tracking.record import RECORD
 from cxrnet.tracking.sender import Sender
 
-LONGEST_KEY = 250  # characters, of MLflow 3.17
-LOGGED = (".png", ".html", ".md", ".txt", ".json", ".csv", ".parquet")
+if TYPE_CHECKING:
+    import pandas as pd
+
+TABLE = "tables/all_metrics.json"
 
 
 class TrackedRun:
-    """What a command tells MLflow. Made by :func:`cxrnet.tracking.run.track`.
+    """A run as MLflow is told of it; made by :func:`cxrnet.tracking.run.track`.
 
     No method waits for MLflow or raises because of it: each writes a line into the outbox of the run's folder, which is
     sent from there (:mod:`cxrnet.tracking.sender`). Without tracking, or on a process that is not the first of a
     distributed training, the methods do nothing.
 
     Attributes:
-        folder: the folder of the run on disk.
-        run_id: MLflow's name of the run; None without tracking.
+        folder: of the run on disk.
+        run_id: of the run in MLflow; ``None`` without tracking.
     """
 
     def __init__(self, folder: Path, run_id: str | None = None, sender: Sender | None = None) -> None:
@@ -36,12 +36,12 @@ class TrackedRun:
     @property
     def unsent(self) -> int:
         """Calls that have not reached MLflow (yet)."""
-        return self._sender.unsent if self._sender else 0
+        return self._sender.outbox.waiting if self._sender else 0
 
     @property
     def refused(self) -> list[str]:
         """Calls that MLflow has refused for good, and why."""
-        return self._sender.refused if self._sender else []
+        return self._sender.outbox.refused if self._sender else []
 
     def close(self, patience: float, at_most: float) -> None:
         """Give what waits the time to arrive; arguments as :meth:`cxrnet.tracking.sender.Sender.close`."""
@@ -54,24 +54,25 @@ class TrackedRun:
         MLflow never changes a parameter: in a resumed run only new ones are logged, and what differs is written to
         the tag ``cxrnet.param_drift``.
         """
-        self._add("params", values={_key(name): shortened(str(value), LONGEST_PARAM) for name, value in params.items()})
+        values = {safe_key(name): shortened(str(value), LONGEST_PARAM) for name, value in params.items()}
+        self._add("params", values=values)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
         """Log values of one step; those that were logged before, when the run was begun, are not logged again.
 
         Args:
-            metrics: a name that MLflow does not take is written in another way, see :func:`_key`.
+            metrics: by name (:func:`cxrnet.tracking.names.safe_key`).
             step: the epoch, running on across phases.
         """
         if self._sender is None:
             return
-        values = {_key(name): float(value) for name, value in metrics.items()}
-        if new := self._sender.new_points(values, step):
+        values = {safe_key(name): float(value) for name, value in metrics.items()}
+        if new := self._sender.outbox.new_points(values, step):
             self._add("metrics", values=new, step=step)
 
     def set_tags(self, tags: Mapping[str, object], of: str | None = None) -> None:
         """Set tags, of this run or of another one; a longer value than MLflow takes is cut."""
-        values = {_key(name): shortened(str(value), LONGEST_TAG) for name, value in tags.items()}
+        values = {safe_key(name): shortened(str(value), LONGEST_TAG) for name, value in tags.items()}
         self._add("tags", values=values, of=of)
 
     def set_status(self, status: str) -> None:
@@ -82,24 +83,36 @@ class TrackedRun:
         """Log why the run failed, as ``error.txt``."""
         self._add("text", name="error.txt", text=text)
 
-    def log_artifact(self, path: Path, folder: str | None = None) -> None:
-        """Log a file, or the files of a folder, under its own name, in a folder of the run's artifacts.
+    def log_artifact(self, path: Path, below: str = "") -> None:
+        """Log a file into the folder of its kind, ``plots/roc.png``; it must stay in place until it has arrived.
 
-        They must stay in place until they have arrived.
+        Args:
+            path: of the file.
+            below: a folder within that of the kind.
         """
-        if not path.is_dir():
-            self._add("artifact", path=self._place(path), folder=folder)
-            return
-        for file in sorted(path.rglob("*")):
-            if file.is_file():
-                above = posixpath.join(folder or "", path.name, file.parent.relative_to(path).as_posix())
-                self._add("artifact", path=self._place(file), folder=posixpath.normpath(above))
+        folder = posixpath.normpath(posixpath.join(artifact_folder(path.name), below))
+        self._add("artifact", path=self._place(path), folder=None if folder == "." else folder)
 
-    def log_results(self, folder: Path) -> None:
-        """Log every table, text, figure and page that lies in a folder."""
+    def log_results(self, folder: Path, below: str = "") -> None:
+        """Log every table, text, plot and page that lies in a folder; arguments as :meth:`log_artifact`."""
         for path in sorted(folder.iterdir()):
-            if path.suffix in LOGGED and path.name != RECORD:
-                self.log_artifact(path)
+            if path.suffix in FOLDERS and path.name != RECORD:
+                self.log_artifact(path, below)
+
+    def log_page(self, metrics: Mapping[str, float], table: "pd.DataFrame", description: str, step: int) -> None:
+        """Log what the run's page in MLflow shows of a result (:mod:`cxrnet.reporting.run_page`).
+
+        Args:
+            metrics: by name.
+            table: all metrics, for MLflow's comparison of tables over runs.
+            description: Markdown, the text on top of the page.
+            step: the epoch of the metrics.
+        """
+        self.log_metrics(metrics, step)
+        # As MlflowClient.log_table writes it, which would add the rows again where it is sent twice.
+        self._add("text", name=TABLE, text=table.to_json(orient="split", index=False))
+        listed = json.dumps([{"path": TABLE, "type": "table"}])
+        self.set_tags({"mlflow.loggedArtifacts": listed, "mlflow.note.content": description})
 
     def log_bundle(self, folder: Path, classes: Sequence[str], refers: bool = False) -> None:
         """Log a bundle as the model ``bundle`` of the run; the tag ``cxrnet.model_uri`` has its address in MLflow.
@@ -107,7 +120,7 @@ class TrackedRun:
         Args:
             folder: the bundle; must stay in place until it has arrived.
             classes: in the order of the bundle.
-            refers: whether it leaves predictions to a reader.
+            refers: whether it defers predictions.
         """
         self._add("model", path=self._place(folder), classes=list(classes), refers=refers)
 
@@ -118,8 +131,8 @@ class TrackedRun:
             name: of the data (``"covid19_image"``).
             digest: of the manifest. MLflow's own field takes the first 36 digits; the tag
                 ``cxrnet.data.digest.<context>`` has all.
-            source: where the data come from: a folder or an address.
-            counts: images in each split and class, or whatever tells the size.
+            source: a folder or an address.
+            counts: images in each split and class.
             context: ``"training"`` or ``"evaluation"``.
         """
         told = {"name": name, "digest": digest, "source": source, "profile": json.dumps(counts), "context": context}
@@ -131,26 +144,6 @@ class TrackedRun:
             self._sender.add(kind, arguments)
 
     def _place(self, path: Path) -> str:
-        """Where a file lies, from the run's folder on if it is in there: the folder may be moved."""
+        """Return where a file lies, from the run's folder on if it is in there: the folder may be moved."""
         path, folder = path.resolve(), self.folder.resolve()
         return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path)
-
-
-def _key(name: str) -> str:
-    """The name of a metric, parameter or tag in MLflow, readable and another one for every name.
-
-    The name of a class may hold anything. MLflow takes at most 250 letters, digits and ``_-. /`` (and ``:``, but not on
-    Windows), and what would be the same as the path of a file. Other characters become ``_``, and a short hash of them
-    and their places, counted from the end, is added: all metrics of a class get the same one, in every run.
-    """
-    name = unicodedata.normalize("NFC", name)  # in folders on macOS an umlaut is two characters
-    fitting = re.sub(r"[^/\w.\- ]", "_", name)
-    if fitting != posixpath.normpath(fitting) or fitting.startswith(("/", "..")):
-        fitting = re.sub(r"[/.]", "_", fitting)
-    changed: object = [(place, name[place]) for place in range(-len(name), 0) if name[place] != fitting[place]]
-    if not changed and len(name) <= LONGEST_KEY:
-        return name
-    beginning = fitting[: LONGEST_KEY - 9]
-    if beginning != fitting:
-        changed = name
-    return f"{beginning}_{hashlib.sha256(repr(changed).encode(errors='surrogatepass')).hexdigest()[:8]}"

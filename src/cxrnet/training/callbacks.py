@@ -70,8 +70,8 @@ class PhaseProgress(Callback):
             return
         metrics = trainer.callback_metrics
         text = (
-            f"train loss {metrics['train_loss']:.3f}  val loss {metrics['val_loss']:.3f}  "
-            f"val accuracy {metrics['val_accuracy']:.3f}"
+            f"train loss {metrics['train/loss']:.3f}  val loss {metrics['val/loss']:.3f}  "
+            f"val accuracy {metrics['val/accuracy']:.3f}"
         )
         if self._progress is not None:
             self._progress.update(self._task, metrics=text)

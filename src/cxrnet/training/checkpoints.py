@@ -215,7 +215,7 @@ class EpochKeeper(Checkpoint):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Keep the epoch; validation has run by now."""
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        metrics["lr"] = self._lr
+        metrics["train/lr"] = self._lr
         row = self.history.add(self.phase.name, trainer.strategy.broadcast(metrics))
         self._stopped = trainer.should_stop
         trainer.save_checkpoint(checkpoint(self.folder, self.phase.name, "last"), weights_only=False)

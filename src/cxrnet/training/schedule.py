@@ -109,7 +109,7 @@ class Schedule:
     @property
     def mode(self) -> Literal["min", "max"]:
         """Whether the monitored metric is better when it is small: a loss is."""
-        return "min" if self.monitor in ("train_loss", "val_loss") else "max"
+        return "min" if self.monitor in ("train/loss", "val/loss") else "max"
 
     def keeps_last(self, phase: Phase, validation: int) -> bool:
         """Whether the last epoch of a phase is kept, where there are so many validation images."""

@@ -22,10 +22,10 @@ from cxrnet.core.machine import machine_told
 from cxrnet.errors import CxrnetError
 from cxrnet.evaluation.comparison import ComparisonSettings, compare
 from cxrnet.reporting.comparison import ComparedRuns, say_comparison, verdict, warnings_of, write_comparison
-from cxrnet.tracking.read import fetch_files, finished_runs, reading, run_name
+from cxrnet.tracking.read import fetch_files, finished_runs, run_name
 from cxrnet.tracking.record import RECORD
 from cxrnet.tracking.run import track
-from cxrnet.tracking.store import tracking_uri
+from cxrnet.tracking.store import opened, tracking_uri
 from cxrnet.tracking.tracker import TrackedRun
 from cxrnet.workflows.added_keys import check_added_keys
 from cxrnet.workflows.finished_run import FILES, PREDICTIONS, FinishedRun, check_same_files, named, read_run
@@ -82,7 +82,7 @@ def _of_folder(folder: Path, uri: str | None) -> list[FinishedRun]:
 def _of_experiment(experiment: str, uri: str | None) -> list[FinishedRun]:
     if uri is None:
         raise CxrnetError("experiment: tracking=none knows of no experiments; leave it out, or give run folders")
-    with reading(uri) as client:
+    with opened(uri, make=False) as client:
         ids = finished_runs(client, experiment)
         runs = [run for run_id in ids if (run := _of_mlflow(client, run_id)) is not None]
     if lost := len(ids) - len(runs):
@@ -96,7 +96,7 @@ def _of_place(place: str, uri: str | None) -> FinishedRun:
         return read_run(Path(place), uri)
     if uri is None:
         raise CxrnetError(f"runs: '{place}' is a run id, and tracking=none knows of none; give the folder of the run")
-    with reading(uri) as client:
+    with opened(uri, make=False) as client:
         run = _of_mlflow(client, place)
     if run is None:
         raise CxrnetError(f"runs: the MLflow run '{place}' has no {PREDICTIONS}; give finished runs")
@@ -188,8 +188,9 @@ def _compare(runs: Mapping[str, FinishedRun], config: Config) -> ComparedRuns:
 def _track(tracked: TrackedRun, compared: ComparedRuns, ids: Sequence[str]) -> None:
     """Log metrics and p values, and point each run that was compared to the comparison.
 
-    The metrics of the leaderboard have the ends of their intervals, ``accuracy/<run>``, ``accuracy_low/<run>``; the p
-    of each pair of runs is also corrected by Holm, ``p_holm_accuracy/<run> against <run>``.
+    The metrics of the leaderboard have the ends of their intervals, ``accuracy/<run>``,
+    ``accuracy/ci_low/<run>``; the p of each pair of runs is also corrected by Holm, ``p_holm/accuracy/<run> against
+    <run>``.
     """
     comparison = compared.comparison
     tracked.set_tags({"cxrnet.compares": ", ".join(ids), "cxrnet.best_run": comparison.runs[0]})
@@ -200,10 +201,10 @@ def _track(tracked: TrackedRun, compared: ComparedRuns, ids: Sequence[str]) -> N
     named = {
         f"{row['metric']}{end}/{labels[row['run']]}": row[column]
         for row in metrics.to_dict("records")
-        for column, end in (("value", ""), ("low", "_low"), ("high", "_high"))
+        for column, end in (("value", ""), ("low", "/ci_low"), ("high", "/ci_high"))
     }
     named |= {
-        f"{p}_{test['metric']}/{labels[test['a']]} against {labels[test['b']]}": test[p]
+        f"{p}/{test['metric']}/{labels[test['a']]} against {labels[test['b']]}": test[p]
         for test in comparison.tests.to_dict("records")
         for p in ("p", "p_holm")
     }

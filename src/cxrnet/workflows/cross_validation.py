@@ -26,7 +26,8 @@ from cxrnet.models.bundle import Bundle, load_bundle
 from cxrnet.models.losses import weighed_by
 from cxrnet.reporting.report import render_repeats, thumbnail_verdict
 from cxrnet.reporting.report_data import RepeatFacts, RepeatsFacts
-from cxrnet.reporting.results import Results, flat_metrics, values_of, write_results
+from cxrnet.reporting.results import Results, values_of, write_results
+from cxrnet.reporting.run_page import moments_metrics, run_page
 from cxrnet.reporting.sentences import weighing_sentences
 from cxrnet.reporting.wording import HEADLINE
 from cxrnet.tracking.record import RECORD, read_record
@@ -178,12 +179,12 @@ def pool(
         command=shlex.join(command),
     )
     render_repeats(facts, folder / "report.html")
-    moments = _flat_moments(spread, "test", level)
-    moments |= {} if pooled is None else _flat_moments(pooled, "pooled_test", level)
-    run.log_metrics({**flat_metrics(results), **moments}, 0)
-    run.log_results(folder)
     verdict = thumbnail_verdict(results.metrics["test"], results.baselines["thumbnail"])
-    return results, [whose_table([each.repeat for each in runs]), *warnings, *([verdict] if verdict else [])]
+    warnings = [whose_table([each.repeat for each in runs]), *warnings, *([verdict] if verdict else [])]
+    run.log_page(**run_page(results, warnings, shlex.join(command)), step=0)
+    run.log_metrics(moments_metrics(facts.moments, "over_runs") | moments_metrics(facts.seeds, "over_seeds"), step=0)
+    run.log_results(folder)
+    return results, warnings
 
 
 def _by_seed(runs: Sequence[FinishedRepeat]) -> dict[int, list[FinishedRepeat]]:
@@ -242,19 +243,6 @@ def _mix(runs: Sequence[FinishedRepeat]) -> Mix:
     """The mean of the training mixes of several folds, which differ by a few images."""
     priors = [each.bundle.prior for each in runs if each.bundle.prior is not None]
     return Mix(pd.DataFrame(priors).mean().to_dict() if len(priors) == len(runs) else None)
-
-
-def _flat_moments(spread: pd.DataFrame, of: str, level: float) -> dict[str, float]:
-    """Mean, standard deviation and interval of the mean of every figure, for MLflow: ``mean_test_accuracy_low``."""
-    figures = [name for name in spread if name not in ("seed", "fold", "images")]
-    moments = {}
-    for name, each in moments_of(spread, level, figures).items():
-        moments[f"mean_{of}_{name}"] = each.mean
-        if each.sd is not None:
-            moments[f"sd_{of}_{name}"] = each.sd
-        if each.interval is not None:
-            moments[f"mean_{of}_{name}_low"], moments[f"mean_{of}_{name}_high"] = each.interval
-    return moments
 
 
 def _repeats_facts(
@@ -394,7 +382,7 @@ def _run_child(
             sync([folder])
         return _score(folder)
     resumed = (folder / RECORD).is_file()
-    experiment, outputs, name = config["tracking"]["experiment"], Path(config["outputs"]), f"{name}_{repeat.name}"
+    experiment, outputs, name = config["tracking"]["experiment"], Path(config["outputs"]), f"{name} {repeat.name}"
     with (
         track(folder, uri, experiment, outputs, name, parent_run_id=parent.run_id, resume=resumed) as run,
         machine_told(),

@@ -47,7 +47,8 @@ from cxrnet.reporting.external import (
     write_external,
 )
 from cxrnet.reporting.model_card import Card, read_card, with_external, write_card
-from cxrnet.reporting.results import Results, values_of, write_results
+from cxrnet.reporting.results import Results, write_results
+from cxrnet.reporting.run_page import shown_metrics
 from cxrnet.tracking.read import fetch_run
 from cxrnet.tracking.record import RECORD, read_record
 from cxrnet.tracking.run import track
@@ -181,8 +182,8 @@ def _track_set(each: ExternalSet, metrics: Evaluation, run: TrackedRun) -> None:
     counts = {str(name): int(n) for name, n in each.manifest["label"].value_counts().items()}
     run.log_dataset(each.name, named, str(folder / "manifest.parquet"), {"test": counts}, "evaluation")
     run.set_tags({f"cxrnet.data.digest.{each.name}": named})
-    run.log_metrics({f"{each.name}_{name}": value for name, value in values_of(metrics).items()}, 0)
-    run.log_artifact(folder)
+    run.log_metrics(shown_metrics(metrics, each.name), 0)
+    run.log_results(folder, below=each.name)
 
 
 def set_configs(config: Config, option: str | None) -> list[SetConfig]:
@@ -230,7 +231,7 @@ def evaluate_external(config: DictConfig, folder: Path, option: str | None, comm
     uri = tracking_uri(tracking["uri"], outputs)
     origin = find_origin(str(plain["bundle"]), uri, plain["prior"])
     console.log_to(folder)
-    name = f"{origin.bundle.network.config.backbone}_on_{'_'.join(each.name for each in configs)}"
+    name = f"{origin.bundle.network.config.backbone} on {' '.join(each.name for each in configs)}"
     tracked = track(folder, uri if tracking["enabled"] else None, tracking["experiment"], outputs, name, command)
     with tracked as run, machine_told():
         run.log_params(flat(plain))

@@ -28,7 +28,8 @@ from cxrnet.models.losses import corrected_twice
 from cxrnet.models.network import Network
 from cxrnet.reporting.model_card import make_card, write_card
 from cxrnet.reporting.report import render_report, thumbnail_verdict
-from cxrnet.reporting.results import Results, flat_metrics, write_results
+from cxrnet.reporting.results import Results, write_results
+from cxrnet.reporting.run_page import run_page
 from cxrnet.tracking.tracker import TrackedRun
 from cxrnet.training.baselines import baseline_predictions
 from cxrnet.training.callbacks import PhaseProgress
@@ -127,11 +128,11 @@ def run_once(
     render_report(facts, folder / "report.html")
     write_card(make_card(facts), folder)
     write_run_facts(folder, network, weights, phases, command)
-    run.log_metrics(flat_metrics(results), kept.kept_epoch)
-    run.log_results(folder)
-    run.log_bundle(folder / "bundle", data.classes, bundled.bundle.refer_below is not None)
     if verdict := thumbnail_verdict(results.metrics[headline], results.baselines["thumbnail"]):
         warnings.append(verdict)
+    run.log_page(**run_page(results, warnings, shlex.join(command)), step=kept.kept_epoch)
+    run.log_results(folder)
+    run.log_bundle(folder / "bundle", data.classes, bundled.bundle.refer_below is not None)
     return Outcome(kept.kept_score, results, warnings)
 
 

@@ -58,7 +58,13 @@ def run_experiment(
     uri = tracking_uri(tracking["uri"], outputs) if tracking["enabled"] else None
     if uri and resumed and (read_config(folder) or plain)["tracking"]["uri"] == tracking["uri"]:
         uri = recorded_uri(folder, uri)  # which a relative path, or another environment, does not change
-    with track(folder, uri, tracking["experiment"], outputs, name, command, resume=resumed) as run, machine_told():
+    watched = tracking["system_metrics"]
+    with (
+        track(
+            folder, uri, tracking["experiment"], outputs, name, command, resume=resumed, system_metrics=watched
+        ) as run,
+        machine_told(),
+    ):
         run.log_params(flat(plain))
         if is_main_process():
             run.log_artifact(write_config(folder, plain))

@@ -85,8 +85,8 @@ def _fit(config: Config, data: XrayDataModule, folder: Path) -> tuple["_Clock", 
     _, history = train_network(network, data, phases, schedule, config, folder, callbacks=lambda _phase: [clock])
     last = history.rows[-1]
     return clock, {
-        "val_accuracy": last["val_accuracy"],
-        "val_loss": last["val_loss"],
+        "val_accuracy": last["val/accuracy"],
+        "val_loss": last["val/loss"],
         "weights": weights.origin,
     }
 

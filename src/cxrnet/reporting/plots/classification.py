@@ -183,7 +183,7 @@ def accuracy_curve(history: pd.DataFrame, kept_epoch: int) -> Figure:
 
     Args:
         history: one row an epoch: ``phase`` (name), ``epoch`` (from 1, running on across phases),
-            ``train_accuracy, val_accuracy`` in [0, 1].
+            ``train/accuracy, val/accuracy`` in [0, 1].
         kept_epoch: the epoch whose weights were kept.
     """
     return _curve(history, "accuracy", kept_epoch)
@@ -201,7 +201,7 @@ def _curve(history: pd.DataFrame, figure_name: str, kept_epoch: int) -> Figure:
     for split, colour in (("train", PALETTE[4]), ("val", PALETTE[0])):
         axes.plot(
             history["epoch"],
-            history[f"{split}_{figure_name}"],
+            history[f"{split}/{figure_name}"],
             color=colour,
             marker=".",
             label=split,
@@ -210,7 +210,7 @@ def _curve(history: pd.DataFrame, figure_name: str, kept_epoch: int) -> Figure:
     kept = history[history["epoch"] == kept_epoch]
     axes.plot(
         kept["epoch"],
-        kept[f"val_{figure_name}"],
+        kept[f"val/{figure_name}"],
         linestyle="none",
         marker="o",
         markersize=10,

@@ -1,0 +1,87 @@
+"""Names that MLflow takes: of metrics, parameters and tags, of artifacts, of runs."""
+
+import hashlib
+import posixpath
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+
+LONGEST_KEY, LONGEST_PARAM, LONGEST_TAG, LONGEST_DIGEST = 250, 6000, 8000, 36
+"""Characters that MLflow 3.17 takes."""
+LONGEST_RUN_NAME, LONGEST_VALUE = 120, 40
+
+FOLDERS = {
+    ".html": "report",
+    ".md": "report",
+    ".txt": "report",
+    ".png": "plots",
+    ".csv": "tables",
+    ".tex": "tables",
+    ".json": "tables",
+    ".parquet": "data",
+    ".yaml": "config",
+}
+"""The folder of an artifact by its suffix: in every run a plot has the same path, so that MLflow can compare them."""
+OTHER_FOLDERS = {
+    "model_card.json": "report",
+    "class_indices.json": "data",
+    "label_conflicts.csv": "data",
+    "duplicates.csv": "data",
+    "run_facts.json": "config",
+}
+WHERE = ("tracking", "trainer", "outputs", "cache", "data.root", "data.num_workers", "hydra", "resume")
+"""Overrides that say where a run is made, not what it is."""
+
+
+def safe_key(name: str) -> str:
+    """Name a metric, parameter or tag so that MLflow takes it, readable and different for every name.
+
+    A class name may hold anything. MLflow takes at most 250 letters, digits and ``_-. /`` (and ``:``, but not on
+    Windows), and no name that differs from its normal form as a path. Other characters become ``_``, and a short hash
+    of them and their places, counted from the end, is added: all metrics of a class get the same one, in every run.
+    """
+    name = unicodedata.normalize("NFC", name)  # in folders on macOS an umlaut is two characters
+    fitting = re.sub(r"[^/\w.\- ]", "_", name)
+    if fitting != posixpath.normpath(fitting) or fitting.startswith(("/", "..")):
+        fitting = re.sub(r"[/.]", "_", fitting)
+    changed: object = [(place, name[place]) for place in range(-len(name), 0) if name[place] != fitting[place]]
+    if not changed and len(name) <= LONGEST_KEY:
+        return name
+    beginning = fitting[: LONGEST_KEY - 9]
+    if beginning != fitting:
+        changed = name
+    return f"{beginning}_{hashlib.sha256(repr(changed).encode(errors='surrogatepass')).hexdigest()[:8]}"
+
+
+def shortened(text: str, length: int) -> str:
+    """Cut a text to a length; what is no UTF-8 (part of a file's name) is escaped."""
+    text = text.encode("utf-8", "backslashreplace").decode()
+    return text if len(text) <= length else f"{text[: length - 4]} ..."
+
+
+def artifact_folder(file: str) -> str:
+    """Return the folder of a run's artifacts that a file belongs to; empty for the top."""
+    return OTHER_FOLDERS.get(file, FOLDERS.get(posixpath.splitext(file)[1], ""))
+
+
+def run_name(model: str, data: str, overrides: Sequence[str]) -> str:
+    """Name a run by what differs from the default: ``"resnet50 covid19_image seed=1"``.
+
+    Args:
+        model: the chosen option of the group ``model``.
+        data: of the group ``data``.
+        overrides: the command line of the run, of a sweep that of the job.
+    """
+    pairs = [word.lstrip("+~").partition("=") for word in overrides]
+    told = [(key, value) for key, _, value in pairs if key not in ("model", "data") and not _says_where(key)]
+    ends = Counter(key.rpartition(".")[2] for key, _ in told)
+    words = []
+    for key, value in told:
+        end = key.rpartition(".")[2]
+        words.append(f"{end if ends[end] == 1 else key}={shortened(value, LONGEST_VALUE)}")
+    return shortened(" ".join([model, data, *words]), LONGEST_RUN_NAME)
+
+
+def _says_where(key: str) -> bool:
+    return any(f"{key}.".startswith(f"{where}.") for where in WHERE)
