@@ -227,6 +227,18 @@ def compare_runs() -> Callable[..., Comparison]:
 
 
 @pytest.fixture(scope="session")
+def logged_files():
+    """Lists the artifacts of an MLflow run, with their folders."""
+
+    def listed(client, run_id: str, folder: str | None = None) -> set[str]:
+        found = client.list_artifacts(run_id, folder)
+        below = [listed(client, run_id, file.path) for file in found if file.is_dir]
+        return {file.path for file in found if not file.is_dir}.union(*below)
+
+    return listed
+
+
+@pytest.fixture(scope="session")
 def history() -> pd.DataFrame:
     epoch = np.arange(1, 10)
     table = {"phase": ["head"] * 5 + ["finetune"] * 4, "epoch": epoch}

@@ -188,8 +188,9 @@ def _compare(runs: Mapping[str, FinishedRun], config: Config) -> ComparedRuns:
 def _track(tracked: TrackedRun, compared: ComparedRuns, ids: Sequence[str]) -> None:
     """Log metrics and p values, and point each run that was compared to the comparison.
 
-    The metrics of the leaderboard have the ends of their intervals, ``accuracy/<run>``, ``accuracy_low/<run>``; the p
-    of each pair of runs is also corrected by Holm, ``p_holm_accuracy/<run> against <run>``.
+    The metrics of the leaderboard have the ends of their intervals, ``accuracy/<run>``,
+    ``accuracy/ci_low/<run>``; the p of each pair of runs is also corrected by Holm, ``p_holm/accuracy/<run> against
+    <run>``.
     """
     comparison = compared.comparison
     tracked.set_tags({"cxrnet.compares": ", ".join(ids), "cxrnet.best_run": comparison.runs[0]})
@@ -200,10 +201,10 @@ def _track(tracked: TrackedRun, compared: ComparedRuns, ids: Sequence[str]) -> N
     named = {
         f"{row['metric']}{end}/{labels[row['run']]}": row[column]
         for row in metrics.to_dict("records")
-        for column, end in (("value", ""), ("low", "_low"), ("high", "_high"))
+        for column, end in (("value", ""), ("low", "/ci_low"), ("high", "/ci_high"))
     }
     named |= {
-        f"{p}_{test['metric']}/{labels[test['a']]} against {labels[test['b']]}": test[p]
+        f"{p}/{test['metric']}/{labels[test['a']]} against {labels[test['b']]}": test[p]
         for test in comparison.tests.to_dict("records")
         for p in ("p", "p_holm")
     }

@@ -15,6 +15,7 @@ from cxrnet.data.manifest import digest, read_manifest
 from cxrnet.errors import CxrnetError
 from cxrnet.evaluation.predictions import read_predictions
 from cxrnet.reporting.wording import BASELINES
+from cxrnet.tracking.names import WHERE
 from cxrnet.tracking.record import read_record
 from cxrnet.tracking.store import printable
 from cxrnet.workflows.resume import COMMAND
@@ -22,8 +23,6 @@ from cxrnet.workflows.run_context import RUN_FACTS, read_run_facts
 from cxrnet.workflows.sweep import job_names
 
 PREDICTIONS, MANIFEST, METRICS = "predictions.parquet", "manifest.parquet", "metrics.json"
-WHERE = ("tracking", "trainer", "outputs", "data.root")
-"""Overrides of the place of a run, which say nothing of the model."""
 LONGEST_NAME = 50
 FILES = (PREDICTIONS, MANIFEST, RUN_FACTS, METRICS, "config.yaml")
 """The files that a run is read from."""
@@ -39,7 +38,7 @@ class FinishedRun:
         place: where it was found, as the user knows it.
         table: predictions, of ``test`` or, where there is none, of ``val``.
         facts: what is known of it, plain values, for the leaderboard.
-        overrides: that it was started with, but for :data:`WHERE`; ``None`` where they are not known.
+        overrides: that it was started with, but for :data:`cxrnet.tracking.names.WHERE`; ``None`` where they are not known.
         hashes: SHA-256 of the image files by ``image_id``, as far as they are known.
         run_id: in the MLflow at hand.
         leaked: ``image_id`` of the images of the table that were leaked into training: their patient, or a duplicate,
