@@ -57,7 +57,7 @@ def test_everything_is_in_the_three_files(written, tmp_path):
         assert "no thumbnails, as 3 images are lost" in text
         for sentence in (part for sentences in analysis.triage.values() for part in sentences):
             assert html.escape(sentence) in text if text == page else sentence in text
-    assert "weight, a patient. Shaded: the interval of each point by itself." in markdown
+    assert "false positives, per patient. Shaded: the confidence interval of each point by itself." in markdown
     assert f"| Covid | 20 % | {number_text(analysis.predictive['Covid'].loc[1, 'ppv'])}" in markdown
     assert "![Net benefit, Covid](north%20data/decision_1.png)" in markdown
     assert page.count("data:image/png;base64,") == 3
