@@ -187,3 +187,10 @@ def test_scores_that_are_all_the_same_have_the_area_of_chance():
     positive = np.arange(10) < 4
     roc_auc, average_precision = areas(rank(positive, np.full(10, 0.5)), np.ones((1, 10)))
     assert (roc_auc[0], average_precision[0]) == (0.5, 0.4)
+
+
+def test_an_ece_of_zero_has_an_interval():
+    even = make_predictions(table_of([[10, 0], [10, 0]]), ("a", "b"), np.zeros((20, 2), np.float32))
+    metric = evaluate(even, 100)["ece"]
+    assert metric["value"] == 0
+    assert metric["method"] == "bootstrap of gaps"

@@ -91,6 +91,7 @@ def test_the_model_card_says_what_came_of_it(evaluated, run):
     for name in ("MODEL_CARD.md", "model_card.html"):
         card = (folder / name).read_text()
         assert "NOT EXTERNALLY VALIDATED" not in card
+        assert "Known issues of the data" in card
         assert card.count("ROC-AUC, macro of Covid, Normal alone") >= 2  # in its section and in the checklist
 
 

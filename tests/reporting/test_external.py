@@ -52,7 +52,7 @@ def test_everything_is_in_the_table_and_on_the_page(facts, tmp_path, phone, chec
         "north: view AP: only ",
         "no majority, for a reason",
         "north: it is small.",
-        "Shaded: the",
+        "Shaded: the confidence interval of each point by itself.",
         "a &lt;model&gt; on north",
         "bundle=&lt;x&gt;",
         *(html.escape(sentence) for sentences in analysis.triage.values() for sentence in sentences),

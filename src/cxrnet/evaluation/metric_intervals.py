@@ -154,7 +154,7 @@ def _silence(sample: Sample, key: Key, defined: FloatArray) -> str | None:
     if np.ptp(defined) < ROUNDING:
         return f"it is {defined[0]:.4g} in every resample"
     spec: MetricSpec = spec_of(key)
-    if (value := sample.values[key][0]) in (spec.low, spec.high):
+    if not spec.sums_gaps and (value := sample.values[key][0]) in (spec.low, spec.high):
         return f"it is {value:.4g}, at the end of its range"
     return None
 
