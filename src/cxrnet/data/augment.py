@@ -64,7 +64,7 @@ def geometric(
 
 @dataclass(frozen=True)
 class Geometric:
-    """The augmentation of :func:`geometric`, which checks and explains the numbers."""
+    """Flip, affine map and perspective; :func:`geometric` checks and explains the numbers."""
 
     flip: float
     degrees: float

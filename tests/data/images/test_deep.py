@@ -8,6 +8,7 @@ import zlib
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from cxrnet.data.images.decode import ImageError, read_image
 from cxrnet.data.images.deep import scale
@@ -50,37 +51,16 @@ def tiff(
     )
     if compression == DEFLATE:
         strips = [zlib.compress(each) for each in strips]
-    tags: dict[int, tuple[str, list[int]]] = {
-        256: ("I", [width]),
-        257: ("I", [height]),
-        258: ("H", [values.dtype.itemsize * 8] * samples),
-        259: ("H", [compression]),
-        262: ("H", [2 if samples > 2 else 0 if white_is_zero else 1]),
-        273: ("I", [0] * len(strips)),
-        277: ("H", [samples]),
-        278: ("I", [height]),
-        279: ("I", [len(each) for each in strips]),
-        284: ("H", [2 if planes else 1]),
-        339: ("H", [{"u": UNSIGNED, "i": SIGNED, "f": FLOAT}[values.dtype.kind]] * samples),
-    }
-    if alpha is not None:
-        tags[338] = ("H", [alpha])
-    free = 8 + 2 + 12 * len(tags) + 4
-    long = {tag: len(words) * struct.calcsize(kind) for tag, (kind, words) in tags.items()}
-    start = free + sum(size for size in long.values() if size > 4)
-    tags[273] = ("I", [start + sum(map(len, strips[:i])) for i in range(len(strips))])
-    directory, extra = struct.pack(order + "H", len(tags)), b""
-    for tag in sorted(tags):
-        kind, words = tags[tag]
-        data = struct.pack(f"{order}{len(words)}{kind}", *words)
-        directory += struct.pack(order + "HHI", tag, {"H": 3, "I": 4}[kind], len(words))
-        if len(data) > 4:
-            directory += struct.pack(order + "I", free + len(extra))
-            extra += data
-        else:
-            directory += data.ljust(4, b"\0")
+    ends = np.cumsum([0, *map(len, strips)]).tolist()
     head = {"<": b"II*\0", ">": b"MM\0*"}[order] + struct.pack(order + "I", 8)
-    return head + directory + bytes(4) + extra + b"".join(strips)
+    directory = ImageFileDirectory_v2(head)
+    tags = {256: width, 257: height, 258: (values.dtype.itemsize * 8,) * samples, 259: compression}
+    tags |= {262: 2 if samples > 2 else 0 if white_is_zero else 1, 277: samples, 278: height, 284: 2 if planes else 1}
+    tags |= {273: tuple(ends[:-1]), 279: tuple(map(len, strips))}  # offsets from the end of the directory
+    tags |= {339: ({"u": UNSIGNED, "i": SIGNED, "f": FLOAT}[values.dtype.kind],) * samples}
+    for tag, value in (tags | ({} if alpha is None else {338: alpha})).items():
+        directory[tag] = value
+    return head + directory.tobytes(8) + b"".join(strips)
 
 
 def stacked(*bands: np.ndarray) -> np.ndarray:

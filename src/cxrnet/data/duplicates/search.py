@@ -176,7 +176,7 @@ def _fingerprints(images: Rows) -> tuple[HashArray, FloatArray, FloatArray]:
 
 
 def _candidates(files: IntArray, hash_of: HashArray, values: FloatArray, ranks: FloatArray) -> _Pairs:
-    """Pairs of rows that are one file, or that the fingerprints let pass: ``a < b``, sorted, each once."""
+    """Find the pairs of rows that are one file, or that the fingerprints let pass: ``a < b``, sorted, each once."""
     n = len(files)
     found = [a * n + b for a, b in _same_files(files)]
     for limit, projected in ((CORRELATION, values), (RANK_CORRELATION, ranks)):

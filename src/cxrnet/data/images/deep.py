@@ -40,7 +40,7 @@ _SAMPLE = 250_000  # pixels on a grid that percentiles are taken of, at about
 
 
 class UnsupportedError(ValueError):
-    """An image of a kind that is not read; the message is what it is."""
+    """An image of a kind that is not read; the message describes it."""
 
 
 class NotFiniteError(ValueError):
@@ -49,7 +49,7 @@ class NotFiniteError(ValueError):
 
 @dataclass(frozen=True)
 class Deep:
-    """How to decode an image of more than 8 bits.
+    """Recipe for decoding an image of more than 8 bits.
 
     Attributes:
         rawmodes: of Pillow, one for each time that the image is decoded: as it is, or its upper bytes and its lower.

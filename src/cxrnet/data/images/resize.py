@@ -58,7 +58,7 @@ class Images:
         return self.array[self.rows[index]]
 
     def __iter__(self) -> Iterator[UInt8Array]:
-        """Images ``(H, W) uint8``, one after the other."""
+        """Read images ``(H, W) uint8``, one after the other."""
         return (self.array[row] for row in self.rows)
 
     def take(self, chosen: npt.NDArray[np.generic]) -> Self:
