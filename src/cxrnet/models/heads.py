@@ -61,14 +61,9 @@ def make_pool(kind: Pool, window: tuple[int, int] | None) -> nn.Module:
 
 
 def make_head(
-    n_features: int,
-    n_classes: int,
-    hidden: Sequence[int],
-    activation: str,
-    batch_norm: bool,
-    dropout: Dropout,
+    n_features: int, n_classes: int, hidden: Sequence[int], activation: str, batch_norm: bool, dropout: Dropout,
     output: Output,
-) -> nn.Sequential:
+) -> nn.Sequential:  # fmt: skip
     """Make the head, from features (N, F) to logits (N, K), see :class:`cxrnet.models.network.NetworkConfig`.
 
     Raises:
