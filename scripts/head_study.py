@@ -23,7 +23,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
@@ -31,8 +30,9 @@ from sklearn.metrics import log_loss, roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from cxrnet.cli.app import config_folder
+from cxrnet.cli.app import compose_config
 from cxrnet.core.config import Config, plain_config
+from cxrnet.core.schema import build
 from cxrnet.data.datamodule import XrayDataModule
 from cxrnet.data.splits import carve_validation, fold_manifest
 from cxrnet.evaluation.predictions import make_predictions
@@ -40,8 +40,9 @@ from cxrnet.evaluation.temperature import fit_temperature
 from cxrnet.models.freezing import set_trainable
 from cxrnet.models.trunk import cut
 from cxrnet.training.feature_tables import Views, features_of
-from cxrnet.training.schedule import enabled_phases
+from cxrnet.training.schedule import Schedule, enabled_phases
 from cxrnet.workflows.build import make_data, make_network, train_network
+from cxrnet.workflows.settings import Train
 
 FOLDS = 5
 SETS = {
@@ -50,8 +51,8 @@ SETS = {
     "covid19_radiography": ["data.manifest.classes=[COVID,Normal]", "data.manifest.partial=true"],
 }
 FORMER = [
-    "schedule.views=2", "schedule.best_from=0", "loss.class_weights=balanced", "schedule.phases=[{"
-    "_target_: cxrnet.training.schedule.Phase, name: head, trainable: head, epochs: 60, lr: 3.0e-3, patience: 10, "
+    "schedule.views=2", "schedule.best_from=0", "loss.class_weights=balanced", "schedule.head=null",
+    "schedule.phases=[{name: head, trainable: head, epochs: 60, lr: 3.0e-3, patience: 10, "
     "lr_schedule: {name: plateau, factor: 0.5, patience: 3}, keep: best}]",
 ]  # fmt: skip
 
@@ -59,8 +60,8 @@ FORMER = [
 def cosine(epochs: int, lr: float, views: int = 1, decay: float = 0.0) -> list[str]:
     """All epochs of a cosine, the last one kept."""
     phase = f"epochs: {epochs}, lr: {lr}, lr_schedule: {{name: cosine, warmup_epochs: 0}}, decay: {decay}, keep: last"
-    target = "_target_: cxrnet.training.schedule.Phase, name: head, trainable: head"
-    return [f"schedule.views={views}", f"schedule.phases=[{{{target}, {phase}}}]"]
+    named = "name: head, trainable: head"
+    return [f"schedule.views={views}", "schedule.head=null", f"schedule.phases=[{{{named}, {phase}}}]"]
 
 
 ROWS: dict[str, list[str]] = {
@@ -80,8 +81,7 @@ Predict = Callable[[np.ndarray], np.ndarray]  # features (n, F) -> logits (n, K)
 def config_of(name: str, root: Path, weights: str, words: list[str]) -> Config:
     """The configuration of a row on a data set."""
     given = [f"data={name}", f"data.root='{root / name}'", f"model.weights='{weights}'", "schedule=head", "trainer=cpu"]
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        return plain_config(compose("train", [*given, *SETS[name], *words]))
+    return plain_config(compose_config(Train, [*given, *SETS[name], *words]))
 
 
 def images_for_training(config: Config) -> XrayDataModule:
@@ -117,7 +117,7 @@ def trained_head(data: XrayDataModule, config: Config, seed: int) -> Predict:
     """A head that cxrnet trained."""
     torch.manual_seed(seed)
     network, weights = make_network(config["model"], data)
-    schedule = instantiate(config["schedule"], _convert_="object")
+    schedule = build(Schedule, config["schedule"], "schedule")
     with tempfile.TemporaryDirectory() as folder:
         phases = enabled_phases(schedule, weights.pretrained)
         train_network(network, data, phases, schedule, {**config, "seed": seed}, Path(folder), lambda _: [])

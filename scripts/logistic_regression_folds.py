@@ -12,19 +12,19 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 import torch
-from hydra import compose, initialize_config_dir
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from cxrnet.cli.app import config_folder
+from cxrnet.cli.app import compose_config
 from cxrnet.core.config import plain_config
 from cxrnet.data.splits import FoldsBy, fold_manifest
 from cxrnet.models.freezing import set_trainable
 from cxrnet.models.trunk import cut
 from cxrnet.training.feature_tables import Views, features_of
 from cxrnet.workflows.build import make_data, make_network
+from cxrnet.workflows.settings import Train
 
 FOLDS, SEEDS = 5, range(10)
 STRENGTH = 0.01  # C of scikit-learn
@@ -32,8 +32,7 @@ STRENGTH = 0.01  # C of scikit-learn
 
 def features(words: list[str]) -> tuple[np.ndarray, pd.DataFrame, np.ndarray]:
     """Features (N, F), manifest and labels (N,), 1 for the last class, of a command line of training."""
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        config = plain_config(compose("train", words))
+    config = plain_config(compose_config(Train, words))
     data = make_data(config["data"])
     network, _ = make_network(config["model"], data)
     set_trainable(network, "head")

@@ -6,6 +6,7 @@ from omegaconf import DictConfig
 
 from cxrnet.cli.app import entry_point
 from cxrnet.core.process import quick_imports
+from cxrnet.workflows.settings import Evaluate
 
 NAMED = ("sets.", "sets=", "classes.", "classes=")
 
@@ -15,7 +16,7 @@ def by_name(arguments: list[str]) -> list[str]:
     return [f"++{text}" if text.startswith(NAMED) else text for text in arguments]
 
 
-@entry_point("evaluate", by_name)
+@entry_point(Evaluate, by_name)
 def main(config: DictConfig) -> None:
     """Evaluate one bundle; the heavy imports wait until the configuration is known to be sound."""
     from hydra.core.hydra_config import HydraConfig

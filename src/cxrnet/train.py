@@ -7,16 +7,16 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from cxrnet.cli.app import entry_point
-from cxrnet.cli.trainer_arguments import check_arguments
 from cxrnet.core.console import quiet_libraries
 from cxrnet.core.process import quick_imports
 from cxrnet.training.schedule import check_finetune
 from cxrnet.workflows.folds_and_seeds import check_repeats
 from cxrnet.workflows.resume import COMMAND, resumed_arguments, without_resume
-from cxrnet.workflows.start import check_config, start
+from cxrnet.workflows.settings import Train
+from cxrnet.workflows.start import start
 
 
-@entry_point("train", resumed_arguments)
+@entry_point(Train, resumed_arguments)
 def main(config: DictConfig) -> float:
     """Run one experiment; the heavy imports wait until the configuration is known to be sound."""
     hydra = HydraConfig.get()
@@ -24,8 +24,6 @@ def main(config: DictConfig) -> float:
     name = f"{hydra.runtime.choices['model']}_{hydra.runtime.choices['data']}"
     folder = Path(hydra.runtime.output_dir)
     plain, resumed = start(config, folder, command, in_sweep=hydra.mode == RunMode.MULTIRUN)
-    check_config(plain)
-    check_arguments(plain["trainer"])
     check_finetune(config["finetune"], config["schedule"])
     repeats = check_repeats(plain)
     with quick_imports():

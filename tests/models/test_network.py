@@ -5,7 +5,8 @@ from torchvision.transforms import v2
 
 from cxrnet.errors import CxrnetError
 from cxrnet.models.freezing import set_trainable
-from cxrnet.models.network import Network, NetworkConfig, ParameterCounts, count_parameters
+from cxrnet.models.network import Network, ParameterCounts, count_parameters
+from cxrnet.models.settings import NetworkConfig
 
 CLASSES = ("Covid", "Normal", "Viral Pneumonia")
 

@@ -7,7 +7,8 @@ import torch
 
 from cxrnet.errors import CxrnetError
 from cxrnet.models.bundle import Bundle, load_bundle, save_bundle
-from cxrnet.models.network import Network, NetworkConfig
+from cxrnet.models.network import Network
+from cxrnet.models.settings import NetworkConfig
 from cxrnet.tracking.read import fetch_run
 from cxrnet.tracking.run import track
 from cxrnet.tracking.tracker import TrackedRun

@@ -17,7 +17,8 @@ from PIL import Image
 
 from cxrnet.inference import predict_bytes, predictor
 from cxrnet.models.bundle import Bundle, save_bundle
-from cxrnet.models.network import Network, NetworkConfig
+from cxrnet.models.network import Network
+from cxrnet.models.settings import NetworkConfig
 from cxrnet.tracking.pyfunc import BundleModel, signature
 from cxrnet.tracking.run import track
 

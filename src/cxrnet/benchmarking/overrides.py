@@ -5,18 +5,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import InstantiationException
 from omegaconf.errors import OmegaConfBaseException
 
 from cxrnet.benchmarking.plan import Plan
-from cxrnet.cli.app import config_folder, one_line
+from cxrnet.cli.app import compose_config, config_folder, one_line
 from cxrnet.cli.hydra_errors import REFUSALS, explain
-from cxrnet.cli.trainer_arguments import check_arguments
 from cxrnet.core.config import Config, plain_config
+from cxrnet.core.schema import build
 from cxrnet.errors import CxrnetError
-from cxrnet.workflows.start import check_config
+from cxrnet.workflows.settings import Train
 
 # The groups whose jobs get the user's words, and what decides which keys there are in them: augmentation, steps.
 _KINDS: dict[str, Sequence[tuple[bool, int | None]]] = {
@@ -53,13 +52,12 @@ def check_overrides(config: Config, groups: Sequence[str]) -> None:
             plan, Path("images"), plan.backbone, "none", phase, 1, augment, False, Path("cache"), steps
         )
         try:
-            with initialize_config_dir(str(config_folder()), version_base="1.3"):
-                composed = compose("train", words)
+            composed = compose_config(Train, words)
         except REFUSALS as error:
             raise CxrnetError(f"overrides: {explain(error, config_folder(), 'train', words)}") from error
         try:
-            check_config(plain := plain_config(composed))
-            check_arguments({name: value for name, value in plain["trainer"].items() if name not in _OWN})
+            plain = plain_config(composed)
+            build(Train, plain | {"trainer": {key: it for key, it in plain["trainer"].items() if key not in _OWN}})
         except (CxrnetError, InstantiationException, OmegaConfBaseException) as error:
             raise CxrnetError(f"overrides: {one_line(error)}") from error
 
@@ -110,6 +108,7 @@ def train_overrides(
         "loss.class_weights=none",
         "schedule=head",
         f"schedule.views={views}",
+        "schedule.head=null",
         f"schedule.phases=[{_phase(phase)}]",
         f"trainer={plan.trainer}",
         f"trainer.precision={'bf16-mixed' if bf16 else '32-true'}",
@@ -129,7 +128,4 @@ def _phase(phase: Mapping[str, Any]) -> str:
     named = (
         trainable if isinstance(trainable, str) else "{" + ", ".join(f"{k}: {v}" for k, v in trainable.items()) + "}"
     )
-    return (
-        "{_target_: cxrnet.training.schedule.Phase, name: benchmark, "
-        f"trainable: {named}, epochs: {phase['epochs']}, lr: {phase['lr']}}}"
-    )
+    return f"{{name: benchmark, trainable: {named}, epochs: {phase['epochs']}, lr: {phase['lr']}}}"

@@ -25,13 +25,11 @@ from cxrnet.benchmarking.plan import Group, Plan, check_plan
 from cxrnet.benchmarking.ratios import over_rounds
 from cxrnet.benchmarking.results import GroupResult, write_results
 from cxrnet.benchmarking.saying import say_group, say_machine
-from cxrnet.cli.app import config_folder
 from cxrnet.cli.run_folder import refuse_used, say_places, shown
 from cxrnet.core import console
 from cxrnet.core.config import Config, plain_config
 from cxrnet.core.process import signals_raise
 from cxrnet.errors import CxrnetError
-from cxrnet.workflows.added_keys import check_added_keys
 
 GROUPS: dict[str, Callable[[Plan], Group]] = {
     "frozen": frozen,
@@ -61,7 +59,6 @@ def run_benchmarks(config: DictConfig, folder: Path, command: Sequence[str]) -> 
     check_overrides(plain, names)
     folder = folder.resolve()
     console.log_to(folder)
-    check_added_keys(plain, config_folder(), "benchmark")
     machine = _do(Job("machine", "machine:facts", {"device": plain["device"]}), folder)
     say_machine(machine)
     drawn = Path(plain["outputs"]).resolve() / "benchmarks" / "images"

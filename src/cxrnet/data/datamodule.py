@@ -22,12 +22,12 @@ from cxrnet.core.console import heard
 from cxrnet.data.augment import Augmentation
 from cxrnet.data.duplicates.search import COPY_SIZE, copy_groups, find_copies
 from cxrnet.data.images.masks import binary_warning, look_binary
-from cxrnet.data.images.reader import AtSize, OnError
-from cxrnet.data.images.resize import Images, ResizeRule
+from cxrnet.data.images.reader import AtSize
+from cxrnet.data.images.resize import Images
 from cxrnet.data.images.store import load_at_sizes
 from cxrnet.data.loaders import Batch, eval_loader, train_loader
 from cxrnet.data.manifest import check_labels
-from cxrnet.data.settings import Draw, check_numbers
+from cxrnet.data.settings import DataNumbers, Draw, OnError, ResizeRule
 from cxrnet.errors import CxrnetError
 
 _BLOCK = 4096  # images that are looked at at a time
@@ -91,21 +91,21 @@ class XrayDataModule(pl.LightningDataModule):
         self,
         manifest: pd.DataFrame | Callable[[], pd.DataFrame],
         split: Callable[[pd.DataFrame], pd.DataFrame],
-        size: Sequence[int],
-        resize: ResizeRule,
-        augment: Augmentation | None,
-        batch_size: int,
-        sampler: Draw,
-        num_workers: int,
-        on_error: OnError,
-        seed: int,
+        size: Sequence[int] = DataNumbers.size,
+        resize: ResizeRule = DataNumbers.resize,
+        augment: Augmentation | None = None,
+        batch_size: int = DataNumbers.batch_size,
+        sampler: Draw = DataNumbers.sampler,
+        num_workers: int = DataNumbers.num_workers,
+        on_error: OnError = DataNumbers.on_error,
+        seed: int = DataNumbers.seed,
         classes: Sequence[str] | None = None,
-        limit: int | None = None,
+        limit: int | None = DataNumbers.limit,
         cache: str | Path | None = None,
         known_faults: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         super().__init__()
-        check_numbers(size, batch_size, sampler, num_workers, limit)
+        DataNumbers(size=tuple(size), batch_size=batch_size, num_workers=num_workers, limit=limit)  # type: ignore[arg-type]
         self._manifest = manifest
         self._split = split
         self.size = (int(size[0]), int(size[1]))

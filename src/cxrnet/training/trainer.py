@@ -212,9 +212,7 @@ def fit(
     with _told():
         trainer.fit(classifier, datamodule=data, ckpt_path=resumed, weights_only=True)
     if trainer.current_epoch == 0:
-        raise CxrnetError(
-            "trainer.callbacks: training was stopped before its first epoch; mend or leave out what did so"
-        )
+        raise CxrnetError("callbacks: training was stopped before its first epoch; mend or leave out what did so")
     data.trainer = None
     classifier.network.zero_grad()
 

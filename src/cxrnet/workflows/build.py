@@ -21,7 +21,6 @@ from cxrnet.errors import CxrnetError
 from cxrnet.evaluation.predictions import make_predictions
 from cxrnet.evaluation.prior import Mix, fitted_offset, weighing_sentences
 from cxrnet.evaluation.selective_prediction import choose_cutoff
-from cxrnet.evaluation.settings import check_share
 from cxrnet.evaluation.temperature import Temperature, fit_temperature
 from cxrnet.evaluation.threshold_selection import choose_thresholds, threshold_sentences
 from cxrnet.inference import predict_images, predictions_of
@@ -29,7 +28,8 @@ from cxrnet.models.backbones.weights import LoadedWeights, load_weights
 from cxrnet.models.bundle import Bundle, device_of, load_bundle, save_bundle
 from cxrnet.models.costs import cost_offset, decision_weights, without_offset
 from cxrnet.models.losses import weighed_by
-from cxrnet.models.network import Network, NetworkConfig
+from cxrnet.models.network import Network
+from cxrnet.models.settings import NetworkConfig
 from cxrnet.training.additions import RunOn, make_callbacks, make_loggers
 from cxrnet.training.checkpoints import LogMetrics, Progress
 from cxrnet.training.history import History
@@ -53,21 +53,22 @@ def make_network(model: Config, data: XrayDataModule) -> tuple[Network, LoadedWe
     return network, load_weights(network.backbone, model["backbone"], str(model["weights"]), data.size)
 
 
-def check_trainer(trainer: Config, optimizer: Config, folder: Path) -> None:
+def check_trainer(config: Config, folder: Path) -> None:
     """Refuse a trainer that can't be made on this machine or can't train, before images are read.
 
     Args:
-        trainer: of a configuration.
-        optimizer: of a configuration.
+        config: plain, of a training.
         folder: of the run.
 
     Raises:
         CxrnetError: there is no such device, argument, precision, callback or logger here, or it would clip gradients
             that the optimizer doesn't hand out.
     """
-    callbacks = [*make_callbacks(trainer), Checkpoint()]
-    made = make_trainer(_trainer_factory(trainer, make_loggers(trainer, folder)), 1, folder, callbacks)
-    if made.gradient_clip_val and "mixed" in made.precision and optimizer.get("fused"):  # Lightning refuses it late
+    callbacks = [*make_callbacks(config), Checkpoint()]
+    made = make_trainer(_trainer_factory(config["trainer"], make_loggers(config, folder)), 1, folder, callbacks)
+    if (
+        made.gradient_clip_val and "mixed" in made.precision and config["optimizer"].get("fused")
+    ):  # Lightning refuses it late
         raise CxrnetError(
             f"trainer.gradient_clip_val: {made.gradient_clip_val}, but gradients of a fused optimizer can't be clipped "
             f"in {made.precision}; give optimizer.fused=false"
@@ -98,12 +99,12 @@ def train_network(
         log_metrics: gets every epoch's metrics.
         trained: progress of a run that is resumed.
     """
-    loggers = make_loggers(config["trainer"], folder)
+    loggers = make_loggers(config, folder)
 
     def with_added(phase: Phase) -> list[Callback]:
         earlier = [each.name for each in phases[: list(phases).index(phase)]]
         run_on = [RunOn(folder, earlier)] if loggers else []
-        return [*callbacks(phase), *make_callbacks(config["trainer"]), *run_on]
+        return [*callbacks(phase), *make_callbacks(config), *run_on]
 
     return run_phases(
         network,
@@ -124,8 +125,7 @@ def train_network(
 
 def _trainer_factory(trainer: Config, loggers: list[Logger]) -> Callable[..., pl.Trainer]:
     """What makes a trainer of a phase; its callbacks are made for each phase."""
-    arguments = {name: value for name, value in trainer.items() if name not in ("callbacks", "logger")}
-    given = instantiate(arguments)
+    given = instantiate(trainer)
     # Of a partial within another one the arguments, as the precision that is asked for, couldn't be seen.
     return partial(given.func, *given.args, **given.keywords, logger=loggers)
 
@@ -174,7 +174,7 @@ def make_bundle(network: Network, data: XrayDataModule, config: Config, folder: 
     scaled = (logits / temperature.value).astype(np.float32)  # as the bundle will have them
     validation = make_predictions(rows, data.classes, scaled)
     points = choose_thresholds(validation, policy)
-    share = check_share(config["refer"])
+    share = config["refer"]
     bundle = replace(
         plain, temperature=temperature.value, temperature_offset=temperature.offset, operating_points=points
     )

@@ -21,7 +21,6 @@ from rich.markup import escape
 from rich.table import Table
 from sklearn.pipeline import Pipeline
 
-from cxrnet.cli.app import config_folder
 from cxrnet.cli.run_folder import refuse_used, say_places, shown
 from cxrnet.core import console
 from cxrnet.core.config import Config, flat, own_mappings, plain_config, write_config
@@ -36,7 +35,6 @@ from cxrnet.evaluation.generalisation import generalisation_table, same_classes,
 from cxrnet.evaluation.metrics import Evaluation
 from cxrnet.evaluation.predictions import make_predictions
 from cxrnet.evaluation.prior import Mix, read_mix
-from cxrnet.evaluation.settings import check_settings
 from cxrnet.inference import mix_facts, mix_tags, predict_images, predictions_of
 from cxrnet.models.bundle import Bundle, device_of
 from cxrnet.reporting.analysis import evaluator
@@ -56,7 +54,6 @@ from cxrnet.tracking.run import track
 from cxrnet.tracking.store import tracking_uri
 from cxrnet.tracking.tracker import TrackedRun
 from cxrnet.training.baselines import majority_logits, thumbnail_model, thumbnails
-from cxrnet.workflows.added_keys import check_added_keys
 from cxrnet.workflows.bundle_origin import Origin, at_mix, find_origin
 from cxrnet.workflows.external_data import (
     ExternalSet,
@@ -348,11 +345,7 @@ def evaluate_external(config: DictConfig, folder: Path, option: str | None, over
 
 def _check(config: Config) -> None:
     """Refuse what can be refused before anything is read."""
-    check_settings(config["evaluation"])
-    check_added_keys(config, config_folder(), "evaluate")
     device_of(config["device"])
-    if type(config["batch_size"]) is not int or config["batch_size"] < 1:
-        raise CxrnetError(f"batch_size: {config['batch_size']} is no number of images; give a whole number from 1 on")
 
 
 def _evaluate(

@@ -16,7 +16,6 @@ from omegaconf import DictConfig
 from rich import get_console
 from rich.table import Table
 
-from cxrnet.cli.app import config_folder
 from cxrnet.cli.run_folder import refuse_used, say_places, shown
 from cxrnet.core import console
 from cxrnet.core.atomic import write_table
@@ -35,7 +34,6 @@ from cxrnet.reporting.plots.dataset import (
     sizes_chart,
 )
 from cxrnet.reporting.plots.style import save
-from cxrnet.workflows.added_keys import check_added_keys
 from cxrnet.workflows.build import make_data
 from cxrnet.workflows.describe import faults_of, sources_of
 
@@ -54,7 +52,6 @@ def prepare(config: DictConfig, folder: Path) -> None:
     plain = plain_config(config)
     _check_sheet(plain["sheet"])
     console.log_to(folder)
-    check_added_keys(plain, config_folder(), "prepare")
     data, notes = _read(plain["data"])
     copies = marked_copies(data.copies, data.manifest)
     distribution, sizes = class_distribution(data.manifest, data.classes), image_sizes(data.manifest)

@@ -8,6 +8,7 @@ stands behind that.
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import fields
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from omegaconf import OmegaConf
 
 from cxrnet.core.config import Config
 from cxrnet.errors import CxrnetError
+from cxrnet.workflows.settings import Train
 
 # One name behind these, with a capital letter: a longer path could lead into any module that these have imported.
 CLASSES = re.compile(
@@ -104,9 +106,7 @@ def _own_targets(configs: Path) -> frozenset[object]:
 @cache
 def _values(configs: Path) -> frozenset[str]:
     """The keys at the top of the training's configuration that are no groups of options."""
-    top = _without_hydra(configs / "train.yaml")
-    groups = {group for each in top.pop("defaults") if isinstance(each, dict) for group in each}
-    return frozenset(top.keys() - groups)
+    return frozenset(each.name for each in fields(Train) if not (configs / each.name).is_dir())
 
 
 def _without_hydra(file: Path) -> Config:

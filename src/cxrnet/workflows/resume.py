@@ -27,6 +27,7 @@ COMMAND = ("python", "-m", "cxrnet.train")
 
 MAY_CHANGE = (
     "trainer",
+    "logger",
     "tracking",
     "outputs",
     "schedule",

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import lightning.pytorch as pl
-from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from rich import get_console
 
 from cxrnet.core import console
 from cxrnet.core.config import Config
 from cxrnet.core.process import is_main_process
+from cxrnet.core.schema import build
 from cxrnet.data.conflicts import conflict_statement, write_conflicts
 from cxrnet.data.datamodule import XrayDataModule
 from cxrnet.data.leaks import leak_statement, seen_before
@@ -89,7 +89,7 @@ def run_once(
         resumed: the folder's run goes on.
     """
     pl.seed_everything(config["seed"], workers=True, verbose=False)
-    schedule: Schedule = instantiate(config["schedule"], _convert_="object")
+    schedule = build(Schedule, config["schedule"], "schedule")
     console.heading("Model")
     network, weights = make_network(config["model"], data)
     say_model(network, weights)

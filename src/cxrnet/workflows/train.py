@@ -53,7 +53,7 @@ def run_experiment(
     Raises:
         CxrnetError: a mistake in the configuration or the data.
     """
-    check_trainer(plain["trainer"], plain["optimizer"], folder)
+    check_trainer(plain, folder)
     tracking, outputs = plain["tracking"], Path(plain["outputs"])
     uri = tracking_uri(tracking["uri"], outputs) if tracking["enabled"] else None
     if uri and resumed and (read_config(folder) or plain)["tracking"]["uri"] == tracking["uri"]:

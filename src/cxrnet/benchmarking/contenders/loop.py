@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from cxrnet.benchmarking.contenders.instruments import Stopwatch
 from cxrnet.benchmarking.contenders.memory import peak_memory
-from cxrnet.models.freezing import Trainable
+from cxrnet.models.settings import Trainable
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 

@@ -13,21 +13,21 @@ from typing import Any
 import lightning.pytorch as pl
 import pandas as pd
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
 from lightning.pytorch.callbacks import Callback
 
 from cxrnet.benchmarking.contenders.instruments import Stopwatch
 from cxrnet.benchmarking.contenders.memory import peak_memory, peak_resident
 from cxrnet.benchmarking.overrides import override
-from cxrnet.cli.app import config_folder
+from cxrnet.cli.app import compose_config
 from cxrnet.core.config import Config, plain_config
 from cxrnet.core.process import keep_freed_memory
+from cxrnet.core.schema import build
 from cxrnet.data.datamodule import XrayDataModule
 from cxrnet.models.backbones.registry import backbone_spec
 from cxrnet.models.backbones.weights import load_weights
-from cxrnet.training.schedule import enabled_phases
+from cxrnet.training.schedule import Schedule, enabled_phases
 from cxrnet.workflows.build import make_data, make_network, train_network
+from cxrnet.workflows.settings import Train
 
 
 def train(overrides: list[str], fresh: bool) -> dict[str, Any]:
@@ -69,8 +69,7 @@ def setup(overrides: list[str], fresh: bool) -> dict[str, Any]:
 
 def _composed(overrides: list[str], fresh: bool) -> Config:
     keep_freed_memory()  # as every command does
-    with initialize_config_dir(version_base="1.3", config_dir=str(config_folder())):
-        config = plain_config(compose("train", overrides))
+    config = plain_config(compose_config(Train, overrides))
     if fresh and config["cache"] is not None:
         shutil.rmtree(config["cache"], ignore_errors=True)
     return config
@@ -79,7 +78,7 @@ def _composed(overrides: list[str], fresh: bool) -> Config:
 def _fit(config: Config, data: XrayDataModule, folder: Path) -> tuple["_Clock", dict[str, Any]]:
     pl.seed_everything(config["seed"], workers=True, verbose=False)
     network, weights = make_network(config["model"], data)
-    schedule = instantiate(config["schedule"], _convert_="object")
+    schedule = build(Schedule, config["schedule"], "schedule")
     phases = enabled_phases(schedule, pretrained=True)  # random weights are as fast
     clock = _Clock()
     _, history = train_network(network, data, phases, schedule, config, folder, callbacks=lambda _phase: [clock])

@@ -18,7 +18,7 @@ from cxrnet.benchmarking.contenders.loop import Parts, Training, run
 from cxrnet.benchmarking.contenders.memory import peak_memory
 from cxrnet.benchmarking.contenders.start import starting_network
 from cxrnet.models.backbones.spec import IMAGENET_MEAN, IMAGENET_STD
-from cxrnet.models.freezing import Trainable
+from cxrnet.models.settings import Trainable
 
 WORKERS = 2
 

@@ -1,8 +1,9 @@
 """The network that every contender of torch starts from."""
 
 from cxrnet.models.backbones.weights import load_weights
-from cxrnet.models.freezing import Trainable, set_trainable
-from cxrnet.models.network import Network, NetworkConfig
+from cxrnet.models.freezing import set_trainable
+from cxrnet.models.network import Network
+from cxrnet.models.settings import NetworkConfig, Trainable
 
 
 def starting_network(backbone: str, weights: str, trainable: Trainable, size: list[int], classes: int) -> Network:
