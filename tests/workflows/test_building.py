@@ -1,10 +1,12 @@
 """What a configuration adds to Lightning's trainer, in the trainings of a schedule with two phases."""
 
 import dataclasses
+import shutil
 
 import lightning.pytorch as pl
 import pandas as pd
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from lightning.pytorch.callbacks import Callback
 
@@ -169,6 +171,42 @@ def test_a_mistake_is_one_line_before_images_are_read(config, tmp_path, words, m
     with pytest.raises(CxrnetError, match=message) as caught:
         check_trainer(plain, tmp_path)
     assert "\n" not in str(caught.value)
+
+
+AVERAGED = "callbacks=weight_averaging"
+
+
+def val_loss(network, data) -> float:
+    images, labels = data.arrays("val")
+    with torch.inference_mode():
+        logits = network.eval()(torch.from_numpy(images[:]).unsqueeze(1))
+    return torch.nn.functional.cross_entropy(logits, labels).item()
+
+
+def test_the_average_of_the_weights_is_what_is_validated_and_kept(train, make_network, make_data):
+    network = make_network()
+    history = train(AVERAGED, network=network)
+    assert val_loss(network, make_data()) == pytest.approx(history["val_loss"].min(), abs=1e-5)
+    plain = train()
+    assert (history["val_loss"] - plain["val_loss"]).abs().max() > 1e-2
+    assert history["train_loss"][:2].tolist() == plain["train_loss"][:2].tolist()  # what trains is not averaged
+    light = train(AVERAGED, "callbacks.weight_averaging.decay=1e-9")
+    assert light["val_loss"].tolist() == pytest.approx(plain["val_loss"].tolist(), abs=1e-4)
+
+
+def test_averaging_leaves_frozen_layers_bitwise_what_they_are(train, make_network):
+    network, before = make_network(), make_network().backbone.state_dict()
+    train(AVERAGED, phases=PHASES[:1], network=network)
+    assert all(torch.equal(value, before[name]) for name, value in network.backbone.state_dict().items())
+
+
+def test_averaging_goes_on_where_it_was_stopped(train, make_network, tmp_path):
+    whole = train(AVERAGED)
+    shutil.rmtree(tmp_path / "run")
+    network = make_network()
+    train(AVERAGED, phases=(PHASES[0], dataclasses.replace(PHASES[1], epochs=1)), network=network)
+    resumed = train(AVERAGED, network=make_network(), trained=trained_so_far(tmp_path / "run"))
+    assert resumed[["train_loss", "val_loss"]].equals(whole[["train_loss", "val_loss"]])
 
 
 def test_what_lightning_refuses_when_training_begins_is_one_line(train):

@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from cxrnet.cli.command_line import typed_words
+from cxrnet.cli.help import help_text
 from cxrnet.cli.hydra_errors import REFUSALS, check_keys, explain
 from cxrnet.cli.streams import keep_streams
 from cxrnet.core.config import plain_config
@@ -28,6 +29,7 @@ from cxrnet.errors import CxrnetError
 USER_ERROR = 2  # exit status, as argparse has it
 INTERRUPTED = 130  # exit status of a shell command ended by Ctrl-C
 FULL_ERROR = "HYDRA_FULL_ERROR"
+HELP = frozenset({"--help", "-h"})
 
 
 def config_folder() -> Path:
@@ -74,6 +76,9 @@ def entry_point(
                     with machine_told():
                         sys.argv[1:] = arguments(sys.argv[1:])
                 os.environ[FULL_ERROR] = "1"  # Hydra then raises what it would print, until the task begins
+                if HELP & set(sys.argv[1:]):
+                    print(help_text(config_folder(), config_name, [word for word in sys.argv[1:] if word[0] != "-"]))
+                    return
                 composed = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=config_name)
                 composed(_guarded(task, schema_of, asked))()
             except CxrnetError as error:

@@ -31,7 +31,7 @@ def schema(settings: type[Any]) -> type[Any]:
     hints = typing.get_type_hints(settings)
     kinds = {each.name: _kind(each.name, hints[each.name]) for each in fields(settings)}
     columns = [(each.name, kinds[each.name], _default(each, kinds[each.name])) for each in fields(settings)]
-    return make_dataclass(settings.__name__, columns)
+    return make_dataclass(settings.__name__, columns, namespace={"settings": settings}, eq=False, repr=False)
 
 
 def register(settings: type[Any]) -> str:
@@ -50,7 +50,8 @@ def _kind(name: str, hint: Any) -> Any:  # noqa: ANN401 (any type)
         return StrEnum(name, {choice: choice for choice in arguments})
     if origin in (Union, types.UnionType):
         others = [each for each in arguments if each is not type(None)]
-        kind = _kind(name, others[0]) if len(others) == 1 else Any
+        # A mapping that is null can't be merged into: OmegaConf takes the type for granted.
+        kind = _kind(name, others[0]) if len(others) == 1 and get_origin(others[0]) is not dict else Any
         return kind | None if kind is not Any and len(others) < len(arguments) else kind
     if origin in (tuple, list):
         return list[_kind(name, arguments[0])]  # type: ignore[misc]
@@ -82,7 +83,7 @@ def build(settings: type[Settings], values: Mapping[str, Any], key: str = "") ->
         key: where they stand in the configuration, for messages.
 
     Raises:
-        CxrnetError: a field has no value, a value belongs to no field, or a tuple has another length.
+        CxrnetError: a field has no value, a value belongs to no field, or is no mapping or of another length.
     """
     hints = typing.get_type_hints(settings)
     if unknown := sorted(values.keys() - hints.keys()):
@@ -103,6 +104,8 @@ def _built(hint: Any, value: Any, key: str) -> Any:  # noqa: ANN401 (any type)
     if origin in (Union, types.UnionType):
         others = [each for each in arguments if each is not type(None)]
         return _built(others[0], value, key) if len(others) == 1 else value
+    if origin is dict and not isinstance(value, dict):
+        raise CxrnetError(f"{key}: {value} is no mapping; give {{name: value}}")
     if origin is tuple:
         inner = arguments[:1] * len(value) if arguments[-1] is ... else arguments
         if len(value) != len(inner):

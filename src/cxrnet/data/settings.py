@@ -17,12 +17,12 @@ class DataNumbers:
     Attributes:
         size: height and width in pixels.
         resize: stretch, pad (keeps the aspect, black border) or crop (keeps the aspect, middle).
-        batch_size: images a batch, in each process.
+        batch_size: number of images in a batch of each process.
         sampler: shuffle, or balanced (as many draws an epoch, with replacement, each class equally likely).
-        num_workers: processes that fetch batches of decoded images; they pay where a GPU waits for data.
-        on_error: what an unreadable image does.
-        seed: of the order of the training images.
-        limit: images of each class in each split, for trying things out; null takes all.
+        num_workers: number of processes that fetch batches of decoded images; they pay where a GPU waits for data.
+        on_error: fail or skip: what an unreadable image does.
+        seed: seed of the order of the training images.
+        limit: number of images of each class in each split, for trying things out; null takes all.
     """
 
     size: tuple[int, int] = (224, 224)
@@ -53,10 +53,10 @@ class Data(DataNumbers):
     """The group ``data``.
 
     Attributes:
-        root: where the images lie; the source gets it as its own argument.
+        root: folder or file of the data set; its source reads from there.
         manifest: reads the data set: a function of cxrnet.data.sources and its arguments.
         split: fills the splits: a function of cxrnet.data.splits and its arguments.
-        augment: of training images; the group augment.
+        augment: augmentation of training images; the group augment sets it.
         cache: folder of decoded images; null keeps them in memory.
         classes: order of the logits; null is alphabetical.
         known_faults: what is known to be wrong with the data, by source, in sentences; reports state them.

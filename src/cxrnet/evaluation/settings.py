@@ -15,7 +15,7 @@ class Calibration:
     """Bins of the reliability diagram and of every ECE.
 
     Attributes:
-        bins: how many.
+        bins: number of bins.
         kind: equal_width, or equal_mass (as many images in each bin).
     """
 
@@ -33,7 +33,7 @@ class DecisionCurve:
 
     Attributes:
         thresholds: lowest and highest probability from which on to act.
-        prevalence: at which the net benefit is stated; null takes that of the images.
+        prevalence: prevalence at which the net benefit is stated; null takes that of the images.
     """
 
     thresholds: tuple[float, float] = (0.0, 0.5)
@@ -57,7 +57,7 @@ class Referral:
     """Selective prediction.
 
     Attributes:
-        shares: of the images that are deferred to a reader, the least certain ones.
+        shares: shares of the images that are deferred to a reader, the least certain first.
     """
 
     shares: tuple[float, ...] = (0.1, 0.2, 0.3)
@@ -77,15 +77,15 @@ class Evaluation:
     """The group ``evaluation``.
 
     Attributes:
-        resamples: of the bootstrap that makes the confidence intervals; 0 for none.
-        level: of the confidence intervals.
-        seed: of the bootstrap.
+        resamples: number of bootstrap resamples for the confidence intervals; 0 for none.
+        level: level of the confidence intervals.
+        seed: seed of the bootstrap.
         calibration: bins of the reliability diagram and of every ECE.
-        prevalences: at which predictive values are stated.
+        prevalences: prevalences at which predictive values are stated.
         missed: share of the negative predictions that may be wrong, for a class to be ruled out by one; set your own.
         decision_curve: net benefit over threshold probabilities.
         referral: selective prediction.
-        fewest: images of a class, below which the metrics of a subgroup come with a warning.
+        fewest: number of images of a class below which the metrics of a subgroup come with a warning.
     """
 
     resamples: int = 2000

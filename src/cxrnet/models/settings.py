@@ -20,14 +20,14 @@ class Architecture:
 
     Attributes:
         backbone: mobilenet_v2, resnet50, vgg16, vgg19, custom_cnn, or timm/<name>, as timm.list_models() has it.
-        mean: of each channel, of images scaled to 0..1; null takes what the weights want.
-        std: of each channel, of images scaled to 0..1; null takes what the weights want.
+        mean: mean of each channel, of images scaled to 0..1; null takes that of the weights.
+        std: standard deviation of each channel, of images scaled to 0..1; null takes that of the weights.
         pool: how the feature map becomes a vector; own is for timm backbones, which take no other.
         pool_window: [height, width] pools in windows of that size, then flattens; null pools the whole map.
         hidden: widths of the dense layers between the features and the logits.
-        activation: of the hidden layers.
-        batch_norm: before the dropout of every dense layer.
-        dropout: before every dense layer, 0 to 1; a list has one rate for each, the last included.
+        activation: activation after each hidden layer.
+        batch_norm: puts a batch norm before the dropout of every dense layer.
+        dropout: rate before every dense layer, 0 to 1; a list has one rate for each, the last included.
         l2: training adds this times the sum of squares of the hidden layers' weights to the loss.
         output: softmax, or sigmoid (two classes: one logit, that of the last in data.classes).
     """

@@ -19,13 +19,14 @@ class Phase:
     """What is trainable, for how long, at what rate.
 
     Attributes:
-        name: shown everywhere; unique in a schedule.
-        trainable: see :mod:`cxrnet.models.freezing`.
-        epochs: at most.
+        name: name of the phase, unique in a schedule.
+        trainable: head, all, {from: layer3}, {stages: 2}, {last: 100} (layers) or {fraction: 0.3}, see
+            :mod:`cxrnet.models.freezing`.
+        epochs: most epochs that it trains.
         lr: learning rate at the start.
-        patience: epochs without improvement before the phase stops; ``None`` never stops early.
-        lr_schedule: see :mod:`cxrnet.training.trainer`; ``None`` keeps the rate.
-        decay: weight decay of the whole phase, from 0 on, see :class:`cxrnet.training.trainer.WeightDecay`.
+        patience: epochs without improvement before the phase stops; null never stops early.
+        lr_schedule: {name: cosine, warmup_epochs: 1} or {name: plateau, factor: 0.5, patience: 2}; null keeps the rate.
+        decay: weight decay over the whole phase, from 0 on, see :class:`cxrnet.training.trainer.WeightDecay`.
         keep: the epoch whose weights are kept: ``last``, or ``best`` by the schedule's monitored metric.
         enabled: a phase that is not enabled is left out.
     """
@@ -64,18 +65,18 @@ class Schedule:
     """The phases of a run and what they share.
 
     Attributes:
-        phases: in order, those after ``head``.
-        scratch: takes the place of the phases that train the head alone when the weights are random; null where no
-            phase does.
-        monitor: the metric that decides which epoch is best, see :func:`cxrnet.models.lightning_module.metric_names`.
-        views: of each training image where the output of what is frozen is computed once: the image itself, then
+        phases: phases after ``head``, in order.
+        scratch: phase that takes the place of those that train the head alone when the weights are random; null where
+            no phase does.
+        monitor: metric that decides which epoch is best, see :func:`cxrnet.models.lightning_module.metric_names`.
+        views: views of each training image where the output of frozen layers is computed once: the image itself, then
             augmented ones; 0 trains on images.
-        features_gb: the output of what is frozen is stored if that takes no more gigabytes in a phase and, where a
-            part of the backbone is trained, there are more epochs than views; 0 never stores it.
-        best_from: validation images from which on a phase with ``keep: best`` chooses its epoch. With fewer the choice
-            would be noise, and the last epoch is kept.
+        features_gb: most gigabytes that the stored output of frozen layers may take in a phase. Where a part of the
+            backbone is trained, it is stored only for more epochs than views. 0 never stores it.
+        best_from: number of validation images from which on a phase with ``keep: best`` chooses its epoch. With fewer
+            the choice would be noise, and the last epoch is kept.
         max_epochs: caps every phase; null for no cap.
-        head: the phase that comes first, on a frozen backbone; null for none.
+        head: phase that comes first, on a frozen backbone; null for none.
     """
 
     phases: tuple[Phase, ...] = ()

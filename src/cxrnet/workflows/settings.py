@@ -23,8 +23,8 @@ class Tracking:
 
     Attributes:
         enabled: false leaves MLflow out; everything still lies in the run's folder.
-        experiment: of MLflow.
-        uri: of the server or file; null takes MLFLOW_TRACKING_URI, else a sqlite file below outputs.
+        experiment: MLflow experiment that the run is put in.
+        uri: address of the server or file; null takes MLFLOW_TRACKING_URI, else a sqlite file below outputs.
     """
 
     enabled: bool = True
@@ -114,9 +114,9 @@ class Evaluate:
             label; null leaves its images out. classes.covid_chestxray={covid: COVID, non_covid: null}.
         prior: how frequent classes are where the model is to be used, as {COVID: 0.05}; those that are not named
             share the rest as in training. Thresholds were chosen at the training mix and stay. null is that mix.
-        batch_size: images a batch.
-        device: auto, cpu or cuda.
-        seed: of the bootstrap, and of the data options that draw.
+        batch_size: number of images in a batch.
+        device: auto, cpu or cuda: where the network runs.
+        seed: seed of the bootstrap, and of data options that draw.
         outputs: everything that a command writes lies below this folder.
         cache: decoded images, duplicates and outputs of frozen layers, which all runs share; null keeps nothing.
         augment: data options ask for it; no image is augmented here.
@@ -147,9 +147,9 @@ class Sheet:
     """Images in the pictures of a prepared data set.
 
     Attributes:
-        per_class: of samples.png.
-        augmented: of augmented.png, rows of each class.
-        views: of augmented.png, views of each image.
+        per_class: images of each class on samples.png.
+        augmented: rows of each class on augmented.png.
+        views: views of each image on augmented.png.
     """
 
     per_class: int = 8
@@ -190,15 +190,15 @@ class Compare:
         runs: run folders, MLflow run ids, or tables of predictions (.parquet, .csv) of any program.
         mlflow_experiment: a name: its finished runs. ``experiment=<name>`` says the same.
         sweep: the folder of a sweep, or any other folder of run folders.
-        metrics: that stand in the leaderboard and are tested. That of one class: sensitivity_<class>; of each class:
-            sensitivity. DeLong's test is of the ROC-AUC of a class; the mean over classes (macro) is left to the
-            bootstrap.
+        metrics: metrics of the leaderboard that are tested. sensitivity_<class> is that of one class, sensitivity that
+            of each. DeLong's test is of the ROC-AUC of a class; the bootstrap tests the mean over classes (macro).
         also: further metrics of the leaderboard, which are not tested.
         by: the metric by which the runs stand.
         resamples: how often the bootstrap draws the patients.
-        seed: of the bootstrap.
-        level: of the confidence intervals.
-        bins: of every ECE; runs' own reports compare with them where evaluation.calibration.bins is the same.
+        seed: seed of the bootstrap.
+        level: level of the confidence intervals.
+        bins: number of bins of every ECE; that of a run's own report is the same number where
+            evaluation.calibration.bins is.
         outputs: everything that a command writes lies below this folder.
     """
 
@@ -232,9 +232,9 @@ class Predict:
         output: a .csv or .parquet file for the predictions; null prints them only.
         prior: how frequent classes are where the images come from, as {COVID: 0.05}; those that are not named share
             the rest as in training. Thresholds were chosen at the training mix and stay. null is that mix.
-        on_error: what an unreadable image does.
-        batch_size: images a batch.
-        device: auto, cpu or cuda.
+        on_error: fail or skip: what an unreadable image does.
+        batch_size: number of images in a batch.
+        device: auto, cpu or cuda: where the network runs.
     """
 
     bundle: str
