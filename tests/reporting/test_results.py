@@ -25,8 +25,7 @@ def predictions_of(split: str, labels: str, seed: int = 0) -> pd.DataFrame:
 
 
 def settings(**changes):
-    shipped = OmegaConf.load(config_folder() / "evaluation" / "standard.yaml")
-    return OmegaConf.to_container(OmegaConf.merge(shipped, {"seed": 0, "resamples": 100}, changes))
+    return OmegaConf.to_container(OmegaConf.merge(asdict(Evaluation(resamples=100)), changes))
 
 
 HISTORY = pd.DataFrame(
