@@ -14,7 +14,6 @@ from cxrnet.evaluation.selective_prediction import (
     choose_cutoff,
     risk_coverage,
 )
-from cxrnet.evaluation.settings import check_share
 from cxrnet.reporting.sentences import referral_text
 
 CONFIDENCE = np.array([0.9, 0.6, 0.8, 0.7])
@@ -144,16 +143,7 @@ def test_images_of_equal_certainty_stay_together_and_no_more_than_the_share_is_r
         choose_cutoff(tied, 0.2)
 
 
-@pytest.mark.parametrize("share", [0, 1, -0.1, 10, True, "0.1", [0.1]])
-def test_no_share_to_refer(share) -> None:
-    with pytest.raises(
-        CxrnetError, match=r"^refer: .* is no share of the images; give a number between 0 and 1, or null"
-    ):
-        check_share(share)
-
-
 def test_nothing_is_referred_unless_asked_for(make_table) -> None:
-    assert check_share(None) is None
     assert "referred" not in make_table()
     assert band_of(make_table(), evaluate) is None
 

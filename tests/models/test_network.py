@@ -131,8 +131,10 @@ def test_the_normalisation_is_no_parameter_and_not_in_the_state(make_network):
 
 def test_without_numbers_of_its_own_the_normalisation_is_what_the_weights_want(make_network):
     values = {**make_network().config.to_dict(), "mean": None, "std": None}
-    assert NetworkConfig.from_dict(values) == make_network().config
-    mobile = NetworkConfig.from_dict({**values, "backbone": "timm/tf_efficientnet_lite0", "pool": "own"})
+    assert Network(NetworkConfig.from_dict(values)).config == make_network().config
+    mobile = Network(
+        NetworkConfig.from_dict({**values, "backbone": "timm/tf_efficientnet_lite0", "pool": "own"})
+    ).config
     assert (mobile.mean, mobile.std) == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     assert NetworkConfig.from_dict({**values, "mean": [0, 0, 0], "std": [1, 1, 1]}).std == (1, 1, 1)
 

@@ -1,13 +1,14 @@
 import json
+from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
 import pytest
 from omegaconf import OmegaConf
 
-from cxrnet.cli.app import config_folder
 from cxrnet.evaluation.metrics import evaluate
 from cxrnet.evaluation.predictions import make_predictions
+from cxrnet.evaluation.settings import Evaluation
 from cxrnet.reporting.results import figures_of, flat_metrics, write_results
 
 CLASSES = ("Viral Pneumonia", "Covid", "Normal")

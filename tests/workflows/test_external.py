@@ -11,9 +11,7 @@ from cxrnet.workflows.evaluate import evaluate_external
 @pytest.mark.parametrize(
     ("word", "message"),
     [
-        ("batch_size=0", "batch_size: 0 is no number of images; give a whole number from 1 on"),
         ("device=toaster", "device: 'toaster' can't be used here; use auto, cpu, cuda or mps"),
-        ("evaluation.resamples=3", "resamples: 3 won't do; give a whole number from 100 on, or 0 for no intervals"),
         ("bundle=nowhere", "bundle: 'nowhere' is no folder and no id of an MLflow run; give one of them"),
         ("~data", "data: nothing to evaluate on; give data=<option> or"),
     ],

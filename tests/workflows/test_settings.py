@@ -8,7 +8,7 @@ from cxrnet.cli.app import compose_config
 from cxrnet.core.config import plain_config
 from cxrnet.core.schema import build
 from cxrnet.errors import CxrnetError
-from cxrnet.workflows.settings import Compare, Predict, Train
+from cxrnet.workflows.settings import Compare, Evaluate, Predict, Prepare, Train
 
 
 def made(*words: str) -> Train:
@@ -30,7 +30,7 @@ def test_what_is_composed_makes_the_class_of_the_command():
         ("seed=2147483648", "^seed: "),
         ("refer=2", "^refer: .*between 0 and 1"),
         ("data.batch_size=0", "^data.batch_size: .*from 1 on"),
-        ("data.size=[224]", "^data.size: .*give 2"),
+        ("data.size=[224]", "^data.size: .* of 2"),
         ("data.num_workers=-1", "^data.num_workers: "),
         ("schedule.head.epochs=0", "^schedule: phase 'head': epochs: 0 is out of range"),
         ("schedule.head.name=a/b", "^schedule: phase 'a/b': the name becomes a folder"),
@@ -61,9 +61,21 @@ def test_what_will_do(words):
     made(*words.split())
 
 
-def test_a_batch_of_predict_has_images():
-    with pytest.raises(CxrnetError, match=r"^batch_size: "):
-        build(Predict, plain_config(compose_config(Predict, ["bundle=a", "input=b", "batch_size=0"])))
+@pytest.mark.parametrize(
+    ("command", "words", "key"),
+    [
+        (Predict, ["bundle=a", "input=b", "batch_size=0"], "batch_size"),
+        (Evaluate, ["bundle=a", "batch_size=0"], "batch_size"),
+        (Evaluate, ["bundle=a", "evaluation.resamples=3"], "evaluation.resamples"),
+        (Prepare, ["sheet.views=0"], "sheet.views"),
+        (Compare, ["metrics=[]", "by=f1"], "metrics"),
+        (Compare, ["bins=0"], "bins"),
+        (Compare, ["resamples=0"], "resamples"),
+    ],
+)
+def test_other_commands_check_their_numbers_too(command, words, key):
+    with pytest.raises(CxrnetError, match=f"^{key}: .* is out of range"):
+        build(command, plain_config(compose_config(command, words)))
 
 
 @pytest.mark.parametrize(

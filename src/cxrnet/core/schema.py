@@ -6,7 +6,7 @@ the class. :func:`build` makes the class of what was composed.
 
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING as NO_DEFAULT
 from dataclasses import Field, field, fields, is_dataclass, make_dataclass
 from enum import StrEnum
@@ -97,21 +97,29 @@ def build(settings: type[Settings], values: Mapping[str, Any], key: str = "") ->
 
 def _built(hint: Any, value: Any, key: str) -> Any:  # noqa: ANN401 (any type)
     origin, arguments = get_origin(hint), get_args(hint)
-    if value is None:
-        return None
-    if is_dataclass(hint):
-        return build(hint, value, key)  # type: ignore[arg-type]
     if origin in (Union, types.UnionType):
         others = [each for each in arguments if each is not type(None)]
-        return _built(others[0], value, key) if len(others) == 1 else value
+        alone = len(others) == 1 and (value is not None or len(others) == len(arguments))
+        return _built(others[0], value, key) if alone else value
+    if is_dataclass(hint):
+        return build(hint, value, key)  # type: ignore[arg-type]
+    if origin is Literal and value not in arguments:
+        raise CxrnetError(f"{key}: '{value}' is not known; use {' or '.join(map(str, arguments))}")
     if origin is dict and not isinstance(value, dict):
         raise CxrnetError(f"{key}: {value} is no mapping; give {{name: value}}")
+    if hint in _PLAIN and type(value) not in _PLAIN[hint]:
+        raise CxrnetError(f"{key}: {value} is of another type; give {_PLAIN[hint][0].__name__}")
     if origin is tuple:
-        inner = arguments[:1] * len(value) if arguments[-1] is ... else arguments
-        if len(value) != len(inner):
-            raise CxrnetError(f"{key}: {list(value)} has {len(value)} values; give {len(inner)}")
-        return tuple(_built(each, part, key) for each, part in zip(inner, value, strict=True))
+        given = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else None
+        inner = arguments[:1] * len(given or ()) if arguments[-1] is ... else arguments
+        if given is None or len(given) != len(inner):
+            length = "" if arguments[-1] is ... else f" of {len(inner)}"
+            raise CxrnetError(f"{key}: {value} won't do; give a list{length}")
+        return tuple(_built(each, part, key) for each, part in zip(inner, given, strict=True))
     return value
+
+
+_PLAIN: dict[Any, tuple[type, ...]] = {int: (int,), float: (float, int), bool: (bool,)}
 
 
 def need(holds: bool, key: str, value: object, wanted: str) -> None:

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from cxrnet.core.console import heard
+from cxrnet.core.schema import build
 from cxrnet.data.augment import Augmentation
 from cxrnet.data.duplicates.search import COPY_SIZE, copy_groups, find_copies
 from cxrnet.data.images.masks import binary_warning, look_binary
@@ -105,7 +106,8 @@ class XrayDataModule(pl.LightningDataModule):
         known_faults: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         super().__init__()
-        DataNumbers(size=tuple(size), batch_size=batch_size, num_workers=num_workers, limit=limit)  # type: ignore[arg-type]
+        numbers = {"size": size, "batch_size": batch_size, "num_workers": num_workers, "limit": limit}
+        build(DataNumbers, {**numbers, "sampler": sampler, "resize": resize, "on_error": on_error}, "data")
         self._manifest = manifest
         self._split = split
         self.size = (int(size[0]), int(size[1]))

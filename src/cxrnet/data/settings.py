@@ -40,9 +40,7 @@ class DataNumbers:
         Raises:
             CxrnetError: one is.
         """
-        need(
-            len(self.size) == 2 and min(self.size) > 0, "data.size", list(self.size), "height and width, as [224, 224]"
-        )
+        need(min(self.size) > 0, "data.size", list(self.size), "height and width in pixels, as [224, 224]")
         need(self.batch_size > 0, "data.batch_size", self.batch_size, "a whole number from 1 on")
         need(self.num_workers >= 0, "data.num_workers", self.num_workers, "a whole number from 0 on")
         need(self.limit is None or self.limit > 0, "data.limit", self.limit, "a whole number from 1 on, or null")

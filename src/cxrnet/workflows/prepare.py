@@ -24,7 +24,6 @@ from cxrnet.data.conflicts import conflict_statement, write_conflicts
 from cxrnet.data.datamodule import XrayDataModule
 from cxrnet.data.leaks import leak_statement, patients_text
 from cxrnet.data.manifest import write_manifest
-from cxrnet.errors import CxrnetError
 from cxrnet.reporting.plots.dataset import (
     augmented_sheet,
     class_distribution,
@@ -50,7 +49,6 @@ def prepare(config: DictConfig, folder: Path) -> None:
     """
     refuse_used(folder, "manifest.parquet", "a data set")
     plain = plain_config(config)
-    _check_sheet(plain["sheet"])
     console.log_to(folder)
     data, notes = _read(plain["data"])
     copies = marked_copies(data.copies, data.manifest)
@@ -92,12 +90,6 @@ def marked_copies(pairs: pd.DataFrame, manifest: pd.DataFrame) -> pd.DataFrame:
         first, second = (pairs[column.replace("differs", side)] for side in "ab")
         pairs[column] = (first != second).fillna(False).astype(bool)
     return pairs.sort_values(differ, ascending=False, kind="stable", ignore_index=True)
-
-
-def _check_sheet(sheet: Config) -> None:
-    for name, value in sheet.items():
-        if not isinstance(value, int) or value < 1:
-            raise CxrnetError(f"sheet.{name}: {value} is no number of images; give a whole number from 1 on")
 
 
 class _Listener(logging.Handler):

@@ -156,6 +156,11 @@ class Sheet:
     augmented: int = 2
     views: int = 6
 
+    def __post_init__(self) -> None:
+        """Refuse a number out of range."""
+        for name, value in vars(self).items():
+            need(value > 0, f"sheet.{name}", value, "a whole number from 1 on")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Prepare:
