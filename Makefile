@@ -11,7 +11,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 help:  ## what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
 
-train: $(VENV)/installed  ## train on the embedded data; more with ARGS="model=resnet50 +finetune=true"
+train: $(VENV)/installed  ## train on the embedded data; more with ARGS="model=resnet50 finetune=true"
 	@$(BIN)/python -m cxrnet.train $(or $(ARGS),experiment=demo)
 
 test: $(VENV)/installed-test  ## run the tests, but for the slow ones; those with ARGS="-m slow"

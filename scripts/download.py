@@ -19,12 +19,12 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
-from cxrnet.cli.app import USER_ERROR, config_folder
+from cxrnet.cli.app import USER_ERROR, compose_config
 from cxrnet.data.sources import covid19_image, covid19_radiography
 from cxrnet.errors import CxrnetError
+from cxrnet.workflows.settings import Train
 
 KAGGLE = "https://www.kaggle.com/datasets/"
 GITHUB = "https://github.com/ieee8023/covid-chestxray-dataset"
@@ -99,8 +99,7 @@ def count(name: str, dataset: Dataset, root: Path) -> dict[str, int]:
     Raises:
         CxrnetError: the reader finds a fault, or the numbers of images differ.
     """
-    with initialize_config_dir(version_base="1.3", config_dir=str(config_folder())):
-        config = compose("train", [f"data={name}"])
+    config = compose_config(Train, [f"data={name}"])
     config.data.root = str(root)
     manifest = instantiate(config.data.manifest)()
     counts = {str(value): int(images) for value, images in manifest[dataset.column].value_counts().items()}

@@ -13,15 +13,15 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from PIL import Image, ImageDraw, ImageOps
 
-from cxrnet.cli.app import config_folder
+from cxrnet.cli.app import compose_config
 from cxrnet.core.config import plain_config
 from cxrnet.data.duplicates.search import SEARCH_SIZE, find_duplicates
 from cxrnet.data.images.decode import UInt8Array, read_image
 from cxrnet.data.images.resize import resize
+from cxrnet.workflows.settings import Train
 
 Change = Callable[[Image.Image], Image.Image]
 
@@ -87,8 +87,7 @@ def small(image: Image.Image) -> UInt8Array:
 
 def main() -> None:
     """Print a row for each kind."""
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        config = plain_config(compose("train", sys.argv[1:]))
+    config = plain_config(compose_config(Train, sys.argv[1:]))
     manifest: pd.DataFrame = instantiate(config["data"]["manifest"])()
     files = [Path(path) for path in manifest["path"]]
     images = [Image.fromarray(read_image(file.read_bytes(), str(file))) for file in files]

@@ -4,24 +4,23 @@ from typing import Any
 
 import numpy as np
 import torch
-from hydra import compose, initialize_config_dir
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from cxrnet.cli.app import config_folder
+from cxrnet.cli.app import compose_config
 from cxrnet.core.config import Config, plain_config
 from cxrnet.data.datamodule import XrayDataModule
 from cxrnet.models.freezing import set_trainable
 from cxrnet.models.trunk import split_network
 from cxrnet.training.feature_tables import Views, features_of
 from cxrnet.workflows.build import make_network
+from cxrnet.workflows.settings import Train
 
 
 def configuration(words: list[str]) -> Config:
     """Compose the configuration of a command line of ``cxrnet.train``."""
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        return plain_config(compose("train", words))
+    return plain_config(compose_config(Train, words))
 
 
 def features(data: XrayDataModule, config: Config) -> np.ndarray:

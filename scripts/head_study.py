@@ -43,8 +43,8 @@ SETS = {
     "covid19_radiography": ["data.manifest.classes=[COVID,Normal]", "data.manifest.partial=true"],
 }
 FORMER = [
-    "schedule.views=2", "schedule.best_from=0", "loss.class_weights=balanced", "schedule.phases=[{"
-    "_target_: cxrnet.training.schedule.Phase, name: head, trainable: head, epochs: 60, lr: 3.0e-3, patience: 10, "
+    "schedule.views=2", "schedule.best_from=0", "loss.class_weights=balanced", "schedule.head=null",
+    "schedule.phases=[{name: head, trainable: head, epochs: 60, lr: 3.0e-3, patience: 10, "
     "lr_schedule: {name: plateau, factor: 0.5, patience: 3}, keep: best}]",
 ]  # fmt: skip
 
@@ -52,8 +52,8 @@ FORMER = [
 def cosine(epochs: int, lr: float, views: int = 1, decay: float = 0.0) -> list[str]:
     """Make a row of cosine decay that keeps the last epoch."""
     phase = f"epochs: {epochs}, lr: {lr}, lr_schedule: {{name: cosine, warmup_epochs: 0}}, decay: {decay}, keep: last"
-    target = "_target_: cxrnet.training.schedule.Phase, name: head, trainable: head"
-    return [f"schedule.views={views}", f"schedule.phases=[{{{target}, {phase}}}]"]
+    named = "name: head, trainable: head"
+    return [f"schedule.views={views}", "schedule.head=null", f"schedule.phases=[{{{named}, {phase}}}]"]
 
 
 ROWS: dict[str, list[str]] = {

@@ -24,15 +24,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlencode
 
-from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from PIL import Image
 
-from cxrnet.cli.app import config_folder
+from cxrnet.cli.app import compose_config
 from cxrnet.data.images.store import load_images
 from cxrnet.reporting.plots.dataset import contact_sheet
 from cxrnet.reporting.plots.style import save
 from cxrnet.tracking.store import prepare_mlflow, tracking_uri
+from cxrnet.workflows.settings import Train
 
 PICTURES = Path(__file__).resolve().parents[1] / "docs" / "images"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -66,8 +66,7 @@ def newest_run(outputs: Path) -> Path:
 
 def phantom_sheet(path: Path, per_class: int) -> None:
     """Draw the data set that training uses by default, one image a patient."""
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        config = compose("train", ["data=phantom"])
+    config = compose_config(Train, ["data=phantom"])
     patients = instantiate(config.data.manifest)().drop_duplicates("patient_id")
     rows = patients.groupby("label").head(per_class).reset_index(drop=True)
     manifest, images = load_images(rows, (224, 224), "stretch", on_error="fail")

@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from cxrnet.core.process import keep_freed_memory
+from cxrnet.core.schema import register
 from cxrnet.evaluation.calibration import Temperature
 from cxrnet.evaluation.comparison import Comparison, ComparisonSettings, compare
 from cxrnet.evaluation.metrics import evaluate
@@ -34,7 +35,10 @@ from cxrnet.reporting.report_data import (
     SplitFacts,
 )
 from cxrnet.reporting.results import save_analysis
+from cxrnet.workflows.settings import COMMANDS
 
+for command in COMMANDS:  # as their modules do
+    register(command)
 keep_freed_memory()  # as the commands do; it makes the tests that train faster
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -119,7 +123,8 @@ def make_network() -> Callable:
     """Makes a small network; the same settings give the same weights."""
     import torch
 
-    from cxrnet.models.network import Network, NetworkConfig
+    from cxrnet.models.network import Network
+    from cxrnet.models.settings import NetworkConfig
 
     torch.set_num_threads(1)
 

@@ -10,11 +10,14 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import get_method, instantiate
 from omegaconf import OmegaConf
 
-from cxrnet.cli.app import config_folder
+from cxrnet.cli.app import compose_config, config_folder
+from cxrnet.core.schema import build
 from cxrnet.errors import CxrnetError
 from cxrnet.models.freezing import set_trainable
-from cxrnet.models.network import Network, NetworkConfig
+from cxrnet.models.network import Network
+from cxrnet.models.settings import NetworkConfig
 from cxrnet.training.schedule import Schedule, check_finetune, enabled_phases
+from cxrnet.workflows.settings import Train
 
 GROUPS = sorted(path.name for path in config_folder().iterdir() if path.is_dir() and path.name != "hydra")
 OPTIONS = [
@@ -29,7 +32,7 @@ MODELS = [option for group, option in OPTIONS if group == "model"]
 def composed(*overrides: str, name: str = "train") -> dict[str, Any]:
     with initialize_config_dir(version_base="1.3", config_dir=str(config_folder())):
         config = compose(name, list(overrides))
-    return OmegaConf.to_container(config, resolve=True)
+    return OmegaConf.to_container(config, resolve=True, enum_to_str=True)
 
 
 def targets(node: Any) -> Iterator[dict[str, Any]]:
@@ -73,7 +76,7 @@ def test_every_model_can_be_built_and_run_through_every_phase(model):
     config = composed(f"model={model}", *backbone, "finetune=true")
     settings = {name: value for name, value in config["model"].items() if name != "weights"}
     network = Network(NetworkConfig.from_dict({**settings, "classes": ("a", "b"), "size": (32, 32)}))
-    schedule = instantiate(config["schedule"], _convert_="object")
+    schedule = build(Schedule, config["schedule"])
     for phase in enabled_phases(schedule, pretrained=True):
         set_trainable(network, phase.trainable)
 
@@ -85,7 +88,7 @@ def test_finetune_enables_the_phases_after_the_head():
         (("+finetune=true",), ["head", "finetune"]),
         (("finetune=false",), ["head"]),
     ):
-        schedule = instantiate(composed(*overrides)["schedule"], _convert_="object")
+        schedule = build(Schedule, composed(*overrides)["schedule"])
         assert isinstance(schedule, Schedule)
         assert [phase.name for phase in enabled_phases(schedule, pretrained=True)] == names
 
@@ -93,7 +96,7 @@ def test_finetune_enables_the_phases_after_the_head():
 def test_every_schedule_can_be_run_without_pretrained_weights():
     for group, option in OPTIONS:
         if group == "schedule":
-            schedule = instantiate(composed(f"schedule={option}", "finetune=true")["schedule"], _convert_="object")
+            schedule = build(Schedule, composed(f"schedule={option}", "finetune=true")["schedule"])
             assert all(phase.trainable == "all" for phase in enabled_phases(schedule, pretrained=False))
 
 
@@ -108,7 +111,7 @@ def test_every_schedule_can_be_run_without_pretrained_weights():
 )
 def test_the_phases_of_a_schedule(option, pretrained, random):
     finetune = ["finetune=true"] if option == "transfer" else []
-    schedule = instantiate(composed(f"schedule={option}", *finetune)["schedule"], _convert_="object")
+    schedule = build(Schedule, composed(f"schedule={option}", *finetune)["schedule"])
     for has_weights, names in ((True, pretrained), (False, random)):
         phases = enabled_phases(schedule, has_weights)
         assert [phase.name for phase in phases] == names
@@ -118,8 +121,7 @@ def test_the_phases_of_a_schedule(option, pretrained, random):
 
 @pytest.mark.parametrize("option", [option for group, option in OPTIONS if group == "schedule"])
 def test_finetune_is_for_schedules_that_wait_for_it(option):
-    with initialize_config_dir(version_base="1.3", config_dir=str(config_folder())):
-        config = compose("train", [f"schedule={option}", "finetune=true"])
+    config = compose_config(Train, [f"schedule={option}", "finetune=true"])
     if option == "transfer":
         check_finetune(config.finetune, config.schedule)
     else:
@@ -155,7 +157,7 @@ def test_a_trainer_changes_nothing_but_the_trainer_unless_it_is_for_debugging(tr
 def test_debug_is_small():
     config = composed("trainer=debug")
     assert (config["schedule"]["max_epochs"], config["data"]["limit"]) == (1, 8)
-    schedule = instantiate(config["schedule"], _convert_="object")
+    schedule = build(Schedule, config["schedule"])
     for pretrained in (True, False):
         assert all(phase.epochs == 1 for phase in enabled_phases(schedule, pretrained))
 

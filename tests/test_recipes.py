@@ -10,10 +10,12 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from cxrnet.cli.app import config_folder
+from cxrnet.core.schema import build
 from cxrnet.models.freezing import set_trainable
 from cxrnet.models.losses import weights_of
-from cxrnet.models.network import Network, NetworkConfig, count_parameters
-from cxrnet.training.schedule import Phase, enabled_phases
+from cxrnet.models.network import Network, count_parameters
+from cxrnet.models.settings import NetworkConfig
+from cxrnet.training.schedule import Phase, Schedule, enabled_phases
 
 RADIOGRAPHY = {"COVID": 3616, "Lung_Opacity": 6012, "Normal": 10192, "Viral Pneumonia": 1345}
 
@@ -25,7 +27,7 @@ def recipe(name: str, *overrides: str) -> dict[str, Any]:
 
 
 def phases_of(config: dict[str, Any]) -> tuple[Phase, ...]:
-    return enabled_phases(instantiate(config["schedule"], _convert_="object"), pretrained=True)
+    return enabled_phases(build(Schedule, config["schedule"]), pretrained=True)
 
 
 def network_of(config: dict[str, Any], classes: tuple[str, ...]) -> Network:

@@ -15,15 +15,15 @@ from typing import Any
 import lightning.pytorch as pl
 import pandas as pd
 import torch
-from hydra import compose, initialize_config_dir
 from lightning.pytorch.callbacks import Callback
 from shared import Stopwatch, Task, peak_memory
 
-from cxrnet.cli.app import config_folder
+from cxrnet.cli.app import compose_config, config_folder
 from cxrnet.cli.hydra_errors import REFUSALS, explain
 from cxrnet.core.config import Config, plain_config
 from cxrnet.core.process import keep_freed_memory
 from cxrnet.core.provenance import package_versions
+from cxrnet.core.schema import build
 from cxrnet.data.images.reader import processors
 from cxrnet.errors import CxrnetError
 from cxrnet.models.backbones.registry import backbone_spec
@@ -31,7 +31,7 @@ from cxrnet.models.backbones.weights import load_weights
 from cxrnet.models.bundle import Bundle, device_of, save_bundle
 from cxrnet.training.phases import run_phases
 from cxrnet.workflows.build import make_data, make_network, make_training
-from cxrnet.workflows.start import check_config
+from cxrnet.workflows.settings import Train
 
 
 def train(fresh: bool, **settings: Any) -> dict[str, Any]:  # noqa: ANN401 (those of `composed`)
@@ -99,21 +99,21 @@ def composed(
         "data=folder", quoted("data.root", asked.root), f"data.size={asked.size}",
         f"data.batch_size={asked.batch_size}", f"model={asked.backbone}", "model.hidden=[]", "model.dropout=0.2",
         quoted("model.weights", asked.weights), "loss.class_weights=none", "schedule=head",
-        "schedule.phases=[{_target_: cxrnet.training.schedule.Phase, name: benchmark, "
+        "schedule.head=null", "schedule.phases=[{name: benchmark, "
         f"trainable: {trainable}, epochs: {asked.epochs}, lr: {asked.lr}}}]",
         f"schedule.views={views}", f"schedule.features_gb={features_gb}", f"compile={str(compiled).lower()}",
         f"trainer={trainer_option(asked.device)}", f"trainer.precision={'bf16-mixed' if asked.bf16 else '32-true'}",
         f"seed={asked.seed}", quoted("cache", cache),
         *(["augment=light", "augment.flip=0.5"] if asked.augment else ["augment=none"]),
-        *([f"+trainer.limit_train_batches={asked.steps}", "+trainer.limit_val_batches=1"] if asked.steps else []),
         *overrides,
     ]  # fmt: skip
     try:
-        with initialize_config_dir(version_base="1.3", config_dir=str(config_folder())):
-            config = plain_config(compose("train", words))
+        config = plain_config(compose_config(Train, words))
     except REFUSALS as error:
         raise CxrnetError(explain(error, config_folder(), "train", words)) from error
-    check_config(config)
+    build(Train, config)
+    if asked.steps:  # which a user may not limit
+        config["trainer"] |= {"limit_train_batches": asked.steps, "limit_val_batches": 1}
     if fresh:
         shutil.rmtree(cache, ignore_errors=True)
     return config

@@ -21,7 +21,8 @@ from cxrnet.models.backbones.spec import IMAGENET_MEAN, IMAGENET_STD
 from cxrnet.models.backbones.weights import load_weights
 from cxrnet.models.freezing import set_trainable
 from cxrnet.models.fusion import fused as fused_copy
-from cxrnet.models.network import Network, NetworkConfig
+from cxrnet.models.network import Network
+from cxrnet.models.settings import NetworkConfig
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 WORKERS = 2

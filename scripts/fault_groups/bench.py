@@ -180,7 +180,7 @@ class Bench:
             "cxrnet.train", "data=folder", f"data.root={self.top / 'xrays'}", "data.size=[32,32]", "data.batch_size=8",
             "model=custom_cnn", f"model.weights={self.top / 'weights.pt'}", "trainer=cpu", "schedule=gradual",
             f"schedule.max_epochs={EPOCHS // 4}", "schedule.best_from=10", "schedule.views=2",
-            "evaluation.resamples=200", *(f"schedule.phases.{phase}.patience={EPOCHS}" for phase in (1, 2, 3)),
+            "evaluation.resamples=200", *(f"schedule.phases.{phase}.patience={EPOCHS}" for phase in range(3)),
         ]  # fmt: skip
 
     def train(self, folder: Path, *words: str) -> Running:

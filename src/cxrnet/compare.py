@@ -6,6 +6,7 @@ from omegaconf import DictConfig
 
 from cxrnet.cli.app import entry_point
 from cxrnet.core.process import quick_imports
+from cxrnet.workflows.settings import Compare
 
 
 def _arguments(words: list[str]) -> list[str]:
@@ -13,7 +14,7 @@ def _arguments(words: list[str]) -> list[str]:
     return [f"mlflow_{word.lstrip('+')}" if word.lstrip("+").startswith("experiment=") else word for word in words]
 
 
-@entry_point("compare", _arguments)
+@entry_point(Compare, _arguments)
 def main(config: DictConfig) -> None:
     """Compare runs; the heavy imports wait until the configuration is known to be sound."""
     from hydra.core.hydra_config import HydraConfig

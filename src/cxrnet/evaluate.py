@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from cxrnet.cli.app import entry_point
 from cxrnet.core.process import quick_imports
 from cxrnet.errors import CxrnetError
+from cxrnet.workflows.settings import Evaluate
 
 COUNTED = ("root", "manifest", "on_error", "known_issues")  # of a data option; the rest is for training
 OPTION_KEY = re.compile(r"[+~]*((?:data|sets\.[^.=]+)\.([^.=]+))")
@@ -54,7 +55,7 @@ def _named(word: str) -> Iterator[tuple[str, str]]:
         yield str(name), option
 
 
-@entry_point("evaluate", hydra_words)
+@entry_point(Evaluate, hydra_words)
 def main(config: DictConfig) -> None:
     """Evaluate one bundle; the heavy imports wait until the configuration is known to be sound."""
     from hydra.core.hydra_config import HydraConfig

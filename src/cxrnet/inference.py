@@ -13,9 +13,10 @@ import torch
 from cxrnet.core.machine import check_writable
 from cxrnet.data.images.decode import read_image
 from cxrnet.data.images.files import EXTENSIONS, check_name, find_images
-from cxrnet.data.images.reader import OnError, binary_warning, look_binary, stream_images
+from cxrnet.data.images.reader import binary_warning, look_binary, stream_images
 from cxrnet.data.images.resize import Images, resize
 from cxrnet.data.manifest import make_manifest
+from cxrnet.data.settings import OnError
 from cxrnet.errors import CxrnetError
 from cxrnet.evaluation.operating_points import DecisionRule
 from cxrnet.evaluation.predictions import make_predictions

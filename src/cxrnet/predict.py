@@ -6,15 +6,15 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from cxrnet.cli.app import config_folder, entry_point
+from cxrnet.cli.app import entry_point
 from cxrnet.cli.streams import nobody_reads, stdout_lost
 from cxrnet.core.config import plain_config
 from cxrnet.core.process import quick_imports
 from cxrnet.errors import CxrnetError
-from cxrnet.workflows.added_keys import check_added_keys
+from cxrnet.workflows.settings import Predict
 
 
-@entry_point("predict")
+@entry_point(Predict)
 def main(config: DictConfig) -> None:
     """Print, and on request write, the predictions of a bundle: path, class and its probability, tab-separated.
 
@@ -28,7 +28,6 @@ def main(config: DictConfig) -> None:
         from cxrnet.models.bundle import device_of, load_bundle
 
     plain = plain_config(config)
-    check_added_keys(plain, config_folder(), "predict")
     check_output(config.output)
     bundle, device = load_bundle(config.bundle), device_of(config.device)
     mix = read_mix(plain["prior"], bundle.prior)

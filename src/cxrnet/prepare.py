@@ -6,9 +6,10 @@ from omegaconf import DictConfig
 
 from cxrnet.cli.app import entry_point
 from cxrnet.core.process import quick_imports
+from cxrnet.workflows.settings import Prepare
 
 
-@entry_point("prepare")
+@entry_point(Prepare)
 def main(config: DictConfig) -> None:
     """Prepare one data set; the heavy imports wait until the configuration is known to be sound."""
     from hydra.core.hydra_config import HydraConfig

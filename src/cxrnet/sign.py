@@ -4,9 +4,10 @@ from omegaconf import DictConfig
 
 from cxrnet.cli.app import entry_point
 from cxrnet.core.process import quick_imports
+from cxrnet.workflows.settings import Sign
 
 
-@entry_point("sign")
+@entry_point(Sign)
 def main(config: DictConfig) -> None:
     """Check the bundle, sign it and print its new digest."""
     with quick_imports():

@@ -7,7 +7,7 @@ from omegaconf import DictConfig
 from cxrnet.cli.app import entry_point
 from cxrnet.core.config import plain_config
 from cxrnet.core.process import quick_imports
-from cxrnet.errors import CxrnetError
+from cxrnet.workflows.settings import Sync
 
 
 def _arguments(words: list[str]) -> list[str]:
@@ -19,19 +19,15 @@ def _arguments(words: list[str]) -> list[str]:
     return [*(word for word in words if word not in folders), f"folders=[{quoted}]"]
 
 
-@entry_point("sync", _arguments)
+@entry_point(Sync, _arguments)
 def main(config: DictConfig) -> None:
     """Send what is left; the exit status is 1 where something still is."""
     with quick_imports():
         from cxrnet.tracking.sync import sync
 
     plain = plain_config(config)
-    folders = [plain["outputs"]] if plain["folders"] is None else plain["folders"]
-    if not isinstance(folders, list):
-        raise CxrnetError(
-            f"folders: '{folders}' is no list; give the folders by themselves: python -m cxrnet.sync <run>"
-        )
-    if not sync([Path(str(folder)) for folder in folders]):
+    folders = plain["folders"] or [plain["outputs"]]
+    if not sync([Path(folder) for folder in folders]):
         raise SystemExit(1)
 
 

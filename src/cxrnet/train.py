@@ -4,21 +4,18 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from cxrnet.cli.app import entry_point
-from cxrnet.cli.trainer_arguments import check_arguments
 from cxrnet.core.console import quiet_libraries
 from cxrnet.core.process import quick_imports
 from cxrnet.training.schedule import check_finetune
 from cxrnet.workflows.resume import resumed_arguments
 from cxrnet.workflows.run_context import begin, part_configs
-from cxrnet.workflows.start import check_config
+from cxrnet.workflows.settings import Train
 
 
-@entry_point("train", resumed_arguments)
+@entry_point(Train, resumed_arguments)
 def main(config: DictConfig) -> float:
     """Run one experiment; the heavy imports wait until the configuration is known to be sound."""
     run = begin(config, HydraConfig.get())
-    check_config(run.config)
-    check_arguments(run.config["trainer"])
     check_finetune(config["finetune"], config["schedule"])
     parts = part_configs(config)
     with quick_imports():

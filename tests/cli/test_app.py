@@ -14,8 +14,9 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from cxrnet.cli.app import entry_point
 from cxrnet.errors import CxrnetError
+from cxrnet.workflows.settings import Train
 
-@entry_point("train")
+@entry_point(Train)
 def main(config):
     if config.data.limit == 13:
         raise CxrnetError("data.limit: 13 brings bad luck; take another")
@@ -43,41 +44,29 @@ def command(tmp_path):
     return call
 
 
-def test_a_users_mistake_is_one_line_and_status_2(command):
-    done = command("data.limit=13")
+@pytest.mark.parametrize(
+    ("word", "line"),
+    [
+        ("data.limit=13", "data.limit: 13 brings bad luck; take another"),
+        ("data.limit=15", "model.backbone: 'alexnet' is not known; choose one of mobilenet_v2"),  # inside Hydra
+        ("data.limit=16", "config: Error locating target 'cxrnet.models.backbones.registry.no_such_thing'"),
+        ("data.limit=0", "data.limit: 0 is out of range; give a whole number from 1 on, or null"),
+        ("+data.limits=0", "data.limits: no such key; did you mean data.limit?"),
+        ("data=folder", "data.root: no value is set; give data.root=<value>"),
+    ],
+)
+def test_a_users_mistake_is_one_line_and_status_2(command, word, line):
+    done = command(word)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "error: data.limit: 13 brings bad luck; take another\n"
-
-
-def test_a_mistake_inside_hydra_is_told_in_our_words(command):
-    done = command("data.limit=15")
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: model.backbone: 'alexnet' is not known; choose one of mobilenet_v2")
+    assert done.stderr.startswith(f"error: {line}")
     assert done.stderr.count("\n") == 1
-
-
-def test_what_hydra_cannot_find_is_one_line(command):
-    done = command("data.limit=16")
-    assert done.returncode == 2
-    assert done.stderr.startswith(
-        "error: config: Error locating target 'cxrnet.models.backbones.registry.no_such_thing'"
-    )
-    assert done.stderr.count("\n") == 1
-
-
-def test_a_missing_value_is_named_with_what_to_type(command):
-    done = command("data=folder")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "error: data.root: no value is set; give data.root=<value>\n"
 
 
 @pytest.mark.parametrize("also", [(), ("-m",), ("-m", "seed=1,2"), ("--help",), ("--cfg", "job")])
 def test_a_mistake_on_the_command_line_is_one_line_and_status_2(command, also):
     done = command(*also, "data.batchsize=3")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == (
-        "error: data.batchsize: no such key; did you mean data.batch_size? (+data.batchsize=3 would add it)\n"
-    )
+    assert done.stderr == ("error: data.batchsize: no such key; did you mean data.batch_size?\n")
 
 
 def test_no_job_of_a_sweep_begins_when_one_has_a_mistake(command):
@@ -99,7 +88,7 @@ def test_every_command_refuses_in_one_line(module, tmp_path):
     line = [sys.executable, "-m", f"cxrnet.{module}", "hydra.no_such=1"]
     done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "error: hydra.no_such: no such key; --help shows all (+hydra.no_such=1 would add it)\n"
+    assert done.stderr == "error: hydra.no_such: no such key; --help shows all\n"
 
 
 HEAVY = """
@@ -123,7 +112,7 @@ finally:
         (["cxrnet"], 0, ""),
         (["cxrnet.train", "--help"], 0, ""),
         (["cxrnet.evaluate", "--help"], 0, ""),
-        (["cxrnet.train", "seed=-1"], 2, "error: seed: -1 is no seed; give a whole number from 0 to 2147483647\n"),
+        (["cxrnet.train", "seed=-1"], 2, "error: seed: -1 is out of range; give "),
         (["cxrnet.train", "folds=2"], 2, "error: folds: 2; give a whole number from 3 on"),
         (["cxrnet.train", "finetune=true", "schedule=head"], 2, "error: finetune=true: no phase of this schedule is"),
         (["cxrnet.train", "data=folder"], 2, "error: data.root: no value is set; give data.root=<value>\n"),
@@ -174,12 +163,12 @@ def test_the_configs_are_where_the_command_looks():
 
 def test_a_command_may_rewrite_its_arguments(tmp_path):
     (tmp_path / "command.py").write_text(
-        COMMAND.replace('@entry_point("train")', """def arguments(given):
+        COMMAND.replace('@entry_point(Train)', """def arguments(given):
     if "13" in given[0]:
         raise CxrnetError("unlucky")
     return [*given, "finetune=true"]
 
-@entry_point("train", arguments)""")
+@entry_point(Train, arguments)""")
     )  # fmt: skip
 
     def call(word):

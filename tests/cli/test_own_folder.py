@@ -9,8 +9,9 @@ import sys
 from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from cxrnet.cli.app import entry_point
+from cxrnet.workflows.settings import Train
 
-@entry_point("train")
+@entry_point(Train)
 def main(config):
     folder = Path(HydraConfig.get().runtime.output_dir)
     (folder / "run.json").write_text("{}")

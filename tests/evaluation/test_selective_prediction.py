@@ -16,7 +16,6 @@ from cxrnet.evaluation.selective_prediction import (
     risk_coverage,
     risk_with_band,
 )
-from cxrnet.evaluation.settings import check_share
 
 CONFIDENCE = np.array([0.9, 0.6, 0.8, 0.7])
 CORRECT = np.array([True, False, True, False])
@@ -117,14 +116,6 @@ def test_images_of_equal_certainty_stay_together_and_no_more_than_the_share_is_r
         CxrnetError, match=r"^refer: 0\.2 of the 10 validation images is none \(3 are the least certain\)"
     ):
         choose_deferral_threshold(tied, 0.2)
-
-
-@pytest.mark.parametrize("share", [0, 1, -0.1, 10, True, "0.1", [0.1]])
-def test_no_share_to_refer(share) -> None:
-    with pytest.raises(
-        CxrnetError, match=r"^refer: .* is no share of the images; give a number between 0 and 1, or null"
-    ):
-        check_share(share)
 
 
 def test_the_band_has_the_figures_of_the_calls_that_are_left(make_table) -> None:

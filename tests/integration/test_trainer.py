@@ -24,8 +24,7 @@ def finished(draw, train, tmp_path_factory):
     done = train(
         place, "data=manifest", "data.root=table.csv", "data.size=[32,32]", "data.batch_size=8", "model=custom_cnn",
         "trainer=cpu", "schedule.max_epochs=2", "evaluation.resamples=100", "finetune=true", "hydra.run.dir=the run",
-        "+trainer.callbacks.rate={_target_: lightning.pytorch.callbacks.LearningRateMonitor}",
-        "+trainer.logger={_target_: lightning.pytorch.loggers.CSVLogger, save_dir: '${hydra:runtime.output_dir}'}",
+        "callbacks=[lr_monitor]", "logger=csv",
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     return place, done
@@ -58,7 +57,7 @@ def test_classes_stand_as_they_are_everywhere_else(finished):
 
 def test_the_logger_has_every_epoch_and_every_rate_of_both_phases(finished):
     place, _ = finished
-    table = pd.read_csv(place / "the run" / "lightning_logs" / "version_0" / "metrics.csv")
+    table = pd.read_csv(place / "the run" / "csv" / "version_0" / "metrics.csv")
     history = pd.read_csv(place / "the run" / "history.csv")
     losses = table.dropna(subset="val/loss")
     assert losses["epoch"].tolist() == (history["epoch"] - 1).tolist() == [0, 1, 2, 3]

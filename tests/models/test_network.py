@@ -5,7 +5,8 @@ from torchvision.transforms import v2
 
 from cxrnet.errors import CxrnetError
 from cxrnet.models.freezing import set_trainable
-from cxrnet.models.network import NetworkConfig, ParameterCounts, count_parameters
+from cxrnet.models.network import Network, ParameterCounts, count_parameters
+from cxrnet.models.settings import NetworkConfig
 
 CLASSES = ("Covid", "Normal", "Viral Pneumonia")
 
@@ -79,8 +80,10 @@ def test_an_unknown_setting_is_named():
 
 def test_without_numbers_of_its_own_the_normalisation_is_what_the_weights_want(make_network):
     values = {**make_network().config.to_dict(), "mean": None, "std": None}
-    assert NetworkConfig.from_dict(values) == make_network().config
-    mobile = NetworkConfig.from_dict({**values, "backbone": "timm/tf_efficientnet_lite0", "pool": "own"})
+    assert Network(NetworkConfig.from_dict(values)).config == make_network().config
+    mobile = Network(
+        NetworkConfig.from_dict({**values, "backbone": "timm/tf_efficientnet_lite0", "pool": "own"})
+    ).config
     assert (mobile.mean, mobile.std) == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     assert NetworkConfig.from_dict({**values, "mean": [0, 0, 0], "std": [1, 1, 1]}).std == (1, 1, 1)
 

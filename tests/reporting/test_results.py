@@ -1,14 +1,15 @@
 import json
+from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
 import pytest
 from omegaconf import OmegaConf
 
-from cxrnet.cli.app import config_folder
 from cxrnet.evaluation.catalogue import OVERALL
 from cxrnet.evaluation.metrics import evaluate
 from cxrnet.evaluation.predictions import make_predictions
+from cxrnet.evaluation.settings import Evaluation
 from cxrnet.reporting.results import values_of, write_results
 
 CLASSES = ("Viral Pneumonia", "Covid", "Normal")
@@ -26,8 +27,7 @@ def predictions_of(split: str, labels: str, seed: int = 0) -> pd.DataFrame:
 
 
 def settings(**changes):
-    shipped = OmegaConf.load(config_folder() / "evaluation" / "standard.yaml")
-    return OmegaConf.to_container(OmegaConf.merge(shipped, {"seed": 0, "resamples": 100}, changes))
+    return OmegaConf.to_container(OmegaConf.merge(asdict(Evaluation(resamples=100)), changes))
 
 
 HISTORY = pd.DataFrame(

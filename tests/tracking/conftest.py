@@ -195,7 +195,8 @@ def make_bundle():
     import torch
 
     from cxrnet.models.bundle import Bundle, save_bundle
-    from cxrnet.models.network import Network, NetworkConfig
+    from cxrnet.models.network import Network
+    from cxrnet.models.settings import NetworkConfig
 
     def make(folder: Path, seed: int = 0, classes: tuple[str, ...] = ("a", "b")) -> Path:
         torch.manual_seed(seed)

@@ -1,27 +1,25 @@
 """The training of a configuration, and what it adds to Lightning's trainer, in a schedule with two phases."""
 
 import dataclasses
+import shutil
 
 import lightning.pytorch as pl
 import pandas as pd
 import pytest
-from hydra import compose, initialize_config_dir
+import torch
 from lightning.pytorch.callbacks import Callback
 
-from cxrnet.cli.app import config_folder
-from cxrnet.cli.trainer_arguments import check_arguments
+from cxrnet.cli.app import compose_config
 from cxrnet.core.config import plain_config
 from cxrnet.errors import CxrnetError
 from cxrnet.training.checkpoints import trained_so_far
 from cxrnet.training.phases import run_phases
 from cxrnet.training.schedule import Phase
 from cxrnet.workflows.build import check_trainer, make_training
+from cxrnet.workflows.settings import Train
 
-LR_MONITOR = "{_target_: lightning.pytorch.callbacks.LearningRateMonitor}"
 PHASES = (Phase("head", "head", 2, 1e-2), Phase("all", "all", 3, 1e-3))
-SCHEDULE = {"_target_": "cxrnet.training.schedule.Schedule", "monitor": "val/loss", "views": 1, "features_gb": 1,
-            "best_from": 0, "scratch": {"_target_": "cxrnet.training.schedule.Phase", "name": "scratch",
-                                        "trainable": "all", "epochs": 1, "lr": 1e-2}}  # fmt: skip
+SCHEDULE = {"head": None, "scratch": dataclasses.asdict(Phase("scratch", "all", 1, 1e-2)), "best_from": 0}
 STEPS = 3  # an epoch has 18 images, 8 a batch
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore:.*isinstance.*LeafSpec")
@@ -46,10 +44,7 @@ class Stopping(Callback):
 @pytest.fixture
 def config():
     def make(*words: str) -> dict:
-        with initialize_config_dir(version_base="1.3", config_dir=str(config_folder())):
-            config = plain_config(compose("train", ["trainer=cpu", "optimizer=adam", *words]))
-        check_arguments(config["trainer"])
-        return config
+        return plain_config(compose_config(Train, ["trainer=cpu", "optimizer=adam", *words]))
 
     return make
 
@@ -59,10 +54,10 @@ def train(config, make_network, make_data, tmp_path):
     """Trains as a run with these words does; gives the history."""
 
     def make(*words: str, phases=PHASES, trained=(), network=None):
-        target = {"_target_": "cxrnet.training.schedule.Phase"}
-        asked = {**SCHEDULE, "phases": [{**target, **dataclasses.asdict(phase)} for phase in phases]}
-        plain, data, folder = {**config(*words), "schedule": asked}, make_data(), tmp_path / "run"
-        check_trainer(plain["trainer"], plain["optimizer"], folder)
+        asked = {"phases": [dataclasses.asdict(phase) for phase in phases], **SCHEDULE}
+        plain = config(*words)
+        plain, data, folder = {**plain, "schedule": {**plain["schedule"], **asked}}, make_data(), tmp_path / "run"
+        check_trainer(plain, folder)
         pl.seed_everything(0, verbose=False)
         _, history = run_phases(network or make_network(), data, make_training(plain, data, True, folder), trained)
         return history.table()
@@ -76,28 +71,14 @@ def logged(folder) -> pd.DataFrame:
 
 def test_callbacks_are_used_and_made_anew_for_each_phase(train):
     seen.clear()
-    train(f"+trainer.callbacks=[{{_target_: {__name__}.Counting}}]")
+    train(f"+callbacks.mine={{_target_: {__name__}.Counting}}")
     first, second = dict.fromkeys(instance for instance, _ in seen)
     assert seen == [(first, 0), (first, 1), (second, 0), (second, 1), (second, 2)]
 
 
-@pytest.mark.parametrize(
-    "word",
-    [
-        f"+trainer.callbacks.mine={{_target_: {__name__}.Counting}}",
-        f"+trainer.callbacks={{_target_: {__name__}.Counting}}",
-        f"+trainer.callbacks={{mine: {{_target_: {__name__}.Counting}}, other: null}}",
-    ],
-)
-def test_one_callback_and_callbacks_by_name_are_a_list_too(train, word):
-    seen.clear()
-    train(word, phases=PHASES[:1])
-    assert [epoch for _, epoch in seen] == [0, 1]
-
-
 def test_steps_and_epochs_of_a_logger_run_on_over_the_phases(train, tmp_path):
-    history = train("+trainer.logger=true", f"+trainer.callbacks=[{LR_MONITOR}]", "+trainer.log_every_n_steps=1")
-    table = logged(tmp_path / "run" / "lightning_logs" / "version_0")
+    history = train("logger=csv", "callbacks=lr_monitor", "trainer.log_every_n_steps=1")
+    table = logged(tmp_path / "run" / "csv" / "version_0")
     losses = table.dropna(subset="val/loss")
     assert losses["epoch"].tolist() == [0, 1, 2, 3, 4]
     assert losses["val/loss"].tolist() == pytest.approx(history["val/loss"].tolist())
@@ -108,11 +89,11 @@ def test_steps_and_epochs_of_a_logger_run_on_over_the_phases(train, tmp_path):
 
 def test_the_logger_of_a_run_that_is_resumed_goes_on_too(train, tmp_path, make_network):
     network = make_network()
-    train("+trainer.logger=true", phases=PHASES[:1], network=network)
+    train("logger=csv", phases=PHASES[:1], network=network)
     shorter = Phase("all", "all", 1, 1e-3)
     train(phases=(PHASES[0], shorter), trained=trained_so_far(tmp_path / "run"), network=network)  # without a logger
-    train("+trainer.logger=true", trained=trained_so_far(tmp_path / "run"), network=network)
-    losses = logged(tmp_path / "run" / "lightning_logs" / "version_1").dropna(subset="val/loss")
+    train("logger=csv", trained=trained_so_far(tmp_path / "run"), network=network)
+    losses = logged(tmp_path / "run" / "csv" / "version_1").dropna(subset="val/loss")
     assert losses["epoch"].tolist() == [3, 4]
     assert losses["step"].tolist() == [4 * STEPS - 1, 5 * STEPS - 1]
 
@@ -120,13 +101,13 @@ def test_the_logger_of_a_run_that_is_resumed_goes_on_too(train, tmp_path, make_n
 def test_several_loggers_write_where_they_are_told_to(train, tmp_path):
     csv = "{{_target_: lightning.pytorch.loggers.CSVLogger, save_dir: '{}', name: {}}}"
     one, other = csv.format(tmp_path, "one"), csv.format(tmp_path, "other")
-    train(f"+trainer.logger=[{one},{other}]", phases=PHASES[:1])
+    train(f"+logger={{one: {one}, other: {other}}}", phases=PHASES[:1])
     assert logged(tmp_path / "one" / "version_0").equals(logged(tmp_path / "other" / "version_0"))
     assert not (tmp_path / "run" / "lightning_logs").exists()
 
 
 def test_a_callback_of_lightning_that_saves_writes_into_the_runs_folder(train, tmp_path):
-    train("+trainer.callbacks.each={_target_: lightning.pytorch.callbacks.ModelCheckpoint, save_top_k: -1}")
+    train("+callbacks.each={_target_: lightning.pytorch.callbacks.ModelCheckpoint, save_top_k: -1}")
     names = {path.name for path in (tmp_path / "run" / "checkpoints").glob("*.ckpt")}
     assert names == {"epoch=0-step=3.ckpt", "epoch=0-step=3-v1.ckpt", "epoch=1-step=6.ckpt", "epoch=1-step=6-v1.ckpt",
                      "epoch=2-step=9.ckpt"}  # fmt: skip
@@ -134,52 +115,90 @@ def test_a_callback_of_lightning_that_saves_writes_into_the_runs_folder(train, t
 
 
 def test_a_phase_that_a_callback_stops_in_its_first_epoch_is_validated_and_kept(train):
-    history = train(f"+trainer.callbacks=[{{_target_: {__name__}.Stopping}}]")
+    history = train(f"+callbacks.stop={{_target_: {__name__}.Stopping}}")
     assert history["phase"].tolist() == ["head", "all"]
     assert not history[["train/loss", "val/loss"]].isna().any(axis=None)
 
 
 def test_a_phase_without_an_epoch_is_one_line(train):
     timer = "{_target_: lightning.pytorch.callbacks.Timer, duration: {seconds: 0}}"
-    with pytest.raises(CxrnetError, match=r"^trainer.callbacks: training was stopped before its first epoch"):
-        train(f"+trainer.callbacks=[{timer}]")
+    with pytest.raises(CxrnetError, match=r"^callbacks: training was stopped before its first epoch"):
+        train(f"+callbacks.timer={timer}")
+
+
+def test_none_at_all(train, tmp_path):
+    train("logger=csv", "callbacks=lr_monitor", "logger.csv=null", "callbacks.lr_monitor=null", phases=PHASES[:1])
+    assert not (tmp_path / "run" / "csv").exists()
+
+
+OF_LIGHTNING = "{_target_: lightning.pytorch.callbacks."
 
 
 @pytest.mark.parametrize(
-    "word", ["+trainer.logger=false", "+trainer.logger=null", "+trainer.callbacks=null", "+trainer.callbacks=[]"]
-)
-def test_none_at_all(train, tmp_path, word):
-    train(word, phases=PHASES[:1])
-    assert not (tmp_path / "run" / "lightning_logs").exists()
-
-
-@pytest.mark.parametrize(
-    ("word", "message"),
+    ("words", "message"),
     [
-        ("+trainer.callbacks=3", "trainer.callbacks: 3 is no callback; give {_target_: lightning.pytorch.callbacks.<C"),
-        ("+trainer.callbacks=[lr]", "trainer.callbacks: lr is no callback"),
-        ("+trainer.callbacks=[{_target_: builtins.dict}]", "is no callback"),
-        ("+trainer.logger=csv", "trainer.logger: csv is no logger; give {_target_: lightning.pytorch.loggers.<Class>}"),
-        ("+trainer.callbacks.a={_target_: lightning.pytorch.callbacks.Typo}", "callbacks.Typo can't be made: .*'Typo'"),
-        ("+trainer.logger={_target_: lightning.pytorch.loggers.CSVLogger}", "CSVLogger can't be made: .*save_dir"),
-        (f"+trainer.callbacks=[{LR_MONITOR}]", r"LearningRateMonitor needs a logger; give \+trainer.logger=true"),
-        ("+trainer.callbacks=[{_target_: lightning.pytorch.callbacks.EarlyStopping, monitor: val/loss}]", "no EarlySt"),
-        ("+trainer.callbacks=[{_target_: lightning.pytorch.callbacks.BackboneFinetuning}]", "no BackboneFinetuning: "),
-        ("+trainer.callbacks=[{_target_: lightning.pytorch.callbacks.EMAWeightAveraging}]", "no EMAWeightAveraging: "),
-        ("+trainer.callbacks=[{_target_: lightning.pytorch.callbacks.TQDMProgressBar}]", "the console is cxrnet's own"),
+        ("+callbacks.a=3", r"^callbacks.a: 3 names no class; give {_target_: <class>}"),
+        ("+callbacks.a={_target_: builtins.dict}", "builtins.dict is no callback"),
+        ("+logger.a={_target_: builtins.dict}", "builtins.dict is no logger"),
+        (f"+callbacks.a={OF_LIGHTNING}Typo}}", "callbacks.Typo can't be made: .*'Typo'"),
+        ("+logger.a={_target_: lightning.pytorch.loggers.CSVLogger}", "CSVLogger can't be made: .*save_dir"),
+        ("logger=tensorboard", r"^logger.tensorboard: .*TensorBoardLogger can't be made: .*`pip install`"),
+        ("callbacks=lr_monitor", "LearningRateMonitor needs a logger; give logger=csv"),
+        (f"+callbacks.a={OF_LIGHTNING}EarlyStopping, monitor: val/loss}}", "no EarlyStopping: .*patience"),
+        (f"+callbacks.a={OF_LIGHTNING}BackboneFinetuning}}", "no BackboneFinetuning: "),
+        (f"+callbacks.a={OF_LIGHTNING}EMAWeightAveraging}}", "callbacks=weight_averaging"),
+        (f"+callbacks.a={OF_LIGHTNING}TQDMProgressBar}}", "the console is cxrnet's own"),
+        ("callbacks=weight_averaging callbacks.weight_averaging.decay=2", "weight_averaging.decay: .*between 0 and 1"),
         (
-            "+trainer.callbacks={a: ${.b}, b: {_target_: lightning.pytorch.callbacks.ModelCheckpoint}}",
-            "^trainer: Found more than one stateful callback of type `ModelCheckpoint`; leave one out$",
+            f"+callbacks={{a: ${{.b}}, b: {OF_LIGHTNING}ModelCheckpoint}}}}",
+            "^trainer: Found more than one ",
         ),
-        ("+trainer.gradient_clip_algorithm=foo", "trainer: .*foo"),
-        ("+trainer.profiler=foo", "trainer: .*`profiler`.*'simple'"),
+        ("trainer.profiler=foo", "trainer: .*`profiler`.*'simple'"),
     ],
 )
-def test_a_mistake_is_one_line_before_images_are_read(config, tmp_path, word, message):
-    plain = config(word)
+def test_a_mistake_is_one_line_before_images_are_read(config, tmp_path, words, message, monkeypatch):
+    for package in ("TENSORBOARD", "TENSORBOARDX"):
+        monkeypatch.setattr(f"lightning.fabric.loggers.tensorboard._{package}_AVAILABLE", False)
+    plain = config(*words.split() if words.startswith("callbacks=weight") else [words])
     with pytest.raises(CxrnetError, match=message) as caught:
-        check_trainer(plain["trainer"], plain["optimizer"], tmp_path)
+        check_trainer(plain, tmp_path)
     assert "\n" not in str(caught.value)
+
+
+AVERAGED = "callbacks=weight_averaging"
+
+
+def val_loss(network, data) -> float:
+    images, labels = data.arrays("val")
+    with torch.inference_mode():
+        logits = network.eval()(torch.from_numpy(images[:]).unsqueeze(1))
+    return torch.nn.functional.cross_entropy(logits, labels).item()
+
+
+def test_the_average_of_the_weights_is_what_is_validated_and_kept(train, make_network, make_data):
+    network = make_network()
+    history = train(AVERAGED, network=network)
+    assert val_loss(network, make_data()) == pytest.approx(history["val/loss"].min(), abs=1e-5)
+    plain = train()
+    assert (history["val/loss"] - plain["val/loss"]).abs().max() > 1e-2
+    assert history["train/loss"][:2].tolist() == plain["train/loss"][:2].tolist()  # what trains is not averaged
+    light = train(AVERAGED, "callbacks.weight_averaging.decay=1e-9")
+    assert light["val/loss"].tolist() == pytest.approx(plain["val/loss"].tolist(), abs=1e-4)
+
+
+def test_averaging_leaves_frozen_layers_bitwise_what_they_are(train, make_network):
+    network, before = make_network(), make_network().backbone.state_dict()
+    train(AVERAGED, phases=PHASES[:1], network=network)
+    assert all(torch.equal(value, before[name]) for name, value in network.backbone.state_dict().items())
+
+
+def test_averaging_goes_on_where_it_was_stopped(train, make_network, tmp_path):
+    whole = train(AVERAGED)
+    shutil.rmtree(tmp_path / "run")
+    network = make_network()
+    train(AVERAGED, phases=(PHASES[0], dataclasses.replace(PHASES[1], epochs=1)), network=network)
+    resumed = train(AVERAGED, network=make_network(), trained=trained_so_far(tmp_path / "run"))
+    assert resumed[["train/loss", "val/loss"]].equals(whole[["train/loss", "val/loss"]])
 
 
 def test_what_lightning_refuses_when_training_begins_is_one_line(train):
@@ -187,24 +206,24 @@ def test_what_lightning_refuses_when_training_begins_is_one_line(train):
     with pytest.raises(
         CxrnetError, match=r"^trainer: .*monitor='nothing'.*; mend or leave out what was added"
     ) as caught:
-        train(f"+trainer.callbacks=[{keeper}]", phases=PHASES[:1])
+        train(f"+callbacks.keeper={keeper}", phases=PHASES[:1])
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
     "words",
     [
-        ("+trainer.accumulate_grad_batches=2",),
-        ("+trainer.gradient_clip_val=0.1", "+trainer.gradient_clip_algorithm=value", "optimizer.fused=false"),
-        ("+trainer.log_every_n_steps=0", "+trainer.logger=true"),
-        ("+trainer.deterministic=true",),
-        ("+trainer.deterministic=warn",),
-        ("+trainer.detect_anomaly=true",),
-        ("+trainer.inference_mode=false",),
-        ("+trainer.profiler=simple",),
-        ("+trainer.profiler={_target_: lightning.pytorch.profilers.SimpleProfiler}",),
-        ("+trainer.enable_autolog_hparams=false",),
-        ("+trainer.benchmark=false", "+trainer.strategy=auto", "trainer.precision=bf16-mixed", "optimizer.fused=false"),
+        ("trainer.accumulate_grad_batches=2",),
+        ("trainer.gradient_clip_val=0.1", "trainer.gradient_clip_algorithm=value", "optimizer.fused=false"),
+        ("trainer.log_every_n_steps=0", "logger=csv"),
+        ("trainer.deterministic=true", "trainer.benchmark=false"),
+        ("trainer.deterministic=warn", "trainer.benchmark=false"),
+        ("trainer.detect_anomaly=true",),
+        ("trainer.inference_mode=false",),
+        ("trainer.profiler=simple",),
+        ("trainer.profiler={_target_: lightning.pytorch.profilers.SimpleProfiler}",),
+        ("trainer.enable_autolog_hparams=false",),
+        ("trainer.benchmark=false", "trainer.strategy=auto", "trainer.precision=bf16-mixed", "optimizer.fused=false"),
     ],
 )
 def test_every_argument_that_is_used_trains_on_features_and_on_images(train, words):
@@ -217,9 +236,9 @@ def test_what_changes_the_steps_changes_the_result(train):
         word: train(*word.split(), phases=PHASES[:1])["val/loss"].tolist()
         for word in (
             "",
-            "+trainer.accumulate_grad_batches=2",
-            "+trainer.gradient_clip_val=0.001",
-            "+trainer.logger=true",
+            "trainer.accumulate_grad_batches=2",
+            "trainer.gradient_clip_val=0.001",
+            "logger=csv",
         )
     }
     plain, accumulated, clipped, logged_too = losses.values()

@@ -70,10 +70,3 @@ def test_what_is_documented_to_be_wrong_is_told_beside_what_was_found(xrays, tmp
 def test_where_nothing_is_documented_that_is_told(xrays, tmp_path, capsys):
     prepare(composed(*SMALL, f"data.root='{xrays}'"), tmp_path)
     assert "known issue  none is documented for these data\n" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(("name", "value"), [("views", 0), ("per_class", "many"), ("augmented", 1.5)])
-def test_a_picture_needs_whole_numbers_of_images(tmp_path, name, value):
-    with pytest.raises(CxrnetError, match=f"sheet.{name}: {value} is no number of images"):
-        prepare(composed(f"sheet.{name}={value}"), tmp_path)
-    assert not list(tmp_path.iterdir())

@@ -6,9 +6,8 @@ from functools import partial
 import pandas as pd
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 
-from cxrnet.cli.app import config_folder
+from cxrnet.cli.app import compose_config
 from cxrnet.core.config import plain_config
 from cxrnet.data.manifest import digest
 from cxrnet.data.sources.folder import folder
@@ -17,6 +16,7 @@ from cxrnet.models.bundle import load_bundle
 from cxrnet.tracking.tracker import TrackedRun
 from cxrnet.workflows import train as workflow
 from cxrnet.workflows.run_context import RunContext, read_run_facts
+from cxrnet.workflows.settings import Train
 from cxrnet.workflows.train import train_once
 
 WORDS = ("model=custom_cnn", "trainer=cpu", "schedule.max_epochs=1", "evaluation.resamples=100")
@@ -27,8 +27,7 @@ def once(make_data, tmp_path):
     """Trains once; gives the folder, the data and the outcome."""
 
     def make(*words, **changes):
-        with initialize_config_dir(str(config_folder()), version_base="1.3"):
-            config = plain_config(compose("train", [*WORDS, *words]))
+        config = plain_config(compose_config(Train, [*WORDS, *words]))
         data, run = make_data(**changes), tmp_path / "run"
         run.mkdir()
         return run, data, train_once(RunContext(config, run, ("python",), "r", False, None, TrackedRun(run)), data)

@@ -3,12 +3,13 @@
 import os
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException, InstantiationException
 from hydra.types import RunMode
@@ -16,16 +17,19 @@ from omegaconf import DictConfig
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from cxrnet.cli.command_line import typed_words
-from cxrnet.cli.hydra_errors import REFUSALS, explain
+from cxrnet.cli.help import help_text
+from cxrnet.cli.hydra_errors import REFUSALS, check_keys, explain
 from cxrnet.cli.streams import keep_streams
 from cxrnet.core.config import plain_config
 from cxrnet.core.machine import machine_told
 from cxrnet.core.process import Terminated, keep_freed_memory, was_killed
+from cxrnet.core.schema import build, register
 from cxrnet.errors import CxrnetError
 
 USER_ERROR = 2  # exit status, as argparse has it
 INTERRUPTED = 130  # exit status of a shell command ended by Ctrl-C
 FULL_ERROR = "HYDRA_FULL_ERROR"
+HELP = frozenset({"--help", "-h"})
 
 
 def config_folder() -> Path:
@@ -35,17 +39,32 @@ def config_folder() -> Path:
     return installed if installed.is_dir() else package.parents[1] / "conf"
 
 
+def compose_config(settings: type[Any] | str, words: Sequence[str] = ()) -> DictConfig:
+    """Compose the configuration of a command as its command line would.
+
+    Args:
+        settings: the schema of the command, of :mod:`cxrnet.workflows.settings`; the name of one without a schema.
+        words: of the command line.
+    """
+    name = settings if isinstance(settings, str) else register(settings)
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        return compose(name, list(words))
+
+
 def entry_point(
-    config_name: str, arguments: Callable[[list[str]], list[str]] | None = None
+    settings: type[Any] | str, arguments: Callable[[list[str]], list[str]] | None = None
 ) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
     """Make a command of a function from config to anything.
 
     In a sweep a job that fails says why, and the sweep goes on with the next one. Ctrl-C and SIGTERM end everything.
 
     Args:
-        config_name: of the config in ``conf/``.
+        settings: the schema of the command, whose name is that of its config in ``conf/``; the name alone for a config
+            without a schema.
         arguments: makes the command line that Hydra gets of the one that the user typed.
     """
+    schema_of = None if isinstance(settings, str) else settings
+    config_name = settings if isinstance(settings, str) else register(settings)
 
     def decorate(task: Callable[[DictConfig], Any]) -> Callable[[], None]:
         def command() -> None:
@@ -57,8 +76,11 @@ def entry_point(
                     with machine_told():
                         sys.argv[1:] = arguments(sys.argv[1:])
                 os.environ[FULL_ERROR] = "1"  # Hydra then raises what it would print, until the task begins
+                if HELP & set(sys.argv[1:]):
+                    print(help_text(config_folder(), config_name, [word for word in sys.argv[1:] if word[0] != "-"]))
+                    return
                 composed = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=config_name)
-                composed(_guarded(task, asked))()
+                composed(_guarded(task, schema_of, asked))()
             except CxrnetError as error:
                 raise refusal(str(error)) from error
             except KeyboardInterrupt:  # before the task began
@@ -76,11 +98,14 @@ def entry_point(
     return decorate
 
 
-def _guarded(task: Callable[[DictConfig], Any], full_error: bool) -> Callable[[DictConfig], Any]:
+def _guarded(
+    task: Callable[[DictConfig], Any], settings: type[Any] | None, full_error: bool
+) -> Callable[[DictConfig], Any]:
     """The task, with what a user's mistake and a signal make of it.
 
     Args:
         task: from config to anything.
+        settings: the schema of the command, if it has one.
         full_error: a defect's traceback is to show Hydra's part of it too.
     """
 
@@ -89,7 +114,10 @@ def _guarded(task: Callable[[DictConfig], Any], full_error: bool) -> Callable[[D
             os.environ.pop(FULL_ERROR, None)
         keep_freed_memory()
         try:
-            plain_config(config)  # what is missing is told before the imports of the task
+            plain = plain_config(config)  # what is missing or wrong is told before the imports of the task
+            check_keys(config)
+            if settings is not None:
+                build(settings, plain)
             with machine_told():
                 return task(config)
         except (CxrnetError, InstantiationException, OmegaConfBaseException) as error:

@@ -1,31 +1,33 @@
-"""A command line of which Hydra can't make a configuration: what is wrong with it, and what to type, in one line.
+"""What is wrong with a command line, and what to type, in one line; Hydra says it in several, of paths and grammars."""
 
-Hydra says it over several lines, in terms of search paths and grammars.
-"""
-
+import logging
+import re
 import shlex
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from cxrnet.cli.trainer_arguments import refusal
 from cxrnet.core.config import flat
-
-NO_MODE = "schedule.mode: leave it out; a loss is better when it is small, every other metric when it is large"
+from cxrnet.errors import CxrnetError
 
 REFUSALS = (HydraException, OmegaConfBaseException, ValueError)
 """What Hydra raises before a command's own work begins."""
 
+logger = logging.getLogger("cxrnet")
+
 
 def explain(error: Exception, configs: Path, config_name: str, arguments: Sequence[str]) -> str:
-    """What is wrong with a command line, and what to type.
+    """Say what is wrong with a command line, and what to type.
 
     Args:
         error: of :data:`REFUSALS`.
@@ -37,17 +39,62 @@ def explain(error: Exception, configs: Path, config_name: str, arguments: Sequen
     if isinstance(error, OverrideParseException):
         return _unreadable(error)
     if isinstance(error, MissingConfigException) and "/" in str(error.missing_cfg_file):
-        return _no_option(error, configs, overrides)
-    if isinstance(error, ValueError) and (group := _no_text(configs, overrides)) is not None:
-        return f"{group.input_line}: there is no such option; {_choice(_options(configs, group.key_or_group))}"
+        group, _, name = str(error.missing_cfg_file).rpartition("/")
+        asked = any(override.key_or_group == group for override in overrides)
+        what = f"{group}={name}: there is no such option" if asked else f"config: {_reason(error).rstrip('.')}"
+        return f"{what}; choose one of {', '.join(options(configs, group, error.options))}"
+    for override in overrides if isinstance(error, ValueError) else ():
+        group = override.key_or_group
+        if group and (configs / group).is_dir() and not isinstance(override.value(), str | list):  # model=3
+            names = ", ".join(options(configs, group))
+            return f"{override.input_line}: there is no such option; choose one of {names}"
     word = _word(error, overrides)
     if word is None:
         return f"{getattr(error, 'full_key', None) or 'config'}: {_reason(error)}"
-    if isinstance(error.__cause__, ConfigKeyError | ConfigAttributeError):
-        key = max(word.key_or_group, str(error.__cause__.full_key), key=len)  # data.foo of data={foo: 1}
+    cause = error.__cause__
+    deeper = (
+        _within(word.key_or_group, below := _dotted(getattr(cause, "full_key", None))) and word.key_or_group != below
+    )
+    if isinstance(cause, ConfigKeyError | ConfigAttributeError) or (below and deeper):
+        key = max(word.key_or_group, below, key=len)  # data.foo of data={foo: 1}
         others = [override for override in overrides if override.key_or_group != word.key_or_group]
-        return _no_key(key, word, _names(configs, config_name, others))
+        adding = "" if is_dataclass(getattr(cause, "object_type", None)) else f" (+{word.input_line} would add it)"
+        return no_such_key(key, _names(configs, config_name, others)) + adding
     return f"{word.input_line}: {_mistake(error, word)}"
+
+
+def check_keys(config: DictConfig) -> None:
+    """Refuse keys that were added with a ``+`` where a schema says which there are.
+
+    One at the top is only said: other values may name it, as ``${mine}``.
+
+    Raises:
+        CxrnetError: there is one.
+    """
+    names = _all_names(config)
+    for key in _added(config):
+        line = no_such_key(key, {name for name in names if not (_within(name, key) or _within(key, name))})
+        if "." in key:
+            raise CxrnetError(line)
+        logger.warning("%s; nothing reads it but values that name it, as ${%s}", line, key)
+
+
+def no_such_key(key: str, names: Collection[str]) -> str:
+    """Say that there is no such key, and which may be meant: some with the same last part, or one spelled nearly so."""
+    group, _, argument = key.partition(".")
+    if group == "trainer" and "trainer.devices" in names:
+        return refusal(argument)
+    end = key.rpartition(".")[2]
+    names = [name for name in names if not name.rpartition(".")[2].startswith("_")]
+    alike = sorted(name for name in names if name.rpartition(".")[2] == end)[:3]
+    alike = alike or get_close_matches(key, names, 1, 0.7)
+    return f"{key}: no such key; " + (f"did you mean {' or '.join(alike)}?" if alike else "--help shows all")
+
+
+def options(configs: Path, group: str, known: Sequence[str] | None = None) -> list[str]:
+    """Names of the options of a group; ``known`` where Hydra has listed them."""
+    names = known or sorted(file.stem for file in (configs / group).glob("*.yaml"))
+    return [name for name in names if not name.startswith("_")]
 
 
 def _overrides(arguments: Sequence[str]) -> Iterator[Override]:
@@ -71,78 +118,37 @@ def _unreadable(error: OverrideParseException) -> str:
     return f"{error.override}: can't be read; close its brackets and quotes, or quote the whole value: {quoted}"
 
 
-def _no_option(error: MissingConfigException, configs: Path, overrides: Sequence[Override]) -> str:
-    group, _, name = str(error.missing_cfg_file).rpartition("/")
-    choice = _choice(error.options or _options(configs, group))
-    if any(override.key_or_group == group for override in overrides):
-        return f"{group}={name}: there is no such option; {choice}"
-    return f"config: {str(error).splitlines()[0].rstrip('.')}; {choice}"  # a config asks for it
-
-
-def _no_text(configs: Path, overrides: Sequence[Override]) -> Override | None:
-    """The choice of an option by what can't be its name, such as ``model=3``."""
-    groups = (o for o in overrides if o.key_or_group and (configs / o.key_or_group).is_dir())
-    return next((group for group in groups if not isinstance(group.value(), str | list)), None)
-
-
-def _options(configs: Path, group: str) -> list[str]:
-    return sorted(file.stem for file in (configs / group).glob("*.yaml"))
-
-
-def _choice(options: Sequence[str]) -> str:
-    return f"choose one of {', '.join(name for name in options if not name.startswith('_'))}"
-
-
 def _word(error: Exception, overrides: Sequence[Override]) -> Override | None:
-    """Which word of the command line an error is about."""
-    key = getattr(error.__cause__, "full_key", None)
-    if key:  # of a part of a word's key that is not there, or of something in its value
-        found = [
-            *(override for override in overrides if _within(override.key_or_group, key)),
-            *(override for override in overrides if _within(key, override.key_or_group)),
-        ]
-    else:
-        text = str(error)
-        found = [
-            *(override for override in overrides if str(override.input_line) in text),
-            *(override for override in overrides if override.key_or_group and override.key_or_group in text),
-        ]
+    """Find the word of the command line that an error is about."""
+    said, key = str(error), _dotted(getattr(error.__cause__, "full_key", None))
+    found = (
+        *sorted(
+            (word for word in overrides if str(word.input_line) in said), key=lambda word: -len(word.input_line or "")
+        ),
+        *(word for word in overrides if key and _within(word.key_or_group, key)),
+        *(word for word in overrides if key and _within(key, word.key_or_group)),
+        *(word for word in overrides if not key and word.key_or_group in said),
+    )
     return next(iter(found), None)
 
 
-def _within(key: str, node: str) -> bool:
-    return f"{key}.".startswith(f"{node}.")
-
-
 def _mistake(error: Exception, word: Override) -> str:
-    """What is wrong with a word whose key there is."""
+    """Say what is wrong with a word whose key there is."""
     key, _, value = str(word.input_line).partition("=")
-    if isinstance(error.__cause__, OmegaConfBaseException):
-        return _reason(error)
-    if word.is_sweep_override():
-        as_list = f", for a list write {key}=[{value}]" if word.is_choice_sweep() and "(" not in value else ""
-        return f"several values; to run one after the other add -m{as_list}"
-    if word.is_add():
-        return f"{word.key_or_group} is there already; leave the + out: {str(word.input_line).removeprefix('+')}"
+    if not isinstance(error.__cause__, OmegaConfBaseException):
+        if word.is_sweep_override():
+            as_list = f", for a list write {key}=[{value}]" if word.is_choice_sweep() and "(" not in value else ""
+            return f"several values; to run one after the other add -m{as_list}"
+        if word.is_add():
+            return f"{word.key_or_group} is there already; leave the + out: {str(word.input_line).removeprefix('+')}"
     return _reason(error)
 
 
-def _no_key(key: str, word: Override, names: Collection[str]) -> str:
-    group, _, argument = key.partition(".")
-    if group == "trainer" and group in names and (reason := refusal(argument)) is not None:
-        return reason  # adding it would not do either
-    if key == "schedule.mode":
-        return NO_MODE
-    others = alike(key, names)
-    hint = f"did you mean {' or '.join(others)}?" if others else "--help shows all"
-    adding = "" if group == "schedule" else f" (+{word.input_line} would add it)"  # a schedule takes no other keys
-    return f"{key}: no such key; {hint}{adding}"
-
-
-def alike(key: str, names: Collection[str]) -> list[str]:
-    """Names with the same last part, else those that are spelled nearly so; three at most."""
-    end = key.rpartition(".")[2]
-    return sorted(name for name in names if name.rpartition(".")[2] == end)[:3] or get_close_matches(key, names, 1, 0.7)
+def _reason(error: Exception) -> str:
+    """Take what OmegaConf or Hydra says, without the paragraphs and the places in the schema that follow."""
+    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
+    said = re.split(r"\n\n|\n    full_key|\nSearch path", str(cause))[0]
+    return " ".join(said.split()) or type(error).__name__
 
 
 def _names(configs: Path, config_name: str, others: Sequence[Override]) -> set[str]:
@@ -150,16 +156,32 @@ def _names(configs: Path, config_name: str, others: Sequence[Override]) -> set[s
     words = [str(override.input_line) for override in others if not override.is_sweep_override()]
     with initialize_config_dir(str(configs), version_base="1.3"):
         try:
-            config = compose(config_name, words)
+            return _all_names(compose(config_name, words))
         except REFUSALS:
-            config = compose(config_name)
+            return _all_names(compose(config_name))
+
+
+def _all_names(config: DictConfig) -> set[str]:
     leaves = [leaf.split(".") for leaf in flat(OmegaConf.to_container(config))]
     return {".".join(leaf[:depth]) for leaf in leaves for depth in range(1, len(leaf) + 1)}
 
 
-def _reason(error: Exception) -> str:
-    """What OmegaConf says in its first line, or Hydra in its first paragraph."""
-    if isinstance(error.__cause__, OmegaConfBaseException):
-        error = error.__cause__
-    end = "\n" if isinstance(error, OmegaConfBaseException) else "\n\n"
-    return " ".join(str(error).partition(end)[0].split()) or type(error).__name__
+def _added(node: Any, above: str = "") -> Iterator[str]:  # noqa: ANN401 (any node of OmegaConf)
+    """The keys that a schema lacks, at any depth."""
+    if not OmegaConf.is_config(node) or node._is_none() or node._is_missing() or node._is_interpolation():
+        return
+    schema = OmegaConf.get_type(node)
+    for name in node if OmegaConf.is_dict(node) else range(len(node)):
+        if is_dataclass(schema) and name not in schema.__dataclass_fields__:
+            yield f"{above}{name}"
+        else:
+            yield from _added(node._get_node(name), f"{above}{name}.")
+
+
+def _within(key: str, node: str) -> bool:
+    return f"{key}.".startswith(f"{node}.")
+
+
+def _dotted(key: object) -> str:
+    """``a.0.b`` of OmegaConf's ``a[0].b``; nothing of ``None``."""
+    return re.sub(r"\[(\w+)\]", r".\1", str(key or ""))

@@ -1,25 +1,73 @@
-"""Which arguments of Lightning's Trainer a configuration may give, and what to give in the place of the others.
+"""The group ``trainer``: arguments of Lightning's Trainer, and what to give in place of those that are refused.
 
 What the schedule, the data or cxrnet itself decides would be ignored, or would make the numbers of a run those of
-something else. It is refused before anything heavy is imported, so the arguments are listed here by name.
+something else. It is refused before anything heavy is imported, so the arguments stand here by name.
 """
 
-from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from difflib import get_close_matches
+from typing import Any, Literal
 
+from cxrnet.core.schema import need
 from cxrnet.errors import CxrnetError
 
-USED = (
-    "accelerator", "accumulate_grad_batches", "benchmark", "callbacks", "detect_anomaly", "deterministic", "devices",
-    "enable_autolog_hparams", "gradient_clip_algorithm", "gradient_clip_val", "inference_mode", "log_every_n_steps",
-    "logger", "precision", "profiler", "strategy",
-)  # fmt: skip
+# Other strategies divide the weights among the processes, or train in processes of which the first learns nothing.
+Strategy = Literal["auto", "ddp", "ddp_find_unused_parameters_false", "ddp_find_unused_parameters_true"]
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """The group ``trainer``; what a line doesn't explain is Lightning's own.
+
+    Attributes:
+        accelerator: auto, cpu or gpu.
+        devices: a number, a list of them, or auto.
+        precision: 32-true, 16-mixed or bf16-mixed; evaluation is always 32-true.
+        benchmark: cuDNN tries its algorithms on the first batch of a size and keeps the fastest.
+        deterministic: true, false or warn; true wants benchmark=false beside it.
+        strategy: ddp trains one process a device.
+    """
+
+    _target_: str = "lightning.pytorch.Trainer"
+    _partial_: bool = True
+    accelerator: str = "auto"
+    devices: Any = 1
+    precision: Any = "32-true"
+    benchmark: bool | None = True
+    deterministic: Any = None
+    strategy: Strategy = "auto"
+    accumulate_grad_batches: int = 1
+    gradient_clip_val: float | None = None
+    gradient_clip_algorithm: Literal["norm", "value"] | None = None
+    log_every_n_steps: int | None = None
+    profiler: Any = None
+    detect_anomaly: bool = False
+    inference_mode: bool = True
+    enable_autolog_hparams: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse what is out of range, or doesn't go together.
+
+        Raises:
+            CxrnetError: something does.
+        """
+        steps, clip, logged = self.accumulate_grad_batches, self.gradient_clip_val, self.log_every_n_steps
+        need(steps > 0, "trainer.accumulate_grad_batches", steps, "a whole number from 1 on")
+        need(clip is None or clip >= 0, "trainer.gradient_clip_val", clip, "a number from 0 on, or null")
+        need(logged is None or logged >= 0, "trainer.log_every_n_steps", logged, "a whole number from 0 on, or null")
+        exact = self.deterministic
+        need(exact in (True, False, "warn", None), "trainer.deterministic", exact, "true, false or warn")
+        if exact and self.benchmark:
+            raise CxrnetError("trainer.deterministic: not while trainer.benchmark=true; give trainer.benchmark=false")
+
 
 _LESS_DATA = "an epoch has all images of its split; for fewer give data.limit"
 _WHOLE_EPOCHS = "a phase trains for whole epochs; give schedule.max_epochs"
 _VALIDATION = "every epoch is validated once, at its end, for the history and the choice of the best one; leave it out"
 
 REFUSED = {
+    "callbacks": "give callbacks=<option>, or +callbacks.<name>={_target_: <class>} for one of your own",
+    "logger": "give logger=<option>, or +logger.<name>={_target_: <class>} for one of your own",
     "max_epochs": "the schedule says how long each phase trains; give schedule.max_epochs",
     "min_epochs": "the schedule says when a phase stops early; give its phases another patience, or null",
     "max_steps": _WHOLE_EPOCHS,
@@ -47,56 +95,12 @@ REFUSED = {
     "plugins": "precision and checkpoints are cxrnet's to set; give trainer.precision",
 }
 
-# Others divide the weights among the processes, or train in processes of which the first learns nothing.
-STRATEGIES: tuple[object, ...] = ("auto", "ddp", "ddp_find_unused_parameters_false", "ddp_find_unused_parameters_true")
 
-_CHOICES: dict[str, tuple[object, ...]] = {
-    "strategy": STRATEGIES,
-    "deterministic": (True, False, "warn", None),
-    "benchmark": (True, False, None),
-    "detect_anomaly": (True, False),
-    "inference_mode": (True, False),
-}
-_LEAST = {"accumulate_grad_batches": 1, "log_every_n_steps": 0, "gradient_clip_val": 0}
-_MAY_BE_NULL = ("log_every_n_steps", "gradient_clip_val")
-
-
-def check_arguments(trainer: Mapping[str, object]) -> None:
-    """Refuse arguments that would be ignored, can't be kept to, or that no Trainer knows.
-
-    Args:
-        trainer: the group ``trainer`` of a configuration, plain.
-
-    Raises:
-        CxrnetError: there is one, or a value that won't do; the line says what to give in its place.
-    """
-    own = not str(trainer.get("_target_")).startswith("lightning.pytorch.")  # a class that may know more
-    for name, value in trainer.items():
-        if name.startswith("_") or (own and name not in REFUSED):
-            continue
-        if (reason := refusal(name)) is not None:
-            raise CxrnetError(reason)
-        if name in _CHOICES and value not in _CHOICES[name]:
-            choices = ", ".join("null" if each is None else str(each).lower() for each in _CHOICES[name])
-            raise CxrnetError(f"trainer.{name}: {value} won't do; give one of {choices}")
-        if name in _LEAST and not (value is None and name in _MAY_BE_NULL):
-            _check_number(name, value)
-
-
-def refusal(name: str) -> str | None:
-    """Why ``trainer.<name>`` is refused and what to do, in one line; ``None`` if it isn't."""
-    if name in USED:
-        return None
+def refusal(name: str) -> str:
+    """Say in one line why an argument that :class:`Trainer` lacks is refused, and what to give in its place."""
     if name in REFUSED:
         return f"trainer.{name}: {REFUSED[name]}"
-    alike = next(iter(get_close_matches(name, (*USED, *REFUSED), 1)), None)
-    if alike is None:
-        return f"trainer.{name}: Lightning's Trainer has no such argument; leave it out"
-    hint = f"{alike}: {REFUSED[alike]}" if alike in REFUSED else f"did you mean trainer.{alike}?"
-    return f"trainer.{name}: Lightning's Trainer has no such argument; {hint}"
-
-
-def _check_number(name: str, value: object) -> None:
-    whole, least = name != "gradient_clip_val", _LEAST[name]
-    if isinstance(value, bool) or not isinstance(value, int if whole else int | float) or not value >= least:
-        raise CxrnetError(f"trainer.{name}: {value}; give a {'whole ' * whole}number from {least} on")
+    known = [each.name for each in fields(Trainer)]
+    alike = next(iter(get_close_matches(name, [*known, *REFUSED], 1)), None)
+    hint = "leave it out" if alike is None else f"{alike}: {REFUSED[alike]}" if alike in REFUSED else ""
+    return f"trainer.{name}: a Trainer has no such argument; {hint or f'did you mean trainer.{alike}?'}"

@@ -33,7 +33,9 @@ def plain_config(config: DictConfig) -> Config:
         CxrnetError: the name of a class is a truth value or null.
         omegaconf.errors.OmegaConfBaseException: a mandatory value is missing, or an interpolation leads nowhere.
     """
-    plain: Config = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
+    plain: Config = OmegaConf.to_container(  # type: ignore[assignment]
+        config, resolve=True, throw_on_missing=True, enum_to_str=True
+    )
     return {key: _named(value, str(key), str(key)) for key, value in plain.items()}
 
 

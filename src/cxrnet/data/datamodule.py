@@ -19,14 +19,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from cxrnet.core.console import heard
+from cxrnet.core.schema import build
 from cxrnet.data.augment import Augmentation
 from cxrnet.data.duplicates.search import SEARCH_SIZE, find_duplicates, group_duplicates
-from cxrnet.data.images.reader import AtSize, OnError, binary_warning, look_binary
-from cxrnet.data.images.resize import Images, ResizeRule
+from cxrnet.data.images.reader import AtSize, binary_warning, look_binary
+from cxrnet.data.images.resize import Images
 from cxrnet.data.images.store import load_at_sizes
 from cxrnet.data.loaders import Batch, eval_loader, train_loader
 from cxrnet.data.manifest import check_labels
-from cxrnet.data.settings import Draw, check_numbers
+from cxrnet.data.settings import DataNumbers, Draw, OnError, ResizeRule
 from cxrnet.errors import CxrnetError
 
 logger = logging.getLogger("cxrnet")
@@ -83,21 +84,22 @@ class XrayDataModule(pl.LightningDataModule):
         self,
         manifest: pd.DataFrame | Callable[[], pd.DataFrame],
         split: Callable[[pd.DataFrame], pd.DataFrame],
-        size: Sequence[int],
-        resize: ResizeRule,
-        augment: Augmentation | None,
-        batch_size: int,
-        sampler: Draw,
-        num_workers: int,
-        on_error: OnError,
-        seed: int,
+        size: Sequence[int] = DataNumbers.size,
+        resize: ResizeRule = DataNumbers.resize,
+        augment: Augmentation | None = None,
+        batch_size: int = DataNumbers.batch_size,
+        sampler: Draw = DataNumbers.sampler,
+        num_workers: int = DataNumbers.num_workers,
+        on_error: OnError = DataNumbers.on_error,
+        seed: int = DataNumbers.seed,
         classes: Sequence[str] | None = None,
-        limit: int | None = None,
+        limit: int | None = DataNumbers.limit,
         cache: str | Path | None = None,
         known_issues: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         super().__init__()
-        check_numbers(size, batch_size, sampler, num_workers, limit)
+        numbers = {"size": size, "batch_size": batch_size, "num_workers": num_workers, "limit": limit}
+        build(DataNumbers, {**numbers, "sampler": sampler, "resize": resize, "on_error": on_error}, "data")
         self._manifest = manifest
         self._split = split
         self.size = (int(size[0]), int(size[1]))

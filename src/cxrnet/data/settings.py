@@ -1,31 +1,70 @@
-"""Numbers of the group ``data``: what each may be, told without importing what works with them."""
+"""The group ``data`` of the configuration: how a data set is read, prepared and drawn from. Imports no torch."""
 
-from collections.abc import Sequence
-from typing import Literal, get_args
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
-from cxrnet.errors import CxrnetError
+from cxrnet.core.schema import need
 
 Draw = Literal["shuffle", "balanced"]
+ResizeRule = Literal["stretch", "pad", "crop"]
+OnError = Literal["fail", "skip"]
 
 
-def check_numbers(size: Sequence[int], batch_size: int, sampler: str, num_workers: int, limit: int | None) -> None:
-    """See that the numbers of a data module will do; arguments as there.
+@dataclass(frozen=True, kw_only=True)
+class DataNumbers:
+    """How images are prepared and drawn.
 
-    Raises:
-        CxrnetError: one won't do; the first of them is named.
+    Attributes:
+        size: height and width in pixels.
+        resize: stretch, pad (keeps the aspect, black border) or crop (keeps the aspect, middle).
+        batch_size: number of images in a batch of each process.
+        sampler: shuffle, or balanced (as many draws an epoch, with replacement, each class equally likely).
+        num_workers: number of processes that fetch batches of decoded images; they pay where a GPU waits for data.
+        on_error: fail or skip: what an unreadable image does.
+        seed: seed of the order of the training images.
+        limit: number of images of each class in each split, for trying things out; null takes all.
     """
-    sides = list(size) if isinstance(size, Sequence) else []
-    if len(sides) != 2 or not all(_is_whole(side, 1) for side in sides):
-        raise CxrnetError(f"data.size: {size} is not a size; give height and width in pixels, as [224, 224]")
-    if not _is_whole(batch_size, 1):
-        raise CxrnetError(f"data.batch_size: {batch_size} is no number of images; give a whole number from 1 on")
-    if sampler not in get_args(Draw):
-        raise CxrnetError(f"data.sampler: '{sampler}' is not known; use shuffle or balanced")
-    if limit is not None and not _is_whole(limit, 1):
-        raise CxrnetError(f"data.limit: {limit} is no number of images; give a whole number from 1 on")
-    if not _is_whole(num_workers, 0):
-        raise CxrnetError(f"data.num_workers: {num_workers} is no number of processes; give a whole number from 0 on")
+
+    size: tuple[int, int] = (224, 224)
+    resize: ResizeRule = "stretch"
+    batch_size: int = 32
+    sampler: Draw = "shuffle"
+    num_workers: int = 0
+    on_error: OnError = "fail"
+    seed: int = 0
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse numbers out of range.
+
+        Raises:
+            CxrnetError: one is.
+        """
+        need(min(self.size) > 0, "data.size", list(self.size), "height and width in pixels, as [224, 224]")
+        need(self.batch_size > 0, "data.batch_size", self.batch_size, "a whole number from 1 on")
+        need(self.num_workers >= 0, "data.num_workers", self.num_workers, "a whole number from 0 on")
+        need(self.limit is None or self.limit > 0, "data.limit", self.limit, "a whole number from 1 on, or null")
 
 
-def _is_whole(number: object, least: int) -> bool:
-    return isinstance(number, int) and number >= least
+@dataclass(frozen=True, kw_only=True)
+class Data(DataNumbers):
+    """The group ``data``.
+
+    Attributes:
+        root: folder or file of the data set; its source reads from there.
+        manifest: reads the data set: a function of cxrnet.data.sources and its arguments.
+        split: fills the splits: a function of cxrnet.data.splits and its arguments.
+        augment: augmentation of training images; the group augment sets it.
+        cache: folder of decoded images; null keeps them in memory.
+        classes: order of the logits; null is alphabetical.
+        known_issues: what is known to be wrong with the data, by source, in sentences; reports state them.
+    """
+
+    _target_: str = "cxrnet.data.datamodule.XrayDataModule"
+    root: str
+    manifest: dict[str, Any]
+    split: dict[str, Any]
+    augment: Any = None
+    cache: str | None = None
+    classes: list[Any] | None = None
+    known_issues: dict[str, Any] | None = field(default_factory=dict)

@@ -66,7 +66,7 @@ def choose_deferral_threshold(validation: pd.DataFrame, share: float) -> float:
 
     Args:
         validation: predictions of the split ``val``, predicted as they will be.
-        share: of these images, the least certain, from :func:`cxrnet.evaluation.settings.check_share`.
+        share: of these images, the least certain.
 
     Returns:
         Halfway between two neighbouring certainties. No more than the share lies below it; fewer where images of equal

@@ -1,82 +1,113 @@
-"""The group ``evaluation`` of the configuration: what each setting may be, checked before anything is trained."""
+"""The group ``evaluation`` of the configuration: what is computed from the predictions."""
 
-from collections.abc import Callable, Mapping
-from typing import Any, Literal, get_args
+from dataclasses import dataclass, field
+from typing import Literal
 
-from cxrnet.errors import CxrnetError
+from cxrnet.core.schema import need
 
 Kind = Literal["equal_width", "equal_mass"]  # of the bins of a reliability diagram
 LEAST = 100  # resamples: fewer say nothing of the outer 2.5 %
+SHARE = "a number between 0 and 1"
 
 
-def check_settings(settings: Mapping[str, Any]) -> None:
-    """See that the settings of the evaluation will do.
+@dataclass(frozen=True)
+class Calibration:
+    """Bins of the reliability diagram and of every ECE.
 
-    Args:
-        settings: the group, plain, seed included.
-
-    Raises:
-        CxrnetError: one is missing or won't do; the first of them is named.
+    Attributes:
+        bins: number of bins.
+        kind: equal_width, or equal_mass (as many images in each bin).
     """
-    for key, (fits, wanted) in _CHECKS.items():
-        value: Any = settings
-        for part in key.split("."):
-            if not isinstance(value, Mapping) or part not in value:
-                raise CxrnetError(f"evaluation.{key}: is not there; give {wanted}")
-            value = value[part]
-        if not fits(value):
-            raise CxrnetError(f"evaluation.{key}: {value} won't do; give {wanted}")
+
+    bins: int = 15
+    kind: Kind = "equal_width"
+
+    def __post_init__(self) -> None:
+        """Refuse a number out of range."""
+        need(self.bins > 0, "evaluation.calibration.bins", self.bins, "a whole number from 1 on")
 
 
-def check_share(share: object) -> float | None:
-    """Check the share of the images that is to go to a reader; ``None`` where none is.
+@dataclass(frozen=True)
+class DecisionCurve:
+    """Net benefit over threshold probabilities.
 
-    Raises:
-        CxrnetError: it is none.
+    Attributes:
+        thresholds: lowest and highest probability from which on to act.
+        prevalence: prevalence at which the net benefit is stated; null takes that of the images.
     """
-    if share is None:
-        return None
-    if not _share(share):
-        raise CxrnetError(f"refer: {share} is no share of the images; give a number between 0 and 1, or null")
-    return float(share)  # type: ignore[arg-type]
+
+    thresholds: tuple[float, float] = (0.0, 0.5)
+    prevalence: float | None = 0.05
+
+    def __post_init__(self) -> None:
+        """Refuse numbers out of range."""
+        first, last = self.thresholds
+        key = "evaluation.decision_curve"
+        need(0 <= first < last < 1, f"{key}.thresholds", list(self.thresholds), "two rising numbers from 0 to below 1")
+        need(
+            self.prevalence is None or 0 < self.prevalence < 1,
+            f"{key}.prevalence",
+            self.prevalence,
+            f"{SHARE}, or null",
+        )
 
 
-def _number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+@dataclass(frozen=True)
+class Referral:
+    """Selective prediction.
+
+    Attributes:
+        shares: shares of the images that are deferred to a reader, the least certain first.
+    """
+
+    shares: tuple[float, ...] = (0.1, 0.2, 0.3)
+
+    def __post_init__(self) -> None:
+        """Refuse numbers out of range."""
+        need(
+            all(0 < share < 1 for share in self.shares),
+            "evaluation.referral.shares",
+            list(self.shares),
+            f"each {SHARE}",
+        )
 
 
-def _whole(value: object, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+@dataclass(frozen=True)
+class Evaluation:
+    """The group ``evaluation``.
 
+    Attributes:
+        resamples: number of bootstrap resamples for the confidence intervals; 0 for none.
+        level: level of the confidence intervals.
+        seed: seed of the bootstrap.
+        calibration: bins of the reliability diagram and of every ECE.
+        prevalences: prevalences at which predictive values are stated.
+        missed: share of the negative predictions that may be wrong, for a class to be ruled out by one; set your own.
+        decision_curve: net benefit over threshold probabilities.
+        referral: selective prediction.
+        fewest: number of images of a class below which the metrics of a subgroup come with a warning.
+    """
 
-def _share(value: Any) -> bool:  # noqa: ANN401 (whatever a user typed)
-    return _number(value) and 0 < value < 1
+    resamples: int = 2000
+    level: float = 0.95
+    seed: int = 0
+    calibration: Calibration = field(default_factory=Calibration)
+    prevalences: tuple[float, ...] = (0.005, 0.05, 0.2)
+    missed: float = 0.01
+    decision_curve: DecisionCurve = field(default_factory=DecisionCurve)
+    referral: Referral = field(default_factory=Referral)
+    fewest: int = 20
 
+    def __post_init__(self) -> None:
+        """Refuse numbers out of range.
 
-def _shares(value: object) -> bool:
-    return isinstance(value, list) and all(map(_share, value))
-
-
-def _range(value: Any) -> bool:  # noqa: ANN401 (whatever a user typed)
-    return isinstance(value, list) and len(value) == 2 and all(map(_number, value)) and 0 <= value[0] < value[1] < 1
-
-
-_CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "resamples": (
-        lambda value: _whole(value, 0) and (value == 0 or value >= LEAST),
-        f"a whole number from {LEAST} on, or 0 for no intervals",
-    ),
-    "level": (_share, "a number between 0 and 1, as 0.95"),
-    "seed": (lambda value: _whole(value, 0), "a whole number from 0 on"),
-    "calibration.bins": (lambda value: _whole(value, 1), "a whole number from 1 on"),
-    "calibration.kind": (lambda value: value in get_args(Kind), " or ".join(get_args(Kind))),
-    "prevalences": (_shares, "a list of numbers between 0 and 1, as [0.05, 0.2]"),
-    "missed": (_share, "a number between 0 and 1, as 0.01"),
-    "decision_curve.thresholds": (_range, "two numbers from 0 on, the second larger and below 1, as [0.0, 0.5]"),
-    "decision_curve.prevalence": (
-        lambda value: value is None or _share(value),
-        "a number between 0 and 1, or null for that of the images",
-    ),
-    "referral.shares": (_shares, "a list of numbers between 0 and 1, as [0.1, 0.2]"),
-    "fewest": (lambda value: _whole(value, 0), "a whole number from 0 on"),
-}
+        Raises:
+            CxrnetError: one is.
+        """
+        enough = self.resamples == 0 or self.resamples >= LEAST
+        need(enough, "evaluation.resamples", self.resamples, f"a whole number from {LEAST} on, or 0 for no intervals")
+        need(0 < self.level < 1, "evaluation.level", self.level, f"{SHARE}, as 0.95")
+        shares = all(0 < prevalence < 1 for prevalence in self.prevalences)
+        need(shares, "evaluation.prevalences", list(self.prevalences), f"each {SHARE}, as [0.05, 0.2]")
+        need(0 < self.missed < 1, "evaluation.missed", self.missed, f"{SHARE}, as 0.01")
+        need(self.fewest >= 0, "evaluation.fewest", self.fewest, "a whole number from 0 on")

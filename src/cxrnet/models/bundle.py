@@ -25,7 +25,8 @@ from torch import Tensor
 from cxrnet.core.atomic import write_json
 from cxrnet.errors import CxrnetError
 from cxrnet.models.bundle_schema import check_description
-from cxrnet.models.network import Network, NetworkConfig
+from cxrnet.models.network import Network
+from cxrnet.models.settings import NetworkConfig
 
 # 1 was before windowed pooling, batch norm in the head and sigmoids, 2 before priors and decision weights, 3 before
 # digests.

@@ -5,8 +5,7 @@ import sys
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, get_args
 
-from cxrnet.models.heads import Output
-from cxrnet.models.network import NetworkConfig
+from cxrnet.models.settings import NetworkConfig, Output
 
 RESIZE = ("stretch", "pad", "crop")
 ROUNDING = 1e-6  # of shares that sum to 1

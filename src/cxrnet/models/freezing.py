@@ -14,7 +14,7 @@
 All layers, or all stages, are the whole backbone, with the parameters that belong to none (a class token, say).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import chain
 
 from torch import nn
@@ -23,8 +23,7 @@ from cxrnet.errors import CxrnetError
 from cxrnet.models.backbones.layers import layers, stage_groups
 from cxrnet.models.backbones.registry import stages
 from cxrnet.models.network import Network
-
-Trainable = str | Mapping[str, str | int | float]
+from cxrnet.models.settings import Trainable
 
 
 def set_trainable(network: Network, trainable: Trainable) -> None:

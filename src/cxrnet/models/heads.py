@@ -5,16 +5,12 @@ A head is a row of dense layers, each with [batch norm] -> dropout -> linear -> 
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cxrnet.errors import CxrnetError
-
-Pool = Literal["average", "max", "flatten", "own"]
-Output = Literal["softmax", "sigmoid"]
-Dropout = float | tuple[float, ...]
+from cxrnet.models.settings import Dropout, Output, Pool
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU, "gelu": nn.GELU, "elu": nn.ELU, "tanh": nn.Tanh, "silu": nn.SiLU

@@ -7,71 +7,16 @@ The normalisation is part of the network, so nothing that predicts can get it wr
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Self
+from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 
 from cxrnet.errors import CxrnetError
 from cxrnet.models.backbones.registry import backbone_spec, output_shapes
-from cxrnet.models.heads import Dropout, Output, Pool, hidden_kernels, make_head, make_pool
-
-
-@dataclass(frozen=True)
-class NetworkConfig:
-    """Architecture of a network; plain values, stored in the bundle. Pooling and head: :mod:`cxrnet.models.heads`.
-
-    Attributes:
-        backbone: name of the backbone.
-        classes: class names in the order of the logits.
-        size: height and width of the input in pixels.
-        mean: per channel, on the scale 0..1.
-        std: per channel, on the scale 0..1.
-        pool: how the feature map becomes a vector; ``own`` for backbones that give one, and for no others.
-        pool_window: height and width of the pooling windows; ``None`` pools the whole map.
-        hidden: widths of the dense layers between the features and the logits.
-        activation: of those layers.
-        batch_norm: in every dense layer.
-        dropout: probability before every dense layer, 0 to 1, or one for each, the last included.
-        l2: factor of :meth:`Network.penalty`.
-        output: ``softmax``, or ``sigmoid``: the head has one logit, for the last of two classes.
-    """
-
-    backbone: str
-    classes: tuple[str, ...]
-    size: tuple[int, int]
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    pool: Pool
-    pool_window: tuple[int, int] | None
-    hidden: tuple[int, ...]
-    activation: str
-    batch_norm: bool
-    dropout: Dropout
-    l2: float
-    output: Output
-
-    def to_dict(self) -> dict[str, Any]:
-        """Make plain values for JSON."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Self:
-        """Invert :meth:`to_dict`; lists become tuples, and ``None`` the mean or std that the weights were trained with.
-
-        Raises:
-            CxrnetError: a name is not known.
-        """
-        if unknown := set(values) - set(cls.__dataclass_fields__):
-            raise CxrnetError(
-                f"model: '{min(unknown)}' is not known; a network has {', '.join(cls.__dataclass_fields__)}"
-            )
-        arguments: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
-        for name in ("mean", "std"):
-            if arguments.get(name, ...) is None:
-                arguments[name] = getattr(backbone_spec(arguments["backbone"]), name)
-        return cls(**arguments)
+from cxrnet.models.heads import hidden_kernels, make_head, make_pool
+from cxrnet.models.settings import NetworkConfig
 
 
 class Normalise(nn.Module):
@@ -93,7 +38,10 @@ class Normalise(nn.Module):
 
 
 class Network(nn.Module):
-    """A backbone with a head; weights are random until loaded.
+    """A backbone with a head.
+
+    Args:
+        config: what to build; the weights are random until loaded. Its own ``config`` has a mean and std.
 
     Raises:
         CxrnetError: a setting can't be built.
@@ -101,10 +49,12 @@ class Network(nn.Module):
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
-        _check(config)
-        self.config = config
-        self.normalise = Normalise(config.mean, config.std)
-        self.backbone = backbone_spec(config.backbone).build(config.size)
+        spec = backbone_spec(config.backbone)
+        mean, std = config.mean or spec.mean, config.std or spec.std
+        _check(config, mean, std)
+        self.config = config = replace(config, mean=mean, std=std)
+        self.normalise = Normalise(mean, std)
+        self.backbone = spec.build(config.size)
         self.pool = make_pool(config.pool, config.pool_window)
         self.n_features = self._count_features()
         self.head = make_head(
@@ -212,9 +162,9 @@ def lone_batch_norms(network: Network) -> list[str]:
     return found
 
 
-def _check(config: NetworkConfig) -> None:
-    if not _is_triple(config.mean) or not _is_triple(config.std) or min(config.std) <= 0:
-        raise CxrnetError(f"model.mean, model.std: {config.mean}, {config.std}; give three numbers each, std above 0")
+def _check(config: NetworkConfig, mean: Sequence[float], std: Sequence[float]) -> None:
+    if not _is_triple(mean) or not _is_triple(std) or min(std) <= 0:
+        raise CxrnetError(f"model.mean, model.std: {mean}, {std}; give three numbers each, std above 0")
     if not isinstance(config.l2, int | float) or not 0 <= config.l2 < math.inf:
         raise CxrnetError(f"model.l2: {config.l2}; give a number from 0 on")
     own_pool = backbone_spec(config.backbone).own_pool

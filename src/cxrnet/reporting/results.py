@@ -117,7 +117,7 @@ def write_results(
         baselines: predictions of each baseline on the headline split; may be empty.
         classes: in the order of the logits.
         settings: the group ``evaluation`` of the configuration, plain, seed included, checked
-            (:func:`cxrnet.evaluation.settings.check_settings`).
+            (:class:`cxrnet.evaluation.settings.Evaluation`).
         history: one row an epoch; ``None`` where nothing was trained, or several trainings are pooled.
         kept_epoch: the epoch whose weights were kept.
         temperature: by which the logits of the predictions were divided; ``None`` where not all by the same.

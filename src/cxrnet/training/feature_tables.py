@@ -24,7 +24,8 @@ from cxrnet.core.cache import kept, new_array
 from cxrnet.core.console import bar
 from cxrnet.data.augment import Augmentation, Geometric
 from cxrnet.data.images import store
-from cxrnet.data.images.resize import Images, ResizeRule
+from cxrnet.data.images.resize import Images
+from cxrnet.data.settings import ResizeRule
 
 Table = npt.NDArray[np.float32]  # (V, N, F) or (V, N, h, w, C): V views of N images, channels last
 

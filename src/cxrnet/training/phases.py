@@ -129,9 +129,7 @@ def _train_phase(network: Network, data: XrayDataModule, keeper: EpochKeeper) ->
     with refusals_told():
         trainer.fit(classifier, datamodule=feed.data, ckpt_path=resumed, weights_only=True)
     if trainer.current_epoch == 0:
-        raise CxrnetError(
-            "trainer.callbacks: training was stopped before its first epoch; mend or leave out what did so"
-        )
+        raise CxrnetError("callbacks: training was stopped before its first epoch; mend or leave out what did so")
     feed.data.trainer = None
     network.zero_grad()
 

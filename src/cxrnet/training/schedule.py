@@ -5,14 +5,13 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
 
+from cxrnet.core.schema import need
 from cxrnet.errors import CxrnetError
-
-if TYPE_CHECKING:
-    from cxrnet.models.freezing import Trainable
+from cxrnet.models.settings import Trainable
 
 
 @dataclass(frozen=True)
@@ -20,19 +19,20 @@ class Phase:
     """What is trainable, for how long, at what rate.
 
     Attributes:
-        name: shown everywhere; unique in a schedule.
-        trainable: see :mod:`cxrnet.models.freezing`.
-        epochs: at most.
+        name: name of the phase, unique in a schedule.
+        trainable: head, all, {from: layer3}, {stages: 2}, {last: 100} (layers) or {fraction: 0.3}, see
+            :mod:`cxrnet.models.freezing`.
+        epochs: most epochs that it trains.
         lr: learning rate at the start.
-        patience: epochs without improvement before the phase stops; ``None`` never stops early.
-        lr_schedule: see :mod:`cxrnet.training.trainer`; ``None`` keeps the rate.
-        decay: weight decay of the whole phase, from 0 on, see :class:`cxrnet.training.trainer.WeightDecay`.
+        patience: epochs without improvement before the phase stops; null never stops early.
+        lr_schedule: {name: cosine, warmup_epochs: 1} or {name: plateau, factor: 0.5, patience: 2}; null keeps the rate.
+        decay: weight decay over the whole phase, from 0 on, see :class:`cxrnet.training.trainer.WeightDecay`.
         keep: the epoch whose weights are kept: ``last``, or ``best`` by the schedule's monitored metric.
         enabled: a phase that is not enabled is left out.
     """
 
     name: str
-    trainable: "Trainable"
+    trainable: Trainable
     epochs: int
     lr: float
     patience: int | None = None
@@ -47,16 +47,17 @@ class Phase:
         Raises:
             CxrnetError: a name that is no folder name, or numbers out of range.
         """
-        if not re.fullmatch(r"[\w-]+", str(self.name)):
-            raise CxrnetError(f"phase '{self.name}': the name becomes a folder; use letters, digits, _ and -")
-        if not isinstance(self.epochs, int) or self.epochs < 1:
-            raise CxrnetError(f"phase '{self.name}': {self.epochs} epochs; give at least one, a whole number")
-        if self.patience is not None and (not isinstance(self.patience, int) or self.patience < 1):
-            raise CxrnetError(f"phase '{self.name}': patience {self.patience}; give a whole number from 1 on, or null")
-        if isinstance(self.decay, bool) or not isinstance(self.decay, int | float) or not 0 <= self.decay < math.inf:
-            raise CxrnetError(f"phase '{self.name}': decay {self.decay}; give a number from 0 on (0: none)")
-        if self.keep not in ("last", "best"):
-            raise CxrnetError(f"phase '{self.name}': keep {self.keep}; give last or best")
+        key = f"schedule: phase '{self.name}'"
+        if not re.fullmatch(r"[\w-]+", self.name):
+            raise CxrnetError(f"{key}: the name becomes a folder; use letters, digits, _ and -")
+        need(self.epochs > 0, f"{key}: epochs", self.epochs, "a whole number from 1 on")
+        need(
+            self.patience is None or self.patience > 0,
+            f"{key}: patience",
+            self.patience,
+            "a whole number from 1 on, or null",
+        )
+        need(0 <= self.decay < math.inf, f"{key}: decay", self.decay, "a number from 0 on (0: none)")
 
 
 @dataclass(frozen=True)
@@ -64,47 +65,50 @@ class Schedule:
     """The phases of a run and what they share.
 
     Attributes:
-        phases: in order.
-        monitor: the metric that decides which epoch is best, see :func:`cxrnet.models.lightning_module.metric_names`.
-        scratch: takes the place of the phases that train the head alone when the weights are random; ``None`` where
+        phases: phases after ``head``, in order.
+        scratch: phase that takes the place of those that train the head alone when the weights are random; null where
             no phase does.
-        views: of each training image where the output of what is frozen is computed once: the image itself and
-            ``views`` - 1 augmented ones; 0 trains the long way, on images.
-        features_gb: the output of what is frozen is stored if that takes no more gigabytes and, where a part of the
-            backbone is trained, there are more epochs than views; 0 never stores it.
-        best_from: validation images from which on a phase with ``keep: best`` chooses its epoch. With fewer the choice
-            would be noise, and the last epoch is kept.
-        max_epochs: caps every phase; ``None`` for no cap.
+        monitor: metric that decides which epoch is best, see :func:`cxrnet.models.lightning_module.metric_names`.
+        views: views of each training image where the output of frozen layers is computed once: the image itself, then
+            augmented ones; 0 trains on images.
+        features_gb: most gigabytes that the stored output of frozen layers may take in a phase. Where a part of the
+            backbone is trained, it is stored only for more epochs than views. 0 never stores it.
+        best_from: number of validation images from which on a phase with ``keep: best`` chooses its epoch. With fewer
+            the choice would be noise, and the last epoch is kept.
+        max_epochs: caps every phase; null for no cap.
+        head: phase that comes first, on a frozen backbone; null for none.
     """
 
-    phases: tuple[Phase, ...]
-    scratch: Phase | None
-    monitor: str
-    views: int
-    features_gb: float
-    best_from: int
+    phases: tuple[Phase, ...] = ()
+    scratch: Phase | None = None
+    monitor: str = "val/loss"
+    views: int = 1
+    features_gb: float = 4
+    best_from: int = 100
     max_epochs: int | None = None
+    head: Phase | None = None
 
     def __post_init__(self) -> None:
         """Refuse what is no schedule.
 
         Raises:
-            CxrnetError: scratch is missing where it is needed, or views, features_gb, best_from or max_epochs are no
-                such numbers.
+            CxrnetError: scratch is missing where it is needed, or a number is out of range.
         """
-        heads = [phase.name for phase in self.phases if phase.trainable == "head"]
-        if heads and not isinstance(self.scratch, Phase):
+        heads = [phase.name for phase in self.planned if phase.trainable == "head"]
+        if heads and self.scratch is None:
             raise CxrnetError(
                 f"schedule.scratch: there is none; give the phase that trains random weights instead of '{heads[0]}'"
             )
-        if not isinstance(self.views, int) or self.views < 0:
-            raise CxrnetError(f"schedule.views: {self.views}; give a whole number of views, or 0 to train on images")
-        if not isinstance(self.features_gb, int | float) or not self.features_gb >= 0:
-            raise CxrnetError(f"schedule.features_gb: {self.features_gb}; give gigabytes, or 0 to store none")
-        if not isinstance(self.best_from, int) or self.best_from < 0:
-            raise CxrnetError(f"schedule.best_from: {self.best_from}; give a number of validation images, from 0 on")
-        if self.max_epochs is not None and (not isinstance(self.max_epochs, int) or self.max_epochs < 1):
-            raise CxrnetError(f"schedule.max_epochs: {self.max_epochs}; give a whole number from 1 on, or null")
+        need(self.views >= 0, "schedule.views", self.views, "a whole number from 0 on (0 trains on images)")
+        need(self.features_gb >= 0, "schedule.features_gb", self.features_gb, "gigabytes from 0 on (0 stores none)")
+        need(self.best_from >= 0, "schedule.best_from", self.best_from, "a whole number from 0 on")
+        capped = self.max_epochs is None or self.max_epochs > 0
+        need(capped, "schedule.max_epochs", self.max_epochs, "a whole number from 1 on, or null")
+
+    @property
+    def planned(self) -> tuple[Phase, ...]:
+        """All phases in order, ``head`` included."""
+        return self.phases if self.head is None else (self.head, *self.phases)
 
     @property
     def mode(self) -> Literal["min", "max"]:
@@ -126,7 +130,7 @@ def enabled_phases(schedule: Schedule, pretrained: bool) -> tuple[Phase, ...]:
     Raises:
         CxrnetError: none is enabled, or two have one name.
     """
-    phases = [phase for phase in schedule.phases if phase.enabled]
+    phases = [phase for phase in schedule.planned if phase.enabled]
     if not pretrained:
         phases = _unfrozen(phases, schedule.scratch)
     names = [phase.name for phase in phases]

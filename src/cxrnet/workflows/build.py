@@ -15,19 +15,20 @@ from lightning.pytorch.loggers import Logger
 
 from cxrnet.core.config import Config
 from cxrnet.core.provenance import package_versions
+from cxrnet.core.schema import build
 from cxrnet.data.datamodule import XrayDataModule
 from cxrnet.errors import CxrnetError
 from cxrnet.evaluation.calibration import fit_temperature
 from cxrnet.evaluation.predictions import make_predictions
 from cxrnet.evaluation.prior import Mix, fitted_offset
 from cxrnet.evaluation.selective_prediction import choose_deferral_threshold
-from cxrnet.evaluation.settings import check_share
 from cxrnet.evaluation.threshold_selection import choose_thresholds
 from cxrnet.inference import head_logits, image_features, predict_images, predictions_of
 from cxrnet.models.backbones.weights import LoadedWeights, load_weights
 from cxrnet.models.bundle import Bundle, device_of, load_bundle, save_bundle
 from cxrnet.models.losses import cost_offset, decision_weights, weighed_by, without_offset
-from cxrnet.models.network import Network, NetworkConfig
+from cxrnet.models.network import Network
+from cxrnet.models.settings import NetworkConfig
 from cxrnet.reporting.report_data import PhaseFacts
 from cxrnet.reporting.sentences import threshold_sentences, weighing_sentences
 from cxrnet.reporting.training_run import Bundled
@@ -53,16 +54,18 @@ def make_network(model: Config, data: XrayDataModule) -> tuple[Network, LoadedWe
     return network, load_weights(network.backbone, model["backbone"], str(model["weights"]), data.size)
 
 
-def check_trainer(trainer: Config, optimizer: Config, folder: Path) -> None:
+def check_trainer(config: Config, folder: Path) -> None:
     """Refuse a trainer that can't be made on this machine or can't train, before images are read.
 
     Raises:
         CxrnetError: there is no such device, argument, precision, callback or logger here, or it would clip gradients
             that the optimizer doesn't hand out.
     """
-    callbacks = [*make_callbacks(trainer), Checkpoint()]
-    made = make_trainer(_trainer_factory(trainer, make_loggers(trainer, folder)), 1, folder, callbacks)
-    if made.gradient_clip_val and "mixed" in made.precision and optimizer.get("fused"):  # Lightning refuses it late
+    callbacks = [*make_callbacks(config), Checkpoint()]
+    made = make_trainer(_trainer_factory(config["trainer"], make_loggers(config, folder)), 1, folder, callbacks)
+    if (
+        made.gradient_clip_val and "mixed" in made.precision and config["optimizer"].get("fused")
+    ):  # Lightning refuses it late
         raise CxrnetError(
             f"trainer.gradient_clip_val: {made.gradient_clip_val}, but gradients of a fused optimizer can't be clipped "
             f"in {made.precision}; give optimizer.fused=false"
@@ -71,12 +74,12 @@ def check_trainer(trainer: Config, optimizer: Config, folder: Path) -> None:
 
 def make_training(config: Config, data: XrayDataModule, pretrained: bool, folder: Path) -> Training:
     """Make the training of a configuration; ``pretrained``: the network starts from pretrained weights."""
-    schedule: Schedule = instantiate(config["schedule"], _convert_="object")
-    phases, loggers = enabled_phases(schedule, pretrained), make_loggers(config["trainer"], folder)
+    schedule = build(Schedule, config["schedule"], "schedule")
+    phases, loggers = enabled_phases(schedule, pretrained), make_loggers(config, folder)
 
     def added(phase: Phase) -> list[Callback]:
         earlier = [each.name for each in phases[: phases.index(phase)]]
-        return [*make_callbacks(config["trainer"]), *([RunOn(folder, earlier)] if loggers else [])]
+        return [*make_callbacks(config), *([RunOn(folder, earlier)] if loggers else [])]
 
     return Training(
         phases,
@@ -93,8 +96,7 @@ def make_training(config: Config, data: XrayDataModule, pretrained: bool, folder
 
 def _trainer_factory(trainer: Config, loggers: list[Logger]) -> Callable[..., pl.Trainer]:
     """Return what makes the trainer of a phase; its callbacks are made for each phase."""
-    arguments = {name: value for name, value in trainer.items() if name not in ("callbacks", "logger")}
-    given = instantiate(arguments)
+    given = instantiate(trainer)
     # Of a partial within another one the arguments, as the precision that is asked for, couldn't be seen.
     return partial(given.func, *given.args, **given.keywords, logger=loggers)
 
@@ -148,7 +150,7 @@ def make_bundle(run: RunContext, network: Network, data: XrayDataModule) -> Bund
     logits = head_logits(bundle, features)
     validation = make_predictions(rows, data.classes, logits)
     bundle = replace(bundle, operating_points=choose_thresholds(validation, policy))
-    if (share := check_share(config["refer"])) is not None:
+    if (share := config["refer"]) is not None:
         bundle = replace(bundle, refer_below=choose_deferral_threshold(predictions_of(bundle, rows, logits), share))
     save_bundle(bundle, run.folder / "bundle")
     saved, cause = load_bundle(run.folder / "bundle"), weighed_by(data.sampler, config["loss"])

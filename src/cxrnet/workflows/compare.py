@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig
 from rich import get_console
 
-from cxrnet.cli.app import config_folder
 from cxrnet.cli.run_folder import refuse_used, say_places, shown
 from cxrnet.core import console
 from cxrnet.core.config import Config, flat, plain_config
@@ -27,7 +26,6 @@ from cxrnet.tracking.record import RECORD
 from cxrnet.tracking.run import track
 from cxrnet.tracking.store import opened, tracking_uri
 from cxrnet.tracking.tracker import TrackedRun
-from cxrnet.workflows.added_keys import check_added_keys
 from cxrnet.workflows.finished_run import FILES, PREDICTIONS, FinishedRun, check_same_files, named, read_run
 
 if TYPE_CHECKING:
@@ -130,9 +128,7 @@ def compare_runs(config: DictConfig, folder: Path, command: Sequence[str]) -> No
     """
     refuse_used(folder, PAGE, "a comparison")
     plain = plain_config(config)
-    _check(plain)
     console.log_to(folder)
-    check_added_keys(plain, config_folder(), "compare")
     outputs, tracking = Path(plain["outputs"]), plain["tracking"]
     uri = tracking_uri(tracking["uri"], outputs) if tracking["enabled"] else None
     console.heading("Runs")
@@ -153,18 +149,6 @@ def compare_runs(config: DictConfig, folder: Path, command: Sequence[str]) -> No
     say_comparison(compared)
     mlflow = f"run {tracked.run_id}" if tracked.run_id else "not tracked"
     say_places({"page": str(shown(folder) / PAGE), "everything": str(shown(folder)), "MLflow": mlflow})
-
-
-def _check(config: Config) -> None:
-    """Refuse what would be noticed late; :func:`cxrnet.evaluation.comparison.compare` refuses the rest."""
-    if not isinstance(config["metrics"], list) or not config["metrics"]:
-        raise CxrnetError(f"metrics: '{config['metrics']}' is no list of metrics; give metrics=[accuracy,brier]")
-    if not isinstance(config["also"], list):
-        raise CxrnetError(f"also: '{config['also']}' is no list of metrics; give also=[ece,log_loss], or also=[]")
-    if type(config["bins"]) is not int or config["bins"] < 1:
-        raise CxrnetError(f"bins: {config['bins']} is no number of bins; give a whole number from 1 on")
-    if config["resamples"] == 0:  # an evaluation can do without
-        raise CxrnetError("resamples: the paired tests need the bootstrap; give a whole number from 100 on")
 
 
 def _say_runs(runs: Mapping[str, FinishedRun]) -> None:

@@ -16,7 +16,6 @@ from omegaconf import DictConfig
 from rich import get_console
 from rich.markup import escape
 
-from cxrnet.cli.app import config_folder
 from cxrnet.cli.run_folder import refuse_used, say_places, shown
 from cxrnet.core import console
 from cxrnet.core.config import Config, flat, plain_config, write_config
@@ -32,7 +31,6 @@ from cxrnet.evaluation.generalisation import Sides, internal_side, shared_classe
 from cxrnet.evaluation.metrics import Evaluation
 from cxrnet.evaluation.predictions import logits_of, read_predictions
 from cxrnet.evaluation.prior import Mix, read_mix
-from cxrnet.evaluation.settings import check_settings
 from cxrnet.inference import mix_facts, mix_tags, predict_images, predictions_of
 from cxrnet.models.bundle import Bundle, device_of, load_bundle
 from cxrnet.reporting.analysis import evaluator
@@ -55,7 +53,6 @@ from cxrnet.tracking.run import track
 from cxrnet.tracking.store import tracking_uri
 from cxrnet.tracking.tracker import TrackedRun
 from cxrnet.training.baselines import Baselines, fit_baselines
-from cxrnet.workflows.added_keys import check_added_keys
 
 RUN_ID = re.compile(r"[0-9a-f]{32}")
 
@@ -226,7 +223,7 @@ def evaluate_external(config: DictConfig, folder: Path, option: str | None, comm
     refuse_used(folder, RECORD, "a run")
     plain = plain_config(config)
     configs = set_configs(plain, option)
-    _check(plain)
+    device_of(plain["device"])  # which refuses one that is not there
     outputs, tracking = Path(plain["outputs"]), plain["tracking"]
     uri = tracking_uri(tracking["uri"], outputs)
     origin = find_origin(str(plain["bundle"]), uri, plain["prior"])
@@ -238,15 +235,6 @@ def evaluate_external(config: DictConfig, folder: Path, option: str | None, comm
         run.log_artifact(write_config(folder, plain))
         run.set_tags({"cxrnet.bundle_run_id": origin.run_id or "not known", **mix_tags(origin.bundle, origin.mix)})
         _evaluate(configs, Job(origin, plain, run), command)
-
-
-def _check(config: Config) -> None:
-    """Refuse what can be refused before anything is read."""
-    check_settings(config["evaluation"])
-    check_added_keys(config, config_folder(), "evaluate")
-    device_of(config["device"])
-    if type(config["batch_size"]) is not int or config["batch_size"] < 1:
-        raise CxrnetError(f"batch_size: {config['batch_size']} is no number of images; give a whole number from 1 on")
 
 
 def _evaluate(configs: Sequence[SetConfig], job: Job, command: Sequence[str]) -> None:

@@ -16,7 +16,6 @@ from omegaconf import DictConfig
 from rich import get_console
 from rich.table import Table
 
-from cxrnet.cli.app import config_folder
 from cxrnet.cli.run_folder import refuse_used, say_places, shown
 from cxrnet.core import console
 from cxrnet.core.atomic import write_table
@@ -24,7 +23,6 @@ from cxrnet.core.config import Config, plain_config
 from cxrnet.data.datamodule import XrayDataModule
 from cxrnet.data.leaks import conflict_statement, leak_statement, patients_text, write_conflicts
 from cxrnet.data.manifest import write_manifest
-from cxrnet.errors import CxrnetError
 from cxrnet.reporting.plots.dataset import (
     augmented_sheet,
     class_distribution,
@@ -35,7 +33,6 @@ from cxrnet.reporting.plots.dataset import (
 )
 from cxrnet.reporting.plots.style import save
 from cxrnet.reporting.training_run import issues_of, sources_of
-from cxrnet.workflows.added_keys import check_added_keys
 from cxrnet.workflows.build import make_data
 
 
@@ -72,9 +69,7 @@ def prepare(config: DictConfig, folder: Path) -> None:
     """
     refuse_used(folder, "manifest.parquet", "a data set")
     plain = plain_config(config)
-    _check_sheet(plain["sheet"])
     console.log_to(folder)
-    check_added_keys(plain, config_folder(), "prepare")
     console.heading("Data")
     with console.heard(notes=True) as notes:
         data = make_data(plain["data"])
@@ -110,12 +105,6 @@ def marked_duplicates(pairs: pd.DataFrame, manifest: pd.DataFrame) -> pd.DataFra
         first, second = (pairs[column.replace("differs", side)] for side in "ab")
         pairs[column] = (first != second).fillna(False).astype(bool)
     return pairs.sort_values(differ, ascending=False, kind="stable", ignore_index=True)
-
-
-def _check_sheet(sheet: Config) -> None:
-    for name, value in sheet.items():
-        if not isinstance(value, int) or value < 1:
-            raise CxrnetError(f"sheet.{name}: {value} is no number of images; give a whole number from 1 on")
 
 
 def _findings(data: XrayDataModule, notes: Sequence[str]) -> Findings:

@@ -12,6 +12,7 @@ list for being configured. Hydra's own target policy, which knows dangerous name
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import fields
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -26,11 +27,14 @@ from cxrnet.core.config import Config, flat, read_config
 from cxrnet.errors import CxrnetError
 from cxrnet.tracking.record import RECORD, last_start, read_record
 from cxrnet.tracking.sync import sync, unsent_runs
+from cxrnet.workflows.settings import Train
 
 COMMAND = ("python", "-m", "cxrnet.train")
 
 MAY_CHANGE = (
     "trainer",
+    "logger",
+    "logger",
     "tracking",
     "outputs",
     "schedule",
@@ -231,9 +235,7 @@ def _own_targets() -> frozenset[object]:
 @cache
 def _values() -> frozenset[str]:
     """Return the keys at the top of the training's configuration that are no groups of options."""
-    top = _without_hydra(config_folder() / "train.yaml")
-    groups = {group for each in top.pop("defaults") if isinstance(each, dict) for group in each}
-    return frozenset(top.keys() - groups)
+    return frozenset(each.name for each in fields(Train) if not (config_folder() / each.name).is_dir())
 
 
 def _without_hydra(file: Path) -> Config:

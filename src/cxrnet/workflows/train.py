@@ -69,7 +69,7 @@ def train(begun: RunContext, parts: Sequence[Config]) -> float:
     Raises:
         CxrnetError: a mistake in the configuration or the data.
     """
-    check_trainer(begun.config["trainer"], begun.config["optimizer"], begun.folder)
+    check_trainer(begun.config, begun.folder)
     with opened(begun) as run:
         console.heading("Data")
         data = make_data(run.config["data"])

@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from io import BytesIO
 from pathlib import Path
 from threading import Condition, Event
-from typing import Literal, TypeVar, get_args
+from typing import TypeVar, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -21,11 +21,11 @@ from PIL import Image
 
 from cxrnet.core.process import return_freed_memory
 from cxrnet.data.images.decode import MAX_MEMORY, ImageError, Picture, UInt8Array
-from cxrnet.data.images.resize import Images, ResizeRule, Size, check_resize, resize_all
+from cxrnet.data.images.resize import Images, Size, check_resize, resize_all
+from cxrnet.data.settings import OnError, ResizeRule
 from cxrnet.errors import CxrnetError
 
 AtSize = tuple[Size, ResizeRule]
-OnError = Literal["fail", "skip"]
 T = TypeVar("T")
 
 # What is noted of a file: whether it gave an image, whether outliers of it were clipped (cxrnet.data.images.deep), that

@@ -6,7 +6,7 @@ another way than those it learned from.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal, Self, get_args
+from typing import Self, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +14,9 @@ import torch
 from torch.nn import functional
 
 from cxrnet.data.images.decode import UInt8Array
+from cxrnet.data.settings import ResizeRule
 from cxrnet.errors import CxrnetError
 
-ResizeRule = Literal["stretch", "pad", "crop"]
 Size = tuple[int, int]  # height and width in pixels
 
 

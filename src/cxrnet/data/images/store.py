@@ -29,14 +29,14 @@ from cxrnet.data.images.reader import (
     FACTS,
     AtSize,
     FactsArray,
-    OnError,
     check_on_error,
     one_ahead,
     read_into,
     report_bad,
     report_outliers,
 )
-from cxrnet.data.images.resize import Images, ResizeRule, Size, check_resize
+from cxrnet.data.images.resize import Images, Size, check_resize
+from cxrnet.data.settings import OnError, ResizeRule
 from cxrnet.errors import CxrnetError
 
 FORMAT = 4  # of the files, and of how images are decoded and resized

@@ -1,0 +1,283 @@
+"""All keys of each command with their types and defaults: what Hydra composes ``conf/`` on.
+
+Each class is the schema of the command of its name; ``conf/<command>.yaml`` holds what differs, the groups that it is
+composed of, and what is Hydra's. ``python -m cxrnet.<command> --help`` shows the keys with what is said of them here.
+This module imports no torch.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from cxrnet.cli.trainer_arguments import Trainer
+from cxrnet.core.schema import need
+from cxrnet.data.settings import Data, OnError
+from cxrnet.errors import CxrnetError
+from cxrnet.evaluation.settings import Evaluation
+from cxrnet.models.settings import Model
+from cxrnet.training.schedule import Schedule, check_precision
+
+
+@dataclass(frozen=True)
+class Tracking:
+    """The group ``tracking``.
+
+    Attributes:
+        enabled: false leaves MLflow out; everything still lies in the run's folder.
+        experiment: MLflow experiment that the run is put in.
+        uri: address of the server or file; null takes MLFLOW_TRACKING_URI, else a sqlite file below outputs.
+        system_metrics: true tracks the use of processors, memory and GPUs; it needs pip install 'cxrnet[system]'.
+    """
+
+    enabled: bool = True
+    experiment: str = "cxrnet"
+    uri: str | None = None
+    system_metrics: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train:
+    """``python -m cxrnet.train``.
+
+    Attributes:
+        seed: split, starting weights of the head, order of the images, augmentation all follow from it.
+        finetune: true enables the phases after the head.
+        compile: torch.compile; the first steps of every phase take a minute or more.
+        resume: a run's folder: the run goes on where it stopped, in the same MLflow run.
+        folds: a number: as many runs, each with another part of the data as its test split, and their pooled
+            predictions.
+        folds_by: patient parts patients (and duplicates); image parts images, to see what that does to a result.
+        seeds: a list: the same run with each of these seeds.
+        operating_points: {class name: from which probability on it is predicted}, a number or what it shall reach on
+            the validation images, as {COVID: {specificity: 0.99}}, {COVID: {sensitivity: 0.95}} or
+            {COVID: {youden: true}}; null takes the most probable class.
+        refer: a share, as 0.1: the least certain predictions are deferred to a reader, a tenth of the validation
+            images; null defers none.
+        outputs: everything that a run writes lies below this folder.
+        cache: decoded images, duplicates and outputs of frozen layers, which all runs share; what is deleted is made
+            anew; null keeps nothing.
+    """
+
+    data: Data
+    model: Model
+    augment: dict[str, Any]
+    schedule: Schedule
+    loss: dict[str, Any]
+    optimizer: dict[str, Any]
+    trainer: Trainer = field(default_factory=Trainer)
+    callbacks: dict[str, Any] = field(default_factory=dict)
+    logger: dict[str, Any] = field(default_factory=dict)
+    evaluation: Evaluation = field(default_factory=Evaluation)
+    tracking: Tracking = field(default_factory=Tracking)
+    seed: int = 0
+    finetune: bool | None = None  # Hydra lets +finetune=true fill a null, but not replace a value
+    compile: bool = False
+    resume: str | None = None
+    folds: int | None = None
+    folds_by: Literal["patient", "image"] = "patient"
+    seeds: list[int] | None = None
+    operating_points: dict[str, Any] | None = None
+    refer: float | None = None
+    outputs: str = "outputs"
+    cache: str | None = "${outputs}/cache"
+
+    def __post_init__(self) -> None:
+        """Refuse what doesn't go together.
+
+        Raises:
+            CxrnetError: something doesn't, or a number is out of range.
+        """
+        need(0 <= self.seed < 2**31, "seed", self.seed, "a whole number from 0 to 2147483647")
+        need(self.evaluation.seed >= 0, "evaluation.seed", self.evaluation.seed, "a whole number from 0 on")
+        need(self.refer is None or 0 < self.refer < 1, "refer", self.refer, "a number between 0 and 1, or null")
+        # What `auto` comes to is known to torch alone: cxrnet.workflows.build.check_trainer sees that.
+        check_precision(self.trainer.precision, on_cpu=self.trainer.accelerator == "cpu")
+        if self.data.batch_size == 1 and self.model.batch_norm:
+            raise CxrnetError(
+                "data.batch_size: 1, but the batch norms of the head (model.batch_norm=true) need several images; give "
+                "data.batch_size=2 or more, or model.batch_norm=false"
+            )
+        if self.model.output == "sigmoid" and self.data.classes is None:  # not left to the alphabet
+            raise CxrnetError(
+                "data.classes: model.output=sigmoid needs to know the positive class; give [negative, positive]"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate:
+    """``python -m cxrnet.evaluate``.
+
+    Attributes:
+        bundle: the folder of a bundle or of a run, or the id of an MLflow run. Beside a bundle alone there are no
+            training images to look for duplicates of and no internal result, which is said.
+        sets: data sets to evaluate on besides data, or in its place. +external=[<option>, ...], or +external={<name>:
+            <option>, ...} where one option serves several times, puts the options of data here, each below its name:
+            sets.covid19_image.root=<folder>. All their images are test images, whatever split is published.
+        classes: by name of a data set (that of data is its option), the class of the bundle by the data set's own
+            label; null leaves its images out. classes.covid_chestxray={covid: COVID, non_covid: null}.
+        prior: how frequent classes are where the model is to be used, as {COVID: 0.05}; those that are not named
+            share the rest as in training. Thresholds were chosen at the training mix and stay. null is that mix.
+        batch_size: number of images in a batch.
+        device: auto, cpu or cuda: where the network runs.
+        seed: seed of the bootstrap, and of data options that draw.
+        outputs: everything that a command writes lies below this folder.
+        cache: decoded images, duplicates and outputs of frozen layers, which all runs share; null keeps nothing.
+        augment: data options ask for it; no image is augmented here.
+    """
+
+    bundle: str
+    data: Data | None = None
+    sets: dict[str, Data] = field(default_factory=dict)
+    classes: dict[str, Any] | None = None
+    evaluation: Evaluation = field(default_factory=Evaluation)
+    tracking: Tracking = field(default_factory=Tracking)
+    prior: dict[str, Any] | None = None
+    batch_size: int = 32
+    device: str = "auto"
+    seed: int = 0
+    outputs: str = "outputs"
+    cache: str | None = "${outputs}/cache"
+    augment: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a number out of range."""
+        need(self.batch_size > 0, "batch_size", self.batch_size, "a whole number from 1 on")
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """Images in the pictures of a prepared data set.
+
+    Attributes:
+        per_class: images of each class on samples.png.
+        augmented: rows of each class on augmented.png.
+        views: views of each image on augmented.png.
+    """
+
+    per_class: int = 8
+    augmented: int = 2
+    views: int = 6
+
+    def __post_init__(self) -> None:
+        """Refuse a number out of range."""
+        for name, value in vars(self).items():
+            need(value > 0, f"sheet.{name}", value, "a whole number from 1 on")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepare:
+    """``python -m cxrnet.prepare``.
+
+    Attributes:
+        seed: the split follows from it, and the augmentation on augmented.png.
+        outputs: everything that a command writes lies below this folder.
+        cache: decoded images and duplicates, which all runs share; null keeps nothing.
+    """
+
+    data: Data
+    augment: dict[str, Any]
+    seed: int = 0
+    sheet: Sheet = field(default_factory=Sheet)
+    outputs: str = "outputs"
+    cache: str | None = "${outputs}/cache"
+
+
+TESTED = ("roc_auc_macro", "roc_auc", "accuracy", "balanced_accuracy", "macro_f1", "pr_auc_macro", "brier")
+SHOWN = (
+    *("roc_auc_weighted", "log_loss", "ece", "kappa", "mcc", "sensitivity", "specificity", "precision", "npv"),
+    *("f1", "roc_auc", "pr_auc"),
+)
+
+
+@dataclass(frozen=True)
+class Compare:
+    """``python -m cxrnet.compare``.
+
+    Attributes:
+        runs: run folders, MLflow run ids, or tables of predictions (.parquet, .csv) of any program.
+        mlflow_experiment: a name: its finished runs. ``experiment=<name>`` says the same.
+        sweep: the folder of a sweep, or any other folder of run folders.
+        metrics: metrics of the leaderboard that are tested. sensitivity_<class> is that of one class, sensitivity that
+            of each. DeLong's test is of the ROC-AUC of a class; the bootstrap tests the mean over classes (macro).
+        also: further metrics of the leaderboard, which are not tested.
+        by: the metric by which the runs stand.
+        resamples: how often the bootstrap draws the patients.
+        seed: seed of the bootstrap.
+        level: level of the confidence intervals.
+        bins: number of bins of every ECE; that of a run's own report is the same number where
+            evaluation.calibration.bins is.
+        outputs: everything that a command writes lies below this folder.
+    """
+
+    runs: list[str] | None = None
+    mlflow_experiment: str | None = None
+    sweep: str | None = None
+    metrics: list[str] = field(default_factory=lambda: [*TESTED])
+    also: list[str] = field(default_factory=lambda: [*SHOWN])
+    by: str = "${metrics[0]}"
+    resamples: int = 2000
+    seed: int = 0
+    level: float = 0.95
+    bins: int = 15
+    tracking: Tracking = field(default_factory=Tracking)
+    outputs: str = "outputs"
+
+    def __post_init__(self) -> None:
+        """Refuse what would be noticed late; the comparison refuses the rest."""
+        need(bool(self.metrics), "metrics", self.metrics, "one at least, as [accuracy,brier]")
+        need(self.bins > 0, "bins", self.bins, "a whole number from 1 on")
+        need(self.resamples > 0, "resamples", self.resamples, "100 or more: the paired tests need the bootstrap")
+
+
+@dataclass(frozen=True)
+class Predict:
+    """``python -m cxrnet.predict``.
+
+    Attributes:
+        bundle: the folder of a bundle.
+        input: an image, or a folder of images.
+        output: a .csv or .parquet file for the predictions; null prints them only.
+        prior: how frequent classes are where the images come from, as {COVID: 0.05}; those that are not named share
+            the rest as in training. Thresholds were chosen at the training mix and stay. null is that mix.
+        on_error: fail or skip: what an unreadable image does.
+        batch_size: number of images in a batch.
+        device: auto, cpu or cuda: where the network runs.
+    """
+
+    bundle: str
+    input: str
+    output: str | None = None
+    prior: dict[str, Any] | None = None
+    on_error: OnError = "fail"
+    batch_size: int = 32
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        """Refuse a number out of range."""
+        need(self.batch_size > 0, "batch_size", self.batch_size, "a whole number from 1 on")
+
+
+@dataclass(frozen=True)
+class Sign:
+    """``python -m cxrnet.sign``.
+
+    Attributes:
+        bundle: the folder of a bundle.
+    """
+
+    bundle: str
+
+
+@dataclass(frozen=True)
+class Sync:
+    """``python -m cxrnet.sync``.
+
+    Attributes:
+        folders: runs, sweeps, or any folders that hold some; null takes all below outputs.
+        outputs: where the runs lie.
+    """
+
+    folders: list[str] | None = None
+    outputs: str = "outputs"
+
+
+COMMANDS = (Train, Evaluate, Prepare, Compare, Predict, Sign, Sync)
