@@ -145,7 +145,7 @@ def _table(found: _Copies, manifest: pd.DataFrame) -> pd.DataFrame:
 
 
 def copy_groups(pairs: pd.DataFrame, manifest: pd.DataFrame) -> pd.DataFrame:
-    """Name the duplicate groups, so that a split keeps each of them together.
+    """Name the groups of copies, so that a split keeps each of them together.
 
     Args:
         pairs: from :func:`find_copies`.
