@@ -191,6 +191,6 @@ def test_scores_that_are_all_the_same_have_the_area_of_chance():
 
 def test_an_ece_of_zero_has_an_interval():
     even = make_predictions(table_of([[10, 0], [10, 0]]), ("a", "b"), np.zeros((20, 2), np.float32))
-    metric = evaluate(even, 100)["ece"]
+    metric = evaluate(even.assign(patient_id=["p"] * 5 + [str(i) for i in range(15)]), 100)["ece"]
     assert metric["value"] == 0
     assert metric["method"] == "bootstrap of gaps"

@@ -104,8 +104,8 @@ class Rows:
         predicted: the predicted class, the same way.
         probabilities: ``(N, K)``.
         terms: the summands, ``(N, F)``.
-        ends: where the kinds of terms end: cells of the confusion matrix, log loss, cosine, squared errors of each
-            class, and errors of the confidence in each bin.
+        ends: where the kinds of terms end: log loss, cosine, squared errors of each class, errors of the confidence in
+            each bin, and cells of the confusion matrix.
         rankings: by class.
         over: places of the classes that the means over classes are over.
     """
@@ -153,7 +153,8 @@ def make_rows(
     cosine = of_label / np.linalg.norm(probabilities, axis=1)
     squares = (probabilities - _one_hot(codes, k)) ** 2
     gaps = _confidence_errors(probabilities, codes, bins)
-    kinds = [cells, _log_loss(of_label / probabilities.sum(axis=1))[:, None], cosine[:, None], squares, gaps]
+    losses = _log_loss(of_label / probabilities.sum(axis=1))
+    kinds = [losses[:, None], cosine[:, None], squares, gaps, cells]
     return Rows(
         classes=classes,
         codes=codes,
@@ -228,7 +229,7 @@ def sums_of(rows: Rows, weights: FloatArray) -> Sums:
         weights: how often each row counts, whole numbers, ``(R, N)``.
     """
     total, k = weights.sum(axis=1), len(rows.classes)
-    cells, log_loss, cosine, squares, gaps = np.split(weights @ rows.terms, rows.ends, axis=1)
+    log_loss, cosine, squares, gaps, cells = np.split(weights @ rows.terms, rows.ends, axis=1)
     auc = np.stack([np.stack(areas(ranking, weights)) for ranking in rows.rankings], axis=2)
     return Sums(
         total=total,
@@ -237,7 +238,7 @@ def sums_of(rows: Rows, weights: FloatArray) -> Sums:
         cosine=cosine[:, 0],
         squares=squares,
         gaps=gaps / total[:, None],
-        gaps_of_table=np.split(rows.terms.mean(axis=0), rows.ends)[-1],
+        gaps_of_table=np.split(rows.terms.mean(axis=0), rows.ends)[-2],
         roc_auc=auc[0],
         pr_auc=auc[1],
         over=rows.over,
