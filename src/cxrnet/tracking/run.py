@@ -87,7 +87,7 @@ def track(
             if earlier:
                 run.set_status("RUNNING")
             run.set_tags(_facts(folder) | ({"mlflow.parentRunId": parent_run_id} if parent_run_id else {}))
-            with sampled(run, monitors, str(record["started"])):
+            with sampled(run, monitors, str(record.get("started", now()))):
                 yield run
         except BaseException as error:
             _finish(run, record, _status(error), error, patience)
