@@ -1,4 +1,4 @@
-"""Trivial baselines: what a result is worth can only be seen beside them.
+"""Trivial baselines, beside which a result is to be read.
 
 A network that doesn't beat a linear model on 8 x 8 thumbnails has learned brightness, not radiology.
 """
@@ -21,11 +21,11 @@ THUMBNAIL = 8  # pixels a side
 
 
 def baseline_predictions(data: XrayDataModule, split: str) -> dict[str, pd.DataFrame]:
-    """Predictions of the baselines on one split, trained on the training split.
+    """Train the baselines on the training split and predict another one.
 
     Returns:
-        ``majority``: every image gets the class frequencies of the training split; ``thumbnail``: what
-            :func:`thumbnail_model` says.
+        ``majority``: every image gets the class frequencies of the training split; ``thumbnail``: by
+            :func:`thumbnail_model`.
     """
     rows = data.rows(split)
     images, _ = data.arrays(split)
@@ -38,7 +38,7 @@ def baseline_predictions(data: XrayDataModule, split: str) -> dict[str, pd.DataF
 
 
 def majority_logits(counts: Sequence[int], images: int) -> npt.NDArray[np.float64]:
-    """The class frequencies of training images, of which there are ``counts``, for each of N images: ``(N, K)``."""
+    """Return the log class frequencies of training images, by their ``counts``, for each of N images: ``(N, K)``."""
     return np.tile(np.log(np.array(counts) / sum(counts)), (images, 1))
 
 
@@ -54,7 +54,7 @@ def thumbnail_model(images: Images, labels: npt.NDArray[np.int64]) -> Pipeline:
 
 
 def thumbnails(images: Images) -> np.ndarray:
-    """N images -> (N, 64) float64, the means of 8 x 8 boxes."""
+    """Return the means of 8 x 8 boxes of N images, (N, 64) float64."""
     side = (THUMBNAIL, THUMBNAIL)
     small = [np.asarray(Image.fromarray(image).resize(side, Image.Resampling.BOX)) for image in images]
     return np.stack(small).reshape(len(images), -1).astype(np.float64)

@@ -99,7 +99,7 @@ class EpochKeeper(Checkpoint):
 
     @property
     def kept(self) -> Row:
-        """The epoch whose weights are kept so far."""
+        """Row of the epoch whose weights are kept so far."""
         return self.history.kept(self.phase.name, self.training.schedule, self.last)
 
     def start(self, cached: bool) -> None:

@@ -107,10 +107,10 @@ class FeatureDataset(Dataset[Batch]):
         return len(self.labels)
 
     def __getitems__(self, indices: list[int]) -> Batch:
-        """A batch: ``features`` (B, F) or (B, C, h, w) of a random view of each image, ``label`` (B,)."""
+        """Return a batch: ``features`` (B, F) or (B, C, h, w) of a random view of each image, ``label`` (B,)."""
         n_views = len(self.table)
         rows = self.rows[indices]
-        # One view draws no random number, so that dropout sees the same ones as in the long way.
+        # One view draws no random number, so that dropout sees the same ones as in training on images.
         views = torch.randint(n_views, (len(rows),)) if n_views > 1 else torch.zeros_like(rows)
         features = torch.from_numpy(self.table[views.numpy(), rows.numpy()])
         return {"features": features.movedim(-1, 1), "label": self.labels[indices]}
@@ -145,7 +145,7 @@ class FeatureDataModule(pl.LightningDataModule):
         return 4 * views * math.prod(self.shape)
 
     def _manifest(self, split: str) -> pd.DataFrame:
-        """The images of a split's table: all, where other splits of them are trained on too, so that these share it."""
+        """Return the images of a split's table: all, where other splits of them share it."""
         return self.data.manifest if self.shared else self.data.rows(split)
 
     def setup(self, stage: str | None = None) -> None:

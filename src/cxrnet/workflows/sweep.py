@@ -66,13 +66,13 @@ def _headline(predictions: "pd.DataFrame") -> "pd.DataFrame":
 
 
 def _reason(job: Path) -> str:
-    """The last line of ``error.txt``, which holds a traceback or the line of a user's mistake."""
+    """Return the last line of ``error.txt``, which holds a traceback or the line of a user's mistake."""
     file = job / "error.txt"
     return file.read_text(encoding="utf-8").splitlines()[-1] if file.is_file() else f"see {job / 'run.log'}"
 
 
 def _jobs(folder: Path) -> dict[str, Path]:
-    """The folders of the jobs in the order in which they began, each by what tells it from the others."""
+    """Find the folders of the jobs in the order in which they began, each by its own overrides."""
     started = []
     for file in folder.glob("*/.hydra/hydra.yaml"):
         try:
