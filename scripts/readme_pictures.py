@@ -38,7 +38,7 @@ PICTURES = Path(__file__).resolve().parents[1] / "docs" / "images"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 LOOPBACK = "127.0.0.1"
 PATIENCE = 120.0  # seconds for MLflow's server to answer; its first start is slow
-DRAWING = 30_000  # milliseconds of a page's own clock until it has drawn what its scripts draw
+DRAWING = 60_000  # milliseconds of a page's own clock until it has drawn what its scripts draw
 
 
 def main() -> None:
@@ -95,7 +95,7 @@ def mlflow_page(outputs: Path, path: Path, runs: int) -> None:
     }
     with mlflow_server(uri) as address:
         # The panel of MLflow's assistant takes the right quarter of the window and is left out.
-        page = f"{address}/#/compare-runs?{urlencode(query)}"
+        page = f"{address}/#/compare-runs?{urlencode(query)}&workflowType=machine_learning"
         screenshot(page, path, size=(1600, 960), keep=1180)
 
 

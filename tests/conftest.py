@@ -234,6 +234,18 @@ def facts_of_runs() -> Facts:
 
 
 @pytest.fixture(scope="session")
+def logged_files():
+    """Lists the artifacts of an MLflow run, with their folders."""
+
+    def listed(client, run_id: str, folder: str | None = None) -> set[str]:
+        found = client.list_artifacts(run_id, folder)
+        below = [listed(client, run_id, file.path) for file in found if file.is_dir]
+        return {file.path for file in found if not file.is_dir}.union(*below)
+
+    return listed
+
+
+@pytest.fixture(scope="session")
 def history() -> pd.DataFrame:
     epoch = np.arange(1, 10)
     table = {"phase": ["head"] * 5 + ["finetune"] * 4, "epoch": epoch}
@@ -289,10 +301,10 @@ def facts(
         metrics=metrics,
         analyses=analyses,
         baselines={"majority": evaluate(make_table(strength=0.0)), "thumbnail": evaluate(make_table())},
-        unseen=evaluate(tables["test"].iloc[9:], resamples=100),
+        without_leaked=evaluate(tables["test"].iloc[9:], resamples=100),
         points={"Covid": PointFacts(0.375, "specificity >= 0.99")},
         chosen=["Covid is called from a probability of 0.375 on."],
-        band=None,
+        deferral=None,
         temperature=Temperature(1.5, 60, 0.6, 0.5, None),
         level=0.95,
         methods={
@@ -314,7 +326,7 @@ def facts(
         environment={"Git revision": "a61342b" * 5, "Seed": "0", "Data digest": "9f" * 32},
         command="python -m cxrnet.train model=mobilenet_v2 +finetune=true " + "x" * 200,
         config_yaml="tracking:\n  uri: http://localhost:5000\n",
-        figures=figures,
+        plots=figures,
     )
 
 
@@ -327,12 +339,12 @@ def repeats_facts(facts: RunFacts, make_table: Callable[..., pd.DataFrame]) -> R
         for seed, table in enumerate(tables)
     ]
     shared = {field.name: getattr(facts, field.name) for field in dataclasses.fields(ResultFacts)}
-    figures = {name: file for name, file in facts.figures.items() if not name.endswith(("_val", "_curve"))}
+    figures = {name: file for name, file in facts.plots.items() if not name.endswith(("_val", "_curve"))}
     spread = pd.DataFrame([{"accuracy": run.metrics["accuracy"]["value"]} for run in runs])
     only_test = {"metrics": {"test": facts.metrics["test"]}, "analyses": {"test": facts.analyses["test"]}}
     meaning = "All runs are tested on the same 60 images."
     return RepeatsFacts(
-        **{**shared, **only_test, "figures": figures},
+        **{**shared, **only_test, "plots": figures},
         meaning=meaning,
         runs=runs,
         moments=moments_of(spread, 0.95),

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 SQLITE = "sqlite:///"
-SAME_FILES = ("metrics.json", "predictions.parquet")
+SAME_FILES = ("tables/metrics.json", "data/predictions.parquet")
 _one_at_a_time = threading.Lock()
 
 
@@ -138,7 +138,8 @@ def _missing(what: str, names: set[str]) -> list[str]:
 
 def _files(client: "MlflowClient", run: "Run", scratch: Path) -> dict[str, str]:
     run_id = run.info.run_id
-    names = {file.path: "" for file in client.list_artifacts(run_id)}
+    folders = [file.path for file in client.list_artifacts(run_id) if file.is_dir]
+    names = {file.path: "" for folder in (None, *folders) for file in client.list_artifacts(run_id, folder)}
     for name in SAME_FILES:
         if name in names:
             names[name] = _sha256(Path(client.download_artifacts(run_id, name, str(scratch))))

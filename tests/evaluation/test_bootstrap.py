@@ -4,7 +4,7 @@ import pytest
 
 from cxrnet.errors import CxrnetError
 from cxrnet.evaluation import bootstrap as module
-from cxrnet.evaluation.bootstrap import bootstrap, draw, units_of
+from cxrnet.evaluation.bootstrap import bootstrap, clusters_of, draw
 
 
 def make_rows(labels: str, **columns) -> pd.DataFrame:
@@ -16,30 +16,30 @@ def all_drawn(units, resamples=300, seed=0):
 
 
 def test_without_patients_images_are_drawn():
-    units = units_of(make_rows("aabbb"))
+    units = clusters_of(make_rows("aabbb"))
     assert units.kind == "image"
     assert units.of_row.tolist() == [0, 1, 2, 3, 4]
     assert units.stratum.tolist() == [0, 0, 1, 1, 1]
 
 
 def test_groups_of_copies_are_drawn_where_patients_are_not_known():
-    units = units_of(make_rows("aabb", group_id=["x", "x", None, None]))
-    assert units.kind == "group of copies"
+    units = clusters_of(make_rows("aabb", group_id=["x", "x", None, None]))
+    assert units.kind == "duplicate group"
     assert units.of_row.tolist() == [0, 0, 1, 2]
 
 
 def test_patients_who_share_an_image_are_drawn_together():
-    units = units_of(make_rows("aaaa", patient_id=["1", "1", "2", None], group_id=[None, "x", "x", None]))
+    units = clusters_of(make_rows("aaaa", patient_id=["1", "1", "2", None], group_id=[None, "x", "x", None]))
     assert units.kind == "patient"
     assert units.of_row.tolist() == [0, 0, 0, 1]
 
 
 def test_units_are_stratified_by_their_labels():
     patients = ["1", "1", "2", "2", "3", "3", "4", "5"]
-    units = units_of(make_rows("abababaa", patient_id=patients))
+    units = clusters_of(make_rows("abababaa", patient_id=patients))
     assert units.stratum.tolist() == [0, 0, 0, 1, 1]
     # The sets of labels that only one patient has.
-    units = units_of(make_rows("abbbaa", patient_id=["1", "1", "2", "3", "4", "4"]))
+    units = clusters_of(make_rows("abbbaa", patient_id=["1", "1", "2", "3", "4", "4"]))
     assert units.stratum.tolist() == [0, 1, 1, 0]
 
 
@@ -55,14 +55,14 @@ def test_units_are_stratified_by_their_labels():
     ],
 )
 def test_no_patient_is_in_every_resample(labels, patients, strata):
-    units = units_of(make_rows(labels, patient_id=list(patients)))
+    units = clusters_of(make_rows(labels, patient_id=list(patients)))
     assert units.stratum.tolist() == strata
     weights = all_drawn(units)
     assert (weights.min(axis=0) == 0).all()
 
 
 def test_the_effective_number_of_patients():
-    units = units_of(make_rows("aaaaabb", patient_id=["1", "1", "1", "2", "3", "4", "4"]))
+    units = clusters_of(make_rows("aaaaabb", patient_id=["1", "1", "1", "2", "3", "4", "4"]))
     assert units.effective(np.ones(7, bool)) == pytest.approx(49 / (9 + 1 + 1 + 4))
     assert units.effective(np.arange(7) >= 3) == pytest.approx(16 / 6)
     assert units.effective(np.isin(np.arange(7), [0, 3, 5])) == 3  # one image of each
@@ -72,7 +72,7 @@ def test_the_effective_number_of_patients():
 
 def test_a_resample_holds_whole_patients_and_as_many_of_each_label():
     rows = make_rows("aaabbbb", patient_id=["1", "1", "2", "3", "4", "5", "5"])
-    weights = all_drawn(units_of(rows))
+    weights = all_drawn(clusters_of(rows))
     assert weights.shape == (300, 7)
     assert (weights[:, 0] == weights[:, 1]).all()
     assert (weights[:, 5] == weights[:, 6]).all()
@@ -83,13 +83,13 @@ def test_a_resample_holds_whole_patients_and_as_many_of_each_label():
 
 
 def test_each_patient_is_drawn_once_on_average():
-    weights = all_drawn(units_of(make_rows("a" * 20 + "b" * 5)), resamples=4000)
+    weights = all_drawn(clusters_of(make_rows("a" * 20 + "b" * 5)), resamples=4000)
     assert weights.mean(axis=0) == pytest.approx(np.ones(25), abs=0.1)
     assert weights.var(axis=0) == pytest.approx(np.r_[np.full(20, 0.95), np.full(5, 0.8)], abs=0.12)
 
 
 def test_a_seed_gives_the_same_resamples(monkeypatch):
-    units = units_of(make_rows("aabbb"))
+    units = clusters_of(make_rows("aabbb"))
     first = all_drawn(units, seed=1)
     assert (first == all_drawn(units, seed=1)).all()
     assert (first != all_drawn(units, seed=2)).any()
@@ -97,7 +97,7 @@ def test_a_seed_gives_the_same_resamples(monkeypatch):
 
 def test_a_large_table_is_drawn_in_blocks(monkeypatch):
     monkeypatch.setattr(module, "BLOCK", 12)
-    units = units_of(make_rows("aabbb"))
+    units = clusters_of(make_rows("aabbb"))
     assert [len(weights) for weights in draw(units, 5, 0)] == [2, 2, 1]
     counted = bootstrap(units, lambda weights: {"sum": weights.sum(axis=1)}, 101, 0)
     assert counted["sum"].tolist() == [5.0] * 101
@@ -106,4 +106,4 @@ def test_a_large_table_is_drawn_in_blocks(monkeypatch):
 @pytest.mark.parametrize("resamples", [99, -1, 200.0])
 def test_too_few_resamples(resamples):
     with pytest.raises(CxrnetError, match=f"resamples: {resamples} won't do; give a whole number from 100 on, or 0"):
-        bootstrap(units_of(make_rows("ab")), lambda weights: {"a": weights[:, 0]}, resamples, 0)
+        bootstrap(clusters_of(make_rows("ab")), lambda weights: {"a": weights[:, 0]}, resamples, 0)

@@ -91,9 +91,9 @@ def test_agreement_by_hand(counts, name, value):
 @pytest.mark.parametrize(
     ("counts", "name", "reason"),
     [
-        ([[10, 0], [0, 0]], "kappa", "same label and the same prediction"),
-        ([[10, 0], [0, 0]], "mcc", "same label, or the same prediction"),
-        ([[10, 0], [10, 0]], "mcc", "same label, or the same prediction"),
+        ([[10, 0], [0, 0]], "kappa", "same label and prediction"),
+        ([[10, 0], [0, 0]], "mcc", "all labels, or all predictions"),
+        ([[10, 0], [10, 0]], "mcc", "all labels, or all predictions"),
     ],
 )
 def test_agreement_that_is_not_defined_says_why(counts, name, reason):

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxrnet.evaluation.bootstrap import bootstrap, units_of
+from cxrnet.evaluation.bootstrap import bootstrap, clusters_of
 from cxrnet.evaluation.metrics import evaluate
 from cxrnet.evaluation.predictions import make_predictions
 from cxrnet.evaluation.significance import accuracy_test, auc_test, bootstrap_test
@@ -126,7 +126,7 @@ def test_equal_models_are_seldom_called_different(case):
 
 def p_values(codes, patients, right, seed):
     """The p of each kind of test, of a difference of two models without a table of their own."""
-    units = units_of(pd.DataFrame({"label": codes, "patient_id": patients.astype(str)}))
+    units = clusters_of(pd.DataFrame({"label": codes, "patient_id": patients.astype(str)}))
     sides = [codes == 0, codes == 1]
     called = [margin > 0 for margin in right]
     losses = [np.logaddexp(0, -2 * margin) for margin in right]

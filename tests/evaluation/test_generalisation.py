@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from cxrnet.evaluation.bootstrap import units_of
+from cxrnet.evaluation.bootstrap import clusters_of
 from cxrnet.evaluation.confidence_intervals import percentile
 from cxrnet.evaluation.generalisation import change_interval, generalisation_table, same_classes, shared_classes
 from cxrnet.evaluation.metrics import evaluate, evaluate_resampled
@@ -73,7 +73,7 @@ def test_without_an_internal_result_there_is_no_change(table):
 def test_the_interval_of_the_change_is_that_of_a_bootstrap_of_the_difference(make_table):
     first, second = make_table(300, strength=2.0), make_table(300, seed=1, strength=1.0)
     (a, drawn_a), (b, drawn_b) = (
-        evaluate_resampled(rows, units_of(rows), 4000, seed) for seed, rows in enumerate((first, second))
+        evaluate_resampled(rows, clusters_of(rows), 4000, seed) for seed, rows in enumerate((first, second))
     )
     for name in ("accuracy", "roc_auc_macro"):
         expected = percentile(drawn_b["", name] - drawn_a["", name], 150)

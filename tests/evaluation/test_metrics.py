@@ -5,7 +5,7 @@ import pytest
 from sklearn import metrics as reference
 
 from cxrnet.errors import CxrnetError
-from cxrnet.evaluation.bootstrap import units_of
+from cxrnet.evaluation.bootstrap import clusters_of
 from cxrnet.evaluation.metrics import evaluate, evaluate_resampled
 from cxrnet.evaluation.predictions import counts_of, probabilities_of
 
@@ -86,7 +86,7 @@ def test_what_has_no_value_has_no_interval(make_table):
 def test_tables_of_the_same_images_are_drawn_alike(make_table):
     table = make_table(n=200, strength=1.0)
     better = make_table(n=200, strength=1.5)
-    units = units_of(table)
+    units = clusters_of(table)
     _, first = evaluate_resampled(table, units, 200, 0)
     _, second = evaluate_resampled(better, units, 200, 0)
     alone = np.var(first["", "accuracy"]) + np.var(second["", "accuracy"])

@@ -86,7 +86,7 @@ def _broken(table, how):
     [
         ("image_id", "column image_id missing; add a name for each image"),
         ("label", "column label missing; add the class of each image, empty where the truth is not known"),
-        ("predicted", "column predicted missing; add the class that each image was called"),
+        ("predicted", "column predicted missing; add the class that was predicted"),
         ("logits", "column logit_Covid missing; give the logits of all 3 classes, or of none"),
         ("empty logit", "a logit is empty in 1 of 5 rows"),
         ("classes", "0 prob_<class> columns"),

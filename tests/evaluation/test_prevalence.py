@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cxrnet.errors import CxrnetError
-from cxrnet.evaluation.bootstrap import Resampling, Units, units_of
+from cxrnet.evaluation.bootstrap import Clusters, Resampling, clusters_of
 from cxrnet.evaluation.confidence_intervals import wilson
 from cxrnet.evaluation.metrics import evaluate
 from cxrnet.evaluation.prevalence import (
@@ -16,7 +16,7 @@ from cxrnet.evaluation.prevalence import (
     predictive_values,
     rule_out_prevalence,
 )
-from cxrnet.evaluation.selective_prediction import certainty, risk_band, risk_coverage
+from cxrnet.evaluation.selective_prediction import certainty, risk_coverage, risk_with_band
 
 SENSITIVITY, SPECIFICITY = {"value": 0.8, "n": 50}, {"value": 0.9, "n": 200}
 STEPS = np.array([0.0, 0.1, 0.3, 0.5, 0.9])
@@ -41,7 +41,7 @@ def test_nothing_called_has_no_value() -> None:
     assert np.isnan(predictive_values(0.0, 1.0, 0.1)[0])
     assert np.isnan(predictive_values(1.0, 0.0, 0.1)[1])
     nothing = predictive_table({"value": 0.0, "n": 5}, {"value": 1.0, "n": 9}, [0.1])
-    assert nothing.loc[0, "ppv"] == {"value": None, "n": 0, "reason": "no image is called"}
+    assert nothing.loc[0, "ppv"] == {"value": None, "n": 0, "reason": "no image is predicted positive"}
     assert nothing.loc[0, "npv"] == {"value": pytest.approx(0.9), "n": 14}
 
 
@@ -172,14 +172,14 @@ def test_what_makes_no_curve_is_refused(model, change, message) -> None:
 
 def images(n: int, resamples: int = 200) -> Resampling:
     """Every image of another patient."""
-    return Resampling(Units(np.arange(n), np.zeros(n, int), "image"), resamples, 0, 0.95)
+    return Resampling(Clusters(np.arange(n), np.zeros(n, int), "image"), resamples, 0, 0.95)
 
 
 def test_net_benefit_follows_from_sensitivity_and_specificity(make_table) -> None:
     table = make_table(classes=("Covid", "Normal"), n=200)
     probability, positive = table["prob_Covid"].to_numpy(), (table["label"] == "Covid").to_numpy(bool)
     share = float(positive.mean())
-    resampling = Resampling(units_of(table), 200, 0, 0.95)
+    resampling = Resampling(clusters_of(table), 200, 0, 0.95)
     band = decision_band(decision_curve(probability, positive, THRESHOLDS), probability, positive, resampling)
     figures = evaluate(table, resamples=200)["per_class"]["Covid"]  # of the calls, from a probability of 0.5 on
     hit, passed = ((each["value"], each["interval"]) for each in (figures["sensitivity"], figures["specificity"]))
@@ -201,7 +201,7 @@ def test_a_perfect_model_is_not_certain_to_be_either() -> None:
 def test_without_resamples_there_are_no_intervals(make_table) -> None:
     confidence, correct = certainty(make_table())
     none = replace(images(60), resamples=0)
-    assert risk_band(risk_coverage(confidence, correct), confidence, correct, none, [0.1])["low"].isna().all()
+    assert risk_with_band(risk_coverage(confidence, correct), confidence, correct, none, [0.1])["low"].isna().all()
     assert (
         decision_band(decision_curve(confidence, correct, THRESHOLDS), confidence, correct, none)["high"].isna().all()
     )

@@ -3,18 +3,18 @@ import pandas as pd
 import pytest
 
 from cxrnet.errors import CxrnetError
-from cxrnet.evaluation.bootstrap import Resampling, Units, units_of
+from cxrnet.evaluation.bootstrap import Clusters, Resampling, clusters_of
 from cxrnet.evaluation.confidence_intervals import wilson
 from cxrnet.evaluation.metrics import evaluate
 from cxrnet.evaluation.operating_points import DecisionRule
 from cxrnet.evaluation.predictions import classes_of, logits_of, make_predictions, probabilities_of
 from cxrnet.evaluation.selective_prediction import (
     area_under_risk_coverage,
-    band_of,
     certainty,
-    choose_cutoff,
-    risk_band,
+    choose_deferral_threshold,
+    deferral_of,
     risk_coverage,
+    risk_with_band,
 )
 from cxrnet.evaluation.settings import check_share
 
@@ -72,7 +72,7 @@ def test_with_decision_weights_images_at_the_border_of_the_decision_are_deferred
     odds = 4 * table["prob_Covid"] / table["prob_Normal"]
     certain, _ = certainty(made)
     np.testing.assert_allclose(certain, np.maximum(odds, 1) / (np.maximum(odds, 1) + np.minimum(odds, 1)), rtol=1e-6)
-    marked = weighed(table, (4.0, 1.0), cutoff=choose_cutoff(made, 0.25))
+    marked = weighed(table, (4.0, 1.0), cutoff=choose_deferral_threshold(made, 0.25))
     deferred = made[marked["referred"]]
     assert len(deferred) == 100
     assert 0.2 < (deferred["predicted"] == "Covid").mean() < 0.8
@@ -101,7 +101,7 @@ def test_weights_of_several_classes_change_certainty_and_those_without_effect_do
 def test_the_cutoff_leaves_the_least_certain_share_to_a_reader(make_table, share, referred) -> None:
     table = make_table(60)
     confidence, _ = certainty(table)
-    below = confidence < choose_cutoff(table, share)
+    below = confidence < choose_deferral_threshold(table, share)
     assert below.sum() == referred
     assert confidence[below].max() < confidence[~below].min()
 
@@ -112,11 +112,11 @@ def test_images_of_equal_certainty_stay_together_and_no_more_than_the_share_is_r
     logits[:, 0] = [0, 0, 0, 1, 1, 2, 3, 4, 5, 6]
     tied = make_predictions(table, classes_of(table), logits)
     confidence, _ = certainty(tied)
-    assert (confidence < choose_cutoff(tied, 0.4)).sum() == 3
+    assert (confidence < choose_deferral_threshold(tied, 0.4)).sum() == 3
     with pytest.raises(
         CxrnetError, match=r"^refer: 0\.2 of the 10 validation images is none \(3 are the least certain\)"
     ):
-        choose_cutoff(tied, 0.2)
+        choose_deferral_threshold(tied, 0.2)
 
 
 @pytest.mark.parametrize("share", [0, 1, -0.1, 10, True, "0.1", [0.1]])
@@ -130,32 +130,32 @@ def test_no_share_to_refer(share) -> None:
 def test_nothing_is_referred_unless_asked_for(make_table) -> None:
     assert check_share(None) is None
     assert "referred" not in make_table()
-    assert band_of(make_table(), evaluate) is None
+    assert deferral_of(make_table(), evaluate) is None
 
 
 def test_the_band_has_the_figures_of_the_calls_that_are_left(make_table) -> None:
     table = make_table(60)
-    cutoff = choose_cutoff(table, 0.25)
+    cutoff = choose_deferral_threshold(table, 0.25)
     marked = make_predictions(table, classes_of(table), logits_of(table), DecisionRule(refer_below=cutoff))
-    band = band_of(marked, evaluate)
+    deferral = deferral_of(marked, evaluate)
     confidence, correct = certainty(table)
     assert (marked["referred"] == (confidence < cutoff)).all()
-    assert band.referred == {"value": 0.25, "n": 60, "interval": list(wilson(15, 60)), "method": "wilson"}
-    assert band.kept["accuracy"]["n"] == 45
-    assert band.kept["accuracy"]["value"] == pytest.approx(correct[confidence >= cutoff].mean())
-    assert band_of(marked.assign(referred=True), evaluate).kept is None
+    assert deferral.deferred == {"value": 0.25, "n": 60, "interval": list(wilson(15, 60)), "method": "wilson"}
+    assert deferral.kept["accuracy"]["n"] == 45
+    assert deferral.kept["accuracy"]["value"] == pytest.approx(correct[confidence >= cutoff].mean())
+    assert deferral_of(marked.assign(referred=True), evaluate).kept is None
 
 
 def images(n: int, resamples: int = 200) -> Resampling:
     """Every image of another patient."""
-    return Resampling(Units(np.arange(n), np.zeros(n, int), "image"), resamples, 0, 0.95)
+    return Resampling(Clusters(np.arange(n), np.zeros(n, int), "image"), resamples, 0, 0.95)
 
 
 def test_the_error_of_all_calls_has_the_interval_of_the_accuracy(make_table) -> None:
     table = make_table()
     confidence, correct = certainty(table)
-    resampling = Resampling(units_of(table), 200, 3, 0.9)
-    band = risk_band(risk_coverage(confidence, correct), confidence, correct, resampling, [])
+    resampling = Resampling(clusters_of(table), 200, 3, 0.9)
+    band = risk_with_band(risk_coverage(confidence, correct), confidence, correct, resampling, [])
     low, high = evaluate(table, resamples=200, seed=3, level=0.9)["accuracy"]["interval"]
     assert band[["low", "high"]].iloc[-1].to_list() == pytest.approx([1 - high, 1 - low])
     known = band[band["low"].notna()]
@@ -164,7 +164,7 @@ def test_the_error_of_all_calls_has_the_interval_of_the_accuracy(make_table) -> 
 
 def test_calls_that_are_all_right_are_not_certain_to_be() -> None:
     confidence, correct = np.linspace(0.5, 1, 40), np.arange(40) > 3
-    band = risk_band(risk_coverage(confidence, correct), confidence, correct, images(40), [])
+    band = risk_with_band(risk_coverage(confidence, correct), confidence, correct, images(40), [])
     kept = band[band["error"] == 0]
     assert kept["high"].to_list() == pytest.approx([wilson(0, n)[1] for n in kept["n"]])
 
@@ -174,7 +174,7 @@ def test_a_long_curve_has_intervals_at_every_hundredth_and_where_they_are_asked_
     confidence = rng.uniform(size=2000)
     correct = rng.uniform(size=2000) < confidence
     plain = risk_coverage(confidence, correct)
-    band = risk_band(plain, confidence, correct, images(2000, 100), [0.1015])
+    band = risk_with_band(plain, confidence, correct, images(2000, 100), [0.1015])
     known = band[band["low"].notna()]
     assert known["referred"].to_list() == pytest.approx(sorted([*np.arange(100) / 100, 0.1015], reverse=True))
     assert band[list(plain.columns)].equals(plain)

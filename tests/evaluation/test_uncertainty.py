@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxrnet.evaluation.bootstrap import units_of
+from cxrnet.evaluation.bootstrap import clusters_of
 from cxrnet.evaluation.confidence_intervals import delong, newcombe, on_log_odds, wilson
 from cxrnet.evaluation.metrics import evaluate, evaluate_resampled
 from cxrnet.evaluation.predictions import make_predictions
@@ -99,7 +99,7 @@ def test_nearly_all_right_leaves_room_below():
 def test_a_mean_over_classes_rests_on_its_smallest_class():
     """Of 6 and 54 images it takes the multiple of the error that 11 have, their harmonic mean, not 60."""
     table = table_of(*noisy(60, positive=0.1, seed=1))
-    figures, drawn = evaluate_resampled(table, units_of(table), 500, 0)
+    figures, drawn = evaluate_resampled(table, clusters_of(table), 500, 0)
     of_mean = on_log_odds(figures["balanced_accuracy"]["value"], drawn["", "balanced_accuracy"], 10.8)
     assert figures["balanced_accuracy"]["interval"] == pytest.approx(of_mean)
     of_all = on_log_odds(figures["accuracy"]["value"], drawn["", "accuracy"], 60)
@@ -157,7 +157,7 @@ def test_a_class_of_one_patient_is_not_certain(others):
         }
     )
     table = make_predictions(rows, classes, logits.astype(np.float32))
-    figures, drawn = evaluate_resampled(table, units_of(table), 500, 0)
+    figures, drawn = evaluate_resampled(table, clusters_of(table), 500, 0)
     covid = figures["per_class"]["Covid"]
     assert covid["sensitivity"]["interval"] == pytest.approx(wilson(0, 1))
     assert covid["pr_auc"]["interval_reason"] == "all images labelled Covid are of one patient"
@@ -169,7 +169,7 @@ def test_a_class_of_one_patient_is_not_certain(others):
 def test_one_large_patient_is_worth_less_than_many():
     """Of 21, 1, ..., 1 images: the degrees of freedom are those of Kish's effective number of patients."""
     table = table_of(*noisy(60), ["0"] * 21 + [str(i) for i in range(1, 40)])
-    figures, drawn = evaluate_resampled(table, units_of(table), 500, 0)
+    figures, drawn = evaluate_resampled(table, clusters_of(table), 500, 0)
     clusters = 60**2 / (21**2 + 39)
     interval = on_log_odds(figures["accuracy"]["value"], drawn["", "accuracy"], clusters)
     assert figures["accuracy"]["interval"] == pytest.approx(interval)

@@ -126,7 +126,7 @@ def test_mlflow_holds_the_run(trained, workplace):
         assert {f"train/{name}", f"val/{name}"} <= set(latest)
     for name in ("val/sensitivity/Pneumonia", "val/specificity/No Finding", "test/accuracy", "test/accuracy/ci_low"):
         assert name in latest
-    assert "baseline/thumbnail/balanced_accuracy" in latest
+    assert "test/balanced_accuracy/thumbnail" in latest
     assert "| Accuracy |" in tags["mlflow.note.content"]
     assert steps["val/loss"] == 2
     bundle = json.loads((folder / "bundle" / "bundle.json").read_text())

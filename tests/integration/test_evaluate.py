@@ -101,7 +101,7 @@ def test_the_model_card_says_what_came_of_it(evaluated, run):
         assert card.count("ROC-AUC, macro of Covid, Normal alone") >= 2  # in its section and in the checklist
 
 
-def test_mlflow_has_it_as_a_run_of_its_own(evaluated, run, workplace):
+def test_mlflow_has_it_as_a_run_of_its_own(evaluated, run, workplace, logged_files):
     from mlflow import MlflowClient
 
     folder, _ = evaluated
@@ -110,12 +110,13 @@ def test_mlflow_has_it_as_a_run_of_its_own(evaluated, run, workplace):
     assert logged.info.status == "FINISHED"
     assert logged.data.tags["cxrnet.bundle_run_id"] == json.loads((run / "run.json").read_text())["run_id"]
     metrics = json.loads((folder / "north" / "metrics.json").read_text())["test"]
-    assert logged.data.metrics["north_accuracy"] == pytest.approx(metrics["accuracy"]["value"])
-    assert "folder_roc_auc_macro" in logged.data.metrics
+    assert logged.data.metrics["north/accuracy"] == pytest.approx(metrics["accuracy"]["value"])
+    assert "folder/roc_auc_macro" in logged.data.metrics
     inputs = {each.dataset.name: each.tags[0].value for each in logged.inputs.dataset_inputs}
     assert inputs == {"folder": "evaluation", "north": "evaluation"}
-    names = {file.path for file in client.list_artifacts(logged.info.run_id)}
-    assert {"generalisation.html", "generalisation.md", "generalisation.csv", "copies.csv", "north"} <= names
+    names = logged_files(client, logged.info.run_id)
+    assert {"report/generalisation.html", "report/generalisation.md", "tables/generalisation.csv"} <= names
+    assert {"data/copies.csv", "plots/north/roc_curves.png", "tables/north/metrics.json"} <= names
 
 
 def test_a_bundle_alone_has_no_card_to_add_to_and_it_is_said(workplace, run):

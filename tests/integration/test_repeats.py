@@ -91,11 +91,13 @@ def test_the_runs_are_children_of_one_run_in_mlflow(resumed, workplace, query):
     assert len(query(workplace, "select * from runs")) == 1 + 3
     folds = query(workplace, f"select value from params where key = 'fold' and run_uuid != '{parent}' order by value")
     assert folds == [("1",), ("2",), ("3",)]
-    means = query(workplace, f"select value from metrics where key = 'mean_test_accuracy' and run_uuid = '{parent}'")
+    means = query(
+        workplace, f"select value from metrics where key = 'over_runs/accuracy/mean' and run_uuid = '{parent}'"
+    )
     assert means == [(pytest.approx(pd.read_csv(folder / "repeats.csv")["accuracy"].mean()),)]
 
 
-def test_the_report_of_all_is_in_the_folder_and_in_mlflow(resumed, workplace):
+def test_the_report_of_all_is_in_the_folder_and_in_mlflow(resumed, workplace, logged_files):
     from mlflow import MlflowClient
 
     folder, done = resumed
@@ -105,9 +107,8 @@ def test_the_report_of_all_is_in_the_folder_and_in_mlflow(resumed, workplace):
     assert "The result below is that of all 36 predictions together" in page
     assert "report       a run/report.html" in done.stdout
     client = MlflowClient(f"sqlite:///{workplace}/outputs/mlflow.db")
-    logged = {file.path for file in client.list_artifacts(record(folder)["run_id"])}
-    needed = {"report.html", "repeats.csv", "predictions.parquet", "manifest.parquet", "run_facts.json"}
-    assert needed <= logged
+    needed = {"report/report.html", "tables/repeats.csv", "data/predictions.parquet", "config/run_facts.json"}
+    assert needed <= logged_files(client, record(folder)["run_id"])
     # The networks are in the runs of the folds.
     assert not (folder / "bundle").exists()
 

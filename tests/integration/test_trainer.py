@@ -39,9 +39,9 @@ def test_every_class_has_its_own_metrics_in_mlflow(finished, query):
     assert sorted(epochs) == sorted((f"val/sensitivity/{name}", 4) for name in names)
     metrics = json.loads((place / "the run" / "metrics.json").read_text(encoding="utf-8"))["test"]["per_class"]
     for name, key in (("a+b", "a_b_8478c3c8"), ("a*b", "a_b_d1229a59")):
-        for figure in ("sensitivity", "f1"):
-            value = metrics[name][figure]["value"]
-            assert query(place, f"select value from latest_metrics where key = 'test_{figure}_{key}'") == [(value,)]
+        for metric in ("sensitivity", "specificity"):
+            value = metrics[name][metric]["value"]
+            assert query(place, f"select value from latest_metrics where key = 'test/{metric}/{key}'") == [(value,)]
 
 
 def test_classes_stand_as_they_are_everywhere_else(finished):

@@ -18,12 +18,14 @@ def test_the_run_answers_what_it_knows_and_leaves_the_rest_open(facts):
 
 
 def test_the_way_to_intervals_is_that_of_the_data(facts):
-    assert claim_items(facts)[28].answer.startswith("95 % intervals: bootstrap of patients, within strata")
-    analyses = {"test": dataclasses.replace(facts.analyses["test"], unit="image")}
+    assert claim_items(facts)[28].answer.startswith(
+        "95 % confidence intervals (CI): bootstrap of patients, within strata"
+    )
+    analyses = {"test": dataclasses.replace(facts.analyses["test"], cluster="image")}
     one = copy.deepcopy(facts.metrics["test"])
     del one["log_loss"]["interval"]
     one["log_loss"]["interval_reason"] = "it is 0 in every resample"
     answer = claim_items(dataclasses.replace(facts, analyses=analyses, metrics={"test": one}))[28].answer
     assert "bootstrap of images" in answer
-    assert "; no interval: " in answer
+    assert "; no confidence interval: " in answer
     assert "Log loss (lower is better): it is 0 in every resample" in answer

@@ -6,7 +6,7 @@ import pytest
 
 from cxrnet.evaluation.comparison import compare
 from cxrnet.reporting.comparison import write_comparison
-from cxrnet.reporting.tables import latex, markdown
+from cxrnet.reporting.rendering import latex, markdown
 
 METRICS = ["roc_auc_macro", "accuracy", "macro_f1", "sensitivity_Covid", "log_loss"]
 # What Markdown, LaTeX and HTML would each read as markup.
@@ -82,7 +82,7 @@ def test_latex_is_escaped(files):
     assert escaped in text
     assert r"each figure with its 95\% interval" in text
     assert text.count(r"\begin{tabular}") == text.count(r"\bottomrule") == 5
-    assert text.count(r"\midrule") == 1 + 1 + 3 + len(METRICS) + 3
+    assert text.count(r"\midrule") == 5
     assert text.isascii()
     rows = [line for line in text.splitlines() if line.endswith(r"\\")]
     assert {len(re.findall(r"(?<!\\)&", row)) for row in rows} == {len(METRICS), 1, 3, 4, 5}

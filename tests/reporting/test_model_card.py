@@ -7,7 +7,7 @@ from markdown_it import MarkdownIt
 
 from cxrnet.errors import CxrnetError
 from cxrnet.reporting.model_card import CARD, NOT_VALIDATED, Section, make_card, read_card, with_external, write_card
-from cxrnet.reporting.wording import figure_text, interval_text, number_text
+from cxrnet.reporting.wording import interval_text, metric_text, number_text
 
 
 def text_of(page):
@@ -26,15 +26,15 @@ def test_both_cards_say_the_same(card, facts):
         *facts.known_issues,
         "Must not be used to diagnose",
         NOT_VALIDATED,
-        "Covid is called from a probability of 0.375 on (specificity >= 0.99)",
+        "Covid is predicted from a probability of 0.375 on (specificity >= 0.99)",
         "OPEN: for a person to write",
         facts.command,
     ):
         assert words in markdown
         assert words in page
     result = facts.metrics["test"]
-    for metric in (result["accuracy"], facts.unseen["accuracy"], result["ece"], result["brier"]):
-        assert figure_text(metric) in markdown
+    for metric in (result["accuracy"], facts.without_leaked["accuracy"], result["ece"], result["brier"]):
+        assert metric_text(metric) in markdown
         assert f"{number_text(metric)} {interval_text(metric)}" in page
 
 
@@ -50,7 +50,7 @@ def test_intervals_that_were_not_asked_for_are_not_promised(facts):
         facts, metrics={split: without_intervals(each) for split, each in facts.metrics.items()}
     )
     result = next(section for section in make_card(plain).sections if section.title.startswith("Result"))
-    assert result.sentences[0] == "Without intervals: none were asked for (evaluation.resamples)."
+    assert result.sentences[0] == "Without confidence intervals: none were asked for (evaluation.resamples)."
 
 
 def without_intervals(evaluation):

@@ -12,7 +12,7 @@ from cxrnet.evaluation.prior import Mix
 from cxrnet.reporting.analysis import analyse
 from cxrnet.reporting.model_card import make_card, markdown_card
 from cxrnet.reporting.report import render_repeats, render_report, thumbnail_verdict
-from cxrnet.reporting.report_data import BandFacts
+from cxrnet.reporting.report_data import DeferralFacts
 from cxrnet.reporting.sentences import weighing_sentences
 
 # Two curves of the training, four figures of each split, its reliability, a decision curve a class, the referral.
@@ -48,16 +48,16 @@ def test_page_answers_what_a_radiologist_asks(page, facts):
     analysis = facts.analyses["test"]
     asked = [
         "Result",
-        "9 of 60 test images were seen before",
+        "9 of 60 test images leaked into training",
         "Operating points",
         "Covid 0.375 specificity >= 0.99",
-        "What a call is worth",
+        "Predictive values at a prevalence",
         analysis.triage["Covid"][0],
-        "Whether the probabilities can be believed",
+        "Calibration",
         "divided by a temperature of 1.5, fitted on the 60 validation images",
-        "Who is sent to a reader",
-        analysis.referral[0],
-        "For whom it holds",
+        "Selective prediction: deferral to a reader",
+        analysis.deferral_sentences[0],
+        "Subgroups",
         "View PA",
         "View PA: only",
         "Training",
@@ -78,7 +78,7 @@ def test_page_says_why_there_is_no_threshold_temperature_or_group(facts, tmp_pat
         facts,
         points={},
         chosen=[],
-        unseen=None,
+        without_leaked=None,
         temperature=Temperature(1.0, 60, 0.5, 0.5, "2 of 60 validation images are wrong"),
         analyses={**facts.analyses, "test": one},
     )
@@ -87,7 +87,7 @@ def test_page_says_why_there_is_no_threshold_temperature_or_group(facts, tmp_pat
     assert "No threshold was asked for" in page
     assert "at a temperature of 1: 2 of 60 validation images are wrong." in page
     assert "The data tell of no groups" in page
-    assert "seen before" not in page
+    assert "leaked into training" not in page
     assert html.escape(plain.analyses["test"].triage["Normal"][0], quote=False) in page.replace("&#39;", "'")
 
 
@@ -117,9 +117,13 @@ def test_page_says_how_intervals_are_made_and_why_a_figure_has_none(facts, make_
     metrics = evaluate(table, resamples=100)
     render_report(dataclasses.replace(facts, metrics={"test": metrics}), tmp_path / "report.html")
     page = html.unescape((tmp_path / "report.html").read_text(encoding="utf-8"))
-    assert "95 % intervals: bootstrap of patients, within strata of labels; where resamples say nothing, Wils" in page
-    assert re.search(r"No interval: [^<]*PR-AUC of Covid: all images labelled Covid are of one patient", page)
-    assert re.search(r"No interval: [^<]*PR-AUC, macro \(Network\)[^<]*: all images labelled Covid are of one", page)
+    assert "95 % confidence intervals (CI): bootstrap of patients, within strata of labels." in page
+    assert re.search(
+        r"No confidence interval: [^<]*PR-AUC of Covid: all images labelled Covid are of one patient", page
+    )
+    assert re.search(
+        r"No confidence interval: [^<]*PR-AUC, macro \(Network\)[^<]*: all images labelled Covid are of one", page
+    )
 
 
 def test_tables_of_calls_and_groups_say_why_a_figure_or_an_interval_is_missing(facts, make_table, settings, tmp_path):
@@ -131,14 +135,15 @@ def test_tables_of_calls_and_groups_say_why_a_figure_or_an_interval_is_missing(f
     )
     render_report(changed, tmp_path / "report.html")
     text = text_of((tmp_path / "report.html").read_text(encoding="utf-8"))
-    calls, groups = text.split("A negative call is right (NPV)")[1].split("For whom it holds")
+    calls, groups = text.split("Negative predictive value (NPV)")[1].split("Subgroups")
     assert "n/a: PPV of Viral Pneumonia, NPV of Viral Pneumonia: no image is labelled Viral Pneumonia." in calls
     assert re.search(r"n/a: [^.]*Sensitivity of Covid \(view PA\)[^.]*: no image is labelled Covid", groups)
     without = dataclasses.replace(changed, analyses={"test": analyse(table, metrics, {**settings, "resamples": 0}, 1)})
     render_report(without, tmp_path / "without.html")
-    assert "Shaded: the interval of each point by itself." in text
+    assert "Shaded: the confidence interval of each point by itself." in text
     assert "Shaded" not in (tmp_path / "without.html").read_text(encoding="utf-8")
-    assert "No interval" not in text_of((tmp_path / "without.html").read_text(encoding="utf-8")).split("For whom")[1]
+    without = text_of((tmp_path / "without.html").read_text(encoding="utf-8"))
+    assert "No confidence interval" not in without.split("Selective prediction")[1]
 
 
 def test_decision_weights_are_said_where_there_are_some(facts, tmp_path):
@@ -155,7 +160,7 @@ def test_decision_weights_are_said_where_there_are_some(facts, tmp_path):
         assert "class weights balanced" in said
         assert "of the training mix (Viral Pneumonia 0.1, Covid 0.2, Normal 0.7)" in said
         assert "weights: Viral Pneumonia 7, Covid 3.5, Normal 1" in said
-        assert "the class of the largest probability is called" not in said.lower()
+        assert "the most probable class is predicted" not in said.lower()
 
 
 def test_what_is_left_to_a_reader_stands_with_its_interval(facts, make_table, settings, tmp_path):
@@ -163,16 +168,18 @@ def test_what_is_left_to_a_reader_stands_with_its_interval(facts, make_table, se
     table = make_predictions(made, classes_of(made), logits_of(made), DecisionRule(refer_below=0.8))
     analyses = {"test": analyse(table, facts.metrics["test"], settings, 1.5)}
     one = dataclasses.replace(
-        facts, metrics={"test": facts.metrics["test"]}, analyses=analyses, band=BandFacts(0.8, 0.125)
+        facts, metrics={"test": facts.metrics["test"]}, analyses=analyses, deferral=DeferralFacts(0.8, 0.125)
     )
     render_report(one, tmp_path / "report.html")
     text = text_of((tmp_path / "report.html").read_text(encoding="utf-8"))
-    band = analyses["test"].band
+    deferral = analyses["test"].deferral
     count = int(table["referred"].sum())
     assert 0 < count < 60
-    assert "below 0.8, the cut-off that leaves 12 % of the validation images" in text
-    low, high = band.referred["interval"]
-    assert f"Test 60 {count / 60:.3f} {low:.2f} to {high:.2f} {count}/60 {band.kept['accuracy']['value']:.3f}" in text
+    assert "below 0.8, the threshold that defers 12 % of the validation images" in text
+    low, high = deferral.deferred["interval"]
+    assert (
+        f"Test 60 {count / 60:.3f} {low:.2f} to {high:.2f} {count}/60 {deferral.kept['accuracy']['value']:.3f}" in text
+    )
 
 
 def test_a_run_over_seeds_has_the_page_of_a_run_with_the_spread_instead_of_the_training(repeats_facts, tmp_path):
@@ -192,8 +199,8 @@ def test_a_run_over_seeds_has_the_page_of_a_run_with_the_spread_instead_of_the_t
         "seed1 0.4",
         repeats_facts.analyses["test"].triage["Covid"][0],
         "divided by its own temperature",
-        "Who is sent to a reader",
-        "For whom it holds",
+        "Selective prediction: deferral to a reader",
+        "Subgroups",
         repeats_facts.command,
     ]
     places = [text.find(words) for words in asked]

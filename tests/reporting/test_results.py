@@ -9,7 +9,7 @@ from cxrnet.cli.app import config_folder
 from cxrnet.evaluation.catalogue import OVERALL
 from cxrnet.evaluation.metrics import evaluate
 from cxrnet.evaluation.predictions import make_predictions
-from cxrnet.reporting.results import figures_of, write_results
+from cxrnet.reporting.results import values_of, write_results
 
 CLASSES = ("Viral Pneumonia", "Covid", "Normal")
 
@@ -72,15 +72,15 @@ def test_without_a_test_split_val_is_the_headline(written):
 def test_what_was_seen_before_is_left_out_in_a_second_result(written):
     test = predictions_of("test", "vcnvcnvcn", seed=1)
     results, folder = written(test, seen=["test/0.png", "test/4.png", "val/0.png"])
-    assert results.unseen["accuracy"]["n"] == 7
+    assert results.without_leaked["accuracy"]["n"] == 7
     assert results.metrics["test"]["accuracy"]["n"] == 9
-    assert json.loads((folder / "metrics.json").read_text())["without_seen"]["test"] == results.unseen
+    assert json.loads((folder / "metrics.json").read_text())["without_seen"]["test"] == results.without_leaked
 
 
 @pytest.mark.parametrize("seen", [(), ["val/0.png"], [f"test/{i}.png" for i in range(9)]])
 def test_there_is_no_second_result_where_nothing_or_everything_was_seen(written, seen):
     results, folder = written(predictions_of("test", "vcnvcnvcn", seed=1), seen=seen)
-    assert results.unseen is None
+    assert results.without_leaked is None
     assert "without_seen" not in json.loads((folder / "metrics.json").read_text())
 
 
@@ -89,7 +89,7 @@ def test_a_class_called_like_a_mean_keeps_its_own_metrics():
     rows = predictions_of("test", "vcnvcncn").replace(dict(zip(CLASSES, classes, strict=True)))
     rows.columns = [column.replace("Viral Pneumonia", "macro").replace("Covid", "weighted") for column in rows]
     metrics = evaluate(rows)
-    values = figures_of(metrics)
+    values = values_of(metrics)
     assert values["roc_auc_macro"] == metrics["roc_auc_macro"]["value"]
     assert values["roc_auc_macro (class)"] == metrics["per_class"]["macro"]["roc_auc"]["value"]
     assert len(values) == len(OVERALL) + 3 * len(metrics["per_class"]["macro"])

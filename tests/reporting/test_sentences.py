@@ -10,8 +10,8 @@ from cxrnet.evaluation.selective_prediction import risk_coverage
 from cxrnet.evaluation.threshold_selection import choose_thresholds
 from cxrnet.reporting.sentences import (
     cases,
+    deferral_text,
     offset_text,
-    referral_text,
     threshold_sentences,
     triage_text,
     weighing_sentences,
@@ -33,16 +33,12 @@ def two_classes(probabilities: list[float], labels: str) -> pd.DataFrame:
 
 def test_text_says_what_calls_are_worth() -> None:
     text = triage_text("Covid", SENSITIVITY, SPECIFICITY, predictive_table(SENSITIVITY, SPECIFICITY, [0.05, 0.5]), 0.01)
-    assert text == [
-        "40 of 50 images of Covid were called Covid, and 20 of 200 others (sensitivity 0.800, specificity 0.900).",
-        "At a prevalence of 5 % a positive call is right in 30 of 100 cases, so it is more often wrong than right; "
-        "after a negative call 12 of 1000 are Covid, before it 50 of 1000.",
-        "At a prevalence of 50 % a positive call is right in 89 of 100 cases; after a negative call 18 of 100 are "
-        "Covid, before it 50 of 100.",
-        "Below a prevalence of 11 % a positive call is wrong more often than right.",
-        "With this sensitivity and specificity more than 1 % of the negative calls are Covid above a prevalence of "
-        "4.3 %: where no more may be missed (evaluation.missed), a negative call rules Covid out only below it.",
-    ]
+    assert "40 of 50 images of Covid were predicted as Covid, and 20 of 200 others" in text[0]
+    assert "At a prevalence of 5 % a positive prediction is right in 30 of 100 cases, so it" in text[1]
+    assert "after a negative prediction 12 of 1000 are Covid, without one 50 of 1000" in text[1]
+    assert "right in 89 of 100 cases; after a negative prediction 18 of 100 are Covid, without one 50 of" in text[2]
+    assert text[3].startswith("Below a prevalence of 11 %")
+    assert "above a prevalence of 4.3 %" in text[4]
 
 
 def test_intervals_stand_in_the_text() -> None:
@@ -50,19 +46,17 @@ def test_intervals_stand_in_the_text() -> None:
     table = predictive_table(sensitivity, specificity, [0.2])
     (low, high), (least, most) = table.loc[0, "ppv"]["interval"], table.loc[0, "npv"]["interval"]
     text = triage_text("Covid", sensitivity, specificity, table, 0.01)
-    assert f"right in 67 of 100 cases (95 % interval {100 * low:.0f} to {100 * high:.0f});" in text[1]
-    assert (
-        f"53 of 1000 are Covid (95 % interval {1000 * (1 - most):.0f} to {1000 * (1 - least):.0f}), before" in text[1]
-    )
+    assert f"right in 67 of 100 cases (95 % CI {100 * low:.0f} to {100 * high:.0f});" in text[1]
+    assert f"53 of 1000 are Covid (95 % CI {1000 * (1 - most):.0f} to {1000 * (1 - least):.0f}), without" in text[1]
 
 
 def test_a_perfect_figure_is_doubted() -> None:
     perfect = {"value": 1.0, "n": 40}, {"value": 1.0, "n": 80}
     text = triage_text("Covid", *perfect, predictive_table(*perfect, [0.05]), 0.01)
-    assert "None of 80 images without Covid was called Covid, which a specificity of 0.954" in text[2]
+    assert "None of 80 images without Covid was predicted as Covid, which a specificity of 0.954" in text[2]
     assert "below a prevalence of 4.4 %" in text[2]
     assert "None of 40 images of Covid was missed, which a sensitivity of 0.912" in text[3]
-    assert "more than 1 % of the negative calls are Covid above a prevalence of 10 %" in text[3]
+    assert "more than 1 % of the negative predictions are Covid above a prevalence of 10 %" in text[3]
     known = tuple(figure | {"interval": [low, 1.0]} for figure, low in zip(perfect, (0.8, 0.9), strict=True))
     text = triage_text("Covid", *known, predictive_table(*known, [0.05]), 0.01)
     assert "a specificity of 0.900" in text[2]
@@ -78,7 +72,7 @@ def test_a_call_that_says_nothing_and_one_that_is_unknown() -> None:
     table = predictive_table(absent, SPECIFICITY, [0.05])
     assert table.loc[0, "ppv"] == absent
     assert triage_text("Covid", absent, SPECIFICITY, table, 0.01) == [
-        "What a call of Covid is worth can't be said: no image is labelled Covid."
+        "The predictive values of Covid can't be computed: no image is labelled Covid."
     ]
 
 
@@ -90,28 +84,28 @@ def test_a_share_is_not_rounded_to_none_or_all() -> None:
 
 
 def test_text_says_how_the_error_falls() -> None:
-    half, most = referral_text(CURVE, [0.5, 0.3], 0.95)
+    half, most = deferral_text(CURVE, [0.5, 0.3], 0.95)
     assert half == (
-        "Where a reader takes the 50 % of images whose call is least certain, "
-        "0.0 % (0 of 2, 95 % interval 0.0 to 65.0 %) of the other calls are wrong, "
-        "50.0 % (2 of 4, 95 % interval 15.0 to 85.0 %) of all without."
+        "With the least certain 50 % of the predictions deferred to a reader, "
+        "0.0 % (0 of 2, 95 % CI 0.0 to 65.0 %) of the others are wrong; "
+        "without deferral 50.0 % (2 of 4, 95 % CI 15.0 to 85.0 %) of all."
     )
     assert "30 %" in most
     assert "0.0 % (0 of 2," in most
-    (tied,) = referral_text(risk_coverage(np.full(4, 0.9), CORRECT).assign(low=np.nan), [0.1], 0.95)
-    assert tied.endswith("none is left: too many are of equal certainty.")
+    (tied,) = deferral_text(risk_coverage(np.full(4, 0.9), CORRECT).assign(low=np.nan), [0.1], 0.95)
+    assert tied.endswith("no other prediction is left: too many are of equal certainty.")
 
 
 def test_a_share_that_is_a_whole_number_of_images_is_taken_exactly() -> None:
     curve = risk_coverage(np.arange(1, 101) / 100, np.ones(100, bool)).assign(low=np.nan, high=np.nan)
     for share, left in ((0.1, 90), (0.3, 70), (0.7, 30), (0.9, 10)):
-        assert f"(0 of {left})" in referral_text(curve, [share], 0.95)[0]
+        assert f"(0 of {left})" in deferral_text(curve, [share], 0.95)[0]
 
 
 def test_sentences_say_what_a_threshold_does() -> None:
     table, policy = two_classes([0.1, 0.2, 0.6, 0.3, 0.9], "wwwss"), {"sick": {"specificity": 0.6}}
     (sentence,) = threshold_sentences(table, policy, choose_thresholds(table, policy))
-    assert "sick is called from a probability of 0.25 on, chosen for specificity >= 0.6" in sentence
+    assert "sick is predicted from a probability of 0.25 on, chosen for specificity >= 0.6" in sentence
     assert "its sensitivity is 1.000 (2 of 2) and its specificity 0.667 (2 of 3)" in sentence
     assert threshold_sentences(table, {"sick": 0.7}, {"sick": 0.7}) == []
 
@@ -141,4 +135,4 @@ def test_class_weights_are_said() -> None:
 
 def test_a_share_that_is_none_is_refused() -> None:
     with pytest.raises(CxrnetError, match="shares: 10 is no share of the images"):
-        referral_text(CURVE, [10], 0.95)
+        deferral_text(CURVE, [10], 0.95)

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 from sklearn.metrics import classification_report
 
@@ -6,7 +8,8 @@ from cxrnet.reporting.text import LINE, classification_report_text, roc_auc_text
 
 
 def _rows(text: str) -> dict[str, list[str]]:
-    return {line[:15].strip(): line[15:].split() for line in text.splitlines() if line[:15].strip()}
+    found = (re.split(r"  +", line.strip()) for line in text.splitlines())
+    return {name: cells for name, *cells in found}
 
 
 def test_report_holds_the_figures_of_scikit_learn(make_table):
@@ -34,16 +37,10 @@ def test_gaps_are_explained_below_the_table(make_table, write):
     assert "nan" not in text
 
 
-def _cells(text: str, section: str, row: str) -> list[str]:
+def _cells(text: str, row: str) -> list[str]:
     """The cells of a row in every block of a table of runs."""
-    lines = [line for line in text.splitlines() if line.startswith(f"{section} ")]
-    return [
-        cell
-        for line in lines
-        for words in [line.removeprefix(section).strip()]
-        if words.startswith(row)
-        for cell in words.removeprefix(row).split()
-    ]
+    lines = [line.removeprefix(row) for line in text.splitlines() if line.startswith(f"{row} ")]
+    return [cell for line in lines for cell in re.split(r"  +", line.strip())]
 
 
 def test_runs_side_by_side_show_what_each_report_shows(make_table):
@@ -51,12 +48,12 @@ def test_runs_side_by_side_show_what_each_report_shows(make_table):
     text = side_by_side(tables)
     reports = [_rows(classification_report_text(evaluate(table))) for table in tables.values()]
     assert text.splitlines()[0].split() == ["model=a", "model=b"]
-    assert _cells(text, "Covid", "precision") == [rows["Covid"][0] for rows in reports]
-    assert _cells(text, "Normal", "support") == [rows["Normal"][5] for rows in reports]
-    assert _cells(text, "all classes", "accuracy") == [rows["accuracy"][0] for rows in reports]
-    assert _cells(text, "all classes", "macro f1") == [rows["macro avg"][4] for rows in reports]
+    assert _cells(text, "Covid: precision") == [rows["Covid"][0] for rows in reports]
+    assert _cells(text, "Normal: support") == [rows["Normal"][5] for rows in reports]
+    assert _cells(text, "accuracy") == [rows["accuracy"][0] for rows in reports]
+    assert _cells(text, "macro f1") == [rows["macro avg"][4] for rows in reports]
     aucs = [_rows(roc_auc_text(evaluate(table)))["macro avg"][0] for table in tables.values()]
-    assert _cells(text, "all classes", "macro ROC-AUC") == aucs
+    assert _cells(text, "macro ROC-AUC") == aucs
     assert "same images" not in text
 
 
@@ -64,7 +61,7 @@ def test_many_runs_go_on_below_with_the_rows_repeated(make_table):
     tables = {f"model=a_rather_long_name_{i:02d} seed={i}": make_table(seed=i) for i in range(12)}
     text = side_by_side(tables)
     assert max(map(len, text.splitlines())) <= LINE
-    assert len(_cells(text, "all classes", "accuracy")) == 12
+    assert len(_cells(text, "accuracy")) == 12
     assert [word for word in text.split() if word.startswith("seed=")][:12] == [f"seed={i}" for i in range(12)]
 
 
@@ -78,6 +75,6 @@ def test_runs_on_other_images_or_labels_are_told(make_table):
 
 def test_a_class_that_a_run_does_not_know_is_left_open(make_table):
     text = side_by_side({"a": make_table(classes=("Covid", "Normal")), "b": make_table(classes=("Covid", "Fibrosis"))})
-    assert _cells(text, "Normal", "support")[1] == "-"
-    assert _cells(text, "Fibrosis", "support")[0] == "-"
-    assert text.index("Fibrosis") < text.index("all classes")
+    assert _cells(text, "Normal: support")[1] == "-"
+    assert _cells(text, "Fibrosis: support")[0] == "-"
+    assert text.index("Fibrosis") < text.index("accuracy")

@@ -1,7 +1,7 @@
 import pytest
 
 from cxrnet.evaluation.metrics import Metric, evaluate
-from cxrnet.reporting.wording import duration, figure_text, interval_gaps, interval_method
+from cxrnet.reporting.wording import duration, interval_gaps, interval_method, metric_text
 
 
 def test_durations_are_read_aloud():
@@ -19,14 +19,18 @@ def test_durations_are_read_aloud():
     ],
 )
 def test_figures_are_written_with_their_interval(metric, text):
-    assert figure_text(metric) == text
+    assert metric_text(metric) == text
 
 
 def test_how_intervals_are_made_follows_what_was_drawn(make_table) -> None:
     drawn = evaluate(make_table(), resamples=100)
-    assert "bootstrap of groups of copies, as patients aren't known" in interval_method(drawn, 0.9, "group of copies")
-    assert interval_method(drawn, 0.9, "image").startswith("90 % intervals: bootstrap of images, within strata")
-    assert interval_method(evaluate(make_table()), 0.95, "patient").startswith("No intervals: none were asked for")
+    assert "bootstrap of duplicate groups, as patients aren't known" in interval_method(drawn, 0.9, "duplicate group")
+    assert interval_method(drawn, 0.9, "image").startswith(
+        "90 % confidence intervals (CI): bootstrap of images, within strata"
+    )
+    assert interval_method(evaluate(make_table()), 0.95, "patient").startswith(
+        "No confidence intervals: none were asked for"
+    )
 
 
 def test_a_missing_interval_says_why_and_each_reason_once() -> None:

@@ -132,7 +132,7 @@ def test_what_a_resumed_run_has_more_is_no_loss(whole):
         ),
         ({"points": Counter()}, ["no metrics"]),
         ({"params": {}}, ["1 parameters missing (seed)"]),
-        ({"files": {"metrics.json": "b"}}, ["1 artifacts missing (roc.png)", "another metrics.json in MLflow"]),
+        ({"files": {"tables/metrics.json": "b"}}, ["1 artifacts missing (roc.png)", "another tables/metrics.json"]),
         ({"models": ["w", "w"]}, ["2 logged models"]),
         ({"models": [""]}, ["another logged model"]),
         ({"linked": False}, ["no link to the logged model"]),

@@ -191,17 +191,17 @@ def proxy(server):
 
 @pytest.fixture
 def make_bundle():
-    """Writes a bundle of two classes into a folder, and returns where it lies."""
+    """Writes a bundle into a folder, and returns where it lies."""
     import torch
 
     from cxrnet.models.bundle import Bundle, save_bundle
     from cxrnet.models.network import Network, NetworkConfig
 
-    def make(folder: Path, seed: int = 0) -> Path:
+    def make(folder: Path, seed: int = 0, classes: tuple[str, ...] = ("a", "b")) -> Path:
         torch.manual_seed(seed)
         half = (0.5,) * 3
         config = NetworkConfig(
-            "custom_cnn", ("a", "b"), (64, 64), half, half, "average", None, (), "relu", False, 0.0, 0.0, "softmax"
+            "custom_cnn", classes, (64, 64), half, half, "average", None, (), "relu", False, 0.0, 0.0, "softmax"
         )
         save_bundle(Bundle(Network(config).eval(), "pad", 1.0, {}, "0" * 64, {}, {}), folder / "bundle")
         return folder / "bundle"

@@ -16,8 +16,7 @@ import torch
 from PIL import Image
 
 from cxrnet.inference import predict_bytes, predictor
-from cxrnet.models.bundle import Bundle, save_bundle
-from cxrnet.models.network import Network, NetworkConfig
+from cxrnet.models.bundle import load_bundle, save_bundle
 from cxrnet.tracking.model import BundleModel, signature
 from cxrnet.tracking.run import track
 
@@ -25,15 +24,8 @@ CLASSES = ("Covid", "Lung Opacity", "Normal")
 
 
 @pytest.fixture
-def bundle(tmp_path):
-    torch.manual_seed(0)
-    half = (0.5,) * 3
-    config = NetworkConfig(
-        "custom_cnn", CLASSES, (64, 64), half, half, "average", None, (), "relu", False, 0.0, 0.0, "softmax"
-    )
-    bundle = Bundle(Network(config).eval(), "stretch", 1.0, {}, "0" * 64, {}, {})
-    save_bundle(bundle, tmp_path / "run" / "bundle")
-    return bundle
+def bundle(make_bundle, tmp_path):
+    return load_bundle(make_bundle(tmp_path / "run", classes=CLASSES))
 
 
 def png(seed):

@@ -11,7 +11,8 @@ from cxrnet.tracking.names import artifact_folder, run_name
         (["+finetune=true", "optimizer.lr=0.1"], "resnet50 covid19_image finetune=true lr=0.1"),
         (["a.lr=1", "b.lr=2"], "resnet50 covid19_image a.lr=1 b.lr=2"),
         (["trainer=cpu", "tracking.uri=x", "outputs=/y", "data.root=z", "hydra.run.dir=w"], "resnet50 covid19_image"),
-        (["experiment=demo", f"note={'x' * 50}"], f"resnet50 covid19_image experiment=demo note={'x' * 36} ..."),
+        (["seed=1", "experiment=demo", f"note={'x' * 50}"], f"demo seed=1 note={'x' * 36} ..."),
+        (["data=folder", "data.root=x", "data.size=[9,9]"], "folder size=[9,9]"),
     ],
 )
 def test_a_run_is_named_by_what_differs_from_the_default(overrides, name):

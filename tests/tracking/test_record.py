@@ -1,5 +1,3 @@
-import json
-
 import pytest
 
 from cxrnet.errors import CxrnetError
@@ -27,21 +25,12 @@ def test_the_last_start():
     assert last_start({**first, "resumptions": [start_of(["c"]), second]}) == second
 
 
-def test_a_folder_is_free_again_afterwards(tmp_path):
-    for _ in range(2):
-        with alone_in(tmp_path):
-            pass
-
-
 def test_a_folder_without_a_record_can_be_taken_too(tmp_path):
     message = "another process is at work on this run"
     with alone_in(tmp_path), pytest.raises(CxrnetError, match=message), alone_in(tmp_path):
         pytest.fail("two at a time")
-
-
-def test_the_record_is_plain_json(tmp_path):
-    write_record(tmp_path, start_of(["python"]))
-    assert json.loads((tmp_path / "run.json").read_text())["command"] == ["python"]
+    with alone_in(tmp_path):  # free again
+        pass
 
 
 def test_where_a_folder_cannot_be_locked_the_user_is_warned(tmp_path, monkeypatch, caplog):

@@ -193,7 +193,7 @@ def test_artifacts_are_found_where_the_folder_is_now(project, tmp_path, caplog):
     assert not (tmp_path / "my project").exists()
     client = MlflowClient(uri)
     runs = client.search_runs([client.get_experiment_by_name("of the project").experiment_id])
-    files = [Path(client.download_artifacts(run.info.run_id, "a.txt")) for run in runs]
+    files = [Path(client.download_artifacts(run.info.run_id, "report/a.txt")) for run in runs]
     assert sorted(file.read_text() for file in files) == ["first", "second"]
     assert not [place for place in places(outputs) if place.startswith(f"{old}/mlflow-artifacts")]
     with track(outputs / "runs" / "three", uri, "of the project", outputs):

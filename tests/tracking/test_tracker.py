@@ -63,7 +63,7 @@ def test_a_class_is_named_alike_in_all_its_metrics_and_on_every_machine(tracked,
     assert client.get_run(run.run_id).data.metrics == expected
 
 
-def test_the_results_and_the_page(tracked, artifact, client):
+def test_the_results_and_the_page(tracked, artifact, client, monkeypatch):
     with tracked() as run:
         (run.folder / "roc.txt").write_text("roc")
         run.log_results(run.folder)
@@ -74,6 +74,7 @@ def test_the_results_and_the_page(tracked, artifact, client):
     assert [file.path for file in client.list_artifacts(run.run_id)] == ["report", "tables"]
     stored = client.get_run(run.run_id)
     assert (stored.data.tags["mlflow.note.content"], stored.data.metrics) == ("*text*", {"test/accuracy": 0.5})
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", client.tracking_uri)  # it asks the store of the whole process
     table = client.load_table(stored.info.experiment_id, "tables/all_metrics.json", [run.run_id])
     assert table["metric"].tolist() == ["a", "b"]
     assert table["value"].isna().tolist() == [False, True]

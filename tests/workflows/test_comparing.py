@@ -1,7 +1,9 @@
 """Comparisons of runs on disk and in a real MLflow store."""
 
 import json
+import re
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -70,10 +72,12 @@ def client(outputs):
     return MlflowClient(tracking_uri(None, outputs))
 
 
-def test_the_runs_of_an_experiment_point_to_the_comparison_that_holds_the_files(comparing, client, capsys):
+def test_the_runs_of_an_experiment_point_to_the_comparison_that_holds_the_files(
+    comparing, client, logged_files, capsys
+):
     folder = comparing("mlflow_experiment=two")
     run_id = json.loads((folder / "run.json").read_text())["run_id"]
-    assert {file.path for file in client.list_artifacts(run_id)} == FILES
+    assert {Path(file).name for file in logged_files(client, run_id)} == FILES
     experiment = client.get_experiment_by_name("two").experiment_id
     runs = {run.info.run_name: run for run in client.search_runs([experiment])}
     compared = [runs.pop(f"{name}_phantom") for name in ("first", "second")]
@@ -97,13 +101,14 @@ def test_figures_and_p_values_are_metrics_of_the_comparison(comparing, client):
     board = pd.read_csv(folder / "leaderboard.csv").set_index("run")
     for run, label in (("model=first", "model_first"), ("model=second", "model_second")):
         for name in ("accuracy", "accuracy_low", "ece", "roc_auc_weighted", "sensitivity_Covid_high"):
-            assert metrics[f"{name}/{label}"] == pytest.approx(board[name][run])
+            key = re.sub(r"_(low|high)$", r"/ci_\1", name)
+            assert metrics[f"{key}/{label}"] == pytest.approx(board[name][run])
     (test,) = pd.read_csv(folder / "tests.csv").query("metric == 'accuracy'").to_dict("records")
     pair = " against ".join(test[side].replace("=", "_") for side in "ab")
-    assert metrics[f"p_accuracy/{pair}"] == pytest.approx(test["p"])
-    assert metrics[f"p_holm_accuracy/{pair}"] == pytest.approx(test["p_holm"])
-    assert {name.split("/")[0] for name in metrics if " against " in name} == {
-        f"{p}_{metric}" for p in ("p", "p_holm") for metric in ("accuracy", "brier")
+    assert metrics[f"p/accuracy/{pair}"] == pytest.approx(test["p"])
+    assert metrics[f"p_holm/accuracy/{pair}"] == pytest.approx(test["p_holm"])
+    assert {name.rpartition("/")[0] for name in metrics if " against " in name} == {
+        f"{p}/{metric}" for p in ("p", "p_holm") for metric in ("accuracy", "brier")
     }
 
 

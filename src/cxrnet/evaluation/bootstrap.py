@@ -1,9 +1,9 @@
 """The bootstrap: what is drawn, and how often each row counts in each resample.
 
 Images of one patient are alike, so a resample draws patients, with all their images (Davison & Hinkley 1997, section
-3.8). It draws as many patients of each label as the table has: the figures are then of this mix of classes, and no
+3.8). It draws as many patients of each label as the table has: the metrics are then of this mix of classes, and no
 class is lost from a resample but one that a single patient has. A resample is a row of whole numbers, the times that
-each image counts, so that figures are computed for many resamples at once, and for two tables of the same images on the
+each image counts, so that metrics are computed for many resamples at once, and for two tables of the same images on the
 same resamples.
 """
 
@@ -34,13 +34,13 @@ BLOCK = 1_000_000
 
 
 @dataclass(frozen=True)
-class Units:
-    """What is drawn as a whole.
+class Clusters:
+    """The clusters of a table, each drawn as a whole.
 
     Attributes:
-        of_row: the unit of each row, ``(N,)``.
-        stratum: of each unit, ``(U,)``. Units are drawn in place of others of their stratum.
-        kind: ``patient``, ``group of copies`` or ``image``.
+        of_row: the cluster of each row, ``(N,)``.
+        stratum: of each cluster, ``(U,)``. Clusters are drawn in place of others of their stratum.
+        kind: ``patient``, ``duplicate group`` or ``image``.
     """
 
     of_row: IntArray
@@ -48,11 +48,11 @@ class Units:
     kind: str
 
     def count(self, rows: BoolArray) -> int:
-        """How many units the rows ``(N,)`` come from."""
+        """Count the clusters that the rows ``(N,)`` come from."""
         return len(np.unique(self.of_row[rows]))
 
     def effective(self, rows: BoolArray) -> float:
-        """How many clusters of equal size would tell as much as those of the rows ``(N,)``, 0 of no rows.
+        """Count the clusters of equal size that would tell as much as those of the rows ``(N,)``, 0 of no rows.
 
         Kish's (sum n)^2 / sum n^2 over their sizes n (Kish 1965, Survey Sampling, section 8.2; as degrees of freedom
         Carter, Schnepel & Steigerwald 2017, doi:10.1162/REST_a_00639): of clusters of equal size it is their number,
@@ -62,24 +62,24 @@ class Units:
         return float(sizes.sum() ** 2 / (sizes @ sizes)) if len(sizes) else 0.0
 
     def cases(self, rows: BoolArray, share: float) -> float:
-        """How many cases a share of rows ``(N,)`` is of, as if all images of a cluster went right or wrong together.
+        """Count the cases that a share of rows ``(N,)`` is of, as if the images of a cluster went right together.
 
         Of a share of 0 or 1 every cluster is a case; of another one, clusters of many images weigh more than others.
         """
         return self.count(rows) if share in (0, 1) else self.effective(rows)
 
 
-def units_of(predictions: pd.DataFrame) -> Units:
-    """Find the units of a table: the patients, the groups of copies where patients aren't known, or the images.
+def clusters_of(predictions: pd.DataFrame) -> Clusters:
+    """Find the clusters of a table: the patients, the duplicate groups where patients aren't known, or the images.
 
-    Each is in the stratum of its rarest label, the one that the fewest units have, so that no class is lost from a
+    Each is in the stratum of its rarest label, the one that the fewest clusters have, so that no class is lost from a
     resample. One that is alone in its stratum would be in every resample, as if it were certain: it is drawn with those
     of the largest stratum.
 
     Args:
         predictions: the rows of one split, every label known; ``group_id`` may be missing.
     """
-    kinds = {"patient_id": "patient", "group_id": "group of copies"}
+    kinds = {"patient_id": "patient", "group_id": "duplicate group"}
     tying = [name for name in kinds if name in predictions and known_cells(predictions[name]).any()]
     of_row = link(predictions, tuple(tying)) if tying else np.arange(len(predictions))
     labels, names = pd.factorize(predictions["label"])
@@ -88,22 +88,22 @@ def units_of(predictions: pd.DataFrame) -> Units:
     stratum = np.where(has_label, has_label.sum(axis=0), len(has_label) + 1).argmin(axis=1)
     sizes = np.bincount(stratum)
     stratum = pd.factorize(np.where(sizes[stratum] == 1, sizes.argmax(), stratum))[0]
-    return Units(of_row, stratum, kinds[tying[0]] if tying else "image")
+    return Clusters(of_row, stratum, kinds[tying[0]] if tying else "image")
 
 
 def bootstrap(
-    units: Units, statistic: Callable[[FloatArray], Mapping[Key, FloatArray]], resamples: int, seed: int
+    clusters: Clusters, statistic: Callable[[FloatArray], Mapping[Key, FloatArray]], resamples: int, seed: int
 ) -> dict[Key, FloatArray]:
-    """Compute figures on resamples.
+    """Compute metrics on resamples.
 
     Args:
-        units: what is drawn.
-        statistic: from weights ``(R, N)`` to named figures ``(R,)``.
+        clusters: what is drawn.
+        statistic: from weights ``(R, N)`` to named metrics ``(R,)``.
         resamples: how many.
-        seed: the same one gives the same resamples of the same units.
+        seed: the same one gives the same resamples of the same clusters.
 
     Returns:
-        The figures, ``(resamples,)`` each.
+        The metrics, ``(resamples,)`` each.
 
     Raises:
         CxrnetError: ``resamples`` is no whole number, or too small.
@@ -112,20 +112,20 @@ def bootstrap(
         raise CxrnetError(
             f"resamples: {resamples} won't do; give a whole number from {LEAST} on, or 0 for no intervals"
         )
-    parts = [statistic(weights) for weights in draw(units, resamples, seed)]
+    parts = [statistic(weights) for weights in draw(clusters, resamples, seed)]
     return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
 
 
-def draw(units: Units, resamples: int, seed: int) -> Iterator[FloatArray]:
+def draw(clusters: Clusters, resamples: int, seed: int) -> Iterator[FloatArray]:
     """Draw resamples, a block at a time: how often each row counts, whole numbers, ``(R, N)``."""
     random = np.random.default_rng(seed)
-    strata = [np.flatnonzero(units.stratum == number) for number in range(units.stratum.max() + 1)]
-    block = max(1, BLOCK // len(units.of_row))
+    strata = [np.flatnonzero(clusters.stratum == number) for number in range(clusters.stratum.max() + 1)]
+    block = max(1, BLOCK // len(clusters.of_row))
     for start in range(0, resamples, block):
-        times = np.empty((min(block, resamples - start), len(units.stratum)))
+        times = np.empty((min(block, resamples - start), len(clusters.stratum)))
         for members in strata:
             times[:, members] = _times(random, len(times), len(members))
-        yield times[:, units.of_row]
+        yield times[:, clusters.of_row]
 
 
 def _times(random: np.random.Generator, resamples: int, size: int) -> IntArray:
@@ -143,16 +143,16 @@ POINTS = 100
 
 @dataclass(frozen=True)
 class Resampling:
-    """How intervals are made.
+    """Settings of the intervals.
 
     Attributes:
-        units: what is drawn.
+        clusters: what is drawn.
         resamples: how many; 0 for no intervals.
         seed: of the draws.
         level: of the intervals.
     """
 
-    units: Units
+    clusters: Clusters
     resamples: int
     seed: int
     level: float
@@ -166,7 +166,7 @@ def intervals(shares: Sequence[Share], resampling: Resampling) -> list[FloatArra
         with np.errstate(invalid="ignore"):
             return {place: (weights @ part) / (weights @ whole) for place, (part, whole) in enumerate(sums)}
 
-    resampled = bootstrap(resampling.units, drawn, resampling.resamples, resampling.seed)
+    resampled = bootstrap(resampling.clusters, drawn, resampling.resamples, resampling.seed)
     return [_of_share(*share, resampled[place], resampling) for place, share in enumerate(shares)]
 
 
@@ -178,9 +178,9 @@ def _of_share(part: BoolArray, whole: BoolArray, drawn: FloatArray, resampling: 
 
 
 def _interval(value: float, drawn: FloatArray, rows: BoolArray, resampling: Resampling) -> Interval:
-    """Of one share of the rows ``(N,)``, which is in each resample ``drawn``, ``(R,)``."""
-    units, level, defined = resampling.units, resampling.level, drawn[~np.isnan(drawn)]
-    if units.count(rows) < 2 or len(defined) < LEAST_DEFINED * len(drawn) or np.ptp(defined) < ROUNDING:
-        cases = units.cases(rows, value)
+    """The interval of one share of the rows ``(N,)``, which is in each resample ``drawn``, ``(R,)``."""
+    clusters, level, defined = resampling.clusters, resampling.level, drawn[~np.isnan(drawn)]
+    if clusters.count(rows) < 2 or len(defined) < LEAST_DEFINED * len(drawn) or np.ptp(defined) < ROUNDING:
+        cases = clusters.cases(rows, value)
         return wilson(value * cases, cases, level)
-    return on_log_odds(value, defined, units.effective(rows), level=level)
+    return on_log_odds(value, defined, clusters.effective(rows), level=level)

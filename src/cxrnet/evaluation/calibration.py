@@ -32,10 +32,10 @@ Offset = Callable[[float], FloatArray]
 """From 1/T to what is subtracted from the logits after they are divided, (K,)."""
 # A temperature beyond these says that the logits are no use, or that there was nothing to learn it from.
 LOWEST, HIGHEST = 0.01, 100.0
-# The temperature hangs on the images that are wrong. Fitted on fewer it may do more harm than good: of four runs on the
+# The images that are wrong determine the temperature. Fitted on few it may do more harm than good: of four runs on the
 # COVID-19 Image Dataset, with 37 validation images and 2 of them wrong, it raised the log loss of the test images in 3.
 FEWEST, FEWEST_WRONG = 20, 5
-# The offset is a number more for each class and hangs on the images of the rarest. Where none is needed (simulated: 4
+# The offset adds a number for each class and depends on the images of the rarest. Where none is needed (simulated: 4
 # classes of 0.4 to 0.1, logits twice too large), it costs 0.018 nats of the log loss with 5 images of the rarest class
 # and 0.008 with 10; the temperature gains 0.14 there.
 FEWEST_OF_CLASS = 10
@@ -129,7 +129,7 @@ class Temperature:
 
     @property
     def useless(self) -> bool:
-        """Whether the logits tell nothing on the validation images that the shares of the classes don't."""
+        """Tell whether the logits add nothing, on the validation images, to the shares of the classes."""
         return self.value == HIGHEST
 
 
@@ -195,7 +195,7 @@ def before_temperature(
 
 
 def _too_few(logits: FloatArray, codes: npt.NDArray[np.intp]) -> str | None:
-    """Why there are too few images; wrong are those whose most probable class is, whatever is predicted."""
+    """Say why there are too few images; wrong are those whose most probable class is, whatever is predicted."""
     if len(codes) < FEWEST:
         return f"{len(codes)} validation images are too few, {FEWEST} are the least"
     if (wrong := int((logits.argmax(axis=1) != codes).sum())) < FEWEST_WRONG:
@@ -204,7 +204,7 @@ def _too_few(logits: FloatArray, codes: npt.NDArray[np.intp]) -> str | None:
 
 
 def _scarce(classes: Sequence[str], counts: npt.NDArray[np.intp]) -> str | None:
-    """Why there are too few images of a class for an offset."""
+    """Say why there are too few images of a class for an offset."""
     rarest = int(counts.argmin())
     if counts[rarest] >= FEWEST_OF_CLASS:
         return None
@@ -212,7 +212,7 @@ def _scarce(classes: Sequence[str], counts: npt.NDArray[np.intp]) -> str | None:
 
 
 def _unbounded(slope: Callable[[float], float], useless: bool) -> str | None:
-    """Why the likelihood has no minimum between the bounds."""
+    """Say why the likelihood has no minimum between the bounds."""
     if slope(1 / LOWEST) <= 0:
         return f"the likelihood of the validation images still grows at a temperature of {LOWEST:g}"
     if useless:

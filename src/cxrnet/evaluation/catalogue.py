@@ -8,6 +8,7 @@ and MLflow.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -27,7 +28,7 @@ Place = Literal["summary", "result", "calibration", "classes"]
 
 @dataclass(frozen=True)
 class Cases:
-    """What a closed form knows of a metric.
+    """The facts that a closed form needs.
 
     Attributes:
         value: of the table.
@@ -67,7 +68,7 @@ class MetricSpec:
         higher_is_better: direction.
         shown: places of the metric; ``metrics.json`` has every metric.
         images: those that the metric is computed on.
-        weighs_sides: the metric weighs images of a class against the others, so that both sides count.
+        sides: the metric weighs images of a class against the others, so that both sides count.
         mean_of: the metric of each class that this one is the mean of; empty for none.
         by_support: the mean weighs each class by its images.
         sums_gaps: the metric is a sum of absolute gaps, which chance only adds to.
@@ -84,7 +85,7 @@ class MetricSpec:
     higher_is_better: bool = True
     shown: tuple[Place, ...] = ()
     images: Images = "all"
-    weighs_sides: bool = False
+    sides: bool = False
     mean_of: str = ""
     by_support: bool = False
     sums_gaps: bool = False
@@ -205,130 +206,42 @@ def _wilson_pr_auc(cases: Cases) -> Closed | None:
     return wilson(cases.positives, cases.positives, cases.level), "wilson"
 
 
+# A metric of the tables of the result; one of each class against the rest.
+_result = partial(MetricSpec, shown=("result",))
+_summary = partial(MetricSpec, shown=("summary", "result"))
+_of_class = partial(MetricSpec, per_class=True, shown=("classes",))
+_agreement = partial(_result, low=-1.0, closed_form=_wilson_agreement)
+_NEVER, _ALWAYS = "no image was predicted as {label}", "every image was predicted as {label}"
+_ONE_PAIR, _ONE_SIDE = "every image has the same label and prediction", "all labels, or all predictions, are the same"
+
 METRICS = (
-    MetricSpec("accuracy", "Accuracy", _accuracy, shown=("summary", "result"), closed_form=_wilson),
-    MetricSpec(
-        "balanced_accuracy",
-        "Balanced accuracy",
-        _mean(_sensitivity),
-        shown=("summary", "result"),
-        mean_of="sensitivity",
-    ),
-    MetricSpec("macro_f1", "F1, macro", _mean(_f1), shown=("summary", "result"), mean_of="f1"),
-    MetricSpec(
-        "kappa",
-        "Cohen's kappa",
-        _kappa,
-        low=-1.0,
-        shown=("result",),
-        closed_form=_wilson_agreement,
-        undefined="every image has the same label and the same prediction",
-    ),
-    MetricSpec(
-        "mcc",
-        "Matthews correlation",
-        _mcc,
-        low=-1.0,
-        shown=("result",),
-        closed_form=_wilson_agreement,
-        undefined="every image has the same label, or the same prediction",
-    ),
-    MetricSpec("roc_auc_macro", "ROC-AUC, macro", _mean(_roc_auc), shown=("summary", "result"), mean_of="roc_auc"),
-    MetricSpec(
-        "roc_auc_weighted",
-        "ROC-AUC, weighted",
-        _roc_auc_weighted,
-        shown=("result",),
-        mean_of="roc_auc",
-        by_support=True,
-    ),
-    MetricSpec("pr_auc_macro", "PR-AUC, macro", _mean(_pr_auc), shown=("result",), mean_of="pr_auc"),
-    MetricSpec(
-        "log_loss",
-        "Log loss",
-        _log_loss,
-        high=np.inf,
-        higher_is_better=False,
-        shown=("result", "calibration"),
-    ),
+    _summary("accuracy", "Accuracy", _accuracy, closed_form=_wilson),
+    _summary("balanced_accuracy", "Balanced accuracy", _mean(_sensitivity), mean_of="sensitivity"),
+    _summary("macro_f1", "F1, macro", _mean(_f1), mean_of="f1"),
+    _agreement("kappa", "Cohen's kappa", _kappa, undefined=_ONE_PAIR),
+    _agreement("mcc", "Matthews correlation", _mcc, undefined=_ONE_SIDE),
+    _summary("roc_auc_macro", "ROC-AUC, macro", _mean(_roc_auc), mean_of="roc_auc"),
+    _result("roc_auc_weighted", "ROC-AUC, weighted", _roc_auc_weighted, mean_of="roc_auc", by_support=True),
+    _result("pr_auc_macro", "PR-AUC, macro", _mean(_pr_auc), mean_of="pr_auc"),
+    MetricSpec("log_loss", "Log loss", _log_loss, high=np.inf, higher_is_better=False, shown=("result", "calibration")),
     MetricSpec("brier", "Brier score", _brier, high=2.0, higher_is_better=False, shown=("calibration",)),
-    MetricSpec(
-        "ece",
-        "ECE",
-        _ece,
-        higher_is_better=False,
-        shown=("calibration",),
-        sums_gaps=True,
-    ),
+    MetricSpec("ece", "ECE", _ece, higher_is_better=False, shown=("calibration",), sums_gaps=True),
     MetricSpec("cosine_similarity", "Cosine similarity", _cosine),
-    MetricSpec(
-        "sensitivity",
-        "Sensitivity",
-        _sensitivity,
-        per_class=True,
-        shown=("classes",),
-        images="positives",
-        closed_form=_wilson,
-    ),
-    MetricSpec(
-        "specificity",
-        "Specificity",
-        _specificity,
-        per_class=True,
-        shown=("classes",),
-        images="negatives",
-        closed_form=_wilson,
-    ),
-    MetricSpec(
+    _of_class("sensitivity", "Sensitivity", _sensitivity, images="positives", closed_form=_wilson),
+    _of_class("specificity", "Specificity", _specificity, images="negatives", closed_form=_wilson),
+    _of_class(
         "precision",
         "Precision (PPV)",
         _precision,
-        per_class=True,
-        shown=("classes",),
         images="predicted",
-        weighs_sides=True,
+        sides=True,
         closed_form=_wilson,
-        undefined="no image was predicted as {label}",
+        undefined=_NEVER,
     ),
-    MetricSpec(
-        "npv",
-        "NPV",
-        _npv,
-        per_class=True,
-        shown=("classes",),
-        images="not predicted",
-        weighs_sides=True,
-        closed_form=_wilson,
-        undefined="every image was predicted as {label}",
-    ),
-    MetricSpec(
-        "f1",
-        "F1",
-        _f1,
-        per_class=True,
-        shown=("classes",),
-        images="positives or predicted",
-        weighs_sides=True,
-        closed_form=_wilson_f1,
-    ),
-    MetricSpec(
-        "roc_auc",
-        "ROC-AUC",
-        _roc_auc,
-        per_class=True,
-        shown=("classes",),
-        weighs_sides=True,
-        closed_form=_newcombe_auc,
-    ),
-    MetricSpec(
-        "pr_auc",
-        "PR-AUC",
-        _pr_auc,
-        per_class=True,
-        shown=("classes",),
-        weighs_sides=True,
-        closed_form=_wilson_pr_auc,
-    ),
+    _of_class("npv", "NPV", _npv, images="not predicted", sides=True, closed_form=_wilson, undefined=_ALWAYS),
+    _of_class("f1", "F1", _f1, images="positives or predicted", sides=True, closed_form=_wilson_f1),
+    _of_class("roc_auc", "ROC-AUC", _roc_auc, sides=True, closed_form=_newcombe_auc),
+    _of_class("pr_auc", "PR-AUC", _pr_auc, sides=True, closed_form=_wilson_pr_auc),
     MetricSpec("brier", "Brier score", _brier_of_class, per_class=True, higher_is_better=False),
 )
 OVERALL = {spec.name: spec for spec in METRICS if not spec.per_class}

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from cxrnet.errors import CxrnetError
-from cxrnet.evaluation.bootstrap import Units, units_of
+from cxrnet.evaluation.bootstrap import Clusters, clusters_of
 from cxrnet.evaluation.catalogue import Estimates, Key, spec_of
 from cxrnet.evaluation.metric_intervals import behind, of_one_cluster
 from cxrnet.evaluation.metrics import Evaluation, Metric, evaluate, evaluate_resampled, flat, rows_of
@@ -110,7 +110,7 @@ class Comparison:
     tests: pd.DataFrame
     shown: Mapping[str, Key]
     by: str
-    units: Units
+    units: Clusters
     resamples: int
     level: float
     bins: int
@@ -184,7 +184,7 @@ def compare(
     if by not in [metric for keys in families.values() for metric in keys]:
         raise CxrnetError(f"by: '{by}' is none of the metrics {', '.join(metrics)}; choose one of them")
     shown = [*families.values(), *(_keys("also", name, evaluation) for name in also)]
-    units = units_of(_tied(tables))
+    units = clusters_of(_tied(tables))
     runs = {
         name: Evaluated(table, rows_of(table), *evaluate_resampled(table, units, resamples, seed, level, bins=bins))
         for name, table in tables.items()
@@ -248,7 +248,7 @@ def _figures(evaluations: Mapping[str, Evaluation]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["run", "metric", "value", "low", "high", "method", "n", "reason"])
 
 
-def _tests(keys: Mapping[str, Key], runs: Mapping[str, Evaluated], units: Units, level: float) -> pd.DataFrame:
+def _tests(keys: Mapping[str, Key], runs: Mapping[str, Evaluated], units: Clusters, level: float) -> pd.DataFrame:
     """One row a metric and pair of runs, corrected for the number of pairs and, of a figure of classes, of classes."""
     rows = []
     for metric, key in keys.items():
@@ -260,7 +260,7 @@ def _tests(keys: Mapping[str, Key], runs: Mapping[str, Evaluated], units: Units,
     return table[["metric", "a", "b", "difference", "low", "high", "p", "p_holm", "test", "n", "reason"]]
 
 
-def _test(key: Key, a: Evaluated, b: Evaluated, units: Units, level: float) -> tuple[float, PairedTest]:
+def _test(key: Key, a: Evaluated, b: Evaluated, units: Clusters, level: float) -> tuple[float, PairedTest]:
     """The difference of two runs in one figure, and the test that suits the figure."""
     first, second = _metric(a.evaluation, key), _metric(b.evaluation, key)
     if first["value"] is None or second["value"] is None:

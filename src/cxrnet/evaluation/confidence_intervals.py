@@ -1,4 +1,4 @@
-"""Intervals of one figure: from its resamples, or in closed form where resamples say nothing."""
+"""Intervals of one metric: from its resamples, or in closed form where resamples say nothing."""
 
 from dataclasses import dataclass
 
@@ -16,25 +16,25 @@ Interval = tuple[float, float]
 LEVEL = 0.95
 
 
-def percentile(drawn: FloatArray, units: float, level: float = LEVEL) -> Interval:
+def percentile(drawn: FloatArray, clusters: float, level: float = LEVEL) -> Interval:
     """Take the interval between two percentiles of the resamples.
 
-    Percentiles of few units lie too close together. They are taken further out, where the t distribution and the
+    Percentiles of few clusters lie too close together. They are taken further out, where the t distribution and the
     spread of a sample have them (the expanded percentile interval, Hesterberg 2015, doi:10.1080/00031305.2015.1089789):
-    2.5 % is 1.8 % for 26 units and 2.4 % for 500.
+    2.5 % is 1.8 % for 26 clusters and 2.4 % for 500.
 
     Args:
-        drawn: the figure in each resample, ``(R,)``.
-        units: effective number of independent clusters that the figure is computed on, above 1.
+        drawn: the metric in each resample, ``(R,)``.
+        clusters: effective number of independent clusters that the metric is computed on, above 1.
         level: share of such intervals that hold the truth.
     """
-    tail = norm.cdf(-np.sqrt(units / (units - 1)) * t.ppf((1 + level) / 2, units - 1))
+    tail = norm.cdf(-np.sqrt(clusters / (clusters - 1)) * t.ppf((1 + level) / 2, clusters - 1))
     low, high = np.quantile(drawn, [tail, 1 - tail])
     return float(low), float(high)
 
 
 def on_log_odds(
-    value: float, drawn: FloatArray, units: float, ends: Interval = (0.0, 1.0), level: float = LEVEL
+    value: float, drawn: FloatArray, clusters: float, ends: Interval = (0.0, 1.0), level: float = LEVEL
 ) -> Interval:
     """Interval of a metric from its standard error, taken on the scale of the log odds of its place in its range.
 
@@ -42,20 +42,20 @@ def on_log_odds(
     than perfect: of small test sets, 85 to 93 of 100 percentile intervals hold a ROC-AUC of 0.96 to 0.99. On log odds
     the error is nearly symmetric (Pepe 2003, The Statistical Evaluation of Medical Tests, chapter 5; Qin & Hotilovac
     2008, Statistical Methods in Medical Research 17:207): 93 to 98. Between -1 and 1, log odds are twice Fisher's z.
-    The standard error is that of the resamples, times what resamples of few units lack of the spread of a sample
+    The standard error is that of the resamples, times what resamples of few clusters lack of the spread of a sample
     (Hesterberg 2015, doi:10.1080/00031305.2015.1089789), the multiple of it that of the t distribution.
 
     Args:
         value: of the table, between the ends.
         drawn: in each resample, ``(R,)``.
-        units: effective number of independent clusters that the metric is computed on, above 1.
+        clusters: effective number of independent clusters that the metric is computed on, above 1.
         ends: the smallest and largest value that the metric can have. A largest value of infinity makes the scale that
             of logarithms.
         level: as for :func:`percentile`.
     """
     lowest, above, width = ends[0], value - ends[0], ends[1] - ends[0]
-    share, error = above / width, drawn.std(ddof=1) * np.sqrt(units / (units - 1))
-    shrink = np.exp(-t.ppf((1 + level) / 2, units - 1) * error / (above * (1 - share)))
+    share, error = above / width, drawn.std(ddof=1) * np.sqrt(clusters / (clusters - 1))
+    shrink = np.exp(-t.ppf((1 + level) / 2, clusters - 1) * error / (above * (1 - share)))
     with np.errstate(divide="ignore"):  # of hardly more than one cluster the upper end may be infinite
         high = np.divide(above, share + (1 - share) * shrink)
     return lowest + float(above * shrink / (1 - share + share * shrink)), lowest + float(high)
@@ -176,33 +176,35 @@ class Auc:
         return float(2 * t.sf(abs(self.value) / self.error, self.free))
 
 
-def delong(positive: BoolArray, score: FloatArray, units: IntArray | None = None) -> Auc:
+def delong(positive: BoolArray, score: FloatArray, clusters: IntArray | None = None) -> Auc:
     """Compute a ROC-AUC and its standard error.
 
     Args:
         positive: which images are of the class, ``(N,)``.
         score: of the class, any scale, ``(N,)``.
-        units: number of the patient of each image, ``(N,)``; None where each image is on its own.
+        clusters: number of the patient of each image, ``(N,)``; None where each image is on its own.
 
     Raises:
         CxrnetError: the positives, or the negatives, are of fewer than two patients.
     """
-    return _auc(positive, _shares(positive, score), units)
+    return _auc(positive, _shares(positive, score), clusters)
 
 
-def delong_difference(positive: BoolArray, first: FloatArray, second: FloatArray, units: IntArray | None = None) -> Auc:
+def delong_difference(
+    positive: BoolArray, first: FloatArray, second: FloatArray, clusters: IntArray | None = None
+) -> Auc:
     """Compute the difference of two AUCs on the same images, first - second, with its standard error and p.
 
     Args:
         positive: as for :func:`delong`.
         first: scores of one model, ``(N,)``.
         second: scores of the other, ``(N,)``.
-        units: as for :func:`delong`.
+        clusters: as for :func:`delong`.
 
     Raises:
         CxrnetError: as for :func:`delong`.
     """
-    return _auc(positive, _shares(positive, first) - _shares(positive, second), units)
+    return _auc(positive, _shares(positive, first) - _shares(positive, second), clusters)
 
 
 def _shares(positive: BoolArray, score: FloatArray) -> FloatArray:
@@ -214,26 +216,26 @@ def _shares(positive: BoolArray, score: FloatArray) -> FloatArray:
     return shares
 
 
-def _auc(positive: BoolArray, shares: FloatArray, units: IntArray | None) -> Auc:
-    """Mean of the shares, and its error from the spread of their sums over each unit."""
-    unit = np.arange(len(shares)) if units is None else units
-    total, value = unit.max() + 1, float(shares[positive].mean())
+def _auc(positive: BoolArray, shares: FloatArray, clusters: IntArray | None) -> Auc:
+    """Mean of the shares, and its error from the spread of their sums over each cluster."""
+    cluster = np.arange(len(shares)) if clusters is None else clusters
+    total, value = cluster.max() + 1, float(shares[positive].mean())
     sums, variances, free = [], [], []
     for side in (positive, ~positive):
-        sizes = np.bincount(unit[side], minlength=total)
+        sizes = np.bincount(cluster[side], minlength=total)
         if (sizes > 0).sum() < 2:
             raise CxrnetError("DeLong: the positives, or the negatives, are of one patient; give images of two of each")
-        sums.append(np.bincount(unit[side], weights=shares[side] - value, minlength=total) / side.sum())
+        sums.append(np.bincount(cluster[side], weights=shares[side] - value, minlength=total) / side.sum())
         variances.append(_times(sums[-1], sums[-1], (sizes > 0).sum()))
         free.append(sizes.sum() ** 2 / (sizes @ sizes) - 1)
-    units_in_all = np.unique(unit).size
+    units_in_all = np.unique(cluster).size
     variance = sum(variances) + 2 * _times(sums[0], sums[1], units_in_all)
-    if variance <= 0 or units_in_all == len(unit):
+    if variance <= 0 or units_in_all == len(cluster):
         return Auc(value, float(np.sqrt(max(variance, 0.0))))
     spread = np.square(variances) / free
     return Auc(value, float(np.sqrt(variance)), float(sum(variances) ** 2 / spread.sum()))
 
 
-def _times(first: FloatArray, second: FloatArray, units: int) -> float:
-    """Sum of products over units, as a covariance takes it of a sample."""
-    return float(first @ second) * units / (units - 1)
+def _times(first: FloatArray, second: FloatArray, clusters: int) -> float:
+    """Sum of products over clusters, as a covariance takes it of a sample."""
+    return float(first @ second) * clusters / (clusters - 1)

@@ -10,8 +10,8 @@ else gets a reason.
 The cases of a closed form are patients where images of one belong together, as if all images of one went wrong
 together: a proportion of 0 or 1 can't tell how much they do, and so takes the smallest number of cases that it may be
 of (the effective sample size of Korn & Graubard 1998, Survey Methodology 24, at its limit). Where patients have
-unequally many images, the degrees of freedom are of Kish's effective number of them (:meth:`Units.effective
-<cxrnet.evaluation.bootstrap.Units.effective>`).
+unequally many images, the degrees of freedom are of Kish's effective number of them (:meth:`Clusters.effective
+<cxrnet.evaluation.bootstrap.Clusters.effective>`).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +22,7 @@ from typing import TypedDict
 import numpy as np
 import numpy.typing as npt
 
-from cxrnet.evaluation.bootstrap import LEAST_DEFINED, ROUNDING, Units
+from cxrnet.evaluation.bootstrap import LEAST_DEFINED, ROUNDING, Clusters
 from cxrnet.evaluation.catalogue import MOVED, Cases, Estimates, Key, MetricSpec, keys_of, spec_of
 from cxrnet.evaluation.confidence_intervals import Interval, of_gaps, of_mean, on_log_odds
 from cxrnet.evaluation.sums import Images, Rows
@@ -42,7 +42,7 @@ class Uncertainty(TypedDict, total=False):
     """``bootstrap on log odds``, ``bootstrap on logarithms``, ``bootstrap of gaps``, ``wilson``, ``newcombe``, or
     ``combined`` from those of the classes."""
     resamples: int
-    """How many the interval is from, where the metric can't be computed in all of them."""
+    """Number that the interval is from, where the metric can't be computed in all of them."""
     interval_reason: str
     """Why there is no interval."""
 
@@ -53,14 +53,14 @@ class Sample:
 
     Attributes:
         rows: of the table.
-        units: the clusters that were drawn.
+        clusters: the clusters that were drawn.
         values: metrics of the table, ``(1,)`` each.
         drawn: metrics of the resamples, ``(R,)`` each.
         level: of the intervals.
     """
 
     rows: Rows
-    units: Units
+    clusters: Clusters
     values: Estimates
     drawn: Estimates
     level: float
@@ -68,7 +68,7 @@ class Sample:
     def sides(self, label: str) -> tuple[int, int]:
         """Count the clusters with images of a class, and those with images of others."""
         sides: tuple[Images, Images] = ("positives", "negatives")
-        positives, negatives = (self.units.count(self.rows.behind(label, side)) for side in sides)
+        positives, negatives = (self.clusters.count(self.rows.behind(label, side)) for side in sides)
         return positives, negatives
 
 
@@ -79,22 +79,22 @@ def uncertainties(sample: Sample) -> dict[Key, Uncertainty]:
     return known | {key: _of_mean(sample, key, known) for key in keys if spec_of(key).mean_of}
 
 
-def of_one_cluster(units: Units, key: Key, *tables: Rows) -> bool:
-    """Whether a metric, or the metric of a class that it is a mean of, rests on one cluster; as :func:`behind`."""
-    return min(_least(units.count, key, tables)) < 2
+def of_one_cluster(clusters: Clusters, key: Key, *tables: Rows) -> bool:
+    """Tell whether a metric, or the metric of a class that it is a mean of, rests on one cluster; as :func:`behind`."""
+    return min(_least(clusters.count, key, tables)) < 2
 
 
-def behind(units: Units, key: Key, *tables: Rows) -> float:
+def behind(clusters: Clusters, key: Key, *tables: Rows) -> float:
     """The effective number of clusters that a metric rests on, the smaller one where it weighs a class against others.
 
     Of a mean over classes it is the harmonic mean of theirs: variances go with 1 / clusters, and a mean adds them.
 
     Args:
-        units: the clusters.
+        clusters: the clusters.
         key: class and name of the metric.
         tables: of the same images; those that any of them computes the metric on count.
     """
-    return harmonic_mean(_least(units.effective, key, tables))
+    return harmonic_mean(_least(clusters.effective, key, tables))
 
 
 def _least(measure: Callable[[BoolArray], float], key: Key, tables: Sequence[Rows]) -> list[float]:
@@ -103,7 +103,7 @@ def _least(measure: Callable[[BoolArray], float], key: Key, tables: Sequence[Row
     if spec.mean_of:
         keys = [(tables[0].classes[place], spec.mean_of) for place in tables[0].over]
         return [least for part in keys for least in _least(measure, part, tables)]
-    sides: list[Images] = [spec.images, *(("positives", "negatives") if spec.weighs_sides else ())]
+    sides: list[Images] = [spec.images, *(("positives", "negatives") if spec.sides else ())]
     some = [np.logical_or.reduce([rows.behind(key[0], images) for rows in tables]) for images in sides]
     return [min(measure(rows) for rows in some)]
 
@@ -116,16 +116,16 @@ def _of_metric(sample: Sample, key: Key) -> Uncertainty:
         return _stated(*closed) if closed else {"interval_reason": reason}
     if spec.sums_gaps:
         return _stated(of_gaps(value, drawn, sample.drawn[MOVED], sample.level), "bootstrap of gaps")
-    clusters = behind(sample.units, key, sample.rows)
+    clusters = behind(sample.clusters, key, sample.rows)
     interval = on_log_odds(value, defined, clusters, (spec.low, spec.high), sample.level)
     if np.isinf(interval[1]):
-        return {"interval_reason": f"nearly all images are of one {sample.units.kind}"}
+        return {"interval_reason": f"nearly all images are of one {sample.clusters.kind}"}
     known = _stated(interval, "bootstrap on logarithms" if np.isinf(spec.high) else LOG_ODDS)
     return known if len(defined) == len(drawn) else known | {"resamples": len(defined)}
 
 
 def _of_mean(sample: Sample, key: Key, known: Mapping[Key, Uncertainty]) -> Uncertainty:
-    """Of a mean over classes: as of any metric, but where a class has an interval of another kind, or none."""
+    """The interval of a mean over classes; it combines those of the classes where they are of different kinds."""
     spec, over = spec_of(key), sample.rows.over
     keys = [(sample.rows.classes[place], spec.mean_of) for place in over]
     parts = [known[part] for part in keys]
@@ -143,11 +143,11 @@ def _of_mean(sample: Sample, key: Key, known: Mapping[Key, Uncertainty]) -> Unce
 
 
 def _silence(sample: Sample, key: Key, defined: FloatArray) -> str | None:
-    """Why resamples say nothing of the error of a metric; None where they do. ``defined`` are those with a value."""
+    """Say why resamples tell nothing of the error of a metric, or None; ``defined`` are those with a value."""
     label, resamples = key[0], len(sample.drawn[key])
-    if of_one_cluster(sample.units, key, sample.rows):
+    if of_one_cluster(sample.clusters, key, sample.rows):
         side = "" if not label else f" labelled {label}" if sample.sides(label)[0] < 2 else f" not labelled {label}"
-        kind = sample.units.kind
+        kind = sample.clusters.kind
         return f"there is only one image{side}" if kind == "image" else f"all images{side} are of one {kind}"
     if len(defined) < LEAST_DEFINED * resamples:
         return f"it can't be computed in {resamples - len(defined)} of {resamples} resamples"
@@ -163,10 +163,10 @@ def _cases(sample: Sample, key: Key, value: float) -> Cases:
     positives, negatives = sample.sides(key[0])
     return Cases(
         value=value,
-        n=sample.units.cases(sample.rows.behind(key[0], spec_of(key).images), value),
+        n=sample.clusters.cases(sample.rows.behind(key[0], spec_of(key).images), value),
         positives=positives,
         negatives=negatives,
-        one_cluster=of_one_cluster(sample.units, key, sample.rows),
+        one_cluster=of_one_cluster(sample.clusters, key, sample.rows),
         label_shares=np.bincount(sample.rows.codes, minlength=len(sample.rows.classes)) / len(sample.rows.codes),
         level=sample.level,
     )

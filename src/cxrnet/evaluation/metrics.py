@@ -1,6 +1,6 @@
 """The numbers of one split: accuracy, AUC, sensitivity, ..., each with the images behind it and its interval.
 
-Every figure is an object, ``{"value": 0.95, "n": 66, "interval": [0.87, 0.98], "method": "bootstrap on log odds"}``.
+Every metric is an object, ``{"value": 0.95, "n": 66, "interval": [0.87, 0.98], "method": "bootstrap on log odds"}``.
 One that cannot be computed says why, ``{"value": None, "n": 0, "reason": "no image is labelled Covid"}``: never 0 or
 NaN in silence. One without an interval says why in ``interval_reason``.
 """
@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from cxrnet.errors import CxrnetError
-from cxrnet.evaluation.bootstrap import Units, bootstrap, units_of
+from cxrnet.evaluation.bootstrap import Clusters, bootstrap, clusters_of
 from cxrnet.evaluation.catalogue import OVERALL, PER_CLASS, Estimates, Key, estimates, keys_of, spec_of
 from cxrnet.evaluation.confidence_intervals import LEVEL
 from cxrnet.evaluation.metric_intervals import Sample, Uncertainty, uncertainties
@@ -38,12 +38,12 @@ class to name to :class:`Metric` (:mod:`cxrnet.evaluation.catalogue`)."""
 
 
 def measured(value: float, n: int) -> Metric:
-    """A figure and the number of images it is computed on."""
+    """State a metric and the number of images that it is computed on."""
     return {"value": float(value), "n": int(n)}
 
 
 def gap(reason: str) -> Metric:
-    """A figure that cannot be computed."""
+    """State that a metric cannot be computed, and why."""
     return {"value": None, "n": 0, "reason": reason}
 
 
@@ -55,7 +55,7 @@ def evaluate(
     over: Sequence[str] | None = None,
     bins: int = ECE_BINS,
 ) -> Evaluation:
-    """Compute every figure of one split, with intervals.
+    """Compute every metric of one split, with intervals.
 
     An interval holds for other patients in the same mix of classes: the split of a data set says nothing of how many
     patients elsewhere have the disease, and of that precision, NPV, PR-AUC and accuracy depend.
@@ -65,39 +65,39 @@ def evaluate(
         resamples: of the bootstrap; 0 for no intervals.
         seed: of the bootstrap; the same one gives the same intervals.
         level: of the intervals.
-        over: classes that macro figures are means over; ``None`` for all.
+        over: classes that macro metrics are means over; ``None`` for all.
         bins: of each ECE, at the most: those without images count for nothing.
 
     Returns:
         Plain Python values, ready for JSON. AUCs are one-vs-rest; ``pr_auc`` is the average precision. Macro
-        figures have no value when one of their classes has none.
+        metrics have no value when one of their classes has none.
 
     Raises:
         CxrnetError: there are no rows, labels are missing, or ``resamples`` or ``level`` won't do.
     """
     if resamples:
-        return evaluate_resampled(predictions, units_of(predictions), resamples, seed, level, over, bins)[0]
+        return evaluate_resampled(predictions, clusters_of(predictions), resamples, seed, level, over, bins)[0]
     rows = rows_of(predictions, over, bins)
     return _nested(_metrics(rows, _of_table(rows)))
 
 
 def evaluate_resampled(
     predictions: pd.DataFrame,
-    units: Units,
+    clusters: Clusters,
     resamples: int,
     seed: int,
     level: float = LEVEL,
     over: Sequence[str] | None = None,
     bins: int = ECE_BINS,
 ) -> tuple[Evaluation, Estimates]:
-    """Compute every figure of one split, and every figure of each resample.
+    """Compute every metric of one split, and every metric of each resample.
 
-    Tables of the same images on the same units and seed are computed on the same resamples, so that their figures can
-    be compared resample by resample.
+    Tables of the same images on the same clusters and seed are computed on the same resamples, so that their metrics
+    can be compared resample by resample.
 
     Args:
         predictions: as for :func:`evaluate`.
-        units: what is drawn.
+        clusters: what is drawn.
         resamples: as there, more than 0.
         seed: as there.
         level: as there.
@@ -105,16 +105,16 @@ def evaluate_resampled(
         bins: as there.
 
     Returns:
-        The figures with intervals, and by class and name what they are in each resample, ``(resamples,)``, NaN where
+        The metrics with intervals, and by class and name what they are in each resample, ``(resamples,)``, NaN where
         one can't be computed. The class of what holds for all classes is empty.
     """
     if not 0 < level < 1:
         raise CxrnetError(f"level: {level} is no share of intervals; give a number between 0 and 1, as 0.95")
     rows = rows_of(predictions, over, bins)
     values = _of_table(rows)
-    drawn = bootstrap(units, lambda weights: estimates(rows, sums_of(rows, weights)), resamples, seed)
+    drawn = bootstrap(clusters, lambda weights: estimates(rows, sums_of(rows, weights)), resamples, seed)
     metrics = _metrics(rows, values)
-    for key, uncertainty in uncertainties(Sample(rows, units, values, drawn, level)).items():
+    for key, uncertainty in uncertainties(Sample(rows, clusters, values, drawn, level)).items():
         metrics[key].update(uncertainty)  # type: ignore[typeddict-item]
     return _nested(metrics), drawn
 
@@ -153,7 +153,7 @@ def _metrics(rows: Rows, values: Estimates) -> dict[Key, Metric]:
 
 
 def _reason(rows: Rows, key: Key, values: Estimates) -> str:
-    """Why a metric has no value."""
+    """Say why a metric has no value."""
     label, spec = key[0], spec_of(key)
     if spec.mean_of:
         parts = [(rows.classes[place], spec.mean_of) for place in rows.over]

@@ -1,6 +1,6 @@
-"""Operating points: from which probability on a class is called.
+"""Operating points: from which probability on a class is predicted.
 
-An operating point is a class and a threshold. A class is called when its probability reaches its threshold; where
+An operating point is a class and a threshold. A class is predicted when its probability reaches its threshold; where
 several do, the first of them in the order of the mapping. Otherwise the largest weight x probability among the classes
 without a threshold decides. A model that was trained with class weights, or with other costs, has such weights; without
 them all classes weigh the same, and the most probable one is predicted.
@@ -17,7 +17,7 @@ from cxrnet.errors import CxrnetError
 
 @dataclass(frozen=True)
 class DecisionRule:
-    """What turns probabilities into predictions.
+    """The rule that turns probabilities into predictions.
 
     Attributes:
         points: threshold by class.
@@ -36,13 +36,13 @@ class DecisionRule:
 
     @property
     def certainty_name(self) -> str:
-        """What :meth:`certainty` is of a prediction, in words that follow "its"."""
+        """The measure of :meth:`certainty`, in words that follow "its"."""
         return "probability" if self.deciding_weights is None else "share in the sum of weight x probability"
 
     def certainty(
         self, probabilities: npt.NDArray[np.float64], classes: Sequence[str], predicted: npt.NDArray[np.intp]
     ) -> npt.NDArray[np.float64]:
-        """How certain each prediction is, (N,) in [0, 1].
+        """Compute how certain each prediction is, (N,) in [0, 1].
 
         It is the probability of the predicted class or, where weights decide, its share in the sum of weight x
         probability. The probability alone would be small wherever the weights chose the class, and so a reader would
@@ -66,7 +66,7 @@ def check_operating_points(points: Mapping[str, float] | None, classes: Sequence
         classes: the names of the K classes.
 
     Raises:
-        CxrnetError: a class is unknown, a threshold out of range, or no class is left to be called otherwise.
+        CxrnetError: a class is unknown, a threshold out of range, or no class is left to be predicted otherwise.
     """
     points = points or {}
     for name, threshold in points.items():
@@ -75,7 +75,7 @@ def check_operating_points(points: Mapping[str, float] | None, classes: Sequence
         if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not 0 < threshold <= 1:
             raise CxrnetError(f"operating_points.{name}: {threshold} is no threshold; give a number above 0, at most 1")
     if points and len(points) == len(classes):
-        raise CxrnetError("operating_points: every class has a threshold; leave one out, to be called where none fits")
+        raise CxrnetError("operating_points: every class has a threshold; leave one out, for images where none fits")
     return {name: float(threshold) for name, threshold in points.items()}
 
 
@@ -101,9 +101,9 @@ def decide(
     """
     others = [index for index, name in enumerate(classes) if name not in points]
     scores = probabilities if weights is None else probabilities * [weights[name] for name in classes]
-    called = np.asarray(others)[scores[:, others].argmax(axis=1)]
+    predicted = np.asarray(others)[scores[:, others].argmax(axis=1)]
     chosen_at = probabilities if at_training is None else at_training
     for name, threshold in reversed(list(points.items())):  # so that the first one has the last word
         index = list(classes).index(name)
-        called = np.where(chosen_at[:, index] >= threshold, index, called)
-    return np.asarray(called, dtype=np.intp)
+        predicted = np.where(chosen_at[:, index] >= threshold, index, predicted)
+    return np.asarray(predicted, dtype=np.intp)

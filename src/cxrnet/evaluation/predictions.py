@@ -1,4 +1,4 @@
-"""The table of predictions: one row an image. Every reported figure is a function of it.
+"""The table of predictions: one row an image. Every reported metric is a function of it.
 
 =================  =======  ==============================================================================
 column             dtype    meaning
@@ -15,14 +15,14 @@ predicted          string   name of the predicted class, which need not be the m
                             (:mod:`cxrnet.evaluation.operating_points`)
 certainty          float64  of the prediction; only where decision weights decide, else it is the probability of
                             the predicted class (:meth:`cxrnet.evaluation.operating_points.DecisionRule.certainty`)
-referred           bool     the call is left to a reader; only where the model has a cut-off for that
+referred           bool     the call is deferred to a reader; only where the model has a cut-off for that
 =================  =======  ==============================================================================
 
-Where the data have them, ``group_id`` (images that are copies of each other), ``view``, ``sex`` and ``age`` follow: a
-bootstrap and subgroups need them. In the pooled predictions of a cross-validation ``fold`` and ``seen`` (bool: a copy,
-or another image of the patient, was in train or val of that fold) stand last. The predictions of any other program in
-this shape are as good as our own. A file needs ``image_id``, ``label``, ``predicted`` and the ``prob_`` columns. The
-others are added where it lacks them: logits as log(prob), the rest empty.
+Where the data have them, ``group_id`` (images that are duplicates of each other), ``view``, ``sex`` and ``age`` follow:
+a bootstrap and subgroups need them. In the pooled predictions of a cross-validation ``fold`` and ``seen`` (bool: a
+copy, or another image of the patient, was in train or val of that fold) stand last. The predictions of any other
+program in this shape are as good as our own. A file needs ``image_id``, ``label``, ``predicted`` and the ``prob_``
+columns. The others are added where it lacks them: logits as log(prob), the rest empty.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -47,7 +47,7 @@ ROW_COLUMNS = ("image_id", "path", "label", "split", "source", "patient_id")
 NEEDED_COLUMNS = {
     "image_id": "add a name for each image",
     "label": "add the class of each image, empty where the truth is not known",
-    "predicted": "add the class that each image was called",
+    "predicted": "add the class that was predicted for each image",
 }
 OPTIONAL_COLUMNS = ("group_id", "view", "sex", "age")
 CERTAINTY, REFERRED = "certainty", "referred"
@@ -96,10 +96,10 @@ def make_predictions(
         table[f"logit_{name}"] = logits[:, index].astype(np.float32)
     for index, name in enumerate(classes):
         table[f"prob_{name}"] = probabilities[:, index]
-    called = decide(probabilities, classes, rule.points, rule.weights, at_training)
-    table["predicted"] = pd.array(np.array(classes, object)[called], dtype="string")
+    predicted = decide(probabilities, classes, rule.points, rule.weights, at_training)
+    table["predicted"] = pd.array(np.array(classes, object)[predicted], dtype="string")
     if rule.deciding_weights is not None:
-        table[CERTAINTY] = rule.certainty(probabilities, classes, called)
+        table[CERTAINTY] = rule.certainty(probabilities, classes, predicted)
     if rule.refer_below is not None:
         as_trained = decide(at_training, classes, rule.points, rule.weights)
         table[REFERRED] = rule.certainty(at_training, classes, as_trained) < rule.refer_below
@@ -188,7 +188,7 @@ def validation_codes(predictions: pd.DataFrame, what: str) -> npt.NDArray[np.int
 
 
 def check_predictions(predictions: pd.DataFrame, where: str) -> None:
-    """Check what every figure relies on.
+    """Check what every metric relies on.
 
     Args:
         predictions: the table.

@@ -35,7 +35,7 @@ def predictive_values(
         prevalence: in (0, 1), as well.
 
     Returns:
-        PPV and NPV in [0, 1], of the broadcast shape; NaN where no image, or every image, would be called.
+        PPV and NPV in [0, 1], of the broadcast shape; NaN where no image, or every image, would be predicted positive.
 
     >>> ppv, npv = predictive_values(0.9, 0.9, 0.5)
     >>> round(float(ppv), 3), round(float(npv), 3)
@@ -51,7 +51,9 @@ def predictive_values(
 
 
 def break_even_prevalence(sensitivity: float, specificity: float) -> float:
-    """Return the prevalence at which a positive call is as often right as wrong (PPV 0.5); below, it is mostly wrong.
+    """Return the prevalence at which a positive prediction is as often right as wrong (PPV 0.5).
+
+    Below it, it is mostly wrong.
 
     Args:
         sensitivity: in [0, 1].
@@ -61,7 +63,7 @@ def break_even_prevalence(sensitivity: float, specificity: float) -> float:
 
 
 def rule_out_prevalence(sensitivity: float, specificity: float, missed: float) -> float:
-    """Return the prevalence at which a negative call is wrong in a tolerated share of cases (NPV 1 - missed).
+    """Return the prevalence at which a negative prediction is wrong in a tolerated share of cases (NPV 1 - missed).
 
     Above it more are wrong.
 
@@ -91,8 +93,8 @@ def predictive_table(sensitivity: Metric, specificity: Metric, prevalences: Sequ
     for prevalence in prevalences:
         if isinstance(prevalence, bool) or not isinstance(prevalence, int | float) or not 0 < prevalence < 1:
             raise CxrnetError(f"prevalences: {prevalence} is no prevalence; give a number between 0 and 1")
-        ppv = _predictive_value(sensitivity, specificity, prevalence, "no image is called")
-        npv = _predictive_value(specificity, sensitivity, 1 - prevalence, "every image is called")
+        ppv = _predictive_value(sensitivity, specificity, prevalence, "no image is predicted positive")
+        npv = _predictive_value(specificity, sensitivity, 1 - prevalence, "every image is predicted positive")
         rows.append({"prevalence": float(prevalence), "ppv": ppv, "npv": npv})
     return pd.DataFrame(rows, columns=["prevalence", "ppv", "npv"])
 
@@ -157,10 +159,10 @@ def decision_band(
     if not resampling.resamples:
         return curve.assign(low=np.nan, high=np.nan)
     prevalence, steps = float(curve["prevalence"].iloc[0]), curve["threshold"].to_numpy()
-    called = probability[:, None] >= steps
+    predicted = probability[:, None] >= steps
     side = positive[:, None]
-    hits, passes = intervals([(called & side, side), (~called & ~side, ~side)], resampling)
-    hit, passed = called[positive].mean(axis=0), (~called[~positive]).mean(axis=0)
+    hits, passes = intervals([(predicted & side, side), (~predicted & ~side, ~side)], resampling)
+    hit, passed = predicted[positive].mean(axis=0), (~predicted[~positive]).mean(axis=0)
     weight = (1 - prevalence) * steps / (1 - steps)
     reach = np.hypot(prevalence * (hits - hit[:, None]), weight[:, None] * (passes - passed[:, None]))
     reach[steps == 0] = 0  # from 0 on everybody is acted on, whatever the model says

@@ -40,7 +40,7 @@ class Mix:
         return self.trained if self.asked is None else self.asked
 
     def shift(self, classes: Sequence[str]) -> FloatArray:
-        """What is added to the logits of the training mix, (K,); nothing where no other mix is asked for."""
+        """Return the shift of the logits of the training mix, (K,); zeros where no other mix is asked for."""
         if self.asked is None or self.trained is None:
             return np.zeros(len(classes))
         return np.array([math.log(self.asked[name] / self.trained[name]) for name in classes])

@@ -1,4 +1,4 @@
-"""Referral: the least certain images go to a reader, and how the error of the others falls with it.
+"""Selective prediction: the least certain predictions are deferred to a reader, which lowers the error of the others.
 
 Y. Geifman, R. El-Yaniv, "Selective Classification for Deep Neural Networks", NeurIPS 2017.
 """
@@ -19,17 +19,17 @@ from cxrnet.evaluation.predictions import CERTAINTY, REFERRED, label_codes, pred
 FloatArray = npt.NDArray[np.float64]
 
 
-def risk_band(
+def risk_with_band(
     curve: pd.DataFrame, confidence: FloatArray, correct: BoolArray, resampling: Resampling, shares: Sequence[float]
 ) -> pd.DataFrame:
-    """Add the interval of the error of the calls that are kept, at the certainty from which on they are.
+    """Add the interval of the error of the predictions that are kept, at the certainty from which on they are.
 
     Args:
         curve: from :func:`cxrnet.evaluation.selective_prediction.risk_coverage`.
         confidence: as it was made of, (N,).
         correct: as it was made of, (N,).
         resampling: how the intervals are made.
-        shares: of the images that are referred, in [0, 1), where there is to be one besides every hundredth.
+        shares: of the predictions that are deferred, in [0, 1), where there is to be one besides every hundredth.
 
     Returns:
         The curve with ``low`` and ``high``; NaN elsewhere, and without resamples.
@@ -49,23 +49,23 @@ KEY = "refer"
 
 
 @dataclass(frozen=True)
-class Band:
-    """What the calls that are left to a reader leave.
+class Deferral:
+    """The deferred share, and the metrics on the other predictions.
 
     Attributes:
-        referred: share of the images, with Wilson's interval.
-        kept: the figures on the other images; ``None`` where there are none.
+        deferred: share of the images, with Wilson's interval.
+        kept: the metrics on the other images; ``None`` where there are none.
     """
 
-    referred: Metric
+    deferred: Metric
     kept: Evaluation | None
 
 
-def choose_cutoff(validation: pd.DataFrame, share: float) -> float:
-    """Choose the certainty below which a call is left to a reader.
+def choose_deferral_threshold(validation: pd.DataFrame, share: float) -> float:
+    """Choose the certainty below which a prediction is deferred to a reader.
 
     Args:
-        validation: predictions of the split ``val``, called as they will be.
+        validation: predictions of the split ``val``, predicted as they will be.
         share: of these images, the least certain, from :func:`cxrnet.evaluation.settings.check_share`.
 
     Returns:
@@ -86,19 +86,19 @@ def choose_cutoff(validation: pd.DataFrame, share: float) -> float:
     return float(levels[referred[-1] : referred[-1] + 2].mean())
 
 
-def band_of(predictions: pd.DataFrame, evaluate: Callable[[pd.DataFrame], Evaluation]) -> Band | None:
-    """Evaluate the calls that are not left to a reader; ``None`` where the table doesn't say which are.
+def deferral_of(predictions: pd.DataFrame, evaluate: Callable[[pd.DataFrame], Evaluation]) -> Deferral | None:
+    """Evaluate the predictions that are not deferred to a reader; ``None`` where the table doesn't say which are.
 
     Args:
         predictions: the rows of one split, every label known.
-        evaluate: computes the figures of a part of them.
+        evaluate: computes the metrics of a part of them.
     """
     if REFERRED not in predictions:
         return None
     referred = predictions[REFERRED].to_numpy(bool)
     share = measured(float(referred.mean()), len(referred))
     share |= {"interval": list(wilson(int(referred.sum()), len(referred))), "method": "wilson"}
-    return Band(share, evaluate(predictions[~referred]) if not referred.all() else None)
+    return Deferral(share, evaluate(predictions[~referred]) if not referred.all() else None)
 
 
 def certainty(predictions: pd.DataFrame) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
@@ -118,16 +118,16 @@ def certainty(predictions: pd.DataFrame) -> tuple[FloatArray, npt.NDArray[np.boo
 
 
 def risk_coverage(confidence: FloatArray, correct: npt.NDArray[np.bool_]) -> pd.DataFrame:
-    """Compute the error of the calls that are kept, over the share of images that is referred.
+    """Compute the error of the predictions that are kept, over the share that is deferred.
 
     Args:
-        confidence: of each call, (N,).
+        confidence: of each prediction, (N,).
         correct: whether it is right, (N,).
 
     Returns:
-        One row a distinct confidence, the highest first: ``confidence`` (calls below it are referred), ``n`` (kept),
-        ``coverage`` (share kept), ``referred`` (the rest), ``error`` (share of the kept that is wrong). Images of equal
-        confidence are kept or referred together.
+        One row a distinct confidence, the highest first: ``confidence`` (predictions below it are deferred), ``n``
+        (kept), ``coverage`` (share kept), ``referred`` (the rest), ``error`` (share of the kept that is wrong). Images
+        of equal confidence are kept or deferred together.
 
     Raises:
         CxrnetError: there are no images.
@@ -165,7 +165,7 @@ def area_under_risk_coverage(confidence: FloatArray, correct: npt.NDArray[np.boo
     the area is the error of all images.
 
     Args:
-        confidence: of each call, (N,), N >= 1.
+        confidence: of each prediction, (N,), N >= 1.
         correct: whether it is right, (N,).
     """
     _, sizes, wrong = _levels(confidence, correct)
@@ -174,11 +174,11 @@ def area_under_risk_coverage(confidence: FloatArray, correct: npt.NDArray[np.boo
 
 
 def place_of(curve: pd.DataFrame, share: float) -> int | None:
-    """The row of a risk-coverage curve at which a share of the images is referred, or as few more as there can be.
+    """Find the row of a risk-coverage curve at which a share is deferred, or as few more as there can be.
 
     Args:
         curve: from :func:`risk_coverage`.
-        share: of the images that is referred, in [0, 1).
+        share: of the predictions that is deferred, in [0, 1).
 
     Returns:
         The last row that keeps ``1 - share`` of the images or fewer; ``None`` where too many are of equal certainty.

@@ -1,4 +1,4 @@
-"""Subgroups: the same figures by source, view, sex and age.
+"""Subgroups: the same metrics by source, view, sex and age.
 
 A mean over all images hides a group on which a network fails, and a source it has learned to recognise.
 """
@@ -14,7 +14,7 @@ ATTRIBUTES = ("source", "view", "sex", "age")
 UNKNOWN = "unknown"
 AGE_BANDS = {"0-17": (0, 18), "18-39": (18, 40), "40-64": (40, 65), "65+": (65, 121)}
 """First age, and the first that is too old."""
-FIGURES = ("sensitivity", "specificity", "roc_auc")
+METRICS = ("sensitivity", "specificity", "roc_auc")
 
 
 def evaluate_subgroups(
@@ -24,8 +24,8 @@ def evaluate_subgroups(
 
     Args:
         predictions: the rows of one split, every label known.
-        evaluate: computes the figures of a part of them, such as :func:`cxrnet.evaluation.metrics.evaluate`.
-        fewest: positives, or negatives, below which the figures of a class in a group are warned of.
+        evaluate: computes the metrics of a part of them, such as :func:`cxrnet.evaluation.metrics.evaluate`.
+        fewest: positives, or negatives, below which the metrics of a class in a group are warned of.
 
     Returns:
         A table with one row a group and class, ``attribute``, ``group``, ``class``, ``n``, ``positives``,
@@ -39,9 +39,9 @@ def evaluate_subgroups(
         support = {name: int((part["label"] == name).sum()) for name in classes_of(part)}
         for name, metrics in per_class.items():
             place = {"attribute": attribute, "group": group, "class": name, "n": len(part), "positives": support[name]}
-            rows.append(place | {figure: metrics[figure] for figure in FIGURES})
+            rows.append(place | {metric: metrics[metric] for metric in METRICS})
         warnings += _warnings(f"{attribute} {group}", support, len(part), fewest)
-    return pd.DataFrame(rows, columns=["attribute", "group", "class", "n", "positives", *FIGURES]), warnings
+    return pd.DataFrame(rows, columns=["attribute", "group", "class", "n", "positives", *METRICS]), warnings
 
 
 def _groups(predictions: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:

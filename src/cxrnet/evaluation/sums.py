@@ -168,7 +168,7 @@ def make_rows(
 
 @dataclass(frozen=True)
 class Sums:
-    """What the metrics are functions of, under R weightings of rows of K classes.
+    """The sums that metrics are functions of, under R weightings of rows of K classes.
 
     Attributes:
         total: images, ``(R,)``.

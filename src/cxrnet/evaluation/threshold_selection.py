@@ -9,8 +9,8 @@
 
 A rule is met to the letter on the validation images or refused, never replaced. A threshold lies halfway between two
 neighbouring probabilities. With several classes the rules are met in their order, as
-:func:`cxrnet.evaluation.operating_points.decide` calls: an image that is called for the first class is not called for
-the second.
+:func:`cxrnet.evaluation.operating_points.decide` predicts: an image that is predicted as the first class is not
+predicted as the second.
 """
 
 import re
@@ -33,18 +33,18 @@ WORDED = re.compile(r"\s*(sensitivity|specificity)\s*>=\s*([0-9.eE+-]+)\s*")
 
 @dataclass(frozen=True)
 class Rule:
-    """What a threshold shall do.
+    """The demand on a threshold.
 
     Attributes:
-        figure: ``sensitivity``, ``specificity`` or ``youden``.
+        metric: ``sensitivity``, ``specificity`` or ``youden``.
         least: what it shall reach, in (0, 1]; None for ``youden``, which shall be as large as it can.
     """
 
-    figure: str
+    metric: str
     least: float | None
 
     def __str__(self) -> str:
-        return "the largest sensitivity + specificity" if self.least is None else f"{self.figure} >= {self.least:g}"
+        return "the largest sensitivity + specificity" if self.least is None else f"{self.metric} >= {self.least:g}"
 
 
 def check_policy(policy: Mapping[str, Any], classes: Sequence[str]) -> dict[str, Rule | float]:
@@ -72,10 +72,10 @@ def _rule(name: str, given: Mapping[str, Any] | str) -> Rule:
     match list((_worded(given) if isinstance(given, str) else given).items()):
         case [("youden", True)]:
             return Rule("youden", None)
-        case [("sensitivity" | "specificity" as figure, int() | float() as least)] if (
+        case [("sensitivity" | "specificity" as metric, int() | float() as least)] if (
             least is not True and 0 < least <= 1
         ):
-            return Rule(figure, float(least))
+            return Rule(metric, float(least))
     said = f"'{given}'" if isinstance(given, str) else str(dict(given))
     raise CxrnetError(
         f"{KEY}.{name}: {said} is no rule; give one of {{specificity: 0.99}} or 'specificity >= 0.99', "
@@ -109,10 +109,10 @@ def choose_thresholds(validation: pd.DataFrame, policy: Mapping[str, Any]) -> di
     classes, probabilities = classes_of(validation), probabilities_of(validation)
     rules = check_policy(policy, classes)
     points: dict[str, float] = {}
-    left = np.ones(len(validation), dtype=bool)  # not called for a class before
+    left = np.ones(len(validation), dtype=bool)  # not predicted for a class before
     for name, rule in rules.items():
         index = classes.index(name)
-        # An image that is gone is called for this class at no threshold.
+        # An image that is gone is predicted for this class at no threshold.
         score = np.where(left, probabilities[:, index], -1.0)
         if isinstance(rule, Rule):
             positive = validation_codes(validation, KEY) == index
@@ -137,15 +137,15 @@ def _choose(name: str, rule: Rule, score: FloatArray, positive: npt.NDArray[np.b
     passed = np.searchsorted(np.sort(score[~positive]), thresholds)
     shares = {"sensitivity": hits / positives, "specificity": passed / negatives}
     if rule.least is None:
-        # The sum of both figures times positives times negatives, in whole numbers: exact where two are equal.
+        # The sum of both metrics times positives times negatives, in whole numbers: exact where two are equal.
         return float(thresholds[_best(hits * negatives + passed * positives, hits)])
-    good = np.flatnonzero(shares[rule.figure] >= rule.least)
+    good = np.flatnonzero(shares[rule.metric] >= rule.least)
     if len(good) == 0:
         raise CxrnetError(
             f"{KEY}.{name}: {rule} is out of reach on the {len(score)} validation images, "
-            f"{shares[rule.figure].max():.4g} is the most; demand less or give a threshold"
+            f"{shares[rule.metric].max():.4g} is the most; demand less or give a threshold"
         )
-    pair = (hits, passed) if rule.figure == "specificity" else (passed, hits)
+    pair = (hits, passed) if rule.metric == "specificity" else (passed, hits)
     return float(thresholds[good][_best(pair[0][good], pair[1][good])])
 
 

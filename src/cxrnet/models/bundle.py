@@ -52,8 +52,8 @@ class Bundle:
         manifest_digest: of the data that it was trained on.
         versions: of the packages that trained it.
         training: the resolved configuration of the run.
-        refer_below: calls of a lower certainty (:meth:`cxrnet.evaluation.operating_points.DecisionRule.certainty`) are
-            left to a reader; ``None`` where every call stands.
+        refer_below: deferral threshold: predictions of a lower certainty
+            (:meth:`cxrnet.evaluation.operating_points.DecisionRule.certainty`) are deferred; ``None`` for none.
         prior: share of each class that the probabilities are of, that of the training images; ``None`` where it isn't
             known, in bundles of format 2. The network's last bias has it: class weights, a balanced sampler and costs
             are taken out of it (:mod:`cxrnet.models.costs`).
@@ -95,7 +95,7 @@ def save_bundle(bundle: Bundle, folder: str | Path) -> None:
 
 
 def load_bundle(folder: str | Path) -> Bundle:
-    """Read a bundle, after checking that it is what was written; said of an older one that it can't be told.
+    """Read a bundle and check its digests; warn of an older one, which has none.
 
     Raises:
         CxrnetError: the folder is no bundle, is of a newer format, was changed, or its files don't fit each other.
@@ -129,7 +129,7 @@ def sign_bundle(folder: str | Path) -> str:
 
 
 def _read(folder: Path) -> tuple[dict[str, Any], Bundle]:
-    """What a bundle says, and the bundle; its digests are not looked at."""
+    """Read the description of a bundle, and the bundle; its digests are not looked at."""
     for name in (DESCRIPTION, WEIGHTS):
         if not (folder / name).is_file():
             raise CxrnetError(f"bundle: '{folder}' has no {name}; give the folder 'bundle' of a finished run")
@@ -157,7 +157,7 @@ def _read(folder: Path) -> tuple[dict[str, Any], Bundle]:
 
 
 def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of JSON in which no name stands twice."""
+    """Make an object of JSON, in which no name may stand twice."""
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
@@ -199,14 +199,14 @@ def _description(bundle: Bundle) -> dict[str, Any]:
 
 
 def _signed(values: dict[str, Any], weights: Path) -> dict[str, Any]:
-    """A description in the present format, with digests, as JSON gives it back."""
+    """Give a description the present format and its digests, as JSON gives it back."""
     others = {name: value for name, value in values.items() if name not in ("format", *DIGESTS)}
     description = {"format": FORMAT, **json.loads(json.dumps(others)), "weights_sha256": _file_digest(weights)}
     return {**description, "digest": _digest(description)}
 
 
 def _digest(values: dict[str, Any]) -> str:
-    """SHA-256 of all fields but the digest, in their order, which counts: the first of several thresholds decides."""
+    """Compute the SHA-256 of all fields but the digest, in their order: the first of several thresholds decides."""
     text = json.dumps({name: value for name, value in values.items() if name != "digest"}, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -1,4 +1,4 @@
-"""What a ``bundle.json`` may hold: the type and the range of each field, and which fields there are."""
+"""The schema of ``bundle.json``: its fields, with the type and the range of each."""
 
 import math
 import sys
@@ -14,12 +14,12 @@ _MOST_PIXELS = 89_000_000  # as of the images that are read (data/images/decode.
 
 
 def check_description(values: Mapping[str, Any], fields: Collection[str], optional: Collection[str]) -> None:
-    """Check the description of a bundle; what hangs on its weights is not looked at.
+    """Check the description of a bundle by itself, without its weights.
 
     Args:
         values: as parsed of JSON.
-        fields: that it must have.
-        optional: that it may have besides.
+        fields: required ones.
+        optional: further ones that are allowed.
 
     Raises:
         ValueError: a field is missing, unknown, of another type or out of its range; in words that follow the bundle.
@@ -115,7 +115,7 @@ def _whole(values: object, length: int) -> bool:
 
 
 def _is_name(value: object) -> bool:
-    """Whether a value is a text that can be written to a file."""
+    """Tell whether a value is a text that can be written to a file."""
     return isinstance(value, str) and value != "" and value.encode(errors="ignore").decode() == value
 
 

@@ -1,7 +1,4 @@
-"""What the figures of one split mean for those who would act on them.
-
-What a call is worth, whether a probability can be believed, who is sent to a reader, and for whom the figures hold.
-"""
+"""The analysis of one split: predictive values, decision curves, calibration, deferral and subgroups."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,22 +8,22 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cxrnet.evaluation.bootstrap import Resampling, units_of
+from cxrnet.evaluation.bootstrap import Resampling, clusters_of
 from cxrnet.evaluation.calibration import before_temperature, reliability_table, top_label
 from cxrnet.evaluation.metrics import Evaluation, evaluate
 from cxrnet.evaluation.predictions import classes_of, label_codes, logits_of, probabilities_of, softmax
 from cxrnet.evaluation.prevalence import at_prevalence, decision_band, decision_curve, predictive_table
 from cxrnet.evaluation.prior import Mix
 from cxrnet.evaluation.selective_prediction import (
-    Band,
+    Deferral,
     area_under_risk_coverage,
-    band_of,
     certainty,
-    risk_band,
+    deferral_of,
     risk_coverage,
+    risk_with_band,
 )
 from cxrnet.evaluation.subgroups import evaluate_subgroups
-from cxrnet.reporting.sentences import referral_text, triage_text
+from cxrnet.reporting.sentences import deferral_text, triage_text
 
 STEPS = 101  # of a decision curve
 UNKNOWN = Mix()
@@ -34,7 +31,7 @@ UNKNOWN = Mix()
 
 @dataclass(frozen=True)
 class Analysis:
-    """What follows from the predictions of one split.
+    """The analysis of the predictions of one split.
 
     Attributes:
         predictive: by class, PPV and NPV at the stated prevalences and, where probabilities are carried over to a
@@ -45,11 +42,11 @@ class Analysis:
         reliability: by name, as the legend calls it, the reliability table; before and after the temperature.
         risk: the risk-coverage curve with its intervals.
         area: under it.
-        referral: what sending images to a reader does, in sentences.
-        band: the calls that are not left to a reader; ``None`` where the model has no cut-off for that.
+        deferral_sentences: what deferring predictions to a reader does.
+        deferral: the predictions that are not deferred; ``None`` where the model has no deferral threshold.
         subgroups: one row a group and class; empty where the table tells of no groups.
         warnings: about the subgroups.
-        unit: what the intervals draw: ``patient``, ``group of copies`` or ``image``.
+        cluster: what the bootstrap draws: ``patient``, ``duplicate group`` or ``image``.
     """
 
     predictive: dict[str, pd.DataFrame]
@@ -58,15 +55,15 @@ class Analysis:
     reliability: dict[str, pd.DataFrame]
     risk: pd.DataFrame
     area: float
-    referral: list[str]
-    band: Band | None
+    deferral_sentences: list[str]
+    deferral: Deferral | None
     subgroups: pd.DataFrame
     warnings: list[str]
-    unit: str
+    cluster: str
 
     @property
     def has_bands(self) -> bool:
-        """Whether its curves have intervals: none have where none were asked for."""
+        """Tell whether its curves have confidence bands: none have where none were asked for."""
         return bool(self.risk["low"].notna().any())
 
 
@@ -104,32 +101,32 @@ def analyse(
     """
     per_class = metrics["per_class"]
     predictive = {
-        name: predictive_table(figures["sensitivity"], figures["specificity"], _prevalences(name, settings, mix))
-        for name, figures in per_class.items()
+        name: predictive_table(of_class["sensitivity"], of_class["specificity"], _prevalences(name, settings, mix))
+        for name, of_class in per_class.items()
     }
     confidence, correct = certainty(predictions)
-    units = units_of(predictions)
-    resampling = Resampling(units, settings["resamples"], settings["seed"], settings["level"])
+    clusters = clusters_of(predictions)
+    resampling = Resampling(clusters, settings["resamples"], settings["seed"], settings["level"])
     shares = settings["referral"]["shares"]
-    risk = risk_band(risk_coverage(confidence, correct), confidence, correct, resampling, shares)
+    risk = risk_with_band(risk_coverage(confidence, correct), confidence, correct, resampling, shares)
     subgroups, warnings = evaluate_subgroups(predictions, evaluator(settings), settings["fewest"])
     return Analysis(
         predictive=predictive,
         triage={
             name: triage_text(
-                name, figures["sensitivity"], figures["specificity"], predictive[name], settings["missed"]
+                name, of_class["sensitivity"], of_class["specificity"], predictive[name], settings["missed"]
             )
-            for name, figures in per_class.items()
+            for name, of_class in per_class.items()
         },
         decisions=_decisions(predictions, settings["decision_curve"], resampling, mix),
         reliability=_reliability(predictions, settings["calibration"], temperature, mix, offset),
         risk=risk,
         area=area_under_risk_coverage(confidence, correct),
-        referral=referral_text(risk, shares, settings["level"]),
-        band=band_of(predictions, evaluator(settings)),
+        deferral_sentences=deferral_text(risk, shares, settings["level"]),
+        deferral=deferral_of(predictions, evaluator(settings)),
         subgroups=subgroups,
         warnings=warnings,
-        unit=units.kind,
+        cluster=clusters.kind,
     )
 
 
@@ -163,7 +160,7 @@ def _reliability(
     mix: Mix,
     offset: Sequence[float],
 ) -> dict[str, pd.DataFrame]:
-    """Of the probabilities as they are, after those at a temperature of 1 without its offset, where they differ."""
+    """Reliability at a temperature of 1 without its offset and, where they differ, of the probabilities as they are."""
     codes, shift = label_codes(predictions), mix.shift(classes_of(predictions))
     if temperature is None:
         tables = {"each at its own temperature": probabilities_of(predictions)}

@@ -15,10 +15,8 @@ from cxrnet.core.spreadsheet import to_csv
 from cxrnet.evaluation.comparison import Comparison
 from cxrnet.evaluation.significance import smallest_p
 from cxrnet.reporting.comparison_tables import Facts, class_reports, leaderboard, printed_tables, title_of
-from cxrnet.reporting.html import data_uri, render_page
-from cxrnet.reporting.markdown import listed, paragraph, plain
 from cxrnet.reporting.plots.comparison import MOST_RUNS, save_comparison_figures
-from cxrnet.reporting.tables import Table, latex_tables, markdown
+from cxrnet.reporting.rendering import Table, bullets, data_uri, latex_tables, markdown, paragraph, plain, render_page
 from cxrnet.reporting.wording import grouped
 
 Seen = Mapping[str, Set[str]]
@@ -173,7 +171,7 @@ def write_comparison(comparison: Comparison, facts: Facts, folder: Path, seen: S
 
 def markdown_page(text: Text, tables: Mapping[str, Table], pictures: Mapping[str, Path]) -> str:
     """Write a comparison as one page of Markdown; the figures stand beside it as files."""
-    parts = [f"# {plain(text.title)}", paragraph(text.verdict), listed(text.warnings)]
+    parts = [f"# {plain(text.title)}", paragraph(text.verdict), bullets(text.warnings)]
     for table in tables.values():
         parts += [f"## {plain(table.title)}", markdown(table).rstrip(), paragraph(table.note)]
     parts += [f"![{plain(CAPTIONS[name])}]({file.name})" for name, file in pictures.items()]

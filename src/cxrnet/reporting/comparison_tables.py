@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from cxrnet.evaluation.comparison import Comparison
-from cxrnet.reporting.tables import Table
+from cxrnet.reporting.rendering import Table
 from cxrnet.reporting.wording import PER_CLASS, RESULT, duration, grouped
 
 Facts = Mapping[str, Mapping[str, object]]

@@ -19,7 +19,7 @@ from cxrnet.reporting.report_data import PhaseFacts
 from cxrnet.reporting.results import Results
 from cxrnet.reporting.sentences import USELESS, offset_text
 from cxrnet.reporting.training_run import SPLITS, Bundled, sources_of
-from cxrnet.reporting.wording import HEADLINE, duration, figure_text, number_text
+from cxrnet.reporting.wording import HEADLINE, duration, metric_text, number_text
 
 
 def say_data(data: XrayDataModule, warnings: Sequence[str]) -> None:
@@ -89,10 +89,10 @@ def say_result(results: Results, warnings: Sequence[str], places: Mapping[str, s
     """Show the result beside its trivial baselines, and say what is wrong with it and where things are."""
     console.heading("Result")
     console.show(_result_table(results))
-    if unseen := results.unseen:
+    if unseen := results.without_leaked:
         found: Mapping[str, Any] = unseen
         names = ("accuracy", "balanced_accuracy", "roc_auc_macro")
-        metrics = ", ".join(f"{HEADLINE[name]} {figure_text(found[name])}" for name in names)
+        metrics = ", ".join(f"{HEADLINE[name]} {metric_text(found[name])}" for name in names)
         n = unseen["accuracy"]["n"]
         console.say("not leaked", f"the {n} images of which neither a duplicate nor the patient leaked: {metrics}")
     for text in warnings:
@@ -111,11 +111,11 @@ def _result_table(results: Results) -> Table:
     others: list[Mapping[str, Any]] = list(baselines.values())
     for name in FIGURES:
         own: Mapping[str, Any] = metrics
-        table.add_row(HEADLINE[name], figure_text(own[name]), *(number_text(column[name]) for column in others))
+        table.add_row(HEADLINE[name], metric_text(own[name]), *(number_text(column[name]) for column in others))
     for label, figures in metrics["per_class"].items():
         for name in ("sensitivity", "specificity"):
             theirs = (number_text(column["per_class"][label][name]) for column in baselines.values())
-            table.add_row(f"{label}: {name}", figure_text(figures[name]), *theirs)
+            table.add_row(f"{label}: {name}", metric_text(figures[name]), *theirs)
     return table
 
 

@@ -12,14 +12,12 @@ from cxrnet.core.atomic import write_text
 from cxrnet.core.spreadsheet import to_csv
 from cxrnet.evaluation.generalisation import LEADING
 from cxrnet.evaluation.metrics import Evaluation, Metric
-from cxrnet.evaluation.subgroups import FIGURES
+from cxrnet.evaluation.subgroups import METRICS
 from cxrnet.reporting.analysis import Analysis
-from cxrnet.reporting.html import data_uri, render_page
-from cxrnet.reporting.markdown import code, listed, paragraph, plain
 from cxrnet.reporting.model_card import EXTERNAL, Section
+from cxrnet.reporting.rendering import Table, bullets, code, data_uri, markdown, paragraph, plain, render_page
 from cxrnet.reporting.report import captions_of
-from cxrnet.reporting.tables import Table, markdown
-from cxrnet.reporting.wording import BASELINES, HEADLINE, PER_CLASS, figure_text, grouped, percent, value_gaps
+from cxrnet.reporting.wording import BASELINES, HEADLINE, PER_CLASS, grouped, metric_text, percent, value_gaps
 
 _PRINTED = {
     **{name: HEADLINE[name] for name in ("roc_auc_macro", "accuracy", "balanced_accuracy", "macro_f1", "log_loss")},
@@ -150,7 +148,7 @@ def write_generalisation(
     caption = captions_of(any(each.has_bands for each in analyses.values()))["decision"]
     # What is said of one data set begins with its name, which keeps its spelling.
     sentences = [f"{text}." if text.split(":")[0] in data_sets else _sentence(text) for text in warnings]
-    parts = [f"# {plain(title)}", *map(paragraph, verdicts(table)), listed(sentences), *_tables(tables)]
+    parts = [f"# {plain(title)}", *map(paragraph, verdicts(table)), bullets(sentences), *_tables(tables)]
     parts += [*_worth_in_words(analyses), *_pictures(curves, caption, folder), *_data(data_sets), code(command)]
     return [
         write_text(folder / "generalisation.csv", to_csv(table, lineterminator="\n")),
@@ -180,7 +178,7 @@ def _tables(tables: Sequence[Table]) -> list[str]:
 
 def _data(data_sets: Mapping[str, Mapping[str, str]]) -> list[str]:
     facts = (f"{name}: {'; '.join(f'{key}: {value}' for key, value in of.items())}" for name, of in data_sets.items())
-    return ["## Data", listed(facts)]
+    return ["## Data", bullets(facts)]
 
 
 def _worth_in_words(analyses: Mapping[str, Analysis]) -> list[str]:
@@ -189,7 +187,7 @@ def _worth_in_words(analyses: Mapping[str, Analysis]) -> list[str]:
     for data, analysis in analyses.items():
         parts += [f"## What a call is worth on {plain(data)}"]
         parts += [
-            part for sentences in analysis.triage.values() for part in (paragraph(sentences[0]), listed(sentences[1:]))
+            part for sentences in analysis.triage.values() for part in (paragraph(sentences[0]), bullets(sentences[1:]))
         ]
     return parts
 
@@ -278,20 +276,20 @@ def _unknown(analysis: Analysis) -> list[str]:
 
 def _stacked(metric: Metric) -> str:
     """A figure, and its interval on a second line."""
-    return figure_text(metric).replace(" (", "\n(")
+    return metric_text(metric).replace(" (", "\n(")
 
 
 def printed_subgroups(analyses: Mapping[str, Analysis]) -> list[Table]:
     """The figures in each subgroup as they are printed, with the warnings as their note; no table without groups."""
     rows = [
         [data, f"{row['attribute']} {row['group']}", row["class"], grouped(row["n"]), grouped(row["positives"])]
-        + [_stacked(row[name]) for name in FIGURES]
+        + [_stacked(row[name]) for name in METRICS]
         for data, analysis in analyses.items()
         for row in analysis.subgroups.to_dict("records")
     ]
     if not rows:
         return []
-    columns = ["Data", "Group", "Class", "Images", "Of the class", *(PER_CLASS[name] for name in FIGURES)]
+    columns = ["Data", "Group", "Class", "Images", "Of the class", *(PER_CLASS[name] for name in METRICS)]
     note = " ".join(f"{data}: {text}" for data, analysis in analyses.items() for text in analysis.warnings)
     return [Table("Subgroups", pd.DataFrame(rows, columns=columns), 3, True, note)]
 

@@ -163,10 +163,10 @@ def repeats_facts(
         metrics=results.metrics,
         analyses=results.analyses,
         baselines=results.baselines,
-        unseen=results.unseen,
+        without_leaked=results.without_leaked,
         level=level,
         config_yaml=OmegaConf.to_yaml(config),
-        figures=results.figures,
+        plots=results.plots,
         meaning=meaning(parts),
         runs=[_part_facts(part) for part in parts],
         moments=moments_of(spread, level),
@@ -183,7 +183,7 @@ def _part_facts(part: FinishedPart) -> RepeatFacts:
         metrics=part.metrics,
         temperature=part.bundle.temperature,
         points=part.bundle.operating_points,
-        cutoff=part.bundle.refer_below,
+        deferral_threshold=part.bundle.refer_below,
     )
 
 

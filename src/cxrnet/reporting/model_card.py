@@ -12,10 +12,9 @@ from pathlib import Path
 from cxrnet.core.atomic import write_json, write_text
 from cxrnet.errors import CxrnetError
 from cxrnet.evaluation.metrics import Evaluation, Metric
-from cxrnet.evaluation.subgroups import FIGURES
-from cxrnet.reporting.html import render_page
-from cxrnet.reporting.markdown import listed, paragraph, plain
-from cxrnet.reporting.report import all_warnings, columns_of, data_rows, weighed
+from cxrnet.evaluation.subgroups import METRICS
+from cxrnet.reporting.rendering import bullets, paragraph, plain, render_page
+from cxrnet.reporting.report import all_warnings, classes_first, columns_of, data_rows
 from cxrnet.reporting.report_data import RunFacts
 from cxrnet.reporting.sentences import offset_text
 from cxrnet.reporting.wording import (
@@ -23,12 +22,12 @@ from cxrnet.reporting.wording import (
     PER_CLASS,
     RESULT,
     SPLIT_NAMES,
-    class_figures,
-    figure_text,
+    class_metrics,
     grouped,
     has_intervals,
     interval_gaps,
     interval_method,
+    metric_text,
     percent,
 )
 
@@ -101,16 +100,16 @@ def claim_items(facts: RunFacts) -> list[ClaimItem]:
 def _of_methods(facts: RunFacts) -> dict[int, str]:
     methods = facts.methods
     rules = [f"{name} from {point.threshold:.4g} on ({point.chosen})" for name, point in facts.points.items()]
-    calls = f"thresholds chosen on validation: {', '.join(rules)}" if rules else "the largest probability is called"
-    if facts.band is not None:
-        calls += f"; a call of a probability below {facts.band.cutoff:.4g} is left to a reader"
+    decision = f"thresholds chosen on validation: {', '.join(rules)}" if rules else "the most probable class decides"
+    if facts.deferral is not None:
+        decision += f"; a prediction of a probability below {facts.deferral.threshold:.4g} is deferred to a reader"
     return {
         7: f"{methods['sources']}; known issues: {' '.join(facts.known_issues) or 'none are documented'}",
         9: methods["preprocessing"],
         10: methods["selection"],
         19: methods["split"],
         20: methods["level"],
-        22: f"{facts.summary} {calls[0].upper()}{calls[1:]}.",
+        22: f"{facts.summary} {decision[0].upper()}{decision[1:]}.",
         23: methods["software"],
         24: methods["initial weights"],
         25: methods["training"],
@@ -124,9 +123,9 @@ def _of_methods(facts: RunFacts) -> dict[int, str]:
 def _uncertainty(facts: RunFacts) -> str:
     result = facts.metrics[facts.headline]
     missing = interval_gaps((HEADLINE[key], result[key]) for key in HEADLINE)
-    missing += interval_gaps(class_figures(result))
-    method = interval_method(result, facts.level, facts.analyses[facts.headline].unit)
-    return "; no interval: ".join([method, *(["; ".join(missing)] if missing else [])])
+    missing += interval_gaps(class_metrics(result))
+    method = interval_method(result, facts.level, facts.analyses[facts.headline].cluster)
+    return "; no confidence interval: ".join([method, *(["; ".join(missing)] if missing else [])])
 
 
 def _of_results(facts: RunFacts) -> dict[int, str]:
@@ -134,22 +133,22 @@ def _of_results(facts: RunFacts) -> dict[int, str]:
     images = [f"{split} {sum(part.images.values())}" for split, part in facts.data.items()]
     patients = [f"{split} {part.patients}" for split, part in facts.data.items() if part.patients is not None]
     per_class = [
-        f"{name}: sensitivity {figure_text(figures['sensitivity'])}, specificity {figure_text(figures['specificity'])}"
-        for name, figures in result["per_class"].items()
+        f"{name}: " + ", ".join(f"{key} {metric_text(of_class[key])}" for key in ("sensitivity", "specificity"))
+        for name, of_class in result["per_class"].items()
     ]
     included = f"images: {', '.join(images)}; patients: {', '.join(patients) or 'not known'}"
     return {
         32: f"{facts.headline} images of the same data set",
         35: f"{included}; {facts.methods['selection']}",
         36: facts.methods["characteristics"],
-        37: f"accuracy {figure_text(result['accuracy'])}; balanced accuracy "
-        f"{figure_text(result['balanced_accuracy'])}; ROC-AUC, macro {figure_text(result['roc_auc_macro'])}",
+        37: f"accuracy {metric_text(result['accuracy'])}; balanced accuracy "
+        f"{metric_text(result['balanced_accuracy'])}; ROC-AUC, macro {metric_text(result['roc_auc_macro'])}",
         38: "; ".join(per_class),
     }
 
 
 NOT_VALIDATED = (
-    "NOT EXTERNALLY VALIDATED as of this run: every figure on this card is of images from the data set of the "
+    "NOT EXTERNALLY VALIDATED as of this run: every metric on this card is of images from the data set of the "
     "training. python -m cxrnet.evaluate bundle=<this run> data=<other data> writes a card with the external results "
     "into a folder of its own below evaluations/; this one stays as it is."
 )
@@ -157,12 +156,12 @@ EXTERNAL, CLAIM = "External data", "CLAIM 2024 checklist"
 CLAIM_EXTERNAL = "33"
 """The item of the checklist on external data."""
 CARD = "model_card.json"
-MOST_PROBABLE = "The class of the largest probability is called; no threshold was asked for."
+MOST_PROBABLE = "The most probable class is predicted; no threshold was asked for."
 USES = (
     "Meant for research on methods that read chest radiographs: to measure them and to compare them.",
     "Must not be used to diagnose, to triage patients, or to rule a disease out: it is no medical device.",
     "Must not be used on images of another kind than those below: other patients, views, devices, or other modalities.",
-    "Its classes are all it knows: an image of anything else is called one of them.",
+    "Its classes are all it knows: an image of anything else is predicted as one of them.",
 )
 
 
@@ -267,7 +266,10 @@ def _sections(facts: RunFacts) -> list[Section]:
             _result(facts),
         ),
         Section(f"Each class against the rest, {headline} images", (), _classes(facts.metrics[facts.headline])),
-        Section("What a call is worth", [text for name in weighed(facts) for text in analysis.triage[name]]),
+        Section(
+            "Predictive values at a prevalence",
+            [text for name in classes_first(facts) for text in analysis.triage[name]],
+        ),
         Section("Subgroups", analysis.warnings or _no_groups(facts), _subgroups(facts)),
         Section(EXTERNAL, [NOT_VALIDATED]),
         Section(CLAIM, (), _claim(facts)),
@@ -281,7 +283,7 @@ def markdown_card(card: Card) -> str:
     for section in card.sections:
         parts.append(f"## {plain(section.title)}")
         if section.sentences:
-            parts.append(listed(section.sentences))
+            parts.append(bullets(section.sentences))
         if section.rows:
             head, *rows = (f"| {' | '.join(map(plain, row))} |" for row in section.rows)
             parts.append("\n".join([head, "|---" * len(section.rows[0]) + "|", *rows]))
@@ -299,7 +301,7 @@ def _model(facts: RunFacts) -> list[str]:
     scaled = f"fitted on {temperature.n} validation images" if temperature.reason is None else temperature.reason
     moved = offset_text(temperature, facts.classes)
     points = [
-        f"{name} is called from a probability of {point.threshold:.4g} on ({point.chosen})."
+        f"{name} is predicted from a probability of {point.threshold:.4g} on ({point.chosen})."
         for name, point in facts.points.items()
     ]
     return [
@@ -307,43 +309,46 @@ def _model(facts: RunFacts) -> list[str]:
         f"Temperature of the probabilities: {temperature.value:.3g} ({scaled}{f'; {moved}' if moved else ''}).",
         *facts.weighing,
         *(points or ([] if facts.weighing else [MOST_PROBABLE])),
-        *_referral(facts),
+        *_deferral(facts),
     ]
 
 
-def _referral(facts: RunFacts) -> list[str]:
-    band, test = facts.band, facts.analyses[facts.headline].band
-    if band is None or test is None:
+def _deferral(facts: RunFacts) -> list[str]:
+    chosen, test = facts.deferral, facts.analyses[facts.headline].deferral
+    if chosen is None or test is None:
         return []
     left = (
-        "; none is left"
+        "; no other is left"
         if test.kept is None
-        else f"; the accuracy of the others is {figure_text(test.kept['accuracy'])}"
+        else f"; the accuracy of the others is {metric_text(test.kept['accuracy'])}"
     )
     return [
-        f"A call is left to a reader where its {band.certainty} is below {band.cutoff:.4g}, the cut-off that leaves "
-        f"{percent(band.share)} of the validation images to one. Of the {SPLIT_NAMES[facts.headline].lower()} images "
-        f"it leaves a share of {figure_text(test.referred)}{left}."
+        f"A prediction is deferred to a reader where its {chosen.certainty} is below {chosen.threshold:.4g}, the "
+        f"threshold that defers {percent(chosen.share)} of the validation images. Of the "
+        f"{SPLIT_NAMES[facts.headline].lower()} images it defers a share of {metric_text(test.deferred)}{left}."
     ]
 
 
 def _intervals(facts: RunFacts) -> str:
     if not has_intervals(facts.metrics[facts.headline]):
-        return "Without intervals: none were asked for (evaluation.resamples)."
-    return f"With each figure its {100 * facts.level:g} % interval, of other patients in the same mix of classes."
+        return "Without confidence intervals: none were asked for (evaluation.resamples)."
+    return (
+        f"Each metric stands with its {100 * facts.level:g} % confidence interval (CI), which holds for other patients "
+        "in the same mix of classes."
+    )
 
 
 def _result(facts: RunFacts) -> list[list[str]]:
     columns = columns_of(facts)
-    rows = [[title, *(figure_text(column[key]) for column in columns.values())] for key, title in RESULT.items()]
+    rows = [[title, *(metric_text(column[key]) for column in columns.values())] for key, title in RESULT.items()]
     images = ["Images", *(grouped(column["accuracy"]["n"]) for column in columns.values())]
     return [["", *columns], *rows, images]
 
 
 def _classes(metrics: Evaluation) -> list[list[str]]:
     rows = [
-        [name, grouped(figures["sensitivity"]["n"]), *(figure_text(figures[key]) for key in PER_CLASS)]
-        for name, figures in metrics["per_class"].items()
+        [name, grouped(of_class["sensitivity"]["n"]), *(metric_text(of_class[key]) for key in PER_CLASS)]
+        for name, of_class in metrics["per_class"].items()
     ]
     return [["Class", "Images", *PER_CLASS.values()], *rows]
 
@@ -359,15 +364,15 @@ def _subgroups(facts: RunFacts) -> list[list[str]]:
     if table.empty:
         return []
     rows = [
-        [row["attribute"], row["group"], row["class"], grouped(row["n"]), grouped(row["positives"]), *_figures(row)]
+        [row["attribute"], row["group"], row["class"], grouped(row["n"]), grouped(row["positives"]), *_metrics(row)]
         for row in table.to_dict("records")
     ]
-    titles = ["", "Group", "Class", "Images", "Of the class", *(PER_CLASS[name] for name in FIGURES)]
+    titles = ["", "Group", "Class", "Images", "Of the class", *(PER_CLASS[name] for name in METRICS)]
     return [titles, *rows]
 
 
-def _figures(row: dict[str, Metric]) -> list[str]:
-    return [figure_text(row[name]) for name in FIGURES]
+def _metrics(row: dict[str, Metric]) -> list[str]:
+    return [metric_text(row[name]) for name in METRICS]
 
 
 def _claim(facts: RunFacts) -> list[list[str]]:

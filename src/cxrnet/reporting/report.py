@@ -5,8 +5,8 @@ from pathlib import Path
 
 from cxrnet.evaluation.metrics import Evaluation, Metric
 from cxrnet.evaluation.over_runs import interval_meaning
-from cxrnet.evaluation.subgroups import FIGURES as SUBGROUP_FIGURES
-from cxrnet.reporting.html import data_uri, render_page
+from cxrnet.evaluation.subgroups import METRICS as SUBGROUP_METRICS
+from cxrnet.reporting.rendering import data_uri, render_page
 from cxrnet.reporting.report_data import RepeatsFacts, ResultFacts, RunFacts
 from cxrnet.reporting.sentences import offset_text
 from cxrnet.reporting.wording import (
@@ -15,24 +15,25 @@ from cxrnet.reporting.wording import (
     HEADLINE,
     PER_CLASS,
     SPLIT_NAMES,
-    class_figures,
+    class_metrics,
     interval_gaps,
     interval_method,
     percent,
     value_gaps,
 )
 
-FIGURES = {
+CAPTIONS = {
     "confusion_matrix": "Confusion matrix: number of images, and share of the images of each label.",
     "recall_per_class": "Sensitivity of each class, with the images behind it.",
     "roc_curves": "ROC curve of each class against the rest.",
     "pr_curves": "Precision over sensitivity of each class against the rest. AP: average precision.",
     "accuracy_curve": "Accuracy over the epochs.",
     "loss_curve": "Loss over the epochs.",
-    "reliability": "Accuracy of images called with about the same probability, their intervals (Wilson), and how many.",
-    "risk_coverage": "Error of the calls that are left when the least certain images go to a reader.",
-    "decision": "Net benefit of acting on the network, on every patient, and on none: hits less false alarms at their "
-    "weight, a patient.",
+    "reliability": "Accuracy of images predicted with about the same probability, Wilson's confidence intervals, and "
+    "the number of images.",
+    "risk_coverage": "Error of the other predictions when the least certain ones are deferred to a reader.",
+    "decision": "Net benefit of acting on the network, on every patient, and on none: true positives less false "
+    "positives at their weight, a patient.",
 }
 SHADED = ("risk_coverage", "decision")
 
@@ -44,13 +45,13 @@ def render_report(facts: RunFacts, path: Path) -> None:
         facts: what to say.
         path: the file to write.
     """
-    _render("report.html.j2", path, facts, figure_tables(facts), worth=weighed(facts), data_rows=data_rows(facts))
+    _render("report.html.j2", path, facts, metric_tables(facts), worth=classes_first(facts), data_rows=data_rows(facts))
 
 
 def render_repeats(facts: RepeatsFacts, path: Path) -> None:
     """Write the report of a run over folds or seeds, as :func:`render_report` does that of one."""
     runs = [(f"{HEADLINE[name]} ({run.name})", run.metrics[name]) for run in facts.runs for name in facts.moments]
-    tables, worth = figure_tables(facts) | {"runs": runs}, places_of(facts.classes, facts.runs[0].points)
+    tables, worth = metric_tables(facts) | {"runs": runs}, places_of(facts.classes, facts.runs[0].points)
     _render("repeats.html.j2", path, facts, tables, worth=worth, interval_meaning=interval_meaning)
 
 
@@ -70,14 +71,14 @@ def _render(
         columns=columns_of(facts),
         warnings=all_warnings(facts),
         split_names=SPLIT_NAMES,
-        headline_figures=HEADLINE,
-        calibration_figures=CALIBRATION,
-        class_figures=PER_CLASS,
+        headline_metrics=HEADLINE,
+        calibration_metrics=CALIBRATION,
+        class_metrics=PER_CLASS,
         captions=captions_of(facts.analyses[facts.headline].has_bands),
-        images={name: data_uri(file) for name, file in facts.figures.items()},
+        images={name: data_uri(file) for name, file in facts.plots.items()},
         gaps={name: value_gaps(metrics) for name, metrics in tables.items()}
         | {split: gaps(metrics) for split, metrics in facts.metrics.items()},
-        method=interval_method(facts.metrics[facts.headline], facts.level, facts.analyses[facts.headline].unit),
+        method=interval_method(facts.metrics[facts.headline], facts.level, facts.analyses[facts.headline].cluster),
         no_interval={name: interval_gaps(metrics) for name, metrics in tables.items()},
         percent=percent,
         offset_text=offset_text,
@@ -86,32 +87,34 @@ def _render(
 
 
 def captions_of(bands: bool) -> dict[str, str]:
-    """What each figure shows, the curves with their intervals or without."""
+    """Return what each plot shows, the curves with their confidence bands or without."""
     if not bands:
-        return FIGURES
-    return FIGURES | {name: f"{FIGURES[name]} Shaded: the interval of each point by itself." for name in SHADED}
+        return CAPTIONS
+    return CAPTIONS | {
+        name: f"{CAPTIONS[name]} Shaded: the confidence interval of each point by itself." for name in SHADED
+    }
 
 
 def columns_of(facts: ResultFacts) -> dict[str, Evaluation]:
-    """The columns of the result table, by title."""
+    """Return the columns of the result table, by title."""
     columns = {"Network": facts.metrics[facts.headline]}
-    if facts.unseen is not None:
-        columns["Network, images not seen before"] = facts.unseen
+    if facts.without_leaked is not None:
+        columns["Network, without leaked images"] = facts.without_leaked
     columns |= {title: facts.baselines[name] for name, title in BASELINES.items()}
     if facts.headline == "test" and "val" in facts.metrics:
         columns["Network, validation"] = facts.metrics["val"]
     return columns
 
 
-def figure_tables(facts: ResultFacts) -> dict[str, list[tuple[str, Metric]]]:
-    """Title and value of the figures of each table, for what is said below it of those that are missing.
+def metric_tables(facts: ResultFacts) -> dict[str, list[tuple[str, Metric]]]:
+    """Return title and value of the metrics of each table, for the note below it on those that are missing.
 
     Returns:
-        By table: ``result``, ``calibration``, ``predictive``, ``band``, ``subgroups``, and the name of a split for that
-        of its classes.
+        By table: ``result``, ``calibration``, ``predictive``, ``deferral``, ``subgroups``, and the name of a split for
+        that of its classes.
     """
     analysis = facts.analyses[facts.headline]
-    bands = {split: each.band for split, each in facts.analyses.items() if each.band is not None}
+    deferrals = {split: each.deferral for split, each in facts.analyses.items() if each.deferral is not None}
     return {
         "result": [
             (f"{name} ({title})", column[key])
@@ -124,28 +127,28 @@ def figure_tables(facts: ResultFacts) -> dict[str, list[tuple[str, Metric]]]:
             for key, title in CALIBRATION.items()
         ],
         "predictive": [
-            (f"{figure.upper()} of {name}", metric)
+            (f"{value.upper()} of {name}", metric)
             for name, table in analysis.predictive.items()
-            for figure in ("ppv", "npv")
-            for metric in table[figure]
+            for value in ("ppv", "npv")
+            for metric in table[value]
         ],
-        "band": [
-            (f"{HEADLINE[figure]} of the calls that are left ({SPLIT_NAMES[split].lower()})", band.kept[figure])
-            for split, band in bands.items()
-            for figure in ("accuracy", "balanced_accuracy")
-            if band.kept is not None
+        "deferral": [
+            (f"{HEADLINE[name]} of the others ({SPLIT_NAMES[split].lower()})", deferral.kept[name])
+            for split, deferral in deferrals.items()
+            for name in ("accuracy", "balanced_accuracy")
+            if deferral.kept is not None
         ],
         "subgroups": [
-            (f"{PER_CLASS[figure]} of {row['class']} ({row['attribute']} {row['group']})", row[figure])
+            (f"{PER_CLASS[metric]} of {row['class']} ({row['attribute']} {row['group']})", row[metric])
             for row in analysis.subgroups.to_dict("records")
-            for figure in SUBGROUP_FIGURES
+            for metric in SUBGROUP_METRICS
         ],
-        **{split: class_figures(metrics) for split, metrics in facts.metrics.items()},
+        **{split: class_metrics(metrics) for split, metrics in facts.metrics.items()},
     }
 
 
-def weighed(facts: RunFacts) -> dict[str, int]:
-    """The classes, whose calls are weighed one by one, and their places: those with a threshold come first."""
+def classes_first(facts: RunFacts) -> dict[str, int]:
+    """Return the classes, and their places: those with a threshold come first."""
     return places_of(facts.classes, facts.points)
 
 
@@ -156,10 +159,10 @@ def places_of(classes: Sequence[str], first: Collection[str]) -> dict[str, int]:
 
 
 def all_warnings(facts: ResultFacts) -> list[str]:
-    """The caller's warnings, and those that follow from the figures."""
+    """Return the caller's warnings, and those that follow from the metrics."""
     sentences = list(facts.warnings)
     if facts.headline == "val":
-        sentences.append("There are no test images: these figures are of the images the weights were chosen on.")
+        sentences.append("There are no test images: these metrics are of the images that the weights were chosen on.")
     verdict = thumbnail_verdict(facts.metrics[facts.headline], facts.baselines["thumbnail"])
     return [*sentences, verdict] if verdict else sentences
 
@@ -177,14 +180,12 @@ def thumbnail_verdict(network: Evaluation, thumbnail: Evaluation) -> str | None:
     Both balanced accuracy and macro ROC-AUC must be higher; where a class has no image neither exists, and the
     accuracy must be.
     """
-    figures = {
+    pairs = {
         "accuracy": (network["accuracy"]["value"], thumbnail["accuracy"]["value"]),
         "balanced accuracy": (network["balanced_accuracy"]["value"], thumbnail["balanced_accuracy"]["value"]),
         "macro ROC-AUC": (network["roc_auc_macro"]["value"], thumbnail["roc_auc_macro"]["value"]),
     }
-    known = {
-        name: (ours, theirs) for name, (ours, theirs) in figures.items() if ours is not None and theirs is not None
-    }
+    known = {name: (ours, theirs) for name, (ours, theirs) in pairs.items() if ours is not None and theirs is not None}
     if len(known) > 1:
         del known["accuracy"]
     lost = [f"{name} {ours:.3f} against {theirs:.3f}" for name, (ours, theirs) in known.items() if ours <= theirs]
@@ -197,6 +198,6 @@ def thumbnail_verdict(network: Evaluation, thumbnail: Evaluation) -> str | None:
 
 
 def gaps(metrics: Evaluation) -> list[str]:
-    """List why figures are missing, each reason once: ``"no image is labelled Covid"``."""
-    every = [metric for figures in metrics["per_class"].values() for metric in figures.values()]
+    """List why metrics are missing, each reason once: ``"no image is labelled Covid"``."""
+    every = [metric for of_class in metrics["per_class"].values() for metric in of_class.values()]
     return list(dict.fromkeys(metric["reason"] for metric in every if "reason" in metric))

@@ -1,4 +1,4 @@
-"""What the report and the model card say of a run: plain values, put together by those who know the run."""
+"""The facts of a run for report and model card: plain values, put together by those who know the run."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from cxrnet.reporting.analysis import Analysis
 
 @dataclass(frozen=True)
 class PhaseFacts:
-    """What one phase of the training did."""
+    """One phase of the training."""
 
     name: str
     trainable: str
@@ -21,12 +21,12 @@ class PhaseFacts:
     """Trained in this phase."""
     epochs: int
     keep: str
-    """Which epoch was kept: ``last`` or ``best``."""
+    """``last`` or ``best``."""
     kept_epoch: int
     """Counted from 1, running on across phases."""
     monitor: str
     value: float
-    """Of ``monitor`` at ``kept_epoch``."""
+    """Value of ``monitor`` at ``kept_epoch``."""
     seconds: float
     cached: bool
     """Trained on features computed once."""
@@ -40,7 +40,7 @@ class PhaseFacts:
 
 @dataclass(frozen=True)
 class SplitFacts:
-    """What one split holds."""
+    """Images and patients of one split."""
 
     images: Mapping[str, int]
     """Class to number of images."""
@@ -50,7 +50,7 @@ class SplitFacts:
 
 @dataclass(frozen=True)
 class PointFacts:
-    """From which probability on a class is called."""
+    """The probability from which on a class is predicted."""
 
     threshold: float
     chosen: str
@@ -58,20 +58,20 @@ class PointFacts:
 
 
 @dataclass(frozen=True)
-class BandFacts:
-    """Which calls are left to a reader."""
+class DeferralFacts:
+    """The rule that defers predictions to a reader."""
 
-    cutoff: float
-    """Calls of a lower certainty are."""
+    threshold: float
+    """Predictions of a lower certainty are."""
     share: float
-    """Of the validation images, that was asked for."""
+    """Share of the validation images that was asked for."""
     certainty: str = "probability"
-    """What it is of a prediction, in words."""
+    """The measure of certainty, in words."""
 
 
 @dataclass(frozen=True)
 class ResultFacts:
-    """What every report says of a table of predictions. Plain values only."""
+    """The facts of every report on a table of predictions. Plain values only."""
 
     title: str
     """``"MobileNetV2 on covid19_image"``."""
@@ -80,9 +80,9 @@ class ResultFacts:
     created: str
     """Date and time, as a person reads it."""
     warnings: Sequence[str]
-    """What a reader must know before the numbers, a sentence each."""
+    """Warnings that stand above the numbers, a sentence each."""
     known_issues: Sequence[str]
-    """What is documented to be wrong with the data, a sentence each."""
+    """Documented issues of the data, a sentence each."""
     classes: Sequence[str]
     metrics: Mapping[str, Evaluation]
     """By split; ``test`` makes the headline, or ``val`` where there is no test split."""
@@ -90,18 +90,18 @@ class ResultFacts:
     """By split, what the metrics mean."""
     baselines: Mapping[str, Evaluation]
     """``majority`` and ``thumbnail`` on the split of the headline."""
-    unseen: Evaluation | None
-    """The headline without the images that were seen before; None where there are none."""
+    without_leaked: Evaluation | None
+    """The headline without the images that leaked into training; None where there are none."""
     level: float
-    """Of the intervals."""
+    """Level of the confidence intervals."""
     environment: Mapping[str, str]
-    """What it takes to reproduce the run: git revision, seed, versions, digest, run id, folder."""
+    """Facts to reproduce the run: git revision, seed, versions, digest, run id, folder."""
     command: str
     config_yaml: str
-    figures: Mapping[str, Path]
-    """Of :func:`cxrnet.reporting.results.write_results`."""
+    plots: Mapping[str, Path]
+    """By name, from :func:`cxrnet.reporting.results.write_results`."""
     weighing: Sequence[str] = field(default=(), kw_only=True)
-    """What class weights, a balanced sampler or costs did, in sentences; empty where there were none."""
+    """Effect of class weights, a balanced sampler or costs, in sentences; empty where there were none."""
 
     @property
     def headline(self) -> str:
@@ -116,14 +116,14 @@ class RunFacts(ResultFacts):
     data: Mapping[str, SplitFacts]
     """By split, in the order of reading: ``train``, ``val``, ``test``."""
     points: Mapping[str, PointFacts]
-    """By class; those without one are called where no threshold is reached."""
+    """By class; those without one are predicted where no threshold is reached."""
     chosen: Sequence[str]
-    """What the thresholds that a rule chose do on the validation images, in sentences."""
-    band: BandFacts | None
-    """None where every call stands."""
+    """Effect of the thresholds that a rule chose on the validation images, in sentences."""
+    deferral: DeferralFacts | None
+    """None where no prediction is deferred."""
     temperature: Temperature
     methods: Mapping[str, str]
-    """What the methods section of a paper asks for: ``sources``, ``preprocessing``, ``selection``, ``split``, ``level``
+    """Contents of a methods section: ``sources``, ``preprocessing``, ``selection``, ``split``, ``level``
     (at which the splits are disjoint), ``initial weights``, ``training``, ``final model``, ``software``; and
     ``characteristics`` (of the patients in each split), empty where nothing is known of them."""
     phases: Sequence[PhaseFacts]
@@ -134,16 +134,16 @@ class RepeatFacts:
     """One run of a repetition."""
 
     name: str
-    """Of the run's folder, below that of all: ``"seed0_fold1of3"``."""
+    """Name of the run's folder, below that of all: ``"seed0_fold1of3"``."""
     images: Mapping[str, int]
     """By split."""
     metrics: Evaluation
-    """Of its own test images, without intervals."""
+    """On its own test images, without intervals."""
     temperature: float
     points: Mapping[str, float]
     """Threshold by class."""
-    cutoff: float | None
-    """Calls of a lower certainty are left to a reader."""
+    deferral_threshold: float | None
+    """Predictions of a lower certainty are deferred to a reader."""
 
 
 @dataclass(frozen=True)
@@ -151,10 +151,10 @@ class RepeatsFacts(ResultFacts):
     """Everything the report says of the same run over folds or seeds."""
 
     meaning: str
-    """Of which predictions the result is, and of what the spread."""
+    """Which predictions the result is of, and what the spread is over, in sentences."""
     runs: Sequence[RepeatFacts]
     moments: Mapping[str, Moments]
-    """By figure, over the runs; of several seeds with folds, over the folds."""
+    """By metric, over the runs; of several seeds with folds, over the folds."""
     seeds: Mapping[str, Moments]
-    """By figure, over the seeds, each with the predictions of all of its folds together; empty where there are not
+    """By metric, over the seeds, each with the predictions of all of its folds together; empty where there are not
     both."""

@@ -1,4 +1,4 @@
-"""What a finished run leaves behind: tables, texts, figures and the report, in its folder and in MLflow."""
+"""The results of a finished run: tables, texts and plots in its folder, and their numbers for MLflow."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,16 +11,16 @@ from cxrnet.core.atomic import write_json, write_table, write_text
 from cxrnet.core.spreadsheet import to_csv
 from cxrnet.evaluation.metrics import Evaluation, flat
 from cxrnet.evaluation.prior import Mix
-from cxrnet.evaluation.subgroups import FIGURES
+from cxrnet.evaluation.subgroups import METRICS
 from cxrnet.reporting.analysis import UNKNOWN, Analysis, analyse, evaluator
 from cxrnet.reporting.plots.classification import save_curves, save_plots
-from cxrnet.reporting.plots.decisions import decision_figure, reliability_diagram, risk_coverage_figure
+from cxrnet.reporting.plots.decisions import decision_plot, reliability_diagram, risk_coverage_plot
 from cxrnet.reporting.plots.style import save
 from cxrnet.reporting.text import classification_report_text, roc_auc_text
 
 
 def save_analysis(analysis: Analysis, folder: Path, suffix: str = "") -> dict[str, Path]:
-    """Draw the figures of an analysis as PNG and write its tables as CSV.
+    """Draw the plots of an analysis as PNG and write its tables as CSV.
 
     Args:
         analysis: of one split.
@@ -28,7 +28,7 @@ def save_analysis(analysis: Analysis, folder: Path, suffix: str = "") -> dict[st
         suffix: end of the names, as of :func:`cxrnet.reporting.plots.classification.save_plots`.
 
     Returns:
-        Name of a figure (``"reliability_val"``, ``"decision_0"`` for the first class) to file.
+        Name of a plot (``"reliability_val"``, ``"decision_0"`` for the first class) to file.
     """
     if len(analysis.subgroups):
         to_csv(_flat_subgroups(analysis.subgroups), folder / f"subgroups{suffix}.csv")
@@ -36,18 +36,18 @@ def save_analysis(analysis: Analysis, folder: Path, suffix: str = "") -> dict[st
         to_csv(_of_classes(analysis.decisions), folder / f"decision_curves{suffix}.csv")
     to_csv(analysis.risk, folder / f"risk_coverage{suffix}.csv")
     to_csv(_flat_predictive(analysis.predictive), folder / f"predictive_values{suffix}.csv")
-    figures = {
+    plots = {
         "reliability": reliability_diagram(analysis.reliability),
-        "risk_coverage": risk_coverage_figure(analysis.risk, analysis.area),
+        "risk_coverage": risk_coverage_plot(analysis.risk, analysis.area),
     }
     for place, name in enumerate(analysis.predictive):
         if name in analysis.decisions:
-            figures[f"decision_{place}"] = decision_figure(analysis.decisions[name], name)
-    return {f"{name}{suffix}": save(figure, folder / f"{name}{suffix}.png") for name, figure in figures.items()}
+            plots[f"decision_{place}"] = decision_plot(analysis.decisions[name], name)
+    return {f"{name}{suffix}": save(plot, folder / f"{name}{suffix}.png") for name, plot in plots.items()}
 
 
 def _flat_subgroups(subgroups: pd.DataFrame) -> pd.DataFrame:
-    return _flat(subgroups, FIGURES)
+    return _flat(subgroups, METRICS)
 
 
 def _flat_predictive(predictive: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
@@ -59,10 +59,10 @@ def _of_classes(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     return pd.concat(tables, names=["class"]).reset_index("class")
 
 
-def _flat(table: pd.DataFrame, figures: tuple[str, ...]) -> pd.DataFrame:
-    """Each figure as its value and the ends of its interval; empty where there is none."""
-    columns = {name: table[name] for name in table if name not in figures}
-    for name in figures:
+def _flat(table: pd.DataFrame, metrics: tuple[str, ...]) -> pd.DataFrame:
+    """Each metric as its value and the ends of its interval; empty where there is none."""
+    columns = {name: table[name] for name in table if name not in metrics}
+    for name in metrics:
         columns[name] = [metric["value"] for metric in table[name]]
         for end, place in (("low", 0), ("high", 1)):
             columns[f"{name}_{end}"] = [
@@ -80,17 +80,17 @@ class Results:
         metrics: by split.
         analyses: by split, what the metrics mean.
         baselines: on the headline split, by name of the baseline.
-        unseen: on what is left of the headline split without the images that were seen before; ``None`` where all are
+        without_leaked: on the headline split without the images that leaked into training; ``None`` where all are
             left, or none.
-        figures: by name, the PNG files.
+        plots: by name, the PNG files.
     """
 
     headline: str
     metrics: dict[str, Evaluation]
     analyses: dict[str, Analysis]
     baselines: dict[str, Evaluation]
-    unseen: Evaluation | None
-    figures: dict[str, Path]
+    without_leaked: Evaluation | None
+    plots: dict[str, Path]
 
 
 def write_results(
@@ -106,7 +106,7 @@ def write_results(
     mix: Mix = UNKNOWN,
     offset: Sequence[float] = (),
 ) -> Results:
-    """Compute every figure of any table of predictions and write all files but the report.
+    """Compute every metric of any table of predictions and write all files but the report.
 
     Whatever evaluates calls this: a run, the pooled predictions of several, a bundle on other data. It knows nothing of
     models and images.
@@ -121,7 +121,7 @@ def write_results(
         history: one row an epoch; ``None`` where nothing was trained, or several trainings are pooled.
         kept_epoch: the epoch whose weights were kept.
         temperature: by which the logits of the predictions were divided; ``None`` where not all by the same.
-        seen: ``image_id`` of what was seen in training (:func:`cxrnet.data.leaks.leaked_images`): the headline figures
+        seen: ``image_id`` of what was seen in training (:func:`cxrnet.data.leaks.leaked_images`): the headline metrics
             are computed without it too.
         mix: that the probabilities of the predictions are of.
         offset: of the classes, that goes with the temperature, (K,); empty where there is none.
@@ -135,24 +135,26 @@ def write_results(
     metrics = {name: evaluated(rows) for name, rows in by_split.items()}
     baseline_metrics = {name: evaluated(rows) for name, rows in baselines.items()}
     left = by_split[headline][~by_split[headline]["image_id"].isin(list(seen))]
-    unseen = evaluated(left) if 0 < len(left) < len(by_split[headline]) else None
+    without_leaked = evaluated(left) if 0 < len(left) < len(by_split[headline]) else None
     analyses = {
         name: analyse(rows, metrics[name], settings, temperature, mix, offset) for name, rows in by_split.items()
     }
     write_table(predictions, folder / "predictions.parquet")
-    kept = {name: each.band.kept for name, each in analyses.items() if each.band is not None and each.band.kept}
-    _write_metrics(folder, metrics, headline, baseline_metrics, unseen, kept)
+    kept = {
+        name: each.deferral.kept for name, each in analyses.items() if each.deferral is not None and each.deferral.kept
+    }
+    _write_metrics(folder, metrics, headline, baseline_metrics, without_leaked, kept)
     write_json(folder / "class_indices.json", {name: index for index, name in enumerate(classes)})
     write_text(folder / "classification_report.txt", _by_split(metrics, classification_report_text))
     write_text(folder / "roc_auc.txt", _by_split(metrics, roc_auc_text))
-    figures: dict[str, Path] = {}
+    plots: dict[str, Path] = {}
     if history is not None:
         to_csv(history, folder / "history.csv")
-        figures |= save_curves(history, kept_epoch, folder)
+        plots |= save_curves(history, kept_epoch, folder)
     for name, rows in by_split.items():
         suffix = "" if name == headline else f"_{name}"
-        figures |= save_plots(rows, metrics[name], folder, suffix) | save_analysis(analyses[name], folder, suffix)
-    return Results(headline, metrics, analyses, baseline_metrics, unseen, figures)
+        plots |= save_plots(rows, metrics[name], folder, suffix) | save_analysis(analyses[name], folder, suffix)
+    return Results(headline, metrics, analyses, baseline_metrics, without_leaked, plots)
 
 
 def _write_metrics(
@@ -160,16 +162,16 @@ def _write_metrics(
     metrics: Mapping[str, Evaluation],
     headline: str,
     baselines: Mapping[str, Evaluation],
-    unseen: Evaluation | None,
+    without_leaked: Evaluation | None,
     kept: Mapping[str, Evaluation],
 ) -> None:
-    others = {} if unseen is None else {"without_seen": {headline: unseen}}
+    others = {} if without_leaked is None else {"without_seen": {headline: without_leaked}}
     if kept:
         others["without_referred"] = dict(kept)
     write_json(folder / "metrics.json", {**metrics, "baselines": {headline: baselines}, **others})
 
 
-def figures_of(metrics: Evaluation) -> dict[str, float]:
+def values_of(metrics: Evaluation) -> dict[str, float]:
     """The values by name, ``sensitivity_<class>`` for those of a class; what is n/a is left out."""
     return {name: metric["value"] for name, _, metric in flat(metrics) if metric["value"] is not None}
 

@@ -11,7 +11,7 @@ import pandas as pd
 
 from cxrnet.evaluation.metrics import Evaluation, Metric, flat
 from cxrnet.evaluation.over_runs import Moments
-from cxrnet.reporting.markdown import code, listed, plain
+from cxrnet.reporting.rendering import Table, bullets, code, markdown
 from cxrnet.reporting.results import Results
 from cxrnet.reporting.wording import BASELINES, HEADLINE, SPLIT_NAMES, interval_text, number_text
 
@@ -44,13 +44,14 @@ def run_page(results: Results, warnings: Sequence[str], command: str) -> RunPage
 def headline_metrics(results: Results) -> dict[str, float]:
     """Name the metrics of the headline split: ``test/accuracy``, ``test/accuracy/ci_low``, ``test/sensitivity/COVID``.
 
-    Those of val are named ``final_val/...``, as ``val/...`` are the curves. What is not defined is left out.
+    Beside the balanced accuracy stands that of each baseline, ``test/balanced_accuracy/thumbnail``. Metrics of val are
+    named ``final_val/...``, as ``val/...`` are the curves. What is not defined is left out.
     """
     prefix = _prefix(results.headline)
     values = shown_metrics(results.metrics[results.headline], prefix)
     for name, baseline in results.baselines.items():
         if (value := baseline["balanced_accuracy"]["value"]) is not None:
-            values[f"baseline/{name}/balanced_accuracy"] = value
+            values[f"{prefix}/balanced_accuracy/{name}"] = value
     return values
 
 
@@ -92,26 +93,26 @@ def metrics_table(evaluations: Mapping[str, Evaluation]) -> pd.DataFrame:
 def description(results: Results, warnings: Sequence[str], command: str) -> str:
     """Write the text on top of a run's page: the headline metrics, the warnings, the command."""
     evaluation = results.metrics[results.headline]
-    thumbnail = results.baselines.get("thumbnail")
-    columns = [f"{SPLIT_NAMES[results.headline]} (n = {evaluation['accuracy']['n']})", "Confidence interval"]
-    columns += [] if thumbnail is None else [BASELINES["thumbnail"]]
-    lines = [f"| | {' | '.join(columns)} |", f"|---|{'---:|' * len(columns)}"]
-    for name, title in HEADLINE.items():
-        metric: Metric = evaluation[name]
-        cells = [title, number_text(metric), interval_text(metric)]
-        cells += [] if thumbnail is None else [number_text(thumbnail[name])]
-        lines.append(f"| {' | '.join(map(plain, cells))} |")
-    parts = ["\n".join(lines), f"**Warnings**\n\n{listed(warnings)}" if warnings else "", code(command)]
-    return "\n\n".join(filter(None, parts))
+    shown: list[Metric] = [evaluation[name] for name in HEADLINE]
+    columns = {
+        "Metric": list(HEADLINE.values()),
+        f"{SPLIT_NAMES[results.headline]} (n = {evaluation['accuracy']['n']})": list(map(number_text, shown)),
+        "Confidence interval": list(map(interval_text, shown)),
+    }
+    if "thumbnail" in results.baselines:
+        columns[BASELINES["thumbnail"]] = [number_text(results.baselines["thumbnail"][name]) for name in HEADLINE]
+    table = Table("", pd.DataFrame(columns), text=1, grouped=False, note="")
+    parts = [markdown(table), f"**Warnings**\n\n{bullets(warnings)}\n" if warnings else "", code(command)]
+    return "\n".join(filter(None, parts))
 
 
 def _all_evaluations(results: Results) -> dict[str, Evaluation]:
     kept = {
-        f"{split}_without_deferred": each.band.kept
+        f"{split}_without_deferred": each.deferral.kept
         for split, each in results.analyses.items()
-        if each.band is not None and each.band.kept
+        if each.deferral is not None and each.deferral.kept
     }
-    unleaked = {} if results.unseen is None else {f"{results.headline}_without_leaked": results.unseen}
+    unleaked = {} if results.without_leaked is None else {f"{results.headline}_without_leaked": results.without_leaked}
     baselines = {f"baseline/{name}": each for name, each in results.baselines.items()}
     return {**results.metrics, **unleaked, **kept, **baselines}
 

@@ -1,4 +1,4 @@
-"""What metrics, thresholds, temperature and deferral mean, in sentences for people."""
+"""Sentences for people about predictive values, thresholds, temperature, deferral and class weights."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -40,14 +40,14 @@ def weighing_sentences(cause: str, mix: Mix, weights: Mapping[str, float] | None
         return []
     if weights is None:
         return [
-            f"The training was to weigh the classes ({cause}), but all weigh the same: the decision has no weights. "
+            f"The training was to weigh the classes ({cause}), but all weigh the same, so the decision has no weights. "
             f"The probabilities are {mix}."
         ]
     several = len(weights) - len(points) > 1
     return [
-        f"The training weighed the classes ({cause}). That is taken for what mistakes cost, not for how frequent the "
+        f"The training weighed the classes ({cause}). The weights state what mistakes cost, not how frequent the "
         f"classes are: the probabilities are {mix}.",
-        f"What is predicted is {decision_text(weights, points)}"
+        f"Predicted is {decision_text(weights, points)}"
         f"{', which need not be the most probable one' if several else ''}.",
     ]
 
@@ -69,22 +69,23 @@ def threshold_sentences(validation: pd.DataFrame, policy: Mapping[str, Any], poi
         positive, hit = labels == index, predicted == index
         hits, passed = int((positive & hit).sum()), int((~positive & ~hit).sum())
         sentences.append(
-            f"{name} is called from a probability of {points[name]:.4g} on, chosen for {rule}: on the validation "
+            f"{name} is predicted from a probability of {points[name]:.4g} on, chosen for {rule}: on the validation "
             f"images its sensitivity is {hits / positive.sum():.3f} ({hits} of {positive.sum()}) and its specificity "
             f"{passed / (~positive).sum():.3f} ({passed} of {(~positive).sum()})."
         )
         if hits == 0 or passed == 0:
-            useless = f"no image of {name} is found" if hits == 0 else f"every other image is called {name} too"
-            sentences.append(f"That meets the rule and is worth nothing: {useless}.")
+            useless = f"no image of {name} is found" if hits == 0 else f"every other image is predicted as {name} too"
+            sentences.append(f"The threshold meets the rule and is worth nothing: {useless}.")
     return sentences
 
 
-def referral_text(curve: pd.DataFrame, shares: Sequence[float], level: float) -> list[str]:
-    """Say what referring a share of the images does to the error of the others.
+def deferral_text(curve: pd.DataFrame, shares: Sequence[float], level: float) -> list[str]:
+    """Say what deferring a share of the predictions does to the error of the others.
 
     Args:
-        curve: from :func:`risk_coverage`, with intervals, :func:`cxrnet.evaluation.selective_prediction.risk_band`.
-        shares: of the images that a reader takes, in (0, 1).
+        curve: from :func:`risk_coverage`, with intervals,
+            :func:`cxrnet.evaluation.selective_prediction.risk_with_band`.
+        shares: of the predictions that are deferred, in (0, 1).
         level: of the intervals.
 
     Raises:
@@ -95,32 +96,32 @@ def referral_text(curve: pd.DataFrame, shares: Sequence[float], level: float) ->
     for share in shares:
         if not 0 < share < 1:
             raise CxrnetError(f"referral.shares: {share} is no share of the images; give a number between 0 and 1")
-        text = f"Where a reader takes the {100 * share:g} % of images whose call is least certain, "
+        text = f"With the least certain {100 * share:g} % of the predictions deferred to a reader, "
         place = place_of(curve, share)
         if place is None:
-            sentences.append(f"{text}none is left: too many are of equal certainty.")
+            sentences.append(f"{text}no other prediction is left: too many are of equal certainty.")
             continue
         kept = _wrong(curve.iloc[place], level)
-        sentences.append(f"{text}{kept} of the other calls are wrong, {_wrong(last, level)} of all without.")
+        sentences.append(f"{text}{kept} of the others are wrong; without deferral {_wrong(last, level)} of all.")
     return sentences
 
 
 def _wrong(row: pd.Series, level: float) -> str:
-    """Say an error with its calls and its interval: ``0.0 % (0 of 46, 95 % interval 0.0 to 7.7 %)``."""
-    calls = f"{round(row['error'] * row['n'])} of {row['n']:.0f}"
-    bounds = f", {100 * level:g} % interval {100 * row['low']:.1f} to {100 * row['high']:.1f} %"
-    return f"{100 * row['error']:.1f} % ({calls}{'' if pd.isna(row['low']) else bounds})"
+    """Say an error with its images and its CI: ``0.0 % (0 of 46, 95 % CI 0.0 to 7.7 %)``."""
+    predictions = f"{round(row['error'] * row['n'])} of {row['n']:.0f}"
+    bounds = f", {100 * level:g} % CI {100 * row['low']:.1f} to {100 * row['high']:.1f} %"
+    return f"{100 * row['error']:.1f} % ({predictions}{'' if pd.isna(row['low']) else bounds})"
 
 
 def triage_text(name: str, sensitivity: Metric, specificity: Metric, table: pd.DataFrame, missed: float) -> list[str]:
-    """Say in plain sentences what a positive and a negative call are worth.
+    """Say in plain sentences what a positive and a negative prediction are worth.
 
     Args:
         name: the class.
         sensitivity: of the class.
         specificity: of the class.
         table: from :func:`predictive_table`.
-        missed: share of the negative calls that may be wrong, for the class to be ruled out by one.
+        missed: share of the negative predictions that may be wrong, for the class to be ruled out by one.
 
     Returns:
         Sentences, in order.
@@ -128,49 +129,52 @@ def triage_text(name: str, sensitivity: Metric, specificity: Metric, table: pd.D
     hit, pass_ = sensitivity["value"], specificity["value"]
     if hit is None or pass_ is None:
         reason = sensitivity.get("reason") or specificity["reason"]
-        return [f"What a call of {name} is worth can't be said: {reason}."]
+        return [f"The predictive values of {name} can't be computed: {reason}."]
     positives, negatives = sensitivity["n"], specificity["n"]
     first = (
-        f"{round(hit * positives)} of {positives} images of {name} were called {name}, and "
+        f"{round(hit * positives)} of {positives} images of {name} were predicted as {name}, and "
         f"{round((1 - pass_) * negatives)} of {negatives} others (sensitivity {hit:.3f}, specificity {pass_:.3f})."
     )
     if hit <= 1 - pass_ + 1e-12:
-        return [first, f"That is no more often with {name} than without it: a call says nothing, at any prevalence."]
-    calls = []
+        return [
+            first,
+            f"{name} is predicted no more often with it than without it: a prediction says nothing, at any prevalence.",
+        ]
+    predictions = []
     for row in table.itertuples():
         positive = _positive(row.ppv["value"], row.ppv.get("interval"))
         negative = _negative(name, row.prevalence, row.npv["value"], row.npv.get("interval"))
-        calls.append(f"At a prevalence of {percent(row.prevalence)} {positive}; {negative}.")
+        predictions.append(f"At a prevalence of {percent(row.prevalence)} {positive}; {negative}.")
     limit = _limit(name, hit, specificity) if pass_ == 1 else _break_even(hit, pass_)
     ruled_out = _unmissed(name, sensitivity, pass_, missed) if hit == 1 else _rule_out(name, hit, pass_, missed)
-    return [first, *calls, limit, ruled_out]
+    return [first, *predictions, limit, ruled_out]
 
 
 def _positive(ppv: float, interval: Sequence[float] | None) -> str:
     base = _base(ppv)
     doubt = ", so it is more often wrong than right" if ppv < 0.5 else ""
-    return f"a positive call is right in {cases(ppv, base)} cases{_interval(interval, base)}{doubt}"
+    return f"a positive prediction is right in {cases(ppv, base)} cases{_interval(interval, base)}{doubt}"
 
 
 def _negative(name: str, prevalence: float, npv: float, interval: Sequence[float] | None) -> str:
     base = max(_base(1 - npv), _base(prevalence))
     missed = [1 - bound for bound in reversed(interval)] if interval else None
     after, before = cases(1 - npv, base), cases(prevalence, base)
-    return f"after a negative call {after} are {name}{_interval(missed, base)}, before it {before}"
+    return f"after a negative prediction {after} are {name}{_interval(missed, base)}, without one {before}"
 
 
 def _break_even(sensitivity: float, specificity: float) -> str:
     limit = percent(break_even_prevalence(sensitivity, specificity))
-    return f"Below a prevalence of {limit} a positive call is wrong more often than right."
+    return f"Below a prevalence of {limit} a positive prediction is wrong more often than right."
 
 
 def _limit(name: str, hit: float, specificity: Metric) -> str:
-    """What no false alarm among a few images leaves open."""
+    """Say what no false positive among a few images leaves open."""
     low = _lower_end(specificity)
     limit = percent(break_even_prevalence(hit, low))
     return (
-        f"None of {specificity['n']} images without {name} was called {name}, which a specificity of {low:.3f} would "
-        "also explain (95 % interval); then a positive call is wrong more often than right below a prevalence of "
+        f"None of {specificity['n']} images without {name} was predicted as {name}, which a specificity of {low:.3f} "
+        "would also explain (95 % CI); then a positive prediction is wrong more often than right below a prevalence of "
         f"{limit}."
     )
 
@@ -178,25 +182,26 @@ def _limit(name: str, hit: float, specificity: Metric) -> str:
 def _rule_out(name: str, hit: float, pass_: float, missed: float) -> str:
     limit = percent(rule_out_prevalence(hit, pass_, missed))
     return (
-        f"With this sensitivity and specificity more than {percent(missed)} of the negative calls are {name} above a "
-        f"prevalence of {limit}: where no more may be missed (evaluation.missed), a negative call rules {name} out "
-        "only below it."
+        f"With this sensitivity and specificity more than {percent(missed)} of the negative predictions are {name} "
+        f"above a prevalence of {limit}: where no more may be missed (evaluation.missed), a negative prediction rules "
+        f"{name} out only below it."
     )
 
 
 def _unmissed(name: str, sensitivity: Metric, pass_: float, missed: float) -> str:
-    """What no missed case among a few images leaves open."""
+    """Say what no missed case among a few images leaves open."""
     low = _lower_end(sensitivity)
     limit = percent(rule_out_prevalence(low, pass_, missed))
     return (
         f"None of {sensitivity['n']} images of {name} was missed, which a sensitivity of {low:.3f} would also explain "
-        f"(95 % interval); then more than {percent(missed)} of the negative calls are {name} above a prevalence of "
-        f"{limit}: where no more may be missed (evaluation.missed), a negative call rules {name} out only below it."
+        f"(95 % CI); then more than {percent(missed)} of the negative predictions are {name} above a prevalence of "
+        f"{limit}: where no more may be missed (evaluation.missed), a negative prediction rules {name} out only below "
+        "it."
     )
 
 
 def _lower_end(metric: Metric) -> float:
-    """Of a proportion of 1: its own lower end, or that of as many independent images."""
+    """Return the lower end of a proportion of 1: its own, or that of as many independent images."""
     return metric["interval"][0] if "interval" in metric else wilson(metric["n"], metric["n"])[0]
 
 
@@ -211,11 +216,11 @@ def cases(share: float, base: int) -> str:
 
 
 def _base(share: float) -> int:
-    """Of how many cases to say a share, so that two digits of it count on either side."""
+    """Choose the number of cases to say a share of, so that two digits of it count on either side."""
     if share in (0, 1):
         return 100
     return next((base for base in (100, 1000) if 9.5 <= share * base <= base - 9.5), 10_000)
 
 
 def _interval(bounds: Sequence[float] | None, base: int) -> str:
-    return f" (95 % interval {bounds[0] * base:.0f} to {bounds[1] * base:.0f})" if bounds else ""
+    return f" (95 % CI {bounds[0] * base:.0f} to {bounds[1] * base:.0f})" if bounds else ""

@@ -7,6 +7,8 @@ import pandas as pd
 from cxrnet.evaluation.metrics import Evaluation, evaluate
 
 LINE = 100  # characters, of several runs side by side
+WIDTH = 12  # of a column, at least
+OVERALL_ROWS = ("accuracy", "macro f1", "macro ROC-AUC", "Cohen's kappa", "images")
 REPORT = ("precision", "sensitivity", "specificity", "npv", "f1")
 
 
@@ -16,7 +18,7 @@ def classification_report_text(metrics: Evaluation) -> str:
     ``n/a`` stands for a metric that can't be computed, its reason below the table.
     """
     text = _table(metrics, REPORT)
-    return f"{text}\naccuracy {_number(metrics['accuracy']['value'])}\n{_reasons(metrics, REPORT)}"
+    return f"{text}\naccuracy  {_number(metrics['accuracy']['value'])}\n{_reasons(metrics, REPORT)}"
 
 
 def roc_auc_text(metrics: Evaluation) -> str:
@@ -31,7 +33,7 @@ def _table(metrics: Evaluation, names: Sequence[str]) -> str:
     means = {"macro avg": values.mean(skipna=False), "weighted avg": values.T @ (support / support.sum())}
     table = pd.concat([values, pd.DataFrame(means).T])
     table["support"] = [*support.astype(int), *[int(support.sum())] * 2]
-    return f"{table.to_string(float_format='%.4f', na_rep='n/a')}\n"
+    return f"{table.to_string(float_format='%.4f', na_rep='n/a', col_space=WIDTH)}\n"
 
 
 def _values(metrics: Evaluation, names: Sequence[str]) -> pd.DataFrame:
@@ -61,25 +63,23 @@ def side_by_side(tables: Mapping[str, pd.DataFrame]) -> str:
         repeated. Where the runs were not evaluated on the same images with the same labels, the text ends with that.
     """
     columns = pd.DataFrame({name: _column(table) for name, table in tables.items()})
-    columns = columns.loc[sorted(columns.index, key=lambda row: row[0] == "all classes")]
-    text = columns.to_string(na_rep="-", line_width=LINE)
+    columns = columns.loc[sorted(columns.index, key=lambda row: row in OVERALL_ROWS)]
+    text = columns.to_string(na_rep="-", line_width=LINE, col_space=WIDTH)
     lines = [line.rstrip(" \\") for line in text.splitlines()]  # pandas marks a table that goes on below
     return "\n".join([*lines, *_different_images(tables), ""])
 
 
 def _column(table: pd.DataFrame) -> "pd.Series[str]":
-    """The report of one run by class and metric."""
+    """The report of one run: each class by its metrics, then the rows over all classes."""
     metrics, names = evaluate(table), ("precision", "sensitivity", "specificity", "f1")
     values = _values(metrics, names)
-    means = values[list(names)].mean(skipna=False)
-    cells: dict[tuple[str, str], str] = {}
+    cells: dict[str, str] = {}
     for label, row in values.iterrows():
-        cells |= {(str(label), name): _number(row[name]) for name in names}
-        cells[str(label), "support"] = f"{row['support']:.0f}"
-    overall = {"accuracy": "accuracy", "macro ROC-AUC": "roc_auc_macro", "Cohen's kappa": "kappa"}
-    cells |= {("all classes", title): _number(metrics[name]["value"]) for title, name in overall.items()}
-    cells |= {("all classes", f"macro {name}"): _number(value) for name, value in means.items()}
-    return pd.Series(cells | {("all classes", "images"): f"{_splits(table)} {len(table)}".strip()})
+        cells |= {f"{label}: {name}": _number(row[name]) for name in names}
+        cells[f"{label}: support"] = f"{row['support']:.0f}"
+    overall = [_number(metrics[name]["value"]) for name in ("accuracy", "macro_f1", "roc_auc_macro", "kappa")]
+    images = f"{_splits(table)} {len(table)}".strip()
+    return pd.Series(cells | dict(zip(OVERALL_ROWS, [*overall, images], strict=True)))
 
 
 def _different_images(tables: Mapping[str, pd.DataFrame]) -> list[str]:

@@ -19,7 +19,7 @@ from cxrnet.inference import rule_of
 from cxrnet.models.backbones.weights import LoadedWeights
 from cxrnet.models.bundle import Bundle
 from cxrnet.models.losses import corrected_twice
-from cxrnet.reporting.report_data import BandFacts, PhaseFacts, PointFacts, RunFacts, SplitFacts
+from cxrnet.reporting.report_data import DeferralFacts, PhaseFacts, PointFacts, RunFacts, SplitFacts
 from cxrnet.reporting.results import Results
 
 SPLITS = ("train", "val", "test")
@@ -148,18 +148,18 @@ def report_facts(
         metrics=results.metrics,
         analyses=results.analyses,
         baselines=results.baselines,
-        unseen=results.unseen,
+        without_leaked=results.without_leaked,
         points={name: PointFacts(value, chosen[name]) for name, value in bundle.operating_points.items()},
         chosen=trained.bundled.thresholds,
         weighing=trained.bundled.weighing,
-        band=None
+        deferral=None
         if bundle.refer_below is None
-        else BandFacts(bundle.refer_below, config["refer"], rule_of(bundle).certainty_name),
+        else DeferralFacts(bundle.refer_below, config["refer"], rule_of(bundle).certainty_name),
         temperature=trained.bundled.temperature,
         level=config["evaluation"]["level"],
         methods=methods_of(data, weights, phases, config),
         phases=phases,
-        figures=results.figures,
+        plots=results.plots,
         config_yaml=OmegaConf.to_yaml(config),
         **provenance,
     )

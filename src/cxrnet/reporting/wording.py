@@ -1,4 +1,4 @@
-"""How figures are called and written, on every page and on the console."""
+"""Names and formats of metrics, on every page and on the console."""
 
 from collections.abc import Iterable
 
@@ -19,17 +19,17 @@ RESULT = titles("result", "calibration")
 PER_CLASS = titles("classes")
 BASELINES = {"thumbnail": "8 × 8 thumbnails", "majority": "Majority class"}
 SPLIT_NAMES = {"train": "Training", "val": "Validation", "test": "Test"}
-# Narrower intervals are written with three digits, wider ones with two: the third says nothing.
+# Narrower confidence intervals are written with three digits, wider ones with two: the third says nothing.
 NARROW = 0.02
 
 
 def number_text(metric: Metric) -> str:
-    """Write the value of a figure: ``"0.955"``, or ``"n/a"``."""
+    """Write the value of a metric: ``"0.955"``, or ``"n/a"``."""
     return "n/a" if metric["value"] is None else f"{metric['value']:.3f}"
 
 
 def interval_text(metric: Metric) -> str:
-    """Write the interval of a figure: ``"0.88 to 0.99"``; empty where there is none."""
+    """Write the confidence interval of a metric: ``"0.88 to 0.99"``; empty where there is none."""
     if "interval" not in metric:
         return ""
     low, high = metric["interval"]
@@ -37,49 +37,49 @@ def interval_text(metric: Metric) -> str:
     return f"{low:.{digits}f} to {high:.{digits}f}"
 
 
-def figure_text(metric: Metric) -> str:
-    """Write a figure with its interval: ``"0.955 (0.88 to 0.99)"``."""
+def metric_text(metric: Metric) -> str:
+    """Write a metric with its confidence interval: ``"0.955 (0.88 to 0.99)"``."""
     interval = interval_text(metric)
     return f"{number_text(metric)} ({interval})" if interval else number_text(metric)
 
 
-def class_figures(metrics: Evaluation) -> list[tuple[str, Metric]]:
-    """Title, class in it, and value of the figures of every class."""
+def class_metrics(metrics: Evaluation) -> list[tuple[str, Metric]]:
+    """Return title, with the class in it, and value of the metrics of every class."""
     per_class = metrics["per_class"].items()
-    return [(f"{PER_CLASS[key]} of {name}", figures[key]) for name, figures in per_class for key in PER_CLASS]
+    return [(f"{PER_CLASS[key]} of {name}", of_class[key]) for name, of_class in per_class for key in PER_CLASS]
 
 
 def has_intervals(metrics: Evaluation) -> bool:
-    """Whether the figures of a split have intervals at all: the accuracy has one wherever there are any."""
+    """Tell whether the metrics of a split have confidence intervals: the accuracy has one wherever there are any."""
     return "interval" in metrics["accuracy"]
 
 
-def interval_method(metrics: Evaluation, level: float, unit: str) -> str:
-    """Say how the intervals of a split are made.
+def interval_method(metrics: Evaluation, level: float, cluster: str) -> str:
+    """Say how the confidence intervals of a split are made.
 
     Args:
         metrics: of the split.
         level: of the intervals.
-        unit: what is drawn (:class:`cxrnet.evaluation.bootstrap.Units`).
+        cluster: what is drawn (:class:`cxrnet.evaluation.bootstrap.Clusters`).
     """
     if not has_intervals(metrics):
-        return "No intervals: none were asked for (evaluation.resamples)"
-    units = "groups of copies, as patients aren't known" if unit == "group of copies" else f"{unit}s"
+        return "No confidence intervals: none were asked for (evaluation.resamples)"
+    clusters = "duplicate groups, as patients aren't known" if cluster == "duplicate group" else f"{cluster}s"
     return (
-        f"{100 * level:g} % intervals: bootstrap of {units}, within strata of labels; where resamples say nothing, "
-        "Wilson's of a proportion, F1 or PR-AUC, Newcombe's of a ROC-AUC, and of a mean what follows from those of the "
-        "classes; elsewhere from its standard error on log odds, of a log loss on logarithms; of an ECE, a bootstrap "
-        "of its gaps; of PPV, NPV and net benefit at a prevalence, what follows from sensitivity and specificity"
+        f"{100 * level:g} % confidence intervals (CI): bootstrap of {clusters}, within strata of labels. Where all "
+        "resamples agree, Wilson's interval of a proportion, F1, PR-AUC, kappa or MCC, and Newcombe's of a ROC-AUC. A "
+        "mean over classes then follows from the intervals of the classes, and PPV, NPV and net benefit always follow "
+        "from sensitivity and specificity"
     )
 
 
 def value_gaps(metrics: Iterable[tuple[str, Metric]]) -> list[str]:
-    """Say which of the figures, title and value each, can't be computed, and why; each reason once."""
+    """Say which of the metrics, title and value each, can't be computed, and why; each reason once."""
     return _by_reason((title, metric["reason"]) for title, metric in metrics if "reason" in metric)
 
 
 def interval_gaps(metrics: Iterable[tuple[str, Metric]]) -> list[str]:
-    """Say which of the figures, title and value each, have no interval, and why; each reason once."""
+    """Say which of the metrics, title and value each, have no interval, and why; each reason once."""
     return _by_reason(
         (title, metric["interval_reason"])
         for title, metric in metrics

@@ -1,1 +1,1 @@
-"""Floor 4: one MLflow run around one whole command. Without MLflow, the same commands write `run.json` only."""
+"""One MLflow run around one whole command. Without MLflow, the same commands write `run.json` only."""

@@ -51,7 +51,7 @@ def log_model(client: "MlflowClient", run_id: str, bundle: Path, classes: Sequen
 
 
 def _find_or_create(client: "MlflowClient", run: "Run", digest: str) -> "LoggedModel":
-    """The model of this bundle; else one whose logging was interrupted, which then becomes it; else a new one."""
+    """Find the model of this bundle, else one whose logging was interrupted, or make a new one."""
     from mlflow.entities import LoggedModelStatus
 
     run_id, experiment_id = run.info.run_id, run.info.experiment_id
@@ -110,7 +110,7 @@ def _pack(archive: Path) -> None:
 
 
 def requirements() -> list[str]:
-    """What pip has to install for the code: what cxrnet names, in the version at hand.
+    """List what pip has to install for the code: what cxrnet names, in the version at hand.
 
     A local label (``2.11.0+cpu``) is left out, as the public index has no such version. Where cxrnet runs without
     having been installed, it can't be asked, and the packages that decide a result are named.

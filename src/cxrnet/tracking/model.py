@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class BundleModel:
-    """What MLflow calls: a bundle that takes and returns tables.
+    """A bundle that takes and returns tables, as MLflow calls it.
 
     Args:
         folder: the bundle.
@@ -34,7 +34,6 @@ class BundleModel:
 
         Args:
             table: N rows; the column ``image`` holds the bytes of image files.
-            params: of MLflow's interface; there are none.
 
         Returns:
             N rows with the same index: ``predicted`` (as the bundle's operating points and decision weights say),

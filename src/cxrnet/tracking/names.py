@@ -66,7 +66,10 @@ def artifact_folder(file: str) -> str:
 
 
 def run_name(model: str, data: str, overrides: Sequence[str]) -> str:
-    """Name a run by what differs from the default: ``"resnet50 covid19_image seed=1"``.
+    """Name a run by what differs from the default: ``"resnet50 covid19_image seed=1"``, ``"demo seed=1"``.
+
+    MLflow's table of runs shows the first twenty characters, so model and data are left out where another option is
+    given and they aren't.
 
     Args:
         model: the chosen option of the group ``model``.
@@ -74,13 +77,14 @@ def run_name(model: str, data: str, overrides: Sequence[str]) -> str:
         overrides: the command line of the run, of a sweep that of the job.
     """
     pairs = [word.lstrip("+~").partition("=") for word in overrides]
-    told = [(key, value) for key, _, value in pairs if key not in ("model", "data") and not _says_where(key)]
-    ends = Counter(key.rpartition(".")[2] for key, _ in told)
+    told = {key: value for key, _, value in pairs if not _says_where(key)}
+    options = [told.pop(key) for key in ("experiment", "model", "data") if key in told] or [model, data]
+    ends = Counter(key.rpartition(".")[2] for key in told)
     words = []
-    for key, value in told:
+    for key, value in told.items():
         end = key.rpartition(".")[2]
         words.append(f"{end if ends[end] == 1 else key}={shortened(value, LONGEST_VALUE)}")
-    return shortened(" ".join([model, data, *words]), LONGEST_RUN_NAME)
+    return shortened(" ".join([*options, *words]), LONGEST_RUN_NAME)
 
 
 def _says_where(key: str) -> bool:

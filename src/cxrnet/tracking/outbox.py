@@ -1,4 +1,4 @@
-"""What MLflow is to be told, on disk: a line for each call before it is made, and one for each that has arrived.
+"""Calls for MLflow on disk: a line for each call before it is made, and one for each that has arrived.
 
 ``outbox.jsonl`` in the run's folder holds the calls, ``outbox.sent.jsonl`` the numbers of those that MLflow has taken
 or refused. Both only grow. A line that a killed process has not ended is as if it had not been.
@@ -74,13 +74,13 @@ class Outbox:
 
     @property
     def waiting(self) -> int:
-        """How many calls have not arrived."""
+        """Number of calls that have not arrived."""
         with self._lock:
             return len(self._waiting)
 
     @property
     def refused(self) -> list[str]:
-        """What MLflow has refused for good, and why."""
+        """Calls that MLflow has refused for good, and why."""
         with self._lock:
             return list(self._refused)
 
@@ -99,12 +99,12 @@ class Outbox:
                 self._waiting[call.number] = call
 
     def new_points(self, values: Mapping[str, float], step: int) -> dict[str, float]:
-        """Those metrics that no call has told yet with the same value: a run that goes on does an epoch twice."""
+        """Return the metrics that no call has with the same value yet: a run that goes on does an epoch twice."""
         known = self._points
         return {key: value for key, value in values.items() if repr(known.get((key, step))) != repr(value)}
 
     def after(self, number: int) -> Call | None:
-        """The first waiting call with a larger number."""
+        """Return the first waiting call with a larger number."""
         with self._lock:
             return next((call for call in self._waiting.values() if call.number > number), None)
 
@@ -133,7 +133,7 @@ class Outbox:
 
 
 def _call(line: object) -> Call | None:
-    """A line as a call, if it is one."""
+    """Return a line as a call, if it is one."""
     kinds = {"number": int, "kind": str, "time": int, "arguments": dict}
     if not isinstance(line, dict) or line.keys() != kinds.keys():
         return None
@@ -141,7 +141,7 @@ def _call(line: object) -> Call | None:
 
 
 def _lines(file: Path) -> Iterator[Any]:
-    """The whole lines of a file; none where there is no file.
+    """Read the whole lines of a file; none where there is no file.
 
     Raises:
         CxrnetError: a pipe or device stands there.

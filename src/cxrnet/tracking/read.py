@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def finished_runs(client: "MlflowClient", experiment: str) -> list[str]:
-    """Ids of the finished runs of an experiment, the oldest first; parts of one of them are left out.
+    """Return ids of the finished runs of an experiment, the oldest first; parts of one of them are left out.
 
     Raises:
         CxrnetError: there is no such experiment.
@@ -59,7 +59,7 @@ def fetch_files(client: "MlflowClient", run_id: str, names: Sequence[str], folde
 
 
 def run_name(client: "MlflowClient", run_id: str) -> str:
-    """The name of a run, as MLflow's pages show it."""
+    """Return the name of a run, as MLflow's pages show it."""
     return str(client.get_run(run_id).info.run_name)
 
 

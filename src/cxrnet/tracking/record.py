@@ -1,4 +1,4 @@
-"""``run.json`` in a run's folder: what ran there, where it is tracked, how it ended; and who is at work there now."""
+"""``run.json`` in a run's folder: command, tracking, end of the run; and the lock of who is at work there now."""
 
 import json
 import logging
@@ -21,7 +21,7 @@ RECORD = "run.json"
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """The record of a run; empty where there is none that can be read."""
+    """Read the record of a run; empty where there is none that can be read."""
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -35,19 +35,19 @@ def write_record(folder: Path, record: Mapping[str, object]) -> None:
 
 
 def start_of(command: Sequence[str]) -> dict[str, object]:
-    """What the record tells of a start: when, by which command, and which process runs it."""
+    """Describe a start: when, by which command, and which process runs it."""
     return {"started": now(), "command": list(command), "process": os.getpid(), "host": socket.gethostname()}
 
 
 def last_start(record: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What a record tells of the start that came last: of the run, or of the last time it was resumed."""
+    """Return the last start in a record: of the run, or of the last time it was resumed."""
     resumptions = record.get("resumptions", [])
     return resumptions[-1] if resumptions else record
 
 
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
-    """See to it that no other process runs in the folder.
+    """Keep other processes out of the folder.
 
     The operating system gives the lock back when a process dies, however it does. Where the file system has no locks,
     a warning says that the user has to see to it.
@@ -77,5 +77,5 @@ def alone_in(folder: Path) -> Iterator[None]:
 
 
 def now() -> str:
-    """The local time, with its zone."""
+    """Return the local time, with its zone."""
     return time.strftime("%Y-%m-%dT%H:%M:%S%z")

@@ -122,27 +122,20 @@ def _begin(
             experiment_id = find_experiment(client, experiment, outputs)
             if "key" not in record or earlier.get("run_id"):  # else it was killed before it learnt of its MLflow run
                 record["key"] = uuid.uuid4().hex
-            with _written(folder, {**record, "status": "RUNNING"}, earlier):
+            # On disk before MLflow makes the run: killed in between, the run is found when it goes on.
+            write_record(folder, {**record, "status": "RUNNING"})
+            try:
                 run_id = _make(client, experiment_id, name, str(record["key"]))
+            except Exception:  # nothing has been started
+                if earlier:
+                    write_record(folder, earlier)
+                else:
+                    (folder / RECORD).unlink()
+                raise
     record["run_id"] = run_id
-    delivery = Delivery(client, run_id, Outbox(folder, run_id, userinfo(uri)), folder)
-    sender = Sender(delivery, uri)
+    sender = Sender(Delivery(client, run_id, Outbox(folder, run_id, userinfo(uri)), folder), uri)
     sender.start()
     return TrackedRun(folder, run_id, sender)
-
-
-@contextmanager
-def _written(folder: Path, record: Mapping[str, object], earlier: Mapping[str, Any]) -> Iterator[None]:
-    """Have the key on disk before MLflow makes the run: killed in between, the run is found when it goes on."""
-    write_record(folder, record)
-    try:
-        yield
-    except Exception:  # nothing has been started
-        if earlier:
-            write_record(folder, earlier)
-        else:
-            (folder / RECORD).unlink()
-        raise
 
 
 def _make(client: "MlflowClient", experiment_id: str, name: str | None, key: str) -> str:
@@ -163,7 +156,7 @@ def _make(client: "MlflowClient", experiment_id: str, name: str | None, key: str
 
 
 def _is_there(client: "MlflowClient", run_id: str) -> bool:
-    """Whether the store has a run still; one that doesn't answer that now has it."""
+    """Tell whether the store has a run still; one that doesn't answer now counts as having it."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -193,7 +186,10 @@ def _finish(
         run.close(patience, AFTER_A_SIGNAL if status == "KILLED" else LONGEST_END)
     finally:
         told = {"unsent": run.unsent} | ({"refused": run.refused} if run.refused else {})
-        _record_end(run.folder, {**record, "status": status, "ended": now(), **told})
+        try:
+            write_record(run.folder, {**record, "status": status, "ended": now(), **told})
+        except OSError as failed:
+            log.warning("'%s': %s can't be written (%s), so it says RUNNING still", run.folder, RECORD, failed.strerror)
         if run.unsent:
             log.warning(
                 "tracking: %d calls have not reached MLflow; they are kept, to send them: python -m cxrnet.sync %s",
@@ -202,15 +198,8 @@ def _finish(
             )
 
 
-def _record_end(folder: Path, record: Mapping[str, object]) -> None:
-    try:
-        write_record(folder, record)
-    except OSError as error:
-        log.warning("'%s': %s can't be written (%s), so it says RUNNING still", folder, RECORD, error.strerror)
-
-
 def _facts(folder: Path) -> dict[str, object]:
-    """Tags that say who ran what, where; the names that start with ``mlflow.`` are columns of its page."""
+    """Collect tags of who ran what, where; the names that start with ``mlflow.`` are columns of its page."""
     facts: dict[str, object] = {
         "cxrnet.run_dir": str(folder.resolve()),
         "mlflow.source.name": Path(sys.argv[0]).name,

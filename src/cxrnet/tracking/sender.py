@@ -24,26 +24,20 @@ class Sender:
     Args:
         delivery: what it sends.
         uri: of the store, for messages.
+
+    Attributes:
+        outbox: whose calls are sent.
     """
 
     def __init__(self, delivery: Delivery, uri: str) -> None:
         self._delivery, self._uri = delivery, uri
+        self.outbox = delivery.outbox
         self._process = os.getpid()
         self._changed = threading.Condition()
         self._hurried = False  # something new waits, or the run ends
         self._ending = False
         self._quiet = ExitStack()
         self._thread = threading.Thread(target=self._work, name="cxrnet-mlflow", daemon=True)
-
-    @property
-    def unsent(self) -> int:
-        """Calls that have not arrived."""
-        return self._delivery.outbox.waiting
-
-    @property
-    def refused(self) -> list[str]:
-        """Calls that MLflow has refused for good."""
-        return self._delivery.outbox.refused
 
     def start(self) -> None:
         """Begin to send."""
@@ -55,24 +49,17 @@ class Sender:
         """Write a call down, to be sent as soon as may be."""
         if os.getpid() != self._process:  # a worker of a data loader, a copy of this process without the thread
             return
-        if not self.unsent:
+        if not self.outbox.waiting:
             self._delivery.moved = time.monotonic()
-        self._delivery.outbox.add(kind, arguments)
+        self.outbox.add(kind, arguments)
         self._wake()
 
-    def new_points(self, values: Mapping[str, float], step: int) -> dict[str, float]:
-        """As :meth:`cxrnet.tracking.outbox.Outbox.new_points`."""
-        return self._delivery.outbox.new_points(values, step)
-
-    def close(self, patience: float, at_most: float) -> int:
+    def close(self, patience: float, at_most: float) -> None:
         """End: wait until everything has arrived, as long as calls do arrive.
 
         Args:
             patience: seconds without any arriving after which the rest is left.
             at_most: seconds that this may take in all.
-
-        Returns:
-            How many calls are left.
         """
         began = time.monotonic()
         self._ending = True
@@ -80,7 +67,7 @@ class Sender:
         try:
             with self._changed:
                 # A server that has been away for long gets a last chance, no more.
-                while (left := self._until(began, patience, at_most) - time.monotonic()) > 0 and self.unsent:
+                while (left := self._until(began, patience, at_most) - time.monotonic()) > 0 and self.outbox.waiting:
                     self._changed.wait(left)
         finally:
             self._delivery.stopped.set()
@@ -88,7 +75,6 @@ class Sender:
         self._thread.join(0.2)
         if not self._thread.is_alive():  # else it hangs in a call, whose end is to be heard by nobody
             self._quiet.close()
-        return self.unsent
 
     def _until(self, began: float, patience: float, at_most: float) -> float:
         return min(max(self._delivery.moved + patience, began + patience / 6), began + at_most)
@@ -101,14 +87,14 @@ class Sender:
     def _work(self) -> None:
         pause, failing_since, said = 0.0, None, False
         while not self._delivery.stopped.is_set():
-            before, began = self.unsent, time.monotonic()
+            before, began = self.outbox.waiting, time.monotonic()
             trouble = self._delivery.send()
             with self._changed:
                 self._changed.notify_all()
             if trouble is None:
                 pause, failing_since, said = 0.0, None, False
             else:
-                pause = 0.0 if self.unsent < before else pause
+                pause = 0.0 if self.outbox.waiting < before else pause
                 pause = min(max(2 * pause, FIRST_PAUSE), LONGEST_PAUSE)
                 failing_since = failing_since or began
                 if time.monotonic() - failing_since >= HICCUP and not said:

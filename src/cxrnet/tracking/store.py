@@ -55,7 +55,7 @@ ENVIRONMENT = {
 
 
 def tracking_uri(configured: str | None, outputs: Path) -> str:
-    """The address of the tracking store: as configured, else ``MLFLOW_TRACKING_URI``, else a file in ``outputs``.
+    """Return the address of the store: as configured, else ``MLFLOW_TRACKING_URI``, else a file in ``outputs``.
 
     Args:
         configured: ``http(s)://...`` or ``sqlite:///<file>``; None or empty: not configured.
@@ -187,18 +187,18 @@ def answers(uri: str) -> bool:
 
 
 def printable(uri: str) -> str:
-    """The address without user and password, for messages and files."""
+    """Return the address without user and password, for messages and files."""
     return without_secret(uri, uri)
 
 
 def without_secret(text: str, uri: str) -> str:
-    """A text without the user and password of an address."""
+    """Return a text without the user and password of an address."""
     secret = userinfo(uri)
     return text.replace(f"{secret}@", "") if secret else text
 
 
 def userinfo(uri: str) -> str:
-    """``user:password`` of an address, which is never written; empty where there is none."""
+    """Return ``user:password`` of an address, which is never written; empty where there is none."""
     return urlsplit(uri).netloc.rpartition("@")[0]
 
 

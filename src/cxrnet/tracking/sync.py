@@ -1,9 +1,8 @@
-"""What runs could not tell MLflow while they were at work, sent later."""
+"""Calls that did not reach MLflow while a run was at work, sent later."""
 
 import os
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from cxrnet.core import console
@@ -17,56 +16,25 @@ PAUSES = (1.0, 2.0, 4.0)
 """Seconds between attempts of which none gets a call across; after them the rest is left again."""
 
 
-@dataclass(frozen=True)
-class Rest:
-    """What became of the calls of a run that had not reached MLflow.
-
-    Attributes:
-        folder: of the run.
-        sent: how many reached it now.
-        left: how many still have not.
-        refused: what it has refused for good, and why.
-        reason: why they have not.
-    """
-
-    folder: Path
-    sent: int
-    left: int
-    refused: list[str]
-    reason: str
-
-
 def sync(folders: Sequence[Path], pauses: Sequence[float] = PAUSES) -> bool:
-    """Send what is left of all runs in folders, and say a line for each.
+    """Send what is left of all runs in folders, print a line for each, and return whether nothing is left.
 
     Args:
         folders: of runs, of sweeps or of all runs.
         pauses: as :data:`PAUSES`.
 
-    Returns:
-        Whether nothing is left.
-
     Raises:
         CxrnetError: one is not a folder.
     """
     runs = list(dict.fromkeys(run for folder in folders for run in unsent_runs(folder)))
-    rests = []
-    for run in runs:
-        rest = _send(run, pauses)
-        rests.append(rest)
-        for refused in rest.refused:
-            console.say("refused", f"{run}: {refused}")
-        if rest.left:
-            console.say("left", f"{run}: {rest.left} of {rest.sent + rest.left} calls ({rest.reason})")
-        else:
-            console.say("sent", f"{run}: {rest.sent} calls, nothing is left")
     if not runs:
         console.say("nothing", f"all runs in {', '.join(map(str, folders))} have reached MLflow")
-    return not any(rest.left for rest in rests)
+    arrived = [_send(run, pauses) for run in runs]
+    return all(arrived)
 
 
 def unsent_runs(folder: Path) -> Iterator[Path]:
-    """The runs in a folder, itself and those inside runs too, that have calls which have not reached MLflow.
+    """Find the runs in a folder, itself and those inside runs too, that have calls which have not reached MLflow.
 
     Raises:
         CxrnetError: it is not a folder.
@@ -81,7 +49,7 @@ def unsent_runs(folder: Path) -> Iterator[Path]:
 
 
 def recorded_uri(folder: Path, now: str | None = None) -> str | None:
-    """The address of the store that tracks a run, whatever the working directory is.
+    """Return the address of the store that tracks a run, whatever the working directory is.
 
     The record holds no password. Where ``now`` or ``MLFLOW_TRACKING_URI`` is the same address with one, it is taken.
 
@@ -106,10 +74,11 @@ def recorded_uri(folder: Path, now: str | None = None) -> str | None:
     return next((f"{SQLITE}{file.as_posix()}" for file in (database, moved) if file.is_file()), now)
 
 
-def _send(folder: Path, pauses: Sequence[float]) -> Rest:
+def _send(folder: Path, pauses: Sequence[float]) -> bool:
+    """Send what is left of a run, print what came of it, and return whether nothing is left."""
     uri = recorded_uri(folder)
     outbox = Outbox(folder, read_record(folder)["run_id"])
-    before = outbox.waiting
+    before, known = outbox.waiting, len(outbox.refused)
     try:
         if uri is None:
             raise CxrnetError("tracking: its database is gone")
@@ -118,12 +87,19 @@ def _send(folder: Path, pauses: Sequence[float]) -> Rest:
             outbox = Outbox(folder, record["run_id"], userinfo(uri))
             before, known = outbox.waiting, len(outbox.refused)
             reason = _deliver(Delivery(client, record["run_id"], outbox, folder), pauses)
-            told = {"unsent": outbox.waiting} | ({"refused": outbox.refused} if outbox.refused else {})
-            write_record(folder, {**record, **told})
+            write_record(
+                folder, {**record, "unsent": outbox.waiting, **({"refused": r} if (r := outbox.refused) else {})}
+            )
     except CxrnetError as error:
-        return Rest(folder, 0, before, [], str(error))
+        reason = str(error)
     refused = outbox.refused[known:]
-    return Rest(folder, before - outbox.waiting - len(refused), outbox.waiting, refused, reason)
+    for each in refused:
+        console.say("refused", f"{folder}: {each}")
+    if left := outbox.waiting:
+        console.say("left", f"{folder}: {left} of {before - len(refused)} calls ({reason})")
+    else:
+        console.say("sent", f"{folder}: {before - len(refused)} calls, nothing is left")
+    return not left
 
 
 def _deliver(delivery: Delivery, pauses: Sequence[float]) -> str:

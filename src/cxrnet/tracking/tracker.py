@@ -1,4 +1,4 @@
-"""What a command tells MLflow of its run."""
+"""The run of a command, and what it logs to MLflow."""
 
 import json
 import posixpath
@@ -36,12 +36,12 @@ class TrackedRun:
     @property
     def unsent(self) -> int:
         """Calls that have not reached MLflow (yet)."""
-        return self._sender.unsent if self._sender else 0
+        return self._sender.outbox.waiting if self._sender else 0
 
     @property
     def refused(self) -> list[str]:
         """Calls that MLflow has refused for good, and why."""
-        return self._sender.refused if self._sender else []
+        return self._sender.outbox.refused if self._sender else []
 
     def close(self, patience: float, at_most: float) -> None:
         """Give what waits the time to arrive; arguments as :meth:`cxrnet.tracking.sender.Sender.close`."""
@@ -67,7 +67,7 @@ class TrackedRun:
         if self._sender is None:
             return
         values = {safe_key(name): float(value) for name, value in metrics.items()}
-        if new := self._sender.new_points(values, step):
+        if new := self._sender.outbox.new_points(values, step):
             self._add("metrics", values=new, step=step)
 
     def set_tags(self, tags: Mapping[str, object], of: str | None = None) -> None:

@@ -20,7 +20,7 @@ from cxrnet.errors import CxrnetError
 from cxrnet.evaluation.calibration import fit_temperature
 from cxrnet.evaluation.predictions import make_predictions
 from cxrnet.evaluation.prior import Mix, fitted_offset
-from cxrnet.evaluation.selective_prediction import choose_cutoff
+from cxrnet.evaluation.selective_prediction import choose_deferral_threshold
 from cxrnet.evaluation.settings import check_share
 from cxrnet.evaluation.threshold_selection import choose_thresholds
 from cxrnet.inference import head_logits, image_features, predict_images, predictions_of
@@ -150,7 +150,7 @@ def make_bundle(run: RunContext, network: Network, data: XrayDataModule) -> Bund
     validation = make_predictions(rows, data.classes, logits)
     bundle = replace(bundle, operating_points=choose_thresholds(validation, policy))
     if (share := check_share(config["refer"])) is not None:
-        bundle = replace(bundle, refer_below=choose_cutoff(predictions_of(bundle, rows, logits), share))
+        bundle = replace(bundle, refer_below=choose_deferral_threshold(predictions_of(bundle, rows, logits), share))
     save_bundle(bundle, run.folder / "bundle")
     saved, cause = load_bundle(run.folder / "bundle"), weighed_by(data.sampler, config["loss"])
     return Bundled(

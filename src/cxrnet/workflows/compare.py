@@ -219,18 +219,18 @@ def _figures(comparison: Comparison, labels: Mapping[str, str]) -> Iterator[dict
     for run, rows in figures.groupby("run"):
         named = {
             f"{metric}{end}/{labels[str(run)]}": value
-            for column, end in (("value", ""), ("low", "_low"), ("high", "_high"))
+            for column, end in (("value", ""), ("low", "/ci_low"), ("high", "/ci_high"))
             for metric, value in zip(rows["metric"], rows[column], strict=True)
         }
         yield {name: value for name, value in named.items() if not isnan(value)}
 
 
 def _p_values(comparison: Comparison, labels: Mapping[str, str]) -> Iterator[dict[str, float]]:
-    """By metric, the p of each pair of runs, also after Holm's correction: ``p_holm_accuracy/<run> against <run>``."""
+    """By metric, the p of each pair of runs, also after Holm's correction: ``p_holm/accuracy/<run> against <run>``."""
     for metric, tests in comparison.tests.groupby("metric"):
         pairs = [f"{labels[a]} against {labels[b]}" for a, b in zip(tests["a"], tests["b"], strict=True)]
         named = {
-            f"{column}_{metric}/{pair}": value
+            f"{column}/{metric}/{pair}": value
             for column in ("p", "p_holm")
             for pair, value in zip(pairs, tests[column], strict=True)
         }

@@ -27,7 +27,7 @@ from cxrnet.evaluation.predictions import read_predictions
 from cxrnet.models.bundle import load_bundle
 from cxrnet.reporting.folds import FinishedPart, mean_mix, repeats_facts, say_spread, whose_table
 from cxrnet.reporting.report import render_repeats, thumbnail_verdict
-from cxrnet.reporting.results import Results, figures_of, write_results
+from cxrnet.reporting.results import Results, values_of, write_results
 from cxrnet.reporting.run_page import moments_metrics, run_page
 from cxrnet.reporting.training_run import data_warnings, environment, written_out
 from cxrnet.tracking.record import read_record
@@ -118,7 +118,7 @@ def _put_together(run: RunContext, parts: Sequence[FinishedPart], score: float) 
     seeds = list(dict.fromkeys(part.seed for part in parts))
     first = [part for part in parts if part.seed == seeds[0]]
     level = run.config["evaluation"]["level"]
-    spread = pd.DataFrame({"seed": part.seed, "fold": part.fold, **figures_of(part.metrics)} for part in parts)
+    spread = pd.DataFrame({"seed": part.seed, "fold": part.fold, **values_of(part.metrics)} for part in parts)
     to_csv(spread, run.folder / "repeats.csv")
     _write_manifest(run, first[0])
     by_seed = {seed: [_tested(part) for part in parts if part.seed == seed] for seed in seeds}
@@ -186,7 +186,7 @@ def _write_seeds(run: RunContext, tables: dict[int, pd.DataFrame]) -> pd.DataFra
     for seed in list(tables)[1:]:
         write_table(tables[seed], run.folder / f"predictions_seed{seed}.parquet")
     pooled = pd.DataFrame(
-        {"seed": seed, "images": len(table), **figures_of(evaluate(table))} for seed, table in tables.items()
+        {"seed": seed, "images": len(table), **values_of(evaluate(table))} for seed, table in tables.items()
     )
     to_csv(pooled, run.folder / "seeds.csv")
     return pooled

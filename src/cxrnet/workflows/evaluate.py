@@ -395,7 +395,7 @@ def _evaluate(
         warnings=warnings,
         data_sets={each.name: data_facts(each) | documented_issues(each) for each in sets},
         analyses={name: each.results.analyses["test"] for name, each in tested.items()},
-        figures={name: each.results.figures for name, each in tested.items()},
+        figures={name: each.results.plots for name, each in tested.items()},
         baselines=printed_baselines(external, {name: each.baselines for name, each in tested.items()}, baselines.gap),
         command=shlex.join(command),
         environment=_environment(origin, run, config) | facts,

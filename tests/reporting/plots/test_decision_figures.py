@@ -4,10 +4,10 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 
-from cxrnet.evaluation.bootstrap import Resampling, Units
+from cxrnet.evaluation.bootstrap import Clusters, Resampling
 from cxrnet.evaluation.prevalence import decision_band, decision_curve
-from cxrnet.evaluation.selective_prediction import area_under_risk_coverage, risk_band, risk_coverage
-from cxrnet.reporting.plots.decisions import decision_figure, risk_coverage_figure
+from cxrnet.evaluation.selective_prediction import area_under_risk_coverage, risk_coverage, risk_with_band
+from cxrnet.reporting.plots.decisions import decision_plot, risk_coverage_plot
 from cxrnet.reporting.plots.style import save
 
 
@@ -20,7 +20,7 @@ def outcomes() -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.fixture
 def resampling() -> Resampling:
-    return Resampling(Units(np.arange(200), np.zeros(200, int), "image"), 100, 0, 0.95)
+    return Resampling(Clusters(np.arange(200), np.zeros(200, int), "image"), 100, 0, 0.95)
 
 
 def _texts(figure) -> set[str]:
@@ -29,10 +29,10 @@ def _texts(figure) -> set[str]:
 
 def test_decision_figure_compares_model_all_and_none(outcomes, resampling, tmp_path) -> None:
     curve = decision_band(decision_curve(*outcomes, np.arange(1, 100) / 100, 0.05), *outcomes, resampling)
-    figure = decision_figure(curve, "Covid")
+    figure = decision_plot(curve, "Covid")
     assert {
         "by the model",
-        "interval of the model",
+        "confidence band",
         "all",
         "none",
         "prevalence 5 %",
@@ -46,14 +46,16 @@ def test_decision_figure_compares_model_all_and_none(outcomes, resampling, tmp_p
 
 def test_risk_coverage_figure_says_its_area(outcomes, resampling, tmp_path) -> None:
     area = area_under_risk_coverage(*outcomes)
-    curve = risk_band(risk_coverage(*outcomes), *outcomes, resampling, [])
-    figure = risk_coverage_figure(curve, area)
-    assert {"interval", f"AURC {area:.3f}", "none referred", "n = 200"} <= _texts(figure)
+    curve = risk_with_band(risk_coverage(*outcomes), *outcomes, resampling, [])
+    figure = risk_coverage_plot(curve, area)
+    assert {"confidence band", f"AURC {area:.3f}", "none deferred", "n = 200"} <= _texts(figure)
     save(figure, tmp_path / "referral.png")
 
 
 def test_without_resamples_nothing_is_shaded(outcomes, resampling) -> None:
     none = replace(resampling, resamples=0)
     curve = decision_band(decision_curve(*outcomes, np.arange(1, 100) / 100, 0.05), *outcomes, none)
-    assert "interval of the model" not in _texts(decision_figure(curve, "Covid"))
-    assert "interval" not in _texts(risk_coverage_figure(risk_band(risk_coverage(*outcomes), *outcomes, none, []), 0.1))
+    assert "confidence band" not in _texts(decision_plot(curve, "Covid"))
+    assert "interval" not in _texts(
+        risk_coverage_plot(risk_with_band(risk_coverage(*outcomes), *outcomes, none, []), 0.1)
+    )

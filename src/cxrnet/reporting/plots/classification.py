@@ -1,4 +1,4 @@
-"""The figures of one split: functions of a table of predictions that return a ``matplotlib.figure.Figure``.
+"""The plots of one split: functions of a table of predictions that return a ``matplotlib.figure.Figure``.
 
 Write one with :func:`cxrnet.reporting.plots.style.save`, which makes room for its labels.
 """

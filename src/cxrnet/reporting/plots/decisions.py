@@ -1,4 +1,4 @@
-"""The reliability diagram."""
+"""Plots of decisions: reliability diagram, decision curve, risk-coverage curve."""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -62,7 +62,7 @@ def _accuracies(axes: Axes, table: pd.DataFrame, label: str, colour: str) -> Non
 
 
 @styled
-def decision_figure(curve: pd.DataFrame, name: str) -> Figure:
+def decision_plot(curve: pd.DataFrame, name: str) -> Figure:
     """Draw the net benefit of acting on a model, on all patients, and on none.
 
     Args:
@@ -73,7 +73,7 @@ def decision_figure(curve: pd.DataFrame, name: str) -> Figure:
     figure = Figure(figsize=(4.6, 3.4))
     axes = figure.subplots(gridspec_kw=FULL)
     axes.plot(curve["threshold"], curve["model"], color=PALETTE[0], label="by the model", zorder=3)
-    _band(axes, curve["threshold"], curve, "interval of the model")
+    _band(axes, curve["threshold"], curve, "confidence band")
     axes.plot(curve["threshold"], curve["treat_all"], color=PALETTE[1], linestyle=DASHES[1], label="all")
     axes.plot(curve["threshold"], curve["treat_none"], color=FAINT, linestyle=DASHES[2], label="none")
     # Treating all falls without end; the best there is fills the picture.
@@ -88,25 +88,25 @@ def decision_figure(curve: pd.DataFrame, name: str) -> Figure:
 
 
 @styled
-def risk_coverage_figure(curve: pd.DataFrame, area: float) -> Figure:
-    """Draw the error of the calls that are kept over the share of images that goes to a reader.
+def risk_coverage_plot(curve: pd.DataFrame, area: float) -> Figure:
+    """Draw the error of the predictions that are kept over the share that is deferred to a reader.
 
     Args:
         curve: from :func:`cxrnet.evaluation.selective_prediction.risk_coverage`, with the intervals of
-            :func:`cxrnet.evaluation.selective_prediction.risk_band`.
+            :func:`cxrnet.evaluation.selective_prediction.risk_with_band`.
         area: under it (AURC), for the legend.
     """
     figure = Figure(figsize=(4.6, 3.1))
     axes = figure.subplots(gridspec_kw=FULL)
     axes.plot(curve["referred"], curve["error"], color=PALETTE[0], drawstyle="steps-post", label=f"AURC {area:.3f}")
-    _band(axes, curve["referred"], curve, "interval", step="post")
-    axes.axhline(curve["error"].iloc[-1], color=FAINT, linewidth=1, linestyle=(0, (4, 3)), label="none referred")
+    _band(axes, curve["referred"], curve, "confidence band", step="post")
+    axes.axhline(curve["error"].iloc[-1], color=FAINT, linewidth=1, linestyle=(0, (4, 3)), label="none deferred")
     axes.set_xlim(0, 1)
     # Of the few calls that are left at last nearly nothing is known: their intervals may leave the picture.
     tops = pd.concat([curve["error"], curve["high"][curve["referred"] <= 0.5]])
     axes.set_ylim(0, 1.05 * tops.max() or None)
-    axes.set_xlabel("share of images sent to a reader, least certain first")
-    axes.set_ylabel("error of the other calls")
+    axes.set_xlabel("share of predictions deferred, least certain first")
+    axes.set_ylabel("error of the other predictions")
     axes.set_title(f"n = {curve['n'].iloc[-1]}")
     legend_below(axes, columns=2)
     return figure

@@ -1,4 +1,4 @@
-"""How every figure looks, and how it is written to a file.
+"""The style of every plot, and its file.
 
 Figures need neither pyplot nor a display. The font is the one that comes with matplotlib, so a figure is the same
 on every machine.

@@ -2,9 +2,10 @@ import html
 import re
 
 import pytest
+from jinja2 import UndefinedError
 from markdown_it import MarkdownIt
 
-from cxrnet.reporting.markdown import code, listed, paragraph, plain
+from cxrnet.reporting.rendering import bullets, code, data_uri, paragraph, plain, render_page
 
 NASTY = [
     "<script>alert(1)</script>", "<img src=x onerror=alert(1)>", "<!-- x", "</td>", "a < b > c", "<https://x.org>",
@@ -31,7 +32,7 @@ def as_line(text: str) -> str:
 def test_what_is_written_is_read(text):
     assert read(paragraph(text)) == as_line(text)
     assert read(f"# {plain(text)}") == as_line(text)
-    assert read(listed([text, text])).split("\n") == [as_line(text)] * 2
+    assert read(bullets([text, text])).split("\n") == [as_line(text)] * 2
     assert read(f"| {plain(text)} | b |\n|---|---|\n| c | {plain(text)} |").count("\n") == 7  # two rows of two
     assert read(f"| {plain(text)} | b |\n|---|---|\n| c | d |").split("\n")[0] == as_line(text)
     assert read(code(text)) == as_line(text)
@@ -45,3 +46,21 @@ def test_no_tag_is_left_for_who_reads_html_first(text):
 def test_common_text_stays_readable():
     text = "Split: 70 % (val_loss, covid19_image); AUC 0.91 (0.88-0.94), data.limit=3 & more, p < 0.05."
     assert paragraph(text) == text
+
+
+def test_page_has_the_look_and_nothing_from_outside(tmp_path):
+    page = render_page("page.html.j2", tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "default-src 'none'; img-src data:;" in page
+    assert "Research use only. Not a medical device" in page
+    assert not re.search(r"url\(|@import|<script|<link", page)
+
+
+def test_a_forgotten_value_is_an_error_and_leaves_no_file(tmp_path):
+    with pytest.raises(UndefinedError, match="text"):
+        render_page("comparison.html.j2", tmp_path / "page.html")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_data_uri(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"PNG")
+    assert data_uri(tmp_path / "a.png") == "data:image/png;base64,UE5H"
