@@ -52,7 +52,7 @@ def begun(folder, mode=RunMode.RUN, resume=None, **changes) -> RunContext:
 
 def test_a_new_run(tmp_path, capsys):
     run = begun(tmp_path / "run")
-    assert (run.config, run.resumed, run.name, run.uri) == (CONFIG, False, "m d", None)
+    assert (run.config, run.resumed, run.name, run.uri) == (CONFIG, False, "m d seed=0", None)
     assert run.command == (*COMMAND, "seed=0")
     assert capsys.readouterr().out == ""
     assert (tmp_path / "run" / "run.log").exists()
@@ -64,7 +64,7 @@ def test_a_run_that_is_open_has_its_configuration_and_its_command_on_disk(tmp_pa
         assert read_record(tmp_path)["status"] == "RUNNING"
         part = run.part({**CONFIG, "seed": 3, "fold": None})
         with opened(part) as inner:
-            assert (inner.folder, inner.name, inner.resumed) == (tmp_path / "seed3", "m d seed3", False)
+            assert (inner.folder, inner.name, inner.resumed) == (tmp_path / "seed3", "m d seed=0 seed3", False)
     assert read_record(tmp_path)["command"] == [*COMMAND, "seed=0"]
     assert read_record(tmp_path / "seed3")["command"] == []  # a part alone can't be resumed
     assert run.part({**CONFIG, "seed": 3, "fold": None}).resumed

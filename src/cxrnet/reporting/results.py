@@ -121,7 +121,7 @@ def write_results(
         history: one row an epoch; ``None`` where nothing was trained, or several trainings are pooled.
         kept_epoch: the epoch whose weights were kept.
         temperature: by which the logits of the predictions were divided; ``None`` where not all by the same.
-        seen: ``image_id`` of what was seen in training (:func:`cxrnet.data.leaks.leaked_images`): the headline figures
+        seen: ``image_id`` of what was seen in training (:func:`cxrnet.data.leaks.leaked_images`): the headline metrics
             are computed without it too.
         mix: that the probabilities of the predictions are of.
         offset: of the classes, that goes with the temperature, (K,); empty where there is none.

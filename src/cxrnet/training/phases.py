@@ -97,10 +97,11 @@ def run_phases(
         keeper = EpochKeeper(training, place, last, history, trained[place] if place < len(trained) else None)
         if keeper.before is None or (place == len(trained) - 1 and not keeper.before.is_over(phase)):
             _train_phase(network, data, keeper)
-            # Tables and optimizer are gone before the next phase makes its own: Lightning's objects hold each other,
-            # and callbacks were given methods of the classifier.
-            gc.collect()
         results.append(_result(network, keeper))
+        # Tables and optimizer are gone before the next phase makes its own: Lightning's objects hold each other, and
+        # callbacks were given methods of the classifier.
+        del keeper
+        gc.collect()
         load_kept(network, folder, phase.name)
         complete_kept(network, folder, phase.name)
         results = _keep_best(network, results, training)
