@@ -74,7 +74,7 @@ def test_settings_that_cannot_be_built(make_network, changes, message):
 
 
 def test_an_unknown_setting_is_named():
-    with pytest.raises(CxrnetError, match="model: 'atention' is not known; a network has backbone, classes, size"):
+    with pytest.raises(CxrnetError, match="model: 'atention' is not known; a network has backbone, mean"):
         NetworkConfig.from_dict({"backbone": "custom_cnn", "atention": True})
 
 
