@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -132,9 +133,11 @@ def latex(table: Table, label: str) -> str:
 def rich_table(table: Table) -> RichTable:
     """Lay a table out for the console; a name that is too long breaks, a number doesn't."""
     laid_out = RichTable(box=None, pad_edge=False, padding=(0, 1, 0, 2))
-    for place, title in enumerate(table.rows.columns):
+    for place, title in enumerate(map(str, table.rows.columns)):
         text = place < table.text
-        laid_out.add_column(str(title), justify="left" if text else "right", overflow="fold", no_wrap=not text)
+        longest = max(len(part) for cell in (title, *table.rows.iloc[:, place]) for part in cell.split("\n"))
+        justify: Literal["left", "right"] = "left" if text else "right"
+        laid_out.add_column(title, justify=justify, overflow="fold", no_wrap=not text, min_width=min(longest, 15))
     for line in table.lines():
         laid_out.add_row(*line)
     return laid_out
