@@ -67,7 +67,7 @@ def test_a_class_without_images_has_no_decision_curve_and_says_why_its_calls_are
     analysis = analysed(make_table(labels=["Covid", "Normal"] * 20))
     assert list(analysis.decisions) == ["Covid", "Normal"]
     assert analysis.triage["Viral Pneumonia"] == [
-        "What a call of Viral Pneumonia is worth can't be said: no image is labelled Viral Pneumonia."
+        "The predictive values of Viral Pneumonia can't be computed: no image is labelled Viral Pneumonia."
     ]
     assert set(save_analysis(analysis, tmp_path)) == {"reliability", "risk_coverage", "decision_1", "decision_2"}
 
