@@ -38,7 +38,7 @@ PICTURES = Path(__file__).resolve().parents[1] / "docs" / "images"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 LOOPBACK = "127.0.0.1"
 PATIENCE = 120.0  # seconds for MLflow's server to answer; its first start is slow
-DRAWING = 60_000  # milliseconds of a page's own clock until it has drawn what its scripts draw
+DRAWING = 120_000  # milliseconds of a page's own clock until it has drawn what its scripts draw
 
 
 def main() -> None:

@@ -182,7 +182,7 @@ def pool(
     render_repeats(facts, folder / "report.html")
     verdict = thumbnail_verdict(results.metrics["test"], results.baselines["thumbnail"])
     warnings = [whose_table([each.repeat for each in runs]), *warnings, *([verdict] if verdict else [])]
-    run.log_page(**run_page(results, warnings, shlex.join(command)), step=0)
+    run.log_page(**run_page(results, warnings, shlex.join(command)))
     run.log_metrics(moments_metrics(facts.moments, "over_runs") | moments_metrics(facts.seeds, "over_seeds"), step=0)
     run.log_results(folder)
     return results, warnings

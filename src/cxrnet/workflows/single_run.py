@@ -131,7 +131,7 @@ def run_once(
     write_run_facts(folder, network, weights, phases, command)
     if verdict := thumbnail_verdict(results.metrics[headline], results.baselines["thumbnail"]):
         warnings.append(verdict)
-    run.log_page(**run_page(results, warnings, shlex.join(command)), step=kept.kept_epoch)
+    run.log_page(**run_page(results, warnings, shlex.join(command)))
     run.log_results(folder)
     run.log_bundle(folder / "bundle", data.classes, bundled.bundle.refer_below is not None)
     return Outcome(kept.kept_score, results, warnings)
