@@ -3,8 +3,9 @@
 docs/images/phantom_sheet.png   the embedded data set, one row a class
 docs/images/report.png          the top of a run's report
 docs/images/mlflow.png          the newest runs side by side in MLflow's own pages
+docs/images/mlflow_run.png      the metrics of the newest run there
 
-The last two are screenshots of headless Chromium, which must be installed.
+The last three are screenshots of headless Chromium, which must be installed.
 """
 
 import argparse
@@ -38,7 +39,7 @@ PICTURES = Path(__file__).resolve().parents[1] / "docs" / "images"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 LOOPBACK = "127.0.0.1"
 PATIENCE = 120.0  # seconds for MLflow's server to answer; its first start is slow
-DRAWING = 60_000  # milliseconds of a page's own clock until it has drawn what its scripts draw
+DRAWING = 400_000  # milliseconds of a page's own clock until it has drawn what its scripts draw
 
 
 def main() -> None:
@@ -96,6 +97,11 @@ def mlflow_page(outputs: Path, path: Path, runs: int) -> None:
         # The panel of MLflow's assistant takes the right quarter of the window and is left out.
         page = f"{address}/#/compare-runs?{urlencode(query)}&workflowType=machine_learning"
         screenshot(page, path, size=(1600, 960), keep=1180)
+        run = newest[0].info
+        page = (
+            f"{address}/#/experiments/{run.experiment_id}/runs/{run.run_id}/model-metrics?workflowType=machine_learning"
+        )
+        screenshot(page, path.with_name("mlflow_run.png"), size=(1600, 960), keep=1180)
 
 
 @contextmanager
@@ -152,7 +158,7 @@ def screenshot(address: str, path: Path, size: tuple[int, int], keep: int | None
             f"--virtual-time-budget={DRAWING}",
             f"--screenshot={path}",
         ]
-        subprocess.run([browser, *flags, address], check=True, capture_output=True, timeout=180)
+        subprocess.run([browser, *flags, address], check=True, capture_output=True, timeout=600)
     with Image.open(path) as picture:
         kept = picture.convert("RGB").crop((0, 0, keep or size[0], size[1]))
     kept.quantize(128, dither=Image.Dither.NONE).save(path, optimize=True)

@@ -113,7 +113,8 @@ def whole(script):
     from fault_groups.ledger import Ledger
 
     points = Counter({("val/loss", 1, "0.5"): 1, ("val/loss", 2, "nan"): 1})
-    return Ledger(["FINISHED"], points, {"seed": "0"}, {"who"}, 1, {"metrics.json": "a", "roc.png": ""}, ["w"], True)
+    files = {"tables/metrics.json": "a", "roc.png": ""}
+    return Ledger(["FINISHED"], points, {"seed": "0"}, {"who"}, 1, files, ["w"], True)
 
 
 def test_what_a_resumed_run_has_more_is_no_loss(whole):
@@ -132,7 +133,10 @@ def test_what_a_resumed_run_has_more_is_no_loss(whole):
         ),
         ({"points": Counter()}, ["no metrics"]),
         ({"params": {}}, ["1 parameters missing (seed)"]),
-        ({"files": {"tables/metrics.json": "b"}}, ["1 artifacts missing (roc.png)", "another tables/metrics.json"]),
+        (
+            {"files": {"tables/metrics.json": "b"}},
+            ["1 artifacts missing (roc.png)", "another tables/metrics.json in MLflow"],
+        ),
         ({"models": ["w", "w"]}, ["2 logged models"]),
         ({"models": [""]}, ["another logged model"]),
         ({"linked": False}, ["no link to the logged model"]),

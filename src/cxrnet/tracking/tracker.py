@@ -99,14 +99,14 @@ class TrackedRun:
             if path.suffix in FOLDERS and path.name != RECORD:
                 self.log_artifact(path, below)
 
-    def log_page(self, metrics: Mapping[str, float], table: "pd.DataFrame", description: str, step: int) -> None:
+    def log_page(self, metrics: Mapping[str, float], table: "pd.DataFrame", description: str, step: int = 0) -> None:
         """Log what the run's page in MLflow shows of a result (:mod:`cxrnet.reporting.run_page`).
 
         Args:
             metrics: by name.
             table: all metrics, for MLflow's comparison of tables over runs.
             description: Markdown, the text on top of the page.
-            step: the epoch of the metrics.
+            step: of the metrics. MLflow draws bars with their values at step 0, and a line of one point at any other.
         """
         self.log_metrics(metrics, step)
         # As MlflowClient.log_table writes it, which would add the rows again where it is sent twice.

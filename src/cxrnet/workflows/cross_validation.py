@@ -153,7 +153,7 @@ def _put_together(run: RunContext, parts: Sequence[FinishedPart], score: float) 
     render_repeats(facts, run.folder / "report.html")
     verdict = thumbnail_verdict(results.metrics["test"], results.baselines["thumbnail"])
     warnings = [whose_table(parts), *warnings, *([verdict] if verdict else [])]
-    run.tracker.log_page(**run_page(results, warnings, shlex.join(run.command)), step=0)
+    run.tracker.log_page(**run_page(results, warnings, shlex.join(run.command)))
     moments = moments_metrics(facts.moments, "over_runs") | moments_metrics(facts.seeds, "over_seeds")
     run.tracker.log_metrics(moments, step=0)
     run.tracker.log_results(run.folder)

@@ -127,7 +127,7 @@ class Evaluate:
     bundle: str
     data: Data | None = None
     sets: dict[str, Data] = field(default_factory=dict)
-    classes: dict[str, Any] | None = None
+    classes: dict[str, Any] = field(default_factory=dict)
     evaluation: Evaluation = field(default_factory=Evaluation)
     tracking: Tracking = field(default_factory=Tracking)
     prior: dict[str, Any] | None = None

@@ -126,7 +126,7 @@ def train_once(run: RunContext, data: XrayDataModule) -> Outcome:
     _report(run, TrainedRun(data, weights, facts_of_phases, bundled, results, warnings))
     verdict = thumbnail_verdict(results.metrics[headline], results.baselines["thumbnail"])
     warnings = [*warnings, verdict] if verdict else warnings
-    run.tracker.log_page(**run_page(results, warnings, shlex.join(run.command)), step=kept.kept_epoch)
+    run.tracker.log_page(**run_page(results, warnings, shlex.join(run.command)))
     return Outcome(kept.kept_score, results, warnings)
 
 
