@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,11 @@ from PIL import Image
 
 from cxrnet.core.process import keep_freed_memory
 from cxrnet.evaluation.calibration import Temperature
-from cxrnet.evaluation.comparison import Comparison, compare
+from cxrnet.evaluation.comparison import Comparison, ComparisonSettings, compare
 from cxrnet.evaluation.metrics import evaluate
 from cxrnet.evaluation.over_runs import moments_of
 from cxrnet.evaluation.predictions import make_predictions
 from cxrnet.reporting.analysis import analyse
-from cxrnet.reporting.comparison_tables import Facts
 from cxrnet.reporting.plots.classification import save_curves, save_plots
 from cxrnet.reporting.report_data import (
     PhaseFacts,
@@ -171,12 +170,12 @@ def own_manifest(xrays: Path) -> Callable:
 @pytest.fixture
 def read_external(bundle) -> Callable:
     """Reads class folders as an external data set of the bundle: root, name, and its class by each label."""
-    from cxrnet.workflows.external_data import read_set
+    from cxrnet.data.external import SetConfig, read_set
 
     def call(root: Path, name: str = "north", on_error: str = "fail", key: str = "data", **labels: str | None):
         source = {"_target_": "cxrnet.data.sources.folder.folder", "_partial_": True, "root": str(root)}
         config = {"manifest": source, "on_error": on_error, "cache": None, "known_issues": {name: ["it is small"]}}
-        return read_set(name, key, config, labels, bundle)
+        return read_set(SetConfig(name, key, config, labels), bundle.classes, ((40, 32), "pad"))
 
     return call
 
@@ -217,20 +216,14 @@ def make_table() -> Callable[..., pd.DataFrame]:
 
 
 @pytest.fixture(scope="session")
-def two_runs(make_table: Callable[..., pd.DataFrame]) -> Comparison:
-    """Two runs on the same 60 images, ``a`` better than ``b``; an ECE and the NPV of each class aren't tested."""
-    labels = [str(label) for label in make_table()["label"]]
-    tables = {"b": make_table(labels=labels, strength=0.5), "a": make_table(labels=labels, seed=1, strength=4.0)}
-    return compare(tables, ["macro_f1", "sensitivity_Covid"], "macro_f1", 100, 0, 0.95, 15, also=["ece", "npv"])
+def compare_runs() -> Callable[..., Comparison]:
+    """Compares tables of predictions in a metric or several, by the first of them unless another is given."""
 
+    def call(tables: Mapping[str, pd.DataFrame], *metrics: str, **changes: Any) -> Comparison:
+        settings = {"also": [], "by": metrics[0], "resamples": 100, "seed": 0, "level": 0.95, "bins": 15}
+        return compare(tables, ComparisonSettings(**{"metrics": metrics, **settings, **changes}))
 
-@pytest.fixture(scope="session")
-def facts_of_runs() -> Facts:
-    """What is known of the two."""
-    return {
-        "a": {"backbone": "resnet50", "parameters": 23514179, "training_seconds": 192.0, "data": "one"},
-        "b": {"backbone": "vgg16", "parameters": 14716227, "data": "one"},
-    }
+    return call
 
 
 @pytest.fixture(scope="session")

@@ -1,21 +1,60 @@
-"""``python -m cxrnet.evaluate bundle=<run> data=<option>``: one bundle on other data; see ``conf/evaluate.yaml``."""
+"""``python -m cxrnet.evaluate bundle=<run> data=<option>``: one bundle on external data; see ``conf/evaluate.yaml``."""
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from omegaconf import DictConfig
 
 from cxrnet.cli.app import entry_point
 from cxrnet.core.process import quick_imports
+from cxrnet.errors import CxrnetError
 
-NAMED = ("sets.", "sets=", "classes.", "classes=")
-
-
-def by_name(arguments: list[str]) -> list[str]:
-    """Let ``sets.<name>...`` and ``classes.<name>...`` be typed without the ``++`` that Hydra wants for new names."""
-    return [f"++{text}" if text.startswith(NAMED) else text for text in arguments]
+COUNTED = ("root", "manifest", "on_error", "known_issues")  # of a data option; the rest is for training
+OPTION_KEY = re.compile(r"[+~]*((?:data|sets\.[^.=]+)\.([^.=]+))")
 
 
-@entry_point("evaluate", by_name)
+def hydra_words(arguments: list[str]) -> list[str]:
+    """Translate what users type into what Hydra composes.
+
+    ``external=[a,b]`` becomes ``+data@sets.a=a +data@sets.b=b``, which puts each data option below its own name, and
+    ``classes.<name>=...`` gets the ``++`` that Hydra wants for new names.
+
+    Raises:
+        CxrnetError: ``external`` names no options, or a key of a data option counts for training only.
+    """
+    words: list[str] = []
+    for word in arguments:
+        if (key := OPTION_KEY.match(word)) and key[2] not in COUNTED:
+            raise CxrnetError(f"{key[1]}: means nothing here; of a data option only {', '.join(COUNTED)} count")
+        if word.lstrip("+").startswith("external="):
+            words += [f"+data@sets.{name}={option}" for name, option in _named(word.lstrip("+"))]
+        else:
+            words.append(f"++{word}" if word.startswith(("classes.", "classes=")) else word)
+    return words
+
+
+def _named(word: str) -> Iterator[tuple[str, str]]:
+    """Read names and options of data from ``external=[a,b]`` or ``external={name: a}``."""
+    try:
+        value = OverridesParser.create().parse_override(word).value()
+    except HydraException:
+        value = word.partition("=")[2]
+    if isinstance(value, list) and len(set(map(str, value))) == len(value):
+        value = {option: option for option in value}
+    if not isinstance(value, dict) or not all(isinstance(option, str) for option in value.values()):
+        raise CxrnetError(
+            f"external: {value} won't do; give options of data, as [a, b], or names for them, as {{n: a}}"
+        )
+    for name, option in value.items():
+        if not re.fullmatch(r"\w[\w-]*", str(name)):
+            raise CxrnetError(f"external: '{name}' is no name for a folder; use letters, digits, _ and -")
+        yield str(name), option
+
+
+@entry_point("evaluate", hydra_words)
 def main(config: DictConfig) -> None:
     """Evaluate one bundle; the heavy imports wait until the configuration is known to be sound."""
     from hydra.core.hydra_config import HydraConfig
@@ -24,8 +63,8 @@ def main(config: DictConfig) -> None:
         from cxrnet.workflows.evaluate import evaluate_external
 
     hydra = HydraConfig.get()
-    folder, option = Path(hydra.runtime.output_dir), hydra.runtime.choices["data"]
-    evaluate_external(config, folder, option, hydra.overrides.task)
+    command = ["python", "-m", "cxrnet.evaluate", *hydra.overrides.task]
+    evaluate_external(config, Path(hydra.runtime.output_dir), hydra.runtime.choices["data"], command)
 
 
 if __name__ == "__main__":

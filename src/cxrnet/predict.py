@@ -16,10 +16,10 @@ from cxrnet.workflows.added_keys import check_added_keys
 
 @entry_point("predict")
 def main(config: DictConfig) -> None:
-    """Print, and on request write, what a bundle makes of images: path, class and its probability, tab-separated.
+    """Print, and on request write, the predictions of a bundle: path, class and its probability, tab-separated.
 
-    ``referred`` follows where the call is left to a reader. Which mix of classes the probabilities are of is said on
-    stderr, so that stdout is the table alone.
+    ``referred`` follows where the prediction is deferred to a reader. The mix of classes that the probabilities are of
+    is said on stderr, so that stdout is the table alone.
     """
     with quick_imports():
         from cxrnet.evaluation.predictions import REFERRED, growing_file

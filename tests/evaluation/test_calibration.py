@@ -48,13 +48,6 @@ def test_equal_mass_divides_the_images_and_keeps_equals_together() -> None:
     pd.testing.assert_frame_equal(reliability_table(tied[order], right[order], 5, "equal_mass"), table)
 
 
-def test_error_of_a_small_case_by_hand() -> None:
-    # (0.4, 0.6]: two at 0.6, one right: 0.1 apart; (0.8, 1]: two at 0.9 and 1.0, both right: 0.05 apart.
-    confidence, correct = np.array([0.6, 0.6, 0.9, 1.0]), np.array([True, False, True, True])
-    assert error_of_table(reliability_table(confidence, correct, 5, "equal_width")) == pytest.approx(0.075)
-    assert reliability_table(confidence, correct, 5, "equal_width")["high"].tolist() == pytest.approx([0.6, 1])
-
-
 def test_top_label_is_the_most_probable_class(make_table) -> None:
     table = make_table()
     confidence, correct = top_label(probabilities_of(table), label_codes(table))
@@ -134,13 +127,6 @@ def test_validation_images_of_another_mix_count_so_that_they_are_of_that_of_the_
     whole, part = fit_temperature(table, prior), fit_temperature(fewer, prior)
     assert part.value == pytest.approx(whole.value, rel=0.1)
     assert part.offset == pytest.approx(whole.offset, abs=0.35)
-
-
-def test_without_an_image_of_each_class_there_is_no_offset(validation) -> None:
-    table = validation(4.0)
-    two = table[table["label"] != "Covid"].reset_index(drop=True)
-    fitted = fit_temperature(two, dict.fromkeys(CLASSES, 1 / 3))
-    assert (fitted.offset, fitted.value) == ((), fit_temperature(two).value)
 
 
 @pytest.mark.parametrize(("of_covid", "has"), [(9, False), (10, True), (1, False)])

@@ -5,15 +5,15 @@ import pandas as pd
 import pytest
 
 from cxrnet.errors import CxrnetError
-from cxrnet.evaluation.comparison import compare
+from cxrnet.evaluation.comparison import align
 from cxrnet.evaluation.metrics import evaluate, flat
+from cxrnet.evaluation.predictions import check_predictions, classes_of
 from cxrnet.evaluation.significance import holm, mcnemar
 
 METRICS = ("roc_auc_macro", "accuracy", "macro_f1", "sensitivity_Covid", "roc_auc_Covid", "log_loss")
 
 
-def _compare(tables, metrics=METRICS, by="roc_auc_macro", resamples=500, seed=0):
-    return compare(tables, metrics, by, resamples, seed, 0.95, 15)
+CLASSES = ("Viral Pneumonia", "Covid", "Normal")
 
 
 @pytest.fixture(scope="module")
@@ -27,18 +27,49 @@ def tables(make_table):
 
 
 @pytest.fixture(scope="module")
-def comparison(tables):
-    return _compare(tables)
+def comparison(tables, compare_runs):
+    return compare_runs(tables, *METRICS, resamples=500)
 
 
-def test_the_best_run_stands_first(tables, comparison):
-    assert comparison.runs == ["strong", "middle", "weak"]
-    assert _compare(tables, by="log_loss").runs == ["strong", "middle", "weak"]
-    assert list(comparison.figures["run"].unique()) == comparison.runs
+def test_images_and_classes_are_put_into_one_order(make_table):
+    table = make_table(n=12)
+    labels = [str(label) for label in table["label"]]
+    turned = make_table(labels=labels, classes=CLASSES[::-1], seed=1).sample(frac=1, random_state=0)
+    aligned = align({"a": table, "b": turned})["b"]
+    assert (list(aligned["image_id"]), list(aligned["label"])) == (list(table["image_id"]), labels)
+    assert classes_of(aligned) == list(CLASSES)
+    check_predictions(aligned, "aligned")
+    before, after = evaluate(turned)["per_class"], evaluate(aligned)["per_class"]
+    for name in CLASSES:
+        assert after[name]["roc_auc"]["value"] == pytest.approx(before[name]["roc_auc"]["value"], abs=1e-12)
 
 
-def test_figures_are_those_of_each_run_alone(tables, comparison):
-    rows = comparison.figures.set_index(["run", "metric"])
+def test_runs_on_other_images_labels_or_classes_are_refused(make_table):
+    table = make_table(n=12)
+    relabelled, unlabelled = table.copy(), table.copy()
+    relabelled.loc[[2, 5], "label"] = ["Covid" if label != "Covid" else "Normal" for label in table["label"][[2, 5]]]
+    unlabelled.loc[4, "label"] = None
+    for other, said in (
+        (table.iloc[:-3], "3 of the 12 images of 'a' are not in 'b' (as 'test/0009.png')"),
+        (table.iloc[1:].assign(image_id=[f"x{i}" for i in range(11)]), "11 of the 11 images of 'b' are not in 'a'"),
+        (relabelled, f"2 of 12 images different labels ('test/0002.png': {relabelled['label'][2]}, "),
+        (unlabelled, f"('test/0004.png': none, {table['label'][4]})"),
+        (make_table(n=12, classes=CLASSES[1:]), "'b' has the classes Covid, Normal, 'a' has Viral Pneumonia, Covid"),
+        (None, "1 given; a comparison needs at least two"),
+    ):
+        with pytest.raises(CxrnetError) as caught:
+            align({"a": table} if other is None else {"a": table, "b": other})
+        assert said in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+def test_the_best_run_stands_first(tables, comparison, compare_runs):
+    assert comparison.runs == list(comparison.metrics["run"].unique()) == ["strong", "middle", "weak"]
+    assert compare_runs(tables, "accuracy", "log_loss", by="log_loss").runs == ["strong", "middle", "weak"]
+
+
+def test_metrics_are_those_of_each_run_alone(tables, comparison):
+    rows = comparison.metrics.set_index(["run", "metric"])
     for run, table in tables.items():
         for name, _, metric in flat(evaluate(table)):
             assert rows.loc[(run, name), "value"] == pytest.approx(metric["value"], abs=1e-12)
@@ -48,20 +79,7 @@ def test_figures_are_those_of_each_run_alone(tables, comparison):
 
 
 def test_every_pair_is_tested_in_every_metric(comparison):
-    tests, values = comparison.tests, comparison.figures.set_index(["run", "metric"])["value"]
-    assert list(tests.columns) == [
-        "metric",
-        "a",
-        "b",
-        "difference",
-        "low",
-        "high",
-        "p",
-        "p_holm",
-        "test",
-        "n",
-        "reason",
-    ]
+    tests, values = comparison.tests, comparison.metrics.set_index(["run", "metric"])["value"]
     assert list(zip(tests["metric"], tests["a"], tests["b"], strict=True)) == [
         (metric, *pair) for metric in METRICS for pair in combinations(comparison.runs, 2)
     ]
@@ -69,16 +87,7 @@ def test_every_pair_is_tested_in_every_metric(comparison):
         assert test.difference == values[test.a, test.metric] - values[test.b, test.metric]
         assert test.low <= test.difference <= test.high
     assert set(tests["n"]) == {90}
-    assert comparison.metrics == list(METRICS)
-
-
-def test_a_class_of_one_patient_shows_nothing_of_its_means(make_table):
-    labels = ["Viral Pneumonia"] * 2 + ["Covid", "Normal"] * 29  # patients have two images each
-    found = _compare({name: make_table(labels=labels, seed=i) for i, name in enumerate("ab")})
-    tests = found.tests.set_index("metric")
-    assert tests.loc["macro_f1", "reason"] == "the images behind it are of one patient"
-    assert np.isnan(tests.loc["macro_f1", "p"])
-    assert tests.loc["accuracy", "low"] < tests.loc["accuracy", "high"]
+    assert comparison.tested == list(METRICS)
 
 
 def test_each_metric_has_its_test(tables, comparison):
@@ -91,21 +100,25 @@ def test_each_metric_has_its_test(tables, comparison):
         "roc_auc_Covid": "DeLong",
         "log_loss": "paired bootstrap",
     }
-    a, b = tables["middle"], tables["weak"]
-    right = [(table["predicted"] == table["label"]).to_numpy(bool) for table in (a, b)]
-    assert tests.loc[("accuracy", "middle", "weak"), "p"] == mcnemar(*right, comparison.units.of_row)
+    right = [(tables[name]["predicted"] == tables[name]["label"]).to_numpy(bool) for name in ("middle", "weak")]
+    assert tests.loc[("accuracy", "middle", "weak"), "p"] == mcnemar(*right, comparison.clusters.of_row)
 
 
-def test_holm_is_over_the_pairs_of_one_metric(comparison):
+def test_holm_is_over_the_pairs_of_one_metric_and_the_classes_of_its_family(tables, comparison, compare_runs):
     for _, rows in comparison.tests.groupby("metric"):
         assert list(rows["p_holm"]) == list(holm(rows["p"].to_numpy(float)))
-    assert (comparison.tests["p_holm"] >= comparison.tests["p"]).all()
+    found = compare_runs(tables, "roc_auc_macro", "roc_auc")
+    aucs = [f"roc_auc_{name}" for name in CLASSES]
+    assert found.tested == ["roc_auc_macro", *aucs]
+    rows = found.tests[found.tests["metric"].isin(aucs)]
+    assert (set(rows["test"]), len(rows)) == ({"DeLong"}, 3 * 3)
+    assert list(rows["p_holm"]) == list(holm(rows["p"].to_numpy(float)))
 
 
-def test_a_large_difference_is_shown_and_none_where_there_is_none(tables, comparison):
+def test_a_large_difference_is_shown_and_none_where_there_is_none(tables, comparison, compare_runs):
     p = comparison.tests.set_index(["metric", "a", "b"])["p_holm"]
     assert all(p[metric, "strong", "weak"] < 0.05 for metric in METRICS)
-    same = _compare({"one": tables["weak"], "two": tables["weak"].sample(frac=1, random_state=1)})
+    same = compare_runs({"one": tables["weak"], "two": tables["weak"].sample(frac=1, random_state=1)}, *METRICS)
     assert (same.tests["difference"] == 0).all()
     assert same.tests["low"].isna().all()
     assert set(same.tests["reason"]) == {
@@ -115,90 +128,89 @@ def test_a_large_difference_is_shown_and_none_where_there_is_none(tables, compar
     assert (same.tests[["p", "p_holm"]] == 1).all(axis=None)
 
 
-def test_runs_are_compared_on_the_same_resamples(tables):
-    # A run that differs from another in one call only: the difference is known far better than each figure.
+def test_runs_are_compared_on_the_same_resamples(tables, compare_runs):
+    # A run that differs from another in one prediction only: the difference is known far better than each metric.
     other = tables["middle"].copy()
     wrong = np.flatnonzero(other["predicted"] != other["label"])[0]
     other.loc[wrong, "predicted"] = other.loc[wrong, "label"]
-    found = _compare({"middle": tables["middle"], "other": other}, metrics=["accuracy"], by="accuracy")
+    found = compare_runs({"middle": tables["middle"], "other": other}, "accuracy", resamples=500)
     test = found.tests.iloc[0]
-    figure = found.figures[found.figures["metric"] == "accuracy"].iloc[0]
+    metric = found.metrics[found.metrics["metric"] == "accuracy"].iloc[0]
     assert (test["a"], test["difference"]) == ("other", pytest.approx(1 / 90))
     assert test["low"] == 0
-    assert test["high"] - test["low"] < (figure["high"] - figure["low"]) / 3
+    assert test["high"] - test["low"] < (metric["high"] - metric["low"]) / 3
 
 
-def test_the_seed_decides(tables, comparison):
-    pd.testing.assert_frame_equal(_compare(tables).tests, comparison.tests)
-    assert not _compare(tables, seed=1).tests["low"].equals(comparison.tests["low"])
+def test_the_seed_decides(tables, compare_runs):
+    first, again, other = (compare_runs(tables, "macro_f1", seed=seed).tests for seed in (0, 0, 1))
+    pd.testing.assert_frame_equal(first, again)
+    assert not first["low"].equals(other["low"])
 
 
-def test_two_classes_have_one_auc(make_table):
+def test_two_classes_have_one_auc_tested_once(make_table, compare_runs):
     labels = ["Covid", "Normal"] * 30
     tables = {name: make_table(labels=labels, classes=("Normal", "Covid"), seed=i) for i, name in enumerate("ab")}
-    found = _compare(tables, metrics=["roc_auc_macro", "roc_auc_Normal", "roc_auc_Covid"])
+    found = compare_runs(tables, "roc_auc_macro", "roc_auc_Normal", "roc_auc_Covid")
     assert set(found.tests["test"]) == {"DeLong"}
-    columns = ["difference", "low", "high", "p"]
-    rows = found.tests[columns].to_numpy(float)
+    rows = found.tests[["difference", "low", "high", "p"]].to_numpy(float)
     assert rows == pytest.approx(np.tile(rows[:1], (3, 1)), abs=1e-9)
+    found = compare_runs(tables, "roc_auc", by="roc_auc_Covid", also=["roc_auc"])
+    assert found.tested == ["roc_auc_Covid"]
+    assert list(found.shown) == ["roc_auc_Covid", "roc_auc_Normal"]
 
 
-def test_patients_known_to_one_run_hold_for_all(tables):
+def test_patients_known_to_one_run_hold_for_all(tables, compare_runs):
     unknown = {name: table.assign(patient_id=pd.NA) for name, table in tables.items()}
-    assert len(_compare(unknown).units.stratum) == 90
-    assert len(_compare(unknown | {"middle": tables["middle"]}).units.stratum) == 45
+    assert len(compare_runs(unknown, "accuracy").clusters.stratum) == 90
+    assert len(compare_runs(unknown | {"middle": tables["middle"]}, "accuracy").clusters.stratum) == 45
 
 
-def test_a_figure_that_is_missing_is_not_tested(make_table):
+def test_a_metric_that_says_nothing_is_not_tested(make_table, compare_runs):
     labels = ["Covid", "Normal"] * 20
-    found = _compare({name: make_table(labels=labels, seed=i) for i, name in enumerate("abc")})
+    found = compare_runs({name: make_table(labels=labels, seed=i) for i, name in enumerate("abc")}, *METRICS)
     rows = found.tests[found.tests["metric"] == "roc_auc_macro"]
     assert set(rows["reason"]) == {"no image is labelled Viral Pneumonia"}
     assert rows[["difference", "low", "high", "p", "p_holm"]].isna().all(axis=None)
     rest = found.tests[found.tests["metric"].isin(["accuracy", "sensitivity_Covid", "roc_auc_Covid"])]
     assert rest["p_holm"].notna().all()
-    assert set(rest["reason"]) == {""}
+    labels = ["Viral Pneumonia"] * 2 + ["Covid", "Normal"] * 29  # patients have two images each
+    found = compare_runs(
+        {name: make_table(labels=labels, seed=i) for i, name in enumerate("ab")}, "accuracy", "macro_f1"
+    )
+    tests = found.tests.set_index("metric")
+    assert tests.loc["macro_f1", "reason"] == "the images behind it are of one patient"
+    assert np.isnan(tests.loc["macro_f1", "p"])
+    assert tests.loc["accuracy", "low"] < tests.loc["accuracy", "high"]
 
 
-def test_a_figure_of_classes_is_tested_in_each_and_corrected_for_all(tables):
-    found = _compare(tables, metrics=["roc_auc_macro", "roc_auc"])
-    aucs = [f"roc_auc_{name}" for name in ("Viral Pneumonia", "Covid", "Normal")]
-    assert found.metrics == ["roc_auc_macro", *aucs]
-    rows = found.tests[found.tests["metric"].isin(aucs)]
-    assert set(rows["test"]) == {"DeLong"}
-    assert len(rows) == 3 * 3
-    assert list(rows["p_holm"]) == list(holm(rows["p"].to_numpy(float)))
-    alone = found.tests[found.tests["metric"] == "roc_auc_macro"]
-    assert list(alone["p_holm"]) == list(holm(alone["p"].to_numpy(float)))
-
-
-def test_of_two_classes_the_one_auc_is_tested_once(make_table):
-    labels = ["Covid", "Normal"] * 30
-    tables = {name: make_table(labels=labels, classes=("Normal", "Covid"), seed=i) for i, name in enumerate("ab")}
-    found = compare(tables, ["roc_auc"], "roc_auc_Covid", 100, 0, 0.95, 15, also=["roc_auc"])
-    assert found.metrics == ["roc_auc_Covid"]
-    assert list(found.shown) == ["roc_auc_Covid", "roc_auc_Normal"]
-
-
-def test_further_figures_are_shown_and_not_tested(tables):
-    found = compare(tables, ["accuracy"], "accuracy", 100, 0, 0.95, 15, also=["ece", "sensitivity", "accuracy"])
-    assert found.metrics == ["accuracy"]
-    classes = ("Viral Pneumonia", "Covid", "Normal")
+def test_further_metrics_are_shown_and_not_tested(tables, compare_runs):
+    found = compare_runs(tables, "accuracy", also=["ece", "sensitivity", "accuracy"])
+    assert found.tested == ["accuracy"]
     assert found.shown == {
         "accuracy": ("", "accuracy"),
         "ece": ("", "ece"),
-        **{f"sensitivity_{name}": (name, "sensitivity") for name in classes},
+        **{f"sensitivity_{name}": (name, "sensitivity") for name in CLASSES},
     }
-    with pytest.raises(CxrnetError, match="also: 'charm' is no figure"):
-        compare(tables, ["accuracy"], "accuracy", 100, 0, 0.95, 15, also=["charm"])
 
 
-def test_unknown_metrics_are_refused(tables):
-    with pytest.raises(
-        CxrnetError, match=r"metrics: 'auc' is no figure; the figures are accuracy, .*sensitivity_Covid"
-    ):
-        _compare(tables, metrics=["accuracy", "auc"], by="accuracy")
-    with pytest.raises(CxrnetError, match="by: 'log_loss' is none of the metrics accuracy, macro_f1; choose one"):
-        _compare(tables, metrics=["accuracy", "macro_f1"], by="log_loss")
-    with pytest.raises(CxrnetError, match="tested on different images"):
-        _compare(tables | {"middle": tables["middle"].iloc[1:]})
+def test_a_class_called_macro_is_not_taken_for_the_mean(make_table, compare_runs):
+    tables = {name: make_table(classes=("macro", "b", "c"), labels=["macro", "b", "c"] * 9) for name in "xy"}
+    found = compare_runs(tables, "roc_auc_macro", also=["roc_auc"])
+    assert found.shown["roc_auc_macro"] == ("", "roc_auc_macro")
+    assert found.shown["roc_auc_macro (class)"] == ("macro", "roc_auc")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"metrics": ["accuracy", "auc"]},
+            r"metrics: 'auc' is no metric; the metrics are accuracy, .*sensitivity_Covid",
+        ),
+        ({"also": ["charm"]}, "also: 'charm' is no metric"),
+        ({"by": "log_loss"}, "by: 'log_loss' is none of the metrics accuracy; choose one"),
+    ],
+)
+def test_unknown_metrics_are_refused(tables, compare_runs, changes, message):
+    with pytest.raises(CxrnetError, match=message):
+        compare_runs(tables, "accuracy", **changes)

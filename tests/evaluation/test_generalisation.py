@@ -3,13 +3,13 @@ import pytest
 
 from cxrnet.evaluation.bootstrap import clusters_of
 from cxrnet.evaluation.confidence_intervals import percentile
-from cxrnet.evaluation.generalisation import change_interval, generalisation_table, same_classes, shared_classes
+from cxrnet.evaluation.generalisation import Sides, change_interval, generalisation_table, internal_side, shared_classes
 from cxrnet.evaluation.metrics import evaluate, evaluate_resampled
-from cxrnet.reporting.external import printed_generalisation, verdicts
+from cxrnet.reporting.external import drop_table, verdicts
 
 CLASSES = ("Viral Pneumonia", "Covid", "Normal")
 RESAMPLES = 400
-OVER = {"b": ["Viral Pneumonia", "Covid"], "c": list(CLASSES)}
+OVER = ["Viral Pneumonia", "Covid"]
 
 
 @pytest.fixture(scope="module")
@@ -24,15 +24,19 @@ def external(make_table):
     return table[table["label"] != "Normal"].reset_index(drop=True)
 
 
+def sides(internal, external, resamples=RESAMPLES):
+    own, evaluated = internal_side(internal, external), shared_classes(external, internal)
+    return Sides(
+        evaluate(external, resamples, over=evaluated),
+        None if own is None else evaluate(own, resamples, over=evaluated),
+        evaluated,
+        {"majority": evaluate(external, over=evaluated)},
+    )
+
+
 @pytest.fixture(scope="module")
 def table(internal, external):
-    own = same_classes(internal, external)
-    return generalisation_table(
-        {"b": evaluate(own, RESAMPLES, over=OVER["b"])},
-        {"b": evaluate(external, RESAMPLES, over=OVER["b"]), "c": evaluate(internal, RESAMPLES)},
-        OVER,
-        {"d": "no image is left"},
-    )
+    return generalisation_table({"b": sides(internal, external), "c": sides(None, internal)}, {"d": "no image is left"})
 
 
 def row(table, data, metric, label=""):
@@ -43,9 +47,11 @@ def row(table, data, metric, label=""):
 
 
 def test_internal_images_of_other_classes_are_no_comparison(internal, external):
-    own = same_classes(internal, external)
+    own = internal_side(internal, external)
     assert set(own["label"]) == {"Viral Pneumonia", "Covid"}
     assert len(own) == internal["label"].isin(["Viral Pneumonia", "Covid"]).sum()
+    assert internal_side(internal[internal["label"] == "Normal"], external) is None
+    assert internal_side(None, external) is None
 
 
 def test_the_change_is_external_minus_internal_with_an_interval(table):
@@ -53,21 +59,20 @@ def test_the_change_is_external_minus_internal_with_an_interval(table):
     assert accuracy["change"] == pytest.approx(accuracy["external"] - accuracy["internal"])
     assert accuracy["change_low"] < accuracy["change"] < accuracy["change_high"] < 0
     assert accuracy["external_low"] < accuracy["external"] < accuracy["external_high"]
+    assert (accuracy["majority"], np.isnan(accuracy["thumbnail"])) == (accuracy["external"], True)
     assert (accuracy["reason"], accuracy["internal_n"] > 50, accuracy["external_n"] > 80) == ("", True, True)
 
 
-def test_a_class_that_the_data_lack_is_a_stated_gap(table):
+def test_what_is_missing_is_a_stated_gap(table):
     sensitivity = row(table, "b", "sensitivity", "Normal")
     assert np.isnan([sensitivity["external"], sensitivity["change"], sensitivity["change_low"]]).all()
     assert sensitivity["reason"] == "internal: no image is labelled Normal; external: no image is labelled Normal"
     assert row(table, "b", "specificity", "Normal")["change"] < 0
-
-
-def test_without_an_internal_result_there_is_no_change(table):
     auc = row(table, "c", "roc_auc_macro")
     assert auc["external"] > 0.9
     assert np.isnan([auc["internal"], auc["change"], auc["change_low"]]).all()
     assert auc["reason"] == "no internal result is known"
+    assert row(table, "d", "roc_auc_macro")["reason"] == "no image is left"
 
 
 def test_the_interval_of_the_change_is_that_of_a_bootstrap_of_the_difference(make_table):
@@ -80,79 +85,63 @@ def test_the_interval_of_the_change_is_that_of_a_bootstrap_of_the_difference(mak
         assert change_interval(a[name], b[name]) == pytest.approx(expected, abs=0.01)
 
 
-def test_a_figure_of_one_has_a_change_with_an_interval_too():
+def test_a_metric_of_one_has_a_change_with_an_interval_too():
     perfect = {"value": 1.0, "n": 20, "interval": [0.84, 1.0]}
     half = {"value": 0.5, "n": 20, "interval": [0.3, 0.7]}
     assert change_interval(perfect, half) == pytest.approx((-0.7, -0.5 + np.hypot(0.2, 0.16)))
     assert change_interval(perfect, {"value": 0.5, "n": 20}) is None
 
 
-def test_the_printed_table_begins_with_what_does_not_depend_on_the_mix_of_classes(table):
-    printed = printed_generalisation(table, 0.95)
-    assert list(printed.rows.columns) == ["Data", "Figure", "Internal", "External", "Change"]
-    groups = dict(printed.groups())
-    assert list(groups) == ["b", "c", "d"]
-    figures = [line[0] for line in groups["b"]]
-    assert figures[:2] == ["ROC-AUC, macro of Viral Pneumonia, Covid alone", "Accuracy"]
-    assert {"Sensitivity, Covid", "Specificity, Covid", "ROC-AUC, Covid"} <= set(figures)
-    assert "F1, Covid" not in figures
-    accuracy = row(table, "b", "accuracy")
-    assert groups["b"][1][1] == "{internal:.3f}\n({internal_low:.3f}–{internal_high:.3f})".format(**accuracy)
-    assert groups["b"][1][3].startswith(f"−{-accuracy['change']:.3f}\n(−")
-    assert "b: internal: no image is labelled Normal" in printed.note
-    assert "c: no internal result is known" in printed.note
-
-
-def test_of_two_classes_each_has_the_auc_of_the_other(make_table):
-    two = make_table(60, classes=("Normal", "Covid"))
-    table = generalisation_table({"a": evaluate(two, 100)}, {"a": evaluate(two, 100)}, {"a": ["Normal", "Covid"]}, {})
-    assert "ROC-AUC, Covid" not in set(printed_generalisation(table, 0.95).rows["Figure"])
-
-
-def test_the_verdict_says_whether_a_fall_is_shown(make_table):
-    good, same, bad = (make_table(200, seed=seed, strength=strength) for seed, strength in ((0, 3), (1, 3), (2, 0.5)))
-    results = {name: evaluate(rows, RESAMPLES) for name, rows in (("good", good), ("same", same), ("bad", bad))}
-    own = {"same": results["good"], "bad": results["good"]}
-    same, bad, alone = verdicts(
-        generalisation_table(own, {n: results[n] for n in ("same", "bad", "good")}, dict.fromkeys(results, CLASSES), {})
-    )
-    assert "is not shown to be a fall" in same
-    assert bad.startswith("bad: ROC-AUC, macro falls by 0.")
-    assert "from 0.9" in bad
-    assert "nothing internal to compare it with" in alone
-
-
-def test_a_figure_that_cannot_be_computed_is_said_so(table):
-    assert verdicts(table)[2] == "d: ROC-AUC, macro can't be computed (no image is left)."
-    assert dict(printed_generalisation(table, 0.95).groups())["d"] == [["ROC-AUC, macro", "n/a", "n/a", "n/a"]]
-
-
 def test_means_are_over_the_classes_of_both_sides(table, internal, external):
-    assert shared_classes(internal, external) == shared_classes(None, external) == OVER["b"]
+    assert shared_classes(external, internal) == shared_classes(external, None) == OVER
     for name, part in (("roc_auc_macro", "roc_auc"), ("balanced_accuracy", "sensitivity"), ("macro_f1", "f1")):
         mean = row(table, "b", name)
-        parts = [row(table, "b", part, label) for label in OVER["b"]]
+        parts = [row(table, "b", part, label) for label in OVER]
         assert mean["over"] == "Viral Pneumonia, Covid"
         for side in ("internal", "external"):
             assert mean[side] == pytest.approx(np.mean([each[side] for each in parts]))
             assert mean[f"{side}_low"] < mean[side] <= mean[f"{side}_high"]
     assert row(table, "b", "accuracy")["over"] == row(table, "c", "roc_auc_macro")["over"] == ""
-    assert verdicts(table)[0].startswith("b: ROC-AUC, macro of Viral Pneumonia, Covid alone falls by 0.")
+
+
+def test_the_printed_table_begins_with_the_leading_metric(table):
+    printed = drop_table(table, 0.95)
+    assert list(printed.rows.columns) == ["Data", "Metric", "Internal", "External", "Change"]
+    groups = dict(printed.groups())
+    assert list(groups) == ["b", "c", "d"]
+    metrics = [line[0] for line in groups["b"]]
+    assert metrics[:2] == ["ROC-AUC, macro of Viral Pneumonia, Covid alone", "Accuracy"]
+    assert {"Sensitivity, Covid", "Specificity, Covid", "ROC-AUC, Covid"} <= set(metrics)
+    accuracy = row(table, "b", "accuracy")
+    assert groups["b"][1][1] == "{internal:.3f}\n({internal_low:.3f}–{internal_high:.3f})".format(**accuracy)
+    assert groups["b"][1][3].startswith(f"−{-accuracy['change']:.3f}\n(−")
+    assert groups["d"] == [["ROC-AUC, macro", "n/a", "n/a", "n/a"]]
+    assert "b: internal: no image is labelled Normal" in printed.note
+    assert "c: no internal result is known" in printed.note
+
+
+def test_intervals_that_were_not_asked_for_are_not_promised(internal, external):
+    plain = generalisation_table({"b": sides(internal, external, 0)}, {})
+    assert drop_table(plain, 0.95).note.startswith("No intervals. Internal: ")
+
+
+def test_the_verdict_says_whether_a_drop_is_shown(make_table, table):
+    good, same, bad = (make_table(200, seed=seed, strength=strength) for seed, strength in ((0, 3), (1, 3), (2, 0.5)))
+    results = {"same": sides(good, same), "bad": sides(good, bad), "good": sides(None, good)}
+    same, bad, alone = verdicts(generalisation_table(results, {}))
+    assert "is not shown to be a drop" in same
+    assert bad.startswith("bad: ROC-AUC, macro drops by 0.")
+    assert "from 0.9" in bad
+    assert "nothing internal to compare it with" in alone
+    of_some, _, gap = verdicts(table)
+    assert of_some.startswith("b: ROC-AUC, macro of Viral Pneumonia, Covid alone drops by 0.")
+    assert gap == "d: ROC-AUC, macro can't be computed (no image is left)."
 
 
 def test_of_a_single_class_the_sensitivity_is_stated(make_table):
     internal, external = make_table(60, strength=3.0), make_table(labels=["Covid"] * 30, seed=1)
-    own, over = same_classes(internal, external), shared_classes(internal, external)
-    assert over == ["Covid"]
-    evaluations = [{"a": evaluate(part, RESAMPLES, over=over)} for part in (own, external)]
-    table = generalisation_table(*evaluations, {"a": over}, {})
+    table = generalisation_table({"a": sides(internal, external)}, {})
     assert row(table, "a", "roc_auc_macro")["reason"].endswith("external: every image is labelled Covid")
     assert row(table, "a", "sensitivity", "Covid")["external_low"] > 0
     (said,) = verdicts(table)
-    assert said.startswith("a: Sensitivity, Covid falls by ")
-
-
-def test_intervals_that_were_not_asked_for_are_not_promised(internal, external):
-    own = same_classes(internal, external)
-    plain = generalisation_table({"b": evaluate(own)}, {"b": evaluate(external)}, OVER, {})
-    assert printed_generalisation(plain, 0.95).note.startswith("Without intervals. Internal: ")
+    assert said.startswith("a: Sensitivity, Covid drops by ")

@@ -2,21 +2,11 @@ import json
 
 import numpy as np
 import pytest
-from sklearn import metrics as reference
 
 from cxrnet.errors import CxrnetError
 from cxrnet.evaluation.bootstrap import clusters_of
 from cxrnet.evaluation.metrics import evaluate, evaluate_resampled
-from cxrnet.evaluation.predictions import counts_of, probabilities_of
-
-
-def test_multiclass_auc_is_the_one_of_scikit_learn(make_table):
-    table = make_table(n=80)
-    figures, classes = evaluate(table), ["Viral Pneumonia", "Covid", "Normal"]
-    codes = [classes.index(name) for name in table["label"]]
-    for average in ("macro", "weighted"):
-        value = reference.roc_auc_score(codes, probabilities_of(table), multi_class="ovr", average=average)
-        assert figures[f"roc_auc_{average}"]["value"] == pytest.approx(value, abs=1e-12)
+from cxrnet.evaluation.predictions import counts_of
 
 
 def test_absent_class_is_a_stated_gap(make_table):
@@ -78,11 +68,6 @@ def test_a_seed_gives_the_same_intervals(make_table):
     assert evaluate(table, 100, seed=1) != evaluate(table, 100, seed=2)
 
 
-def test_what_has_no_value_has_no_interval(make_table):
-    for metric in every(evaluate(make_table(labels=["Covid", "Normal"] * 10), 100)):
-        assert (metric["value"] is None) != ("interval" in metric or "interval_reason" in metric)
-
-
 def test_tables_of_the_same_images_are_drawn_alike(make_table):
     table = make_table(n=200, strength=1.0)
     better = make_table(n=200, strength=1.5)
@@ -100,14 +85,6 @@ def test_tables_of_the_same_images_are_drawn_alike(make_table):
 def test_settings_that_give_no_interval(make_table, changes, message):
     with pytest.raises(CxrnetError, match=message):
         evaluate(make_table(), **{"resamples": 100, **changes})
-
-
-def test_rounded_probabilities_of_another_program(make_table):
-    table = make_table(n=200)
-    rounded = table.copy()
-    for name in [c for c in table if c.startswith("prob_")]:
-        rounded[name] = table[name].round(4)
-    assert evaluate(rounded)["log_loss"]["value"] == pytest.approx(evaluate(table)["log_loss"]["value"], abs=1e-3)
 
 
 def test_counts_are_label_by_prediction(make_table):

@@ -2,7 +2,8 @@ import pandas as pd
 import pytest
 from scipy.stats import ttest_1samp
 
-from cxrnet.evaluation.over_runs import Moments, interval_meaning, moments_of
+from cxrnet.evaluation.over_runs import Moments, moments_of
+from cxrnet.reporting.sentences import interval_meaning
 
 
 def test_moments_by_hand():
@@ -12,11 +13,11 @@ def test_moments_by_hand():
     assert moments["accuracy"] == Moments(
         3, pytest.approx(0.7), pytest.approx(0.2), 0.5, 0.9, (pytest.approx(0.7 - 4.3027 * 0.2 / 3**0.5, abs=1e-4), 1.0)
     )
-    # A figure that one run alone has: its mean is of that run, and there is no spread to state.
+    # A metric that one run alone has: its mean is of that run, and there is no spread to state.
     assert moments["roc_auc_macro"] == Moments(1, 0.8, None, 0.8, 0.8, None)
 
 
-def test_a_figure_that_no_run_has_is_left_out():
+def test_a_metric_that_no_run_has_is_left_out():
     assert moments_of(pd.DataFrame({"accuracy": [None, None]}, dtype=float), 0.95) == {}
 
 
@@ -36,7 +37,7 @@ def test_the_interval_of_a_mean_over_seeds_is_that_of_scipy():
     assert "(Student's t, n = 4): it says what other seeds would give" in interval_meaning({"accuracy": moments}, 0.9)
 
 
-def test_an_interval_ends_where_its_figure_does_and_folds_and_equal_runs_have_none():
+def test_an_interval_ends_where_its_metric_does_and_folds_and_equal_runs_have_none():
     spread = pd.DataFrame({"seed": [0, 1], "accuracy": [0.9, 1.0], "log_loss": [0.5, 0.9]})
     moments = moments_of(spread, 0.95, ["accuracy", "log_loss"])
     assert moments["accuracy"].interval[1] == 1

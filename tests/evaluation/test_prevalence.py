@@ -82,14 +82,6 @@ def test_no_false_alarm_leaves_the_interval_a_width() -> None:
     assert predictive_values(0.77, 0.954, 0.05)[0] < low < predictive_values(0.9, 0.954, 0.05)[0] + 1e-12
 
 
-def test_without_intervals_there_are_none() -> None:
-    row = predictive_table(SENSITIVITY, SPECIFICITY, [0.05]).iloc[0]
-    assert row["ppv"] == {"value": pytest.approx(400 / 1350), "n": 250}
-    assert row["npv"] == {"value": pytest.approx(8550 / 8650), "n": 250}
-    alone = {"value": 0.8, "n": 1, "interval_reason": "one patient"}
-    assert predictive_table(alone, SPECIFICITY, [0.05]).loc[0, "npv"]["interval_reason"] == "one patient"
-
-
 @pytest.mark.parametrize("prevalence", [0, 1, 1.5, True, "low", float("nan")])
 def test_what_is_no_prevalence_is_refused(prevalence) -> None:
     with pytest.raises(CxrnetError, match=f"prevalences: {prevalence} is no prevalence"):
@@ -132,13 +124,6 @@ def test_net_benefit_is_the_formula_of_the_paper(model) -> None:
     assert (curve["prevalence"] == positive.mean()).all()
 
 
-def test_perfect_model_has_the_prevalence_as_its_benefit(model) -> None:
-    _, positive = model
-    assert decision_curve(positive.astype(float), positive, STEPS[1:])["model"].to_numpy() == pytest.approx(
-        positive.mean()
-    )
-
-
 def test_another_prevalence_is_that_of_images_drawn_to_it(model) -> None:
     probability, positive = model
     times = np.where(positive, 1, 6)  # six of each image without the disease
@@ -147,11 +132,6 @@ def test_another_prevalence_is_that_of_images_drawn_to_it(model) -> None:
     carried = at_prevalence(probability, positive.mean(), share)
     expected = decision_curve(np.repeat(carried, times), drawn, STEPS)
     np.testing.assert_allclose(decision_curve(carried, positive, STEPS, share), expected, atol=1e-12)
-
-
-def test_probability_at_another_prevalence_is_bayes() -> None:
-    # An image that says nothing has the prevalence as its probability; certainty stays.
-    assert at_prevalence(np.array([0.25, 0.0, 1.0]), 0.25, 0.01) == pytest.approx([0.01, 0, 1])
 
 
 @pytest.mark.parametrize(
@@ -188,14 +168,6 @@ def test_net_benefit_follows_from_sensitivity_and_specificity(make_table) -> Non
     # From a probability of 0 on everybody is treated, which is no estimate.
     assert band[["low", "high"]].iloc[0].to_list() == pytest.approx([share, share])
     assert ((band["low"] < band["model"]) & (band["model"] < band["high"])).iloc[1:].all()
-
-
-def test_a_perfect_model_is_not_certain_to_be_either() -> None:
-    positive = np.arange(60) < 20
-    curve = decision_curve(positive.astype(float), positive, THRESHOLDS[1:], 0.05)
-    band = decision_band(curve, positive.astype(float), positive, images(60))
-    assert band["high"].to_list() == pytest.approx([0.05] * len(band))
-    assert (band["low"] < 0.05 * wilson(20, 20)[0]).all()
 
 
 def test_without_resamples_there_are_no_intervals(make_table) -> None:

@@ -127,12 +127,6 @@ def test_no_share_to_refer(share) -> None:
         check_share(share)
 
 
-def test_nothing_is_referred_unless_asked_for(make_table) -> None:
-    assert check_share(None) is None
-    assert "referred" not in make_table()
-    assert deferral_of(make_table(), evaluate) is None
-
-
 def test_the_band_has_the_figures_of_the_calls_that_are_left(make_table) -> None:
     table = make_table(60)
     cutoff = choose_deferral_threshold(table, 0.25)
@@ -160,13 +154,6 @@ def test_the_error_of_all_calls_has_the_interval_of_the_accuracy(make_table) -> 
     assert band[["low", "high"]].iloc[-1].to_list() == pytest.approx([1 - high, 1 - low])
     known = band[band["low"].notna()]
     assert ((known["low"] <= known["error"]) & (known["error"] <= known["high"])).all()
-
-
-def test_calls_that_are_all_right_are_not_certain_to_be() -> None:
-    confidence, correct = np.linspace(0.5, 1, 40), np.arange(40) > 3
-    band = risk_with_band(risk_coverage(confidence, correct), confidence, correct, images(40), [])
-    kept = band[band["error"] == 0]
-    assert kept["high"].to_list() == pytest.approx([wilson(0, n)[1] for n in kept["n"]])
 
 
 def test_a_long_curve_has_intervals_at_every_hundredth_and_where_they_are_asked_for() -> None:

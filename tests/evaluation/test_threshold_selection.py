@@ -88,11 +88,6 @@ def test_a_plain_threshold_needs_no_validation_images(make_table) -> None:
     assert choose_thresholds(make_table(), {}) == {}
 
 
-def test_order_of_the_policy_is_kept(make_table) -> None:
-    policy = {"Normal": {"youden": True}, "Covid": 0.5}
-    assert list(check_policy(policy, CLASSES)) == list(choose_thresholds(make_table(split="val"), policy)) == [*policy]
-
-
 def test_test_images_are_never_looked_at(make_table) -> None:
     with pytest.raises(CxrnetError, match="operating_points: 60 of 60 images are of split test; it is chosen on val"):
         choose_thresholds(make_table(), {"Covid": {"youden": True}})
@@ -145,19 +140,8 @@ def test_what_is_out_of_reach_is_said_and_not_replaced() -> None:
         choose_thresholds(two_classes([0.1, 0.2, 0.0, 0.6], "wwss"), {"sick": {"sensitivity": 0.9}})
 
 
-def test_images_called_for_an_earlier_class_are_out_of_reach(make_table) -> None:
-    table = make_table(split="val", strength=0.0)
-    with pytest.raises(CxrnetError, match="Normal: sensitivity >= 1 is out of reach"):
-        choose_thresholds(table, {"Covid": {"sensitivity": 1.0}, "Normal": {"sensitivity": 1.0}})
-
-
 def test_a_class_needs_images_of_both_sides() -> None:
     with pytest.raises(CxrnetError, match="no validation image is labelled sick, so the largest sensitivity"):
         choose_thresholds(two_classes([0.1, 0.2], "ww"), {"sick": {"youden": True}})
     with pytest.raises(CxrnetError, match=r"every validation image is labelled sick, so specificity >= 0.9 can't"):
         choose_thresholds(two_classes([0.1, 0.2], "ss"), {"sick": {"specificity": 0.9}})
-
-
-def test_a_list_is_no_policy():
-    with pytest.raises(CxrnetError, match=r"operating_points: \['Covid'\] is no mapping; give thresholds by class"):
-        check_policy(["Covid"], ("Covid", "Normal"))

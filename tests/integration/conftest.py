@@ -1,5 +1,9 @@
 """Commands of cxrnet as a user types them."""
 
+import contextlib
+import importlib
+import io
+import logging
 import os
 import sqlite3
 import subprocess
@@ -8,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hydra.core.global_hydra import GlobalHydra
 
 
 def call_python(folder: Path, *line: str) -> subprocess.CompletedProcess[str]:
@@ -16,6 +21,36 @@ def call_python(folder: Path, *line: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, *line], cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
     )
+
+
+def call_command(folder: Path, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run ``cxrnet.<name>`` in this process, in a folder, as ``python -m`` would; leave the process as it was."""
+    root, out, err = logging.getLogger(), io.StringIO(), io.StringIO()
+    handlers, level, status = list(root.handlers), root.level, 0
+    main = importlib.import_module(f"cxrnet.{name}").main
+    with pytest.MonkeyPatch.context() as patch, contextlib.chdir(folder):
+        patch.setattr(sys, "argv", [name, *arguments])
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            try:
+                main()
+            except SystemExit as end:
+                status = int(end.code or 0)
+            finally:
+                GlobalHydra.instance().clear()
+    logging.captureWarnings(False)
+    for handler in set(root.handlers) - set(handlers):
+        root.removeHandler(handler)
+        handler.close()
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    return subprocess.CompletedProcess([name, *arguments], status, out.getvalue(), err.getvalue())
+
+
+@pytest.fixture(scope="session")
+def command() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """``command(folder, name, *arguments)``: the function above."""
+    return call_command
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,5 @@
 """``python -m cxrnet.compare`` on a real sweep, as a user types it."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
@@ -10,24 +8,19 @@ import pytest
 SMALL = ("model=custom_cnn", "trainer=debug", "data.size=[32,32]", "data.manifest.images=48")
 
 
-def cxrnet(command: str, *line: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    line = (sys.executable, "-m", f"cxrnet.{command}", *line)
-    return subprocess.run(line, cwd=folder, capture_output=True, text=True, timeout=600, check=False)
-
-
 @pytest.fixture(scope="module")
-def workplace(tmp_path_factory) -> Path:
+def workplace(tmp_path_factory, command) -> Path:
     """A folder with a sweep over two losses, in MLflow."""
     folder = tmp_path_factory.mktemp("work place")
-    done = cxrnet("train", "-m", *SMALL, "loss=cross_entropy,focal", "tracking.experiment=two losses", folder=folder)
+    done = command(folder, "train", "-m", *SMALL, "loss=cross_entropy,focal", "tracking.experiment=two losses")
     assert done.returncode == 0, done.stderr
     return folder
 
 
-def test_the_jobs_of_a_sweep_stand_in_one_table(workplace):
+def test_the_jobs_of_a_sweep_stand_in_one_table(workplace, command):
     (sweep,) = (workplace / "outputs" / "sweeps").iterdir()
     quick = ("resamples=100", "metrics=[accuracy,sensitivity_Normal]")
-    done = cxrnet("compare", f"sweep={sweep.relative_to(workplace)}", *quick, folder=workplace)
+    done = command(workplace, "compare", f"sweep={sweep.relative_to(workplace)}", *quick)
     assert (done.returncode, done.stderr) == (0, "")
     (folder,) = (workplace / "outputs" / "comparisons").iterdir()
     assert f"outputs/comparisons/{folder.name}/comparison.html" in done.stdout
@@ -38,16 +31,14 @@ def test_the_jobs_of_a_sweep_stand_in_one_table(workplace):
 
 
 @pytest.fixture(scope="module")
-def folds(tmp_path_factory) -> Path:
+def folds(tmp_path_factory, command) -> Path:
     """A folder with folds that part patients, and, with two seeds, folds that don't, compared."""
     folder = tmp_path_factory.mktemp("folds")
     quick = (*SMALL, "evaluation.resamples=100", "tracking=none")
     for line in (("folds_by=image", "hydra.run.dir=leaky"), ("+seeds=[0,1]", "hydra.run.dir=clean")):
-        done = cxrnet("train", *quick, "+folds=3", *line, folder=folder)
+        done = command(folder, "train", *quick, "+folds=3", *line)
         assert done.returncode == 0, done.stderr
-    done = cxrnet(
-        "compare", "runs=[leaky,clean]", "resamples=100", "tracking=none", "hydra.run.dir=compared", folder=folder
-    )
+    done = command(folder, "compare", "runs=[leaky,clean]", "resamples=100", "tracking=none", "hydra.run.dir=compared")
     assert done.returncode == 0, done.stderr
     (folder / "said.txt").write_text(" ".join(done.stdout.split()))
     return folder
@@ -59,11 +50,11 @@ def test_a_run_over_folds_says_what_it_had_seen_and_is_not_called_better_for_it(
     seen = {name: int(table["seen"].sum()) for name, table in pooled.items()}
     assert seen["leaky"] > len(pooled["leaky"]) / 2
     assert seen["clean"] == 0
-    assert f"folds_by=image: {seen['leaky']} of the {len(pooled['leaky'])} images were seen before" in said
+    assert f"folds_by=image: {seen['leaky']} of the {len(pooled['leaky'])} images were leaked" in said
     assert "The tests show" not in said
     board = pd.read_csv(folds / "compared" / "leaderboard.csv").set_index("run")
     leaky, clean = board.loc["folds_by=image"], board.loc["seeds=[0,1]"]
-    assert (leaky["images seen before"], clean["images seen before"]) == (seen["leaky"], 0)
+    assert (leaky["leaked images"], clean["leaked images"]) == (seen["leaky"], 0)
     assert (leaky["networks"], clean["networks"]) == (3, 6)
     assert (leaky["folds"], clean["folds"]) == ("3, by image", "3, by patient")
     assert (leaky["seed"], clean["seed"]) == ("0", "0, the first of 0, 1")
@@ -72,12 +63,12 @@ def test_a_run_over_folds_says_what_it_had_seen_and_is_not_called_better_for_it(
     assert board["manifest digest"].nunique() == 1  # the same images and labels
 
 
-def test_every_figure_stands_in_the_leaderboard_with_its_interval(folds):
+def test_every_metric_stands_in_the_leaderboard_with_its_interval(folds):
     board = pd.read_csv(folds / "compared" / "leaderboard.csv")
     of_all = ["accuracy", "balanced_accuracy", "macro_f1", "roc_auc_macro", "roc_auc_weighted", "pr_auc_macro"]
     of_all += ["brier", "ece", "kappa", "mcc", "log_loss"]
     of_each = ["sensitivity", "specificity", "precision", "npv", "f1", "roc_auc", "pr_auc"]
-    for name in (*of_all, *(f"{figure}_{label}" for figure in of_each for label in ("Normal", "COVID-19"))):
+    for name in (*of_all, *(f"{metric}_{label}" for metric in of_each for label in ("Normal", "COVID-19"))):
         assert {name, f"{name}_low", f"{name}_high"} <= set(board.columns)
     tests = pd.read_csv(folds / "compared" / "tests.csv")
     assert set(tests[tests["metric"].str.startswith("roc_auc_")]["test"]) >= {"DeLong"}
@@ -111,8 +102,8 @@ def test_seeds_and_folds_are_kept_apart(folds):
     assert not (folds / "leaky" / "seeds.csv").exists()
 
 
-def test_experiment_is_that_of_mlflow_and_a_mistake_is_one_line(workplace):
-    done = cxrnet("compare", "experiment=three losses", folder=workplace)
+def test_experiment_is_that_of_mlflow_and_a_mistake_is_one_line(workplace, command):
+    done = command(workplace, "compare", "experiment=three losses")
     assert done.returncode == 2
     assert done.stderr.startswith("error: experiment: MLflow has no 'three losses'; it has Default, ")
     assert done.stderr.count("\n") == 1

@@ -2,8 +2,6 @@
 
 import shlex
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
@@ -11,11 +9,6 @@ import pytest
 from PIL import Image
 
 from cxrnet.data.manifest import read_manifest
-
-
-def cxrnet(*line: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", *line]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -28,9 +21,9 @@ def workplace(tmp_path_factory, draw) -> Path:
 
 
 @pytest.fixture(scope="module")
-def prepared(workplace) -> tuple[Path, str]:
+def prepared(workplace, command) -> tuple[Path, str]:
     order = "data.classes=[Viral Pneumonia,Covid,Normal]"
-    done = cxrnet("cxrnet.prepare", "data=folder", "data.root=my xrays", "data.size=[32,24]", order, folder=workplace)
+    done = command(workplace, "prepare", "data=folder", "data.root=my xrays", "data.size=[32,24]", order)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     (folder,) = (workplace / "outputs" / "prepared").iterdir()
@@ -55,7 +48,7 @@ def test_everything_that_prepare_promises_is_in_its_folder(prepared):
 
 def test_what_is_wrong_is_said_and_written(prepared):
     folder, said = prepared
-    (pair,) = pd.read_csv(folder / "copies.csv").to_dict("records")
+    (pair,) = pd.read_csv(folder / "duplicates.csv").to_dict("records")
     assert (pair["kind"], pair["label_differs"], pair["split_differs"]) == ("exact", True, False)
     listed = pd.read_csv(folder / "label_conflicts.csv")
     assert listed["image_id"].tolist() == ["Covid/00.png", "Normal/copy.png"]
@@ -73,12 +66,12 @@ def test_the_console_shows_the_distribution_in_class_order(prepared):
     assert names == ["Viral", "Covid", "Normal", "all"]
 
 
-def test_training_on_the_line_it_prints_keeps_the_split_and_the_class_order(prepared, workplace):
+def test_training_on_the_line_it_prints_keeps_the_split_and_the_class_order(prepared, workplace, command):
     folder, said = prepared
     python, module, *line = shlex.split(said.strip().splitlines()[-1])
     assert (python, module) == ("python", "-m")
     small = ("model=custom_cnn", "trainer=cpu", "schedule.max_epochs=1", "tracking=none")
-    done = cxrnet(*line, *small, folder=workplace)
+    done = command(workplace, line.pop(0).removeprefix("cxrnet."), *line, *small)
     assert done.returncode == 0, done.stderr
     (run,) = (workplace / "outputs" / "runs").iterdir()
     before, after = (read_manifest(place / "manifest.parquet") for place in (folder, run))
@@ -87,15 +80,15 @@ def test_training_on_the_line_it_prints_keeps_the_split_and_the_class_order(prep
     assert classes == ["prob_Viral Pneumonia", "prob_Covid", "prob_Normal"]
 
 
-def test_a_users_mistake_is_one_line(workplace):
-    done = cxrnet("cxrnet.prepare", "data=folder", folder=workplace)
+def test_a_users_mistake_is_one_line(workplace, command):
+    done = command(workplace, "prepare", "data=folder")
     assert done.returncode == 2
     assert done.stderr == "error: data.root: no value is set; give data.root=<value>\n"
 
 
-def test_without_augmentation_there_is_no_picture_of_it(workplace, tmp_path):
+def test_without_augmentation_there_is_no_picture_of_it(workplace, tmp_path, command):
     images = f"data.root={workplace / 'my xrays'}"
-    done = cxrnet("cxrnet.prepare", "data=folder", images, "augment=none", "data.limit=3", folder=tmp_path)
+    done = command(tmp_path, "prepare", "data=folder", images, "augment=none", "data.limit=3")
     assert done.returncode == 0, done.stderr
     (folder,) = (tmp_path / "outputs" / "prepared").iterdir()
     assert not (folder / "augmented.png").exists()

@@ -1,72 +1,72 @@
 import html
+from functools import partial
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 
-from cxrnet.evaluation.generalisation import generalisation_table
+from cxrnet.evaluation.generalisation import Sides
 from cxrnet.evaluation.metrics import evaluate
 from cxrnet.reporting.analysis import analyse
-from cxrnet.reporting.external import printed_baselines, write_generalisation
+from cxrnet.reporting.external import ExternalFacts, external_section, say_external, write_external
 from cxrnet.reporting.results import save_analysis
-from cxrnet.reporting.wording import number_text
 
 
 @pytest.fixture
-def written(make_table, settings, tmp_path):
-    """The three files, and the analysis that they hold."""
+def facts(make_table, settings, read_external, xrays, tmp_path):
+    """A result on which the network loses against the thumbnails."""
     own, other = make_table(60, strength=3.0), make_table(60, seed=1)
-    table = generalisation_table(
-        {"north": evaluate(own, 100)}, {"north": evaluate(other, 100)}, {"north": [""] * 3}, {}
-    )
     other["view"] = pd.array(["PA", "AP"] * 30, dtype="string")
-    analysis = analyse(other, evaluate(other, 100), settings, 1.0)
     (tmp_path / "north data").mkdir()
-    files = write_generalisation(
-        table,
-        0.95,
-        tmp_path,
+    analysis = analyse(other, evaluate(other, 100), settings, 1.0)
+    results = SimpleNamespace(analyses={"test": analysis}, plots=save_analysis(analysis, tmp_path / "north data"))
+    classes = ["Viral Pneumonia", "Covid", "Normal"]
+    sides = Sides(evaluate(other, 100), evaluate(own, 100), classes, {"thumbnail": evaluate(own)})
+    return ExternalFacts(
         title="a <model> on north",
-        warnings=["north: 3 images are copies", "the images are not known"],
-        data_sets={"north": {"copies": "3 taken out (2 of train, 1 of test)"}},
-        analyses={"north": analysis},
-        figures={"north": save_analysis(analysis, tmp_path / "north data")},
-        baselines=printed_baselines(
-            {"north": evaluate(other)}, {"north": {"majority": evaluate(own)}}, "no thumbnails, as 3 images are lost"
-        ),
+        sets=[read_external(xrays)],
+        results={"north": results},
+        sides={"north": sides},
+        baseline_gap="no majority, for a reason",
+        level=0.95,
+        warnings=["north: 3 images are duplicates", "the images are not known"],
         command="python -m cxrnet.evaluate bundle=<x>",
         environment={"seed": "0"},
     )
-    return files, analysis
 
 
-def test_everything_is_in_the_three_files(written, tmp_path):
-    files, analysis = written
-    assert [file.name for file in files] == [f"generalisation.{end}" for end in ("csv", "md", "html")]
-    assert sorted(file.name for file in tmp_path.iterdir() if file.is_file()) == sorted(file.name for file in files)
-    table = pd.read_csv(files[0], keep_default_na=False, na_values=[""])
-    assert table["change"].notna().all()
-    assert {"internal_low", "external_high", "change_low", "external_n"} <= set(table)
-    markdown, page = (file.read_text(encoding="utf-8") for file in files[1:])
-    for text in (markdown, page):
-        assert "north: 3 images are copies." in text
-        assert "The images are not known." in text
-        assert "3 taken out (2 of train, 1 of test)" in text
-        assert "ROC-AUC, macro falls by" in text
-        assert "view PA" in text
-        assert "north: view AP: only " in text
-        assert "no thumbnails, as 3 images are lost" in text
-        for sentence in (part for sentences in analysis.triage.values() for part in sentences):
-            assert html.escape(sentence) in text if text == page else sentence in text
-    assert "weight, a patient. Shaded: the interval of each point by itself." in markdown
-    assert f"| Covid | 20 % | {number_text(analysis.predictive['Covid'].loc[1, 'ppv'])}" in markdown
-    assert "![Net benefit, Covid](north%20data/decision_1.png)" in markdown
-    assert page.count("data:image/png;base64,") == 3
-    assert "| north | ROC-AUC, macro | 0.9" in markdown
-    assert "a &lt;model&gt; on north" in page
-    assert "bundle=&lt;x&gt;" in page
+def test_everything_is_in_the_table_and_on_the_page(facts, tmp_path, phone, check_standalone):
+    table, page = write_external(facts, tmp_path)
+    assert {file.name for file in tmp_path.iterdir() if file.is_file()} == {table.name, page.name}
+    rows = pd.read_csv(table, keep_default_na=False, na_values=[""])
+    assert rows[["change", "thumbnail"]].notna().all(axis=None)
+    assert rows["majority"].isna().all()
+    assert {"internal_low", "external_high", "change_low", "external_n", "thumbnail_low"} <= set(rows)
+    text, analysis = page.read_text(encoding="utf-8"), facts.analyses["north"]
+    for words in (
+        "north: 3 images are duplicates.",
+        "The images are not known.",
+        "north: The network does not beat a linear model on 8 × 8 thumbnails (balanced accuracy",
+        "ROC-AUC, macro drops by",
+        "view PA",
+        "north: view AP: only ",
+        "no majority, for a reason",
+        "north: it is small.",
+        "Shaded: the",
+        "a &lt;model&gt; on north",
+        "bundle=&lt;x&gt;",
+        *(html.escape(sentence) for sentences in analysis.triage.values() for sentence in sentences),
+    ):
+        assert words in text
+    check_standalone(text)
+    assert phone(text) == "hidden 0 px, seen 3 of 3"
 
 
-def test_the_page_asks_for_nothing_and_fits_a_phone(written, phone, check_standalone):
-    page = written[0][2].read_text(encoding="utf-8")
-    check_standalone(page)
-    assert phone(page) == "hidden 0 px, seen 3 of 3"
+def test_the_card_and_the_console_say_the_same(facts, capsys):
+    section, said = external_section(facts), partial(say_external, facts)
+    assert section.sentences[0].startswith("north: ROC-AUC, macro drops by")
+    assert [row[1] for row in section.rows[:3]] == ["Metric", "ROC-AUC, macro", "Accuracy"]
+    said()
+    printed = capsys.readouterr().out
+    assert section.sentences[0].rstrip(".") in printed
+    assert "does not beat a linear model" in printed

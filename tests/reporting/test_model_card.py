@@ -45,21 +45,6 @@ def test_data_without_documented_issues_are_told_from_data_without_faults(facts,
     assert "3 images are copies." in sections["Found by the checks of this program"].sentences
 
 
-def test_intervals_that_were_not_asked_for_are_not_promised(facts):
-    plain = dataclasses.replace(
-        facts, metrics={split: without_intervals(each) for split, each in facts.metrics.items()}
-    )
-    result = next(section for section in make_card(plain).sections if section.title.startswith("Result"))
-    assert result.sentences[0] == "Without confidence intervals: none were asked for (evaluation.resamples)."
-
-
-def without_intervals(evaluation):
-    overall = {
-        name: {"value": metric["value"], "n": metric["n"]} for name, metric in evaluation.items() if name != "per_class"
-    }
-    return overall | {"per_class": evaluation["per_class"]}
-
-
 def test_the_page_asks_for_nothing_and_fits_a_phone(card, phone, check_standalone):
     check_standalone(card[1])
     assert phone(card[1]) == "hidden 0 px, seen 0 of 0"

@@ -35,8 +35,8 @@ def test_text_says_what_calls_are_worth() -> None:
     text = triage_text("Covid", SENSITIVITY, SPECIFICITY, predictive_table(SENSITIVITY, SPECIFICITY, [0.05, 0.5]), 0.01)
     assert "40 of 50 images of Covid were predicted as Covid, and 20 of 200 others" in text[0]
     assert "At a prevalence of 5 % a positive prediction is right in 30 of 100 cases, so it" in text[1]
-    assert "after a negative prediction 12 of 1000 are Covid, without one 50 of 1000" in text[1]
-    assert "right in 89 of 100 cases; after a negative prediction 18 of 100 are Covid, without one 50 of" in text[2]
+    assert "after a negative prediction 12 of 1000 are Covid, without a prediction 50 of 1000" in text[1]
+    assert "right in 89 of 100 cases; after a negative prediction 18 of 100 are Covid, without" in text[2]
     assert text[3].startswith("Below a prevalence of 11 %")
     assert "above a prevalence of 4.3 %" in text[4]
 

@@ -77,7 +77,7 @@ def test_a_folder_tells_what_the_run_was(make_run):
         "weights": "imagenet",
         "seed": 3,
         "split": "test",
-        "images seen before": 0,
+        "leaked images": 0,
         "manifest digest": digest(manifest)[:12],
     }
 
@@ -95,7 +95,7 @@ def test_what_is_not_there_is_left_out(tmp_path):
     write_table(table(), tmp_path / "bare" / "predictions.parquet")
     run = read_run(tmp_path / "bare", URI)
     assert run.facts == {"split": "test"}
-    assert (run.overrides, run.run_id, len(run.hashes), run.seen) == (None, None, 0, None)
+    assert (run.overrides, run.run_id, len(run.hashes), run.leaked) == (None, None, 0, None)
 
 
 def test_the_run_of_another_mlflow_is_not_ours(make_run):
@@ -161,12 +161,12 @@ def test_other_files_of_the_same_name_are_refused(make_run):
         check_same_files(runs)
 
 
-def test_images_that_were_seen_before_follow_from_the_manifest(make_run):
+def test_leaked_images_follow_from_the_manifest(make_run):
     leaky = make_run("leaky", splits=("train", "val", "test"))  # one hash for all
     clean = make_run("clean", splits=("test",))
-    assert read_run(leaky, None).seen == {f"test/{i}" for i in range(4)}
-    assert read_run(leaky, None).facts["images seen before"] == 4
-    assert read_run(clean, None).seen == frozenset()
+    assert read_run(leaky, None).leaked == {f"test/{i}" for i in range(4)}
+    assert read_run(leaky, None).facts["leaked images"] == 4
+    assert read_run(clean, None).leaked == frozenset()
 
 
 @pytest.fixture
@@ -185,10 +185,10 @@ def make_folds(make_run) -> Callable[..., Path]:
     return make
 
 
-def test_over_folds_the_table_says_what_was_seen(make_folds):
+def test_over_folds_the_table_says_what_was_leaked(make_folds):
     folds = "folds: 5\nfolds_by: image\nseeds: null\n"
     leaky, clean = (read_run(make_folds(name, folds, seen), None) for name, seen in (("leaky", 3), ("clean", 0)))
-    assert (leaky.seen, clean.seen) == ({"test/0", "test/1", "test/2"}, frozenset())
+    assert (leaky.leaked, clean.leaked) == ({"test/0", "test/1", "test/2"}, frozenset())
     check_same_files({"leaky": leaky, "clean": clean})
     other = read_run(make_folds("other", folds, 0, hashes="b"), None)
     with pytest.raises(CxrnetError, match="'other' and 'clean' are tested on different data: 4 of 4 images"):
@@ -198,7 +198,7 @@ def test_over_folds_the_table_says_what_was_seen(make_folds):
 def test_a_table_that_says_it_in_words_is_not_asked(make_folds, tmp_path):
     pooled = table(splits=("test",)).assign(seen="yes")
     write_table(pooled, tmp_path / "theirs.csv")
-    assert read_run(tmp_path / "theirs.csv", None).seen is None
+    assert read_run(tmp_path / "theirs.csv", None).leaked is None
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from omegaconf import DictConfig, OmegaConf
 from cxrnet.cli.app import config_folder
 from cxrnet.data.manifest import make_manifest
 from cxrnet.errors import CxrnetError
-from cxrnet.workflows.prepare import marked_copies, prepare
+from cxrnet.workflows.prepare import marked_duplicates, prepare
 
 DATA = sorted(path.stem for path in (config_folder() / "data").glob("[!_]*.yaml"))
 
@@ -26,7 +26,7 @@ def test_every_data_set_can_be_prepared_from_the_groups_of_training(option):
     assert plain["data"]["seed"] == 7
 
 
-def test_copies_are_marked_with_where_they_stand_and_what_they_contradict():
+def test_duplicates_are_marked_with_where_they_stand_and_what_they_contradict():
     rows = pd.DataFrame(
         {
             "image_id": ["a", "b", "c", "d"],
@@ -42,7 +42,7 @@ def test_copies_are_marked_with_where_they_stand_and_what_they_contradict():
     found = [("a", "b"), ("a", "c"), ("a", "d"), ("a", "gone")]
     label = manifest.set_index("image_id")["label"]
     pairs = pd.DataFrame([(a, b, None, None, label[a], label.get(b)) for a, b in found], columns=columns)
-    marked = marked_copies(pairs, manifest)
+    marked = marked_duplicates(pairs, manifest)
     assert marked[["image_id_b", "label_differs", "split_differs", "patient_id_differs"]].to_numpy().tolist() == [
         ["c", True, False, False],
         ["b", False, True, True],

@@ -64,9 +64,9 @@ def quiet_libraries() -> None:
 
 
 @contextmanager
-def heard() -> Iterator[list[str]]:
-    """Collect cxrnet's warnings, which reach the console too."""
-    collector = _Collector(logging.WARNING)
+def heard(notes: bool = False) -> Iterator[list[str]]:
+    """Collect cxrnet's warnings, which reach the console too; on request also its notes, which are shown then."""
+    collector = _Collector(logging.INFO if notes else logging.WARNING)
     logger = logging.getLogger("cxrnet")
     logger.addHandler(collector)
     try:
@@ -82,6 +82,8 @@ class _Collector(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self.texts.append(record.getMessage())
+        if record.levelno < logging.WARNING:
+            say("note", self.texts[-1])
 
 
 class _ConsoleHandler(logging.Handler):

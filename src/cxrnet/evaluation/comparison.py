@@ -1,9 +1,9 @@
-"""Several runs on the same images: their figures in one table, and a paired test of each two of them.
+"""Compare several runs on the same images: their metrics in one table, and a paired test of each two of them.
 
-Every table, figure and page of a comparison is a function of what :func:`compare` returns.
+Every table, plot and page of a comparison is a function of what :func:`compare` returns.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from math import comb
@@ -13,9 +13,9 @@ import pandas as pd
 
 from cxrnet.errors import CxrnetError
 from cxrnet.evaluation.bootstrap import Clusters, clusters_of
-from cxrnet.evaluation.catalogue import Estimates, Key, spec_of
+from cxrnet.evaluation.catalogue import OVERALL, PER_CLASS, Estimates, Key, spec_of
 from cxrnet.evaluation.metric_intervals import behind, of_one_cluster
-from cxrnet.evaluation.metrics import Evaluation, Metric, evaluate, evaluate_resampled, flat, rows_of
+from cxrnet.evaluation.metrics import Evaluation, Metric, evaluate_resampled, flat, rows_of
 from cxrnet.evaluation.predictions import classes_of
 from cxrnet.evaluation.significance import PairedTest, accuracy_test, auc_test, bootstrap_test, holm, no_test
 from cxrnet.evaluation.sums import Rows
@@ -33,87 +33,87 @@ def align(tables: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
     if len(tables) < 2:
         raise CxrnetError(f"runs: {len(tables)} given; a comparison needs at least two, tested on the same images")
     (first, reference), *others = tables.items()
+    classes = classes_of(reference)
     aligned = {first: reference.reset_index(drop=True)}
     for name, table in others:
-        _check_classes(first, reference, name, table)
-        _check_images(first, reference, name, table)
+        if set(classes_of(table)) != set(classes):
+            raise CxrnetError(
+                f"runs: '{name}' has the classes {', '.join(classes_of(table))}, '{first}' has {', '.join(classes)}; "
+                "compare runs of the same classes"
+            )
+        if found := [*_missing(first, reference, name, table), *_missing(name, table, first, reference)]:
+            raise CxrnetError(
+                f"runs: '{name}' and '{first}' are tested on different images: {', '.join(found)}; "
+                "compare runs with the same data and the same split"
+            )
         rows = table.set_index("image_id").loc[reference["image_id"]].reset_index()
-        _check_labels(first, reference, name, rows)
-        aligned[name] = _in_order(rows, classes_of(reference))
+        # Missing labels are refused later, by the metrics.
+        ours, theirs = rows["label"].fillna(""), aligned[first]["label"].fillna("")
+        different = np.flatnonzero((ours != theirs).to_numpy(bool))
+        if len(different):
+            row = different[0]
+            raise CxrnetError(
+                f"runs: '{name}' and '{first}' give {len(different)} of {len(rows)} images different labels "
+                f"('{rows['image_id'][row]}': {ours[row] or 'none'}, {theirs[row] or 'none'}); "
+                "compare runs with the same labels"
+            )
+        last = [f"{kind}_{label}" for kind in ("logit", "prob") for label in classes]
+        aligned[name] = rows[[column for column in rows.columns if column not in last] + last]
     return aligned
 
 
-def _check_classes(first: str, reference: pd.DataFrame, name: str, table: pd.DataFrame) -> None:
-    ours, theirs = classes_of(table), classes_of(reference)
-    if set(ours) != set(theirs):
-        raise CxrnetError(
-            f"runs: '{name}' has the classes {', '.join(ours)}, '{first}' has {', '.join(theirs)}; "
-            "compare runs of the same classes"
-        )
+def _missing(name: str, table: pd.DataFrame, other: str, theirs: pd.DataFrame) -> Iterator[str]:
+    """Say which images of one run the other lacks."""
+    whole = set(table["image_id"])
+    if ids := whole - set(theirs["image_id"]):
+        yield f"{len(ids)} of the {len(whole)} images of '{name}' are not in '{other}' (as '{min(ids)}')"
 
 
-def _check_images(first: str, reference: pd.DataFrame, name: str, table: pd.DataFrame) -> None:
-    ours, theirs = set(table["image_id"]), set(reference["image_id"])
-    found = [
-        f"{len(ids)} of the {len(whole)} images of '{run}' are not in '{other}' (as '{min(ids)}')"
-        for run, other, whole, ids in ((first, name, theirs, theirs - ours), (name, first, ours, ours - theirs))
-        if ids
-    ]
-    if found:
-        raise CxrnetError(
-            f"runs: '{name}' and '{first}' are tested on different images: {', '.join(found)}; "
-            "compare runs with the same data and the same split"
-        )
+@dataclass(frozen=True)
+class ComparisonSettings:
+    """What is compared and how.
 
+    Attributes:
+        metrics: those that are tested, named as in MLflow (``accuracy``, ``sensitivity_Covid``). A metric of one class
+            without its class (``roc_auc``) stands for that of every class.
+        also: further metrics of the leaderboard, which are not tested; named as ``metrics``.
+        by: the one of ``metrics`` that ranks the runs.
+        resamples: of the bootstrap, the same ones for all runs.
+        seed: of the bootstrap.
+        level: of the confidence intervals, as 0.95.
+        bins: of each ECE.
+    """
 
-def _check_labels(first: str, reference: pd.DataFrame, name: str, rows: pd.DataFrame) -> None:
-    """Compare the labels of the same images; missing ones are refused later, by the figures."""
-    ours, theirs = rows["label"].fillna(""), reference["label"].reset_index(drop=True).fillna("")
-    different = np.flatnonzero((ours != theirs).to_numpy(bool))
-    if len(different):
-        row = different[0]
-        raise CxrnetError(
-            f"runs: '{name}' and '{first}' give {len(different)} of {len(rows)} images different labels "
-            f"('{rows['image_id'][row]}': {ours[row] or 'none'}, {theirs[row] or 'none'}); "
-            "compare runs with the same labels"
-        )
-
-
-def _in_order(rows: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
-    """Put the columns of the classes into order, behind all others."""
-    columns = [f"{kind}_{name}" for kind in ("logit", "prob") for name in classes]
-    return rows[[name for name in rows.columns if name not in columns] + columns]
+    metrics: Sequence[str]
+    also: Sequence[str]
+    by: str
+    resamples: int
+    seed: int
+    level: float
+    bins: int
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a comparison found.
+    """The result of a comparison.
 
     Attributes:
-        tables: predictions by run, all with the same images and classes in the same order.
-        figures: one row a run and figure: ``run, metric, value, low, high, method, n, reason``. A figure of one class
-            is named as in MLflow (``sensitivity_Covid``). ``value`` is NaN where it can't be computed, ``low`` and
-            ``high`` where it has no interval; ``reason`` says why.
+        tables: predictions by run, the best first, all with the same images and classes in the same order.
+        metrics: one row a run and metric: ``run, metric, value, low, high, method, n, reason``. ``value`` is NaN where
+            it can't be computed, ``low`` and ``high`` where it has no interval; ``reason`` says why.
         tests: one row a pair of runs and metric: ``metric, a, b, difference, low, high, p, p_holm, test, n, reason``;
             ``difference`` is that of a minus that of b, ``n`` the images.
-        shown: class and figure of each metric of the leaderboard, those that are tested first; the class of what holds
-            for all classes is empty.
-        by: the metric by whose value the runs stand, the best first.
-        units: the images that belong together, which the bootstrap draws as a whole.
-        resamples: of the bootstrap.
-        level: of the intervals.
-        bins: of each ECE.
+        shown: class and metric of each metric of the leaderboard, the tested ones first.
+        clusters: the clusters, which the bootstrap draws as a whole.
+        settings: what was asked for.
     """
 
     tables: Mapping[str, pd.DataFrame]
-    figures: pd.DataFrame
+    metrics: pd.DataFrame
     tests: pd.DataFrame
     shown: Mapping[str, Key]
-    by: str
-    units: Clusters
-    resamples: int
-    level: float
-    bins: int
+    clusters: Clusters
+    settings: ComparisonSettings
 
     @property
     def runs(self) -> list[str]:
@@ -121,7 +121,7 @@ class Comparison:
         return list(self.tables)
 
     @property
-    def metrics(self) -> list[str]:
+    def tested(self) -> list[str]:
         """The metrics that were tested."""
         return list(dict.fromkeys(self.tests["metric"]))
 
@@ -132,101 +132,89 @@ class Comparison:
 
     @property
     def n(self) -> int:
-        """Images that every run is tested on."""
+        """Number of images that every run is tested on."""
         return len(next(iter(self.tables.values())))
 
     @property
     def pairs(self) -> int:
-        """Tests of one metric."""
+        """Number of tests of one metric."""
         return comb(len(self.tables), 2)
 
 
 @dataclass(frozen=True)
 class Evaluated:
-    """One run: its table, its figures with intervals, and what they are in each resample."""
+    """One run: its metrics with confidence intervals, and their values in each resample."""
 
-    table: pd.DataFrame
     rows: Rows
     evaluation: Evaluation
     drawn: Estimates
 
+    def metric(self, key: Key) -> Metric:
+        """Return a metric by class and name."""
+        label, name = key
+        metric: Metric = self.evaluation["per_class"][label][name] if label else self.evaluation[name]
+        return metric
 
-def compare(
-    tables: Mapping[str, pd.DataFrame],
-    metrics: Sequence[str],
-    by: str,
-    resamples: int,
-    seed: int,
-    level: float,
-    bins: int,
-    also: Sequence[str] = (),
-) -> Comparison:
+
+def compare(tables: Mapping[str, pd.DataFrame], settings: ComparisonSettings) -> Comparison:
     """Compare runs on the images that they are all tested on.
 
     Args:
         tables: predictions by name of the run, every label known.
-        metrics: the figures to test, by the names that :class:`Comparison` uses. A figure of a class without its
-            class, as ``roc_auc``, is that of every class.
-        by: the one of them that says which run is the best.
-        resamples: of the bootstrap, the same ones for all runs.
-        seed: of the bootstrap.
-        level: of the intervals, as 0.95.
-        bins: of each ECE.
-        also: further figures of the leaderboard, which are not tested; named as ``metrics`` are.
+        settings: what is compared and how.
 
     Raises:
-        CxrnetError: the runs can't be compared (:func:`cxrnet.evaluation.comparison.align`), labels are missing, or a
-            metric, ``resamples``, ``level`` or ``bins`` won't do.
+        CxrnetError: the runs can't be compared (:func:`align`), labels are missing, or a setting won't do.
     """
     tables = align(tables)
-    evaluation = evaluate(next(iter(tables.values())))
-    families = {name: _keys("metrics", name, evaluation) for name in metrics}
-    if by not in [metric for keys in families.values() for metric in keys]:
-        raise CxrnetError(f"by: '{by}' is none of the metrics {', '.join(metrics)}; choose one of them")
-    shown = [*families.values(), *(_keys("also", name, evaluation) for name in also)]
-    units = clusters_of(_tied(tables))
+    classes = classes_of(next(iter(tables.values())))
+    families = [_keys("metrics", name, classes) for name in settings.metrics]
+    shown = {metric: key for keys in families for metric, key in keys.items()}
+    if settings.by not in shown:
+        raise CxrnetError(
+            f"by: '{settings.by}' is none of the metrics {', '.join(settings.metrics)}; choose one of them"
+        )
+    clusters = clusters_of(_clustered(tables))
     runs = {
-        name: Evaluated(table, rows_of(table), *evaluate_resampled(table, units, resamples, seed, level, bins=bins))
+        name: Evaluated(
+            rows_of(table),
+            *evaluate_resampled(table, clusters, settings.resamples, settings.seed, settings.level, bins=settings.bins),
+        )
         for name, table in tables.items()
     }
-    figures = _figures({name: run.evaluation for name, run in runs.items()})
-    shown_keys = {metric: key for keys in shown for metric, key in keys.items()}
-    best_first = figures[figures["metric"] == by].sort_values(
-        "value", ascending=not spec_of(shown_keys[by]).higher_is_better, kind="stable"
-    )
-    order = list(best_first["run"])  # those without a value stand last
-    tests = [_tests(keys, {run: runs[run] for run in order}, units, level) for keys in families.values()]
+    metrics = _metrics(runs)
+    lower_is_better = not spec_of(shown[settings.by]).higher_is_better
+    ranked = metrics[metrics["metric"] == settings.by].sort_values("value", ascending=lower_is_better, kind="stable")
+    order = list(ranked["run"])  # those without a value stand last
+    tests = [_tests(keys, {run: runs[run] for run in order}, clusters, settings.level) for keys in families]
     return Comparison(
         tables={run: tables[run] for run in order},
-        figures=figures.set_index("run").loc[order].reset_index(),
+        metrics=metrics.set_index("run").loc[order].reset_index(),
         tests=pd.concat(tests, ignore_index=True).drop_duplicates(["metric", "a", "b"], ignore_index=True),
-        shown=shown_keys,
-        by=by,
-        units=units,
-        resamples=resamples,
-        level=level,
-        bins=bins,
+        shown=shown | {k: v for name in settings.also for k, v in _keys("also", name, classes).items()},
+        clusters=clusters,
+        settings=settings,
     )
 
 
-def _keys(where: str, name: str, evaluation: Evaluation) -> dict[str, Key]:
-    """Class and figure of a metric, or of each class of a figure of classes.
-
-    Two classes have the same AUC, which is tested once.
-    """
-    known = {metric: key for metric, key, _ in flat(evaluation)}
-    if name in known:
-        return {name: known[name]}
-    classes = list(evaluation["per_class"])
-    if name not in evaluation["per_class"][classes[0]]:
-        of_each = f"and of each class {', '.join(evaluation['per_class'][classes[0]])}"
-        raise CxrnetError(f"{where}: '{name}' is no figure; the figures are {', '.join(known)}, {of_each}")
+def _keys(where: str, name: str, classes: Sequence[str]) -> dict[str, Key]:
+    """Return class and name of a metric, or of a metric of each class; two classes have one AUC, tested once."""
+    named = {(label, metric): f"{metric}_{label}" for label in classes for metric in PER_CLASS}
+    # As in flat: a class may be called "macro".
+    of_classes = {f"{known} (class)" if known in OVERALL else known: key for key, known in named.items()}
+    if name in OVERALL:
+        return {name: ("", name)}
+    if name in of_classes:
+        return {name: of_classes[name]}
+    if name not in PER_CLASS:
+        known = f"{', '.join([*OVERALL, *of_classes])}, and of each class {', '.join(PER_CLASS)}"
+        raise CxrnetError(f"{where}: '{name}' is no metric; the metrics are {known}")
     shown = classes[-1:] if (where, name, len(classes)) == ("metrics", "roc_auc", 2) else classes
-    return {f"{name}_{label}": (label, name) for label in shown}
+    return {metric: key for metric, key in of_classes.items() if key[1] == name and key[0] in shown}
 
 
-def _tied(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Labels, patients and copy groups of the images; what one run doesn't know of an image, another one may."""
+def _clustered(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Collect labels, patients and duplicate groups; what one run doesn't know of an image, another one may."""
     first, *others = tables.values()
     rows = first[["label"]].copy()
     for column in ("patient_id", "group_id"):
@@ -236,11 +224,10 @@ def _tied(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     return rows
 
 
-def _figures(evaluations: Mapping[str, Evaluation]) -> pd.DataFrame:
-    """All figures of all runs, one row each; columns as :class:`Comparison` says."""
+def _metrics(runs: Mapping[str, Evaluated]) -> pd.DataFrame:
     rows = []
-    for run, evaluation in evaluations.items():
-        for name, _, metric in flat(evaluation):
+    for run, evaluated in runs.items():
+        for name, _, metric in flat(evaluated.evaluation):
             value = np.nan if metric["value"] is None else metric["value"]
             ends = metric.get("interval", (np.nan, np.nan))
             reason = metric.get("reason", metric.get("interval_reason", ""))
@@ -248,45 +235,39 @@ def _figures(evaluations: Mapping[str, Evaluation]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["run", "metric", "value", "low", "high", "method", "n", "reason"])
 
 
-def _tests(keys: Mapping[str, Key], runs: Mapping[str, Evaluated], units: Clusters, level: float) -> pd.DataFrame:
-    """One row a metric and pair of runs, corrected for the number of pairs and, of a figure of classes, of classes."""
+def _tests(keys: Mapping[str, Key], runs: Mapping[str, Evaluated], clusters: Clusters, level: float) -> pd.DataFrame:
+    """Test each pair of runs, corrected for the number of pairs and, in a metric of each class, of classes."""
     rows = []
     for metric, key in keys.items():
         for (a, first), (b, second) in combinations(runs.items(), 2):
-            difference, test = _test(key, first, second, units, level)
+            difference, test = _test(key, (first, second), clusters, level)
             rows.append({"metric": metric, "a": a, "b": b, "difference": difference} | test._asdict())
-    table = pd.DataFrame(rows).assign(n=len(units.of_row))
+    table = pd.DataFrame(rows).assign(n=len(clusters.of_row))
     table["p_holm"] = holm(table["p"].to_numpy(float))
     return table[["metric", "a", "b", "difference", "low", "high", "p", "p_holm", "test", "n", "reason"]]
 
 
-def _test(key: Key, a: Evaluated, b: Evaluated, units: Clusters, level: float) -> tuple[float, PairedTest]:
-    """The difference of two runs in one figure, and the test that suits the figure."""
-    first, second = _metric(a.evaluation, key), _metric(b.evaluation, key)
+def _test(key: Key, pair: tuple[Evaluated, Evaluated], clusters: Clusters, level: float) -> tuple[float, PairedTest]:
+    """Return the difference of two runs in one metric, and the test that suits the metric."""
+    first, second = (run.metric(key) for run in pair)
     if first["value"] is None or second["value"] is None:
         return np.nan, no_test(first.get("reason") or second.get("reason", ""))
-    difference = first["value"] - second["value"]
-    if of_one_cluster(units, key, a.rows, b.rows):
-        return difference, no_test(f"the images behind it are of one {units.kind}")
-    if (positive := _auc_class(key, a.rows.classes)) is not None:
-        scores = [run.rows.probabilities[:, positive] for run in (a, b)]
-        return difference, auc_test(a.rows.codes == positive, scores[0], scores[1], units.of_row, level)
-    test = bootstrap_test(a.drawn[key], b.drawn[key], behind(units, key, a.rows, b.rows), level)
+    difference, rows = first["value"] - second["value"], [run.rows for run in pair]
+    if of_one_cluster(clusters, key, *rows):
+        return difference, no_test(f"the images behind it are of one {clusters.kind}")
+    if (positive := _auc_class(key, rows[0].classes)) is not None:
+        scores = [each.probabilities[:, positive] for each in rows]
+        return difference, auc_test(rows[0].codes == positive, scores[0], scores[1], clusters.of_row, level)
+    test = bootstrap_test(pair[0].drawn[key], pair[1].drawn[key], behind(clusters, key, *rows), level)
     if key == ("", "accuracy"):
-        right = [run.rows.predicted == run.rows.codes for run in (a, b)]
-        return difference, accuracy_test(right[0], right[1], units.of_row, test)
+        right = [each.predicted == each.codes for each in rows]
+        return difference, accuracy_test(right[0], right[1], clusters.of_row, test)
     return difference, test
 
 
-def _metric(evaluation: Evaluation, key: Key) -> Metric:
-    label, name = key
-    metric: Metric = evaluation["per_class"][label][name] if label else evaluation[name]
-    return metric
-
-
 def _auc_class(key: Key, classes: Sequence[str]) -> int | None:
-    """The class whose AUC a figure is; of two classes each has the AUC of the other, and of their mean."""
+    """Return the class whose AUC a metric is; of two classes each has the AUC of the other, and of their mean."""
     label, name = key
-    if name in ("roc_auc_macro", "roc_auc_weighted") and len(classes) == 2:
+    if not label and OVERALL[name].mean_of == "roc_auc" and len(classes) == 2:
         return 1
     return classes.index(label) if name == "roc_auc" else None

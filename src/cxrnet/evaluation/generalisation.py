@@ -1,74 +1,96 @@
-"""The fall: how much worse a model is on other data than on its own test images.
+"""The performance drop: how much worse a model is on external data than on its internal test images.
 
-Both are samples of different patients, so the interval of a difference follows from the intervals of its two figures
-(MOVER, Zou & Donner 2008, doi:10.1002/sim.3095, for independent estimates). It holds where a figure's interval has a
-closed form too, as that of 20 right of 20 has, where a bootstrap of the difference would take the figure for certain.
+Both are samples of different patients, so the confidence interval of a difference follows from those of its two metrics
+(MOVER, Zou & Donner 2008, doi:10.1002/sim.3095, for independent estimates). It also holds where a metric has an
+interval in closed form, such as that of 20 right of 20: a bootstrap of the difference would take it for certain.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 import pandas as pd
 
 from cxrnet.evaluation.catalogue import Key, spec_of
 from cxrnet.evaluation.confidence_intervals import Interval, of_mean
-from cxrnet.evaluation.metrics import Evaluation, Metric, flat, gap
+from cxrnet.evaluation.metrics import Evaluation, Metric, flat
 from cxrnet.evaluation.predictions import classes_of
 
 LEADING = "roc_auc_macro"
+PARTS = ("internal", "external", "change")
+BASELINES = ("thumbnail", "majority")
 
 
-def same_classes(internal: pd.DataFrame, external: pd.DataFrame) -> pd.DataFrame:
-    """Take the internal test images of the classes that the external data have.
+@dataclass(frozen=True)
+class Sides:
+    """The metrics of one model on both sides.
 
-    Where the external data lack a class, figures over all internal images would be of another task.
+    Attributes:
+        external: on an external data set.
+        internal: on the internal test images of the same classes; ``None`` where there are none.
+        over: the classes of both sides, in order; means over classes are over these.
+        baselines: on the external data set, by name of the baseline, as far as there are any.
     """
-    return internal[internal["label"].isin(external["label"].unique())].reset_index(drop=True)
+
+    external: Evaluation
+    internal: Evaluation | None
+    over: Sequence[str]
+    baselines: Mapping[str, Evaluation]
 
 
-def shared_classes(internal: pd.DataFrame | None, external: pd.DataFrame) -> list[str]:
-    """Name the classes, in order, of which both have images: those that macro figures can be compared over.
+def internal_side(internal: pd.DataFrame | None, external: pd.DataFrame) -> pd.DataFrame | None:
+    """Take the internal test images of the classes that the external data have; ``None`` where there are none.
+
+    Where the external data lack a class, metrics over all internal images would be of another task.
+    """
+    if internal is None:
+        return None
+    rows = internal[internal["label"].isin(external["label"].unique())].reset_index(drop=True)
+    return rows if len(rows) else None
+
+
+def shared_classes(*sides: pd.DataFrame | None) -> list[str]:
+    """Name the classes, in order, that have images in all of these predictions; ``None`` counts for nothing."""
+    known = [side for side in sides if side is not None]
+    return [name for name in classes_of(known[0]) if all((side["label"] == name).any() for side in known)]
+
+
+def generalisation_table(results: Mapping[str, Sides], gaps: Mapping[str, str]) -> pd.DataFrame:
+    """Put the metrics on every external data set beside those on the internal test images.
 
     Args:
-        internal: predictions; ``None`` where there are none.
-        external: predictions.
-    """
-    sides = [external] if internal is None else [internal, external]
-    return [name for name in classes_of(external) if all((side["label"] == name).any() for side in sides)]
-
-
-def generalisation_table(
-    internal: Mapping[str, Evaluation],
-    external: Mapping[str, Evaluation],
-    over: Mapping[str, Sequence[str]],
-    gaps: Mapping[str, str],
-) -> pd.DataFrame:
-    """Put the figures on every external data set beside those on the internal test images.
-
-    Args:
-        internal: by data set, the figures on the internal test images that it is compared with; a data set without any
-            is compared with nothing.
-        external: by data set.
-        over: by data set, the classes that its macro figures are means over.
-        gaps: by data set that has no result, why; its leading figure alone gets a row.
+        results: by data set.
+        gaps: by data set without a result, the reason; only its leading metric gets a row.
 
     Returns:
-        One row a data set and figure: ``data, class, metric`` (``sensitivity``; ``class`` is empty for what holds for
-        all), ``over``, the classes of a mean that is over some of them alone, else empty, ``<part>, <part>_low,
-        <part>_high`` for the parts ``internal``, ``external`` and ``change``, which is external minus internal,
-        ``internal_n, external_n``, and ``reason``, why something of it is missing.
+        One row a data set and metric: ``data, class, metric`` (``sensitivity``; ``class`` is empty for a metric of all
+        classes), ``over`` (the classes of a mean over only some of them, else empty), ``<part>, <part>_low,
+        <part>_high`` for the parts ``internal``, ``external`` and ``change`` (external minus internal),
+        ``internal_n, external_n``, ``reason``, why something of it is missing, and the same three columns of each
+        baseline on the external data.
     """
     rows = []
-    for data, evaluation in external.items():
-        own = {key: metric for _, key, metric in flat(internal[data])} if data in internal else {}
-        some = ", ".join(over[data]) if len(over[data]) < len(evaluation["per_class"]) else ""
-        rows += [_row(data, key, some, own.get(key), metric) for _, key, metric in flat(evaluation)]
-    rows += [_row(data, ("", LEADING), "", None, gap(why)) | {"reason": why} for data, why in gaps.items()]
+    for data, sides in results.items():
+        own = _by_key(sides.internal)
+        baselines = {name: _by_key(sides.baselines.get(name)) for name in BASELINES}
+        some = ", ".join(sides.over) if len(sides.over) < len(sides.external["per_class"]) else ""
+        for key, metric in _by_key(sides.external).items():
+            named = {"data": data, "class": key[0], "metric": key[1], "over": some if spec_of(key).mean_of else ""}
+            trivial = [_columns(name, *_known(of.get(key))) for name, of in baselines.items()]
+            rows.append(named | _numbers(own.get(key), metric) | {k: v for each in trivial for k, v in each.items()})
+    for data, why in gaps.items():
+        missing = _numbers(None, {"value": None, "n": 0}) | {"reason": why}
+        rows.append({"data": data, "class": "", "metric": LEADING, "over": ""} | missing)
     return pd.DataFrame(rows)
 
 
+def _by_key(evaluation: Evaluation | None) -> dict[Key, Metric]:
+    return {key: metric for _, key, metric in flat(evaluation)} if evaluation else {}
+
+
 def change_interval(internal: Metric, external: Metric) -> Interval | None:
-    """Interval of external minus internal, of independent images; None where one of them has no interval."""
+    """Compute the interval of external minus internal; ``None`` where one of the two has no interval."""
     if "interval" not in internal or "interval" not in external:
         return None
     values = np.array([external["value"], -(internal["value"] or 0)], dtype=float)
@@ -77,33 +99,31 @@ def change_interval(internal: Metric, external: Metric) -> Interval | None:
     return low, high
 
 
-def _row(data: str, key: Key, over: str, internal: Metric | None, external: Metric) -> dict[str, object]:
-    label, metric = key
-    row: dict[str, object] = {
-        "data": data,
-        "class": label,
-        "metric": metric,
-        "over": over if spec_of(key).mean_of else "",
-    }
-    for part, figure in (("internal", internal), ("external", external)):
-        row |= _cells(part, figure["value"] if figure else None, figure.get("interval") if figure else None)
-    change, ends = None, None
+def _numbers(internal: Metric | None, external: Metric) -> dict[str, object]:
+    """Compute the columns of one row from ``internal`` to ``reason``."""
+    change: tuple[float | None, Sequence[float] | None] = None, None
     if internal and internal["value"] is not None and external["value"] is not None:
-        change, ends = external["value"] - internal["value"], change_interval(internal, external)
-    counts = {"internal_n": internal["n"] if internal else 0, "external_n": external["n"]}
-    return {**row, **_cells("change", change, ends), **counts, "reason": _reason(internal, external)}
+        change = external["value"] - internal["value"], change_interval(internal, external)
+    sides = {"internal": internal, "external": external}
+    reasons = [] if internal else ["no internal result is known"]
+    reasons += [
+        f"{side}: {metric[key]}"  # type: ignore[literal-required]
+        for (side, metric), key in product(sides.items(), ("reason", "interval_reason"))
+        if metric and key in metric
+    ]
+    return {
+        **_columns("internal", *_known(internal)),
+        **_columns("external", *_known(external)),
+        **_columns("change", *change),
+        **{f"{side}_n": metric["n"] if metric else 0 for side, metric in sides.items()},
+        "reason": "; ".join(reasons),
+    }
 
 
-def _cells(part: str, value: float | None, ends: Sequence[float] | None) -> dict[str, float]:
+def _known(metric: Metric | None) -> tuple[float | None, Sequence[float] | None]:
+    return (metric["value"], metric.get("interval")) if metric else (None, None)
+
+
+def _columns(part: str, value: float | None, ends: Sequence[float] | None) -> dict[str, float]:
     low, high = ends or (np.nan, np.nan)
     return {part: np.nan if value is None else value, f"{part}_low": low, f"{part}_high": high}
-
-
-def _reason(internal: Metric | None, external: Metric) -> str:
-    if internal is None:
-        return "; ".join(["no internal result is known", *_gaps("external", external)])
-    return "; ".join(_gaps("internal", internal) + _gaps("external", external))
-
-
-def _gaps(part: str, metric: Metric) -> list[str]:
-    return [f"{part}: {metric[key]}" for key in ("reason", "interval_reason") if key in metric]

@@ -1,6 +1,6 @@
-"""How the figures of a run differ over its repetitions."""
+"""Summarise the metrics of a run over its folds and seeds."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -10,23 +10,23 @@ from cxrnet.evaluation.bootstrap import ROUNDING
 from cxrnet.evaluation.catalogue import shown_in, spec_named
 from cxrnet.evaluation.confidence_intervals import Interval
 
-FIGURES = tuple(spec.name for spec in shown_in("summary"))
-"""Those that are shown; ``repeats.csv`` has all."""
+SUMMARY = tuple(spec.name for spec in shown_in("summary"))
+"""The metrics that are shown; ``repeats.csv`` has all."""
 
 
 @dataclass(frozen=True)
 class Moments:
-    """One figure over several runs, or over the seeds of several.
+    """One metric over several runs, or over the seeds of several.
 
     Attributes:
-        runs: that have it.
+        runs: number of runs that have it.
         mean: over them.
         sd: their standard deviation (n - 1), of folds of several seeds that within a seed; ``None`` of a single one.
         lowest: of them.
         highest: of them.
-        interval: of the mean over seeds (Student's t): what other seeds would give on these data, nothing about other
-            patients. ``None`` of a single seed, of seeds that gave the same, which tells nothing of others, and over
-            folds, whose networks share most of their training images.
+        interval: confidence interval of the mean over seeds (Student's t): what other seeds would give on these data,
+            nothing about other patients. ``None`` of a single seed, of seeds that gave the same, which tells nothing
+            of others, and over folds, whose networks share most of their training images.
     """
 
     runs: int
@@ -37,16 +37,16 @@ class Moments:
     interval: Interval | None
 
 
-def moments_of(spread: pd.DataFrame, level: float, figures: Sequence[str] = FIGURES) -> dict[str, Moments]:
-    """Summarise each figure over the runs.
+def moments_of(spread: pd.DataFrame, level: float, metrics: Sequence[str] = SUMMARY) -> dict[str, Moments]:
+    """Summarise each metric over the runs.
 
     Args:
-        spread: one row a run, one column a figure, empty where a run doesn't have it. Where there are ``fold``s they
+        spread: one row a run, one column a metric, empty where a run doesn't have it. Where there are ``fold``s they
             differ within their ``seed`` only.
-        level: of the intervals.
-        figures: names of columns; those that no run has are left out.
+        level: of the confidence intervals.
+        metrics: names of columns; those that no run has are left out.
     """
-    known = {name: spread[name].dropna() for name in figures if name in spread}
+    known = {name: spread[name].dropna() for name in metrics if name in spread}
     folds = "fold" in spread and bool(spread["fold"].notna().any())
     groups = spread["seed"] if folds else pd.Series(0, spread.index)
     return {
@@ -54,17 +54,6 @@ def moments_of(spread: pd.DataFrame, level: float, figures: Sequence[str] = FIGU
         for name, values in known.items()
         if len(values)
     }
-
-
-def interval_meaning(moments: Mapping[str, Moments], level: float) -> str:
-    """Say what the interval of a mean over seeds is, and what it isn't; empty where there is none."""
-    seeds = {each.runs for each in moments.values() if each.interval is not None}
-    if not seeds:
-        return ""
-    return (
-        f"The {100 * level:g} % interval of a mean is over seeds (Student's t, n = {max(seeds)}): it says what other "
-        "seeds would give on these data, and nothing of other patients."
-    )
 
 
 def _moments(name: str, values: "pd.Series[float]", groups: "pd.Series[int]", level: float | None) -> Moments:
@@ -76,7 +65,7 @@ def _moments(name: str, values: "pd.Series[float]", groups: "pd.Series[int]", le
 
 
 def _of_mean(name: str, mean: float, error: float, free: int, level: float) -> Interval:
-    """Student's interval, cut where the figure ends."""
+    """Compute Student's interval, cut where the metric ends."""
     half = float(t.ppf((1 + level) / 2, free)) * error
     spec = spec_named(name)
     return max(mean - half, spec.low), min(mean + half, spec.high)

@@ -1,8 +1,8 @@
 """Are two models on the same images different? Paired tests, and Holm's correction for many pairs.
 
-Of the accuracy: McNemar's exact test, or its form for clusters of several images. Of an AUC: DeLong's test
-(:func:`cxrnet.evaluation.confidence_intervals.delong_difference`). Of everything else: the bootstrap, both models on
-the same resamples. All take the images of a patient together.
+McNemar's exact test, or its form for clusters of several images, is for the accuracy; DeLong's test
+(:func:`cxrnet.evaluation.confidence_intervals.delong_difference`) for an AUC; the bootstrap, both models on the same
+resamples, for everything else. All take the images of a patient together.
 """
 
 from typing import NamedTuple
@@ -20,25 +20,25 @@ IntArray = npt.NDArray[np.int64]
 
 
 class PairedTest(NamedTuple):
-    """What a test says of the difference first - second."""
+    """The result of a test of the difference first - second."""
 
     low: float
-    """Ends of the interval of the difference."""
+    """Ends of the confidence interval of the difference."""
     high: float
     p: float
     """Two-sided."""
     test: str
-    """Its name, as a reader knows it; empty where there is none."""
+    """Name of the test; empty where there is none."""
     reason: str = ""
     """Why the interval, the p or both are NaN."""
 
 
 def no_test(reason: str) -> PairedTest:
-    """No test, and why."""
+    """Make the result of a test that can't be done, and say why."""
     return PairedTest(np.nan, np.nan, np.nan, "", reason)
 
 
-def mcnemar(first: BoolArray, second: BoolArray, units: IntArray) -> float:
+def mcnemar(first: BoolArray, second: BoolArray, clusters: IntArray) -> float:
     """Test whether two models are right equally often: the exact two-sided p over clusters of images.
 
     Were the models alike, they could change places in any cluster, with all its images, and the images that the first
@@ -51,9 +51,9 @@ def mcnemar(first: BoolArray, second: BoolArray, units: IntArray) -> float:
     With no image that only one model gets right the models can't be told apart, and p is 1.
 
     Args:
-        first: (N,) whether the first model calls the image right.
+        first: (N,) true where the first model predicts the image right.
         second: (N,) the same of the second model.
-        units: (N,) number of the cluster of each image.
+        clusters: (N,) number of the cluster of each image.
 
     >>> first, second = np.array([True] * 6 + [False]), np.array([False] * 5 + [True, True])
     >>> round(mcnemar(first, second, np.arange(7)), 12)
@@ -61,7 +61,7 @@ def mcnemar(first: BoolArray, second: BoolArray, units: IntArray) -> float:
     >>> round(mcnemar(first, second, np.array([0, 0, 0, 1, 1, 2, 3])), 12)
     0.5
     """
-    gains = np.bincount(units, first.astype(np.float64) - second).astype(int)
+    gains = np.bincount(clusters, first.astype(np.float64) - second).astype(int)
     chances = np.ones(1)  # of each sum of gains, from the lowest to the highest
     for size, count in zip(*np.unique(np.abs(gains[gains != 0]), return_counts=True), strict=True):
         steps = np.zeros(2 * size * count + 1)
@@ -71,53 +71,55 @@ def mcnemar(first: BoolArray, second: BoolArray, units: IntArray) -> float:
     return min(1.0, float(chances[np.abs(sums) >= abs(gains.sum())].sum()))
 
 
-def accuracy_test(first: BoolArray, second: BoolArray, units: IntArray, resampled: PairedTest) -> PairedTest:
+def accuracy_test(first: BoolArray, second: BoolArray, clusters: IntArray, resampled: PairedTest) -> PairedTest:
     """Test a difference of accuracy by McNemar, with the interval of the bootstrap; arrays as for :func:`mcnemar`."""
-    alone = len(np.unique(units)) == len(units)
+    alone = len(np.unique(clusters)) == len(clusters)
     return resampled._replace(
-        p=mcnemar(first, second, units), test="exact McNemar" if alone else "exact cluster permutation"
+        p=mcnemar(first, second, clusters), test="exact McNemar" if alone else "exact cluster permutation"
     )
 
 
-def auc_test(positive: BoolArray, first: FloatArray, second: FloatArray, units: IntArray, level: float) -> PairedTest:
+def auc_test(
+    positive: BoolArray, first: FloatArray, second: FloatArray, clusters: IntArray, level: float
+) -> PairedTest:
     """Test a difference of ROC-AUC by DeLong; see :func:`cxrnet.evaluation.confidence_intervals.delong_difference`."""
-    auc = delong_difference(positive, first, second, units)
+    auc = delong_difference(positive, first, second, clusters)
     if auc.error == 0:
         return PairedTest(np.nan, np.nan, auc.p, "DeLong", "the error of the difference is 0: no interval")
     low, high = auc.interval(level)
     return PairedTest(max(low, -1.0), min(high, 1.0), auc.p, "DeLong")
 
 
-def bootstrap_test(first: FloatArray, second: FloatArray, units: float, level: float) -> PairedTest:
-    """Interval and p of a difference from the figures of both models on the same resamples.
+def bootstrap_test(first: FloatArray, second: FloatArray, clusters: float, level: float) -> PairedTest:
+    """Compute interval and p of a difference from the metrics of both models on the same resamples.
 
     The p is that of the largest interval by :func:`cxrnet.evaluation.confidence_intervals.percentile` that leaves zero
     out. The share of resamples on the other side of zero counts the table itself among them (Davison & Hinkley 1997,
     eq. 4.11), so that p is never 0.
 
     Args:
-        first: figure of the first model on each resample, ``(R,)``; NaN where it can't be computed, which is left out.
+        first: metric of the first model on each resample, ``(R,)``; NaN where it can't be computed, which is left out.
         second: the same of the second model.
-        units: effective number of independent clusters that the figure is computed on, above 1.
+        clusters: effective number of independent clusters that the metric is computed on, above 1.
         level: of the interval.
     """
     differences = first - second
     differences = differences[~np.isnan(differences)]
-    p = _p(min((differences <= 0).sum(), (differences >= 0).sum()), len(differences), units)
+    p = _p(min((differences <= 0).sum(), (differences >= 0).sum()), len(differences), clusters)
     if np.ptp(differences) < ROUNDING:
         return PairedTest(np.nan, np.nan, p, "paired bootstrap", "all resamples give the same difference: no interval")
-    return PairedTest(*percentile(differences, units, level), p, "paired bootstrap")
+    return PairedTest(*percentile(differences, clusters, level), p, "paired bootstrap")
 
 
-def smallest_p(resamples: int, units: float) -> float:
+def smallest_p(resamples: int, clusters: float) -> float:
     """The p where every resample is on the same side of zero; arguments as for :func:`bootstrap_test`."""
-    return _p(0, resamples, units)
+    return _p(0, resamples, clusters)
 
 
-def _p(beyond: int, resamples: int, units: float) -> float:
+def _p(beyond: int, resamples: int, clusters: float) -> float:
     """Two-sided p of ``beyond`` of the resamples on the other side of zero."""
     z = max(0.0, -float(norm.ppf((1 + beyond) / (1 + resamples))))
-    return float(2 * t.sf(z * np.sqrt((units - 1) / units), units - 1))
+    return float(2 * t.sf(z * np.sqrt((clusters - 1) / clusters), clusters - 1))
 
 
 def holm(p: FloatArray) -> FloatArray:

@@ -1,111 +1,251 @@
-"""The table of the fall as files: CSV, Markdown and one page."""
+"""The report of an evaluation on external data: warnings, table of the performance drop, one page, the console."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import numpy as np
 import pandas as pd
 
+from cxrnet.core import console
 from cxrnet.core.atomic import write_text
 from cxrnet.core.spreadsheet import to_csv
-from cxrnet.evaluation.generalisation import LEADING
-from cxrnet.evaluation.metrics import Evaluation, Metric
+from cxrnet.data.duplicates.overlap import KnownImages
+from cxrnet.data.external import ExternalSet
+from cxrnet.data.leaks import conflict_statement, patients_text
+from cxrnet.data.manifest import digest
+from cxrnet.evaluation.generalisation import LEADING, PARTS, Sides, generalisation_table
+from cxrnet.evaluation.prior import Mix, threshold_sentence
 from cxrnet.evaluation.subgroups import METRICS
+from cxrnet.models.bundle import Bundle
 from cxrnet.reporting.analysis import Analysis
 from cxrnet.reporting.model_card import EXTERNAL, Section
-from cxrnet.reporting.rendering import Table, bullets, code, data_uri, markdown, paragraph, plain, render_page
-from cxrnet.reporting.report import captions_of
-from cxrnet.reporting.wording import BASELINES, HEADLINE, PER_CLASS, grouped, metric_text, percent, value_gaps
+from cxrnet.reporting.rendering import Table, data_uri, render_page, rich_table
+from cxrnet.reporting.report import captions_of, thumbnail_verdict
+from cxrnet.reporting.results import Results
+from cxrnet.reporting.wording import (
+    BASELINES,
+    PER_CLASS,
+    RESULT,
+    grouped,
+    metric_text,
+    titles,
+)
 
-_PRINTED = {
-    **{name: HEADLINE[name] for name in ("roc_auc_macro", "accuracy", "balanced_accuracy", "macro_f1", "log_loss")},
-    "brier": "Brier score (lower is better)",
-    "ece": "ECE (lower is better)",
-}
-_PRINTED_PER_CLASS = ("sensitivity", "specificity", "roc_auc")
 
-
-def printed_generalisation(table: pd.DataFrame, level: float) -> Table:
-    """The table of the fall as it is printed: the figures of each data set, each with its interval.
+def origin_warnings(known: KnownImages | None, leaked: int, tested: int) -> list[str]:
+    """Warn of what isn't known of the bundle's run.
 
     Args:
-        table: from :func:`generalisation_table`.
-        level: of its intervals.
+        known: the images of the run; ``None`` where they aren't known.
+        leaked: number of its test images that were leaked into training.
+        tested: number of its other test images.
     """
-    classes = len(set(table["class"]) - {""})
-    titles = [_title(row, classes) for _, row in table.iterrows()]
-    shown = table.assign(title=titles).dropna(subset="title")
-    place, order = pd.factorize(shown["data"])[0], list(_PRINTED)
-    rank = [order.index(metric) if metric in order else len(order) for metric in shown["metric"]]
-    shown = shown.iloc[np.lexsort((rank, place))]
-    rows = [
-        [row["data"], row["title"], *(_number(row, part) for part in ("internal", "external", "change"))]
-        for _, row in shown.iterrows()
+    sentences = []
+    if known is None:
+        sentences.append(
+            "the images that the bundle was made with are not known (no manifest.parquet of its run beside it): the "
+            "data can't be searched for duplicates of them, and the metrics may be flattered"
+        )
+    elif known.lost:
+        sentences.append(
+            f"{known.lost} of {len(known.manifest)} images that the bundle was made with can't be read any more: only "
+            "duplicates with the same bytes are found of these"
+        )
+    if leaked:
+        sentences.append(
+            f"{leaked} of {leaked + tested} internal test images were leaked into training (their patient, or a "
+            "duplicate, is in train or val); the internal metrics are without them"
+        )
+    if not tested:
+        missing = "clean internal test images are left" if leaked else "internal test result lies beside the bundle"
+        sentences.append(f"no {missing}, so there is no performance drop to state")
+    return sentences
+
+
+def mix_warnings(bundle: Bundle, mix: Mix) -> list[str]:
+    """Warn of the mix of classes that the probabilities are of."""
+    if mix.shares is None:
+        return [
+            f"the probabilities are {mix}: decision curves take the mix of each data set's images for it, and with "
+            "class weights or a balanced sampler in training the probabilities are of none that there is"
+        ]
+    if mix.asked is None:
+        return []
+    kept = threshold_sentence(mix, bundle.operating_points, bundle.refer_below is not None)
+    return [
+        f"the probabilities are {mix}, those of the internal result and of the baselines too; the images are as "
+        "frequent as they are, so log loss, Brier score and ECE mix the two",
+        *([kept] if kept else []),
     ]
-    reasons = dict.fromkeys(f"{row['data']}: {row['reason']}" for _, row in shown.iterrows() if row["reason"])
-    stated = f"Each figure with its {level:.0%} interval" if has_intervals(table) else "Without intervals"
+
+
+def data_warnings(sets: Sequence[ExternalSet]) -> list[str]:
+    """Warn of what is wrong with the data sets, each sentence with the name of its set."""
+    return [f"{each.name}: {sentence}" for each in sets for sentence in _about(each)]
+
+
+def _about(each: ExternalSet) -> Iterator[str]:
+    yield from each.notes
+    if duplicates := sum((each.duplicates or {}).values()):
+        yield (
+            f"{duplicates} images are duplicates of images that the bundle was made with or tested on; they were "
+            "removed. Duplicates that were cropped, turned or mirrored escape the search"
+        )
+    if each.same_patients:
+        yield f"{each.same_patients} images are of patients of whom the bundle's run has other images"
+    yield from conflict_statement(each.within, each.manifest)
+    for other, count in each.shared.items():
+        yield f"{count} images are in {other} too; the two results are not independent"
+    if each.gap:
+        yield f"not evaluated, for {each.gap}"
+        return
+    if each.lacking:
+        yield (
+            f"no image is labelled {', '.join(each.lacking)}; metrics that need one are n/a, and means are over the "
+            "other classes alone"
+        )
+    if (each.manifest["source"] == "phantom").any():
+        yield "the images are synthetic; the result says nothing about patients"
+
+
+def data_facts(each: ExternalSet) -> dict[str, str]:
+    """Say what was done to a data set, in the order of the steps."""
+    facts = {"images": f"{each.listed} listed{', their published split ignored' if each.published else ''}"}
+    if each.renamed:
+        facts["read as"] = ", ".join(f"{label} as {target}" for label, target in each.renamed.items())
+    if each.left_out:
+        classes = ", ".join(f"{label} {count}" for label, count in each.left_out.items())
+        facts["left out"] = f"{classes}: no class of the bundle"
+    if each.unreadable:
+        facts["unreadable"] = str(each.unreadable)
+    if each.duplicates is None:
+        facts["duplicates"] = "not searched for: the images that the bundle was made with are not known"
+    else:
+        splits = ", ".join(f"{count} of {split}" for split, count in each.duplicates.items())
+        facts["duplicates"] = f"{sum(each.duplicates.values())} removed{f' ({splits})' if splits else ''}"
+    if each.gap:
+        return facts | {"evaluated": f"nothing: {each.gap}"}
+    counts = each.manifest["label"].value_counts().sort_index()
+    facts["evaluated"] = f"{len(each.manifest)} images: {', '.join(f'{k} {n}' for k, n in counts.items())}"
+    return facts | {"patients": patients_text(each.manifest), "digest": digest(each.manifest)}
+
+
+@dataclass(frozen=True)
+class ExternalFacts:
+    """What the page says of an evaluation.
+
+    Attributes:
+        title: of the page.
+        sets: the data sets, duplicates removed.
+        results: by name of the data set; one that can't be evaluated has none.
+        sides: by name of the data set, its metrics beside the internal ones.
+        baseline_gap: which baselines are missing and why; empty where none is.
+        level: of the confidence intervals.
+        warnings: sentences about the run and the data.
+        command: that makes the page again.
+        environment: what it was made with.
+    """
+
+    title: str
+    sets: Sequence[ExternalSet]
+    results: Mapping[str, Results]
+    sides: Mapping[str, Sides]
+    baseline_gap: str
+    level: float
+    warnings: Sequence[str]
+    command: str
+    environment: Mapping[str, str]
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """The performance drop (:func:`cxrnet.evaluation.generalisation.generalisation_table`)."""
+        return generalisation_table(self.sides, {each.name: each.gap for each in self.sets if each.gap})
+
+    @property
+    def all_warnings(self) -> list[str]:
+        """The warnings, and those that follow from the metrics."""
+        verdicts = {
+            name: thumbnail_verdict(each.external, each.baselines["thumbnail"])
+            for name, each in self.sides.items()
+            if "thumbnail" in each.baselines
+        }
+        return [*self.warnings, *(f"{name}: {text.removesuffix('.')}" for name, text in verdicts.items() if text)]
+
+    @property
+    def analyses(self) -> dict[str, Analysis]:
+        """By name of the data set, what its metrics mean."""
+        return {name: each.analyses["test"] for name, each in self.results.items()}
+
+
+def drop_table(table: pd.DataFrame, level: float, parts: Sequence[str] = PARTS) -> Table:
+    """Print the performance drop: the metrics of each data set, the leading one first.
+
+    Args:
+        table: from :func:`cxrnet.evaluation.generalisation.generalisation_table`.
+        level: of its confidence intervals.
+        parts: of the table, and baselines.
+    """
+    overall = table[(table["class"] == "") & table["metric"].isin(RESULT)]
+    leading = overall["metric"] == LEADING
+    of_class = table[(table["class"] != "") & table["metric"].isin(PER_CLASS)]
+    shown = pd.concat([overall[leading], overall[~leading], of_class])
+    rows = [
+        [data, _title(row), *(_inline(row, part).replace(" (", "\n(", 1) for part in parts)]
+        for data in table["data"].unique()
+        for row in shown[shown["data"] == data].to_dict("records")
+    ]
+    reasons = dict.fromkeys(f"{row['data']}: {row['reason']}" for row in shown.to_dict("records") if row["reason"])
+    stated = f"Each metric with its {level:.0%} confidence interval" if has_intervals(table) else "No intervals"
     note = (
-        f"{stated}. Internal: the bundle's own test images of the classes that the "
-        "external data have, without those whose patient, or a copy, is in train or val. Change: external minus "
-        "internal. Accuracy, F1, log loss, Brier score and ECE depend "
-        "on the mix of classes, which the data sets don't share; ROC-AUC, sensitivity, specificity and balanced "
-        "accuracy don't."
+        f"{stated}. Internal: the bundle's own test images of the classes that the external data have, without those "
+        "whose patient, or a duplicate, is in train or val. Change: external minus internal. ROC-AUC, sensitivity, "
+        "specificity and balanced accuracy do not depend on the mix of classes, which the data sets don't share; the "
+        "other metrics do."
     )
     missing = f" Missing: {'; '.join(reasons)}." if reasons else ""
-    columns = ["Data", "Figure", "Internal", "External", "Change"]
-    return Table("The fall", pd.DataFrame(rows, columns=columns), 2, True, note + missing)
+    columns = ["Data", "Metric", *(BASELINES.get(part, part.capitalize()) for part in parts)]
+    return Table("Performance drop", pd.DataFrame(rows, columns=columns), 2, True, note + missing)
 
 
 def has_intervals(table: pd.DataFrame) -> bool:
-    """Whether any figure has one: none has where none were asked for."""
+    """Tell whether any metric has a confidence interval: none has where none were asked for."""
     return bool(table["external_low"].notna().any())
 
 
 def verdicts(table: pd.DataFrame) -> list[str]:
-    """What becomes of the leading figure on each data set, a sentence each; of a single class, of its sensitivity."""
-    leading = [_leading(rows) for _, rows in table.groupby("data", sort=False)]
-    return [_verdict(str(row["data"]), str(_title(row, 0)), row) for row in leading]
+    """State the change of the leading metric on each data set; of a single class, that of its sensitivity."""
+    return [_verdict(rows.to_dict("records")) for _, rows in table.groupby("data", sort=False)]
 
 
-def _leading(rows: pd.DataFrame) -> pd.Series:
-    """The row of one data set that its verdict is of."""
-    (leading,) = (row for _, row in rows[rows["metric"] == LEADING].iterrows())
-    known = rows[(rows["metric"] == "sensitivity") & rows["external"].notna()]
-    return known.iloc[0] if np.isnan(leading["external"]) and len(known) == 1 else leading
-
-
-def _verdict(data: str, title: str, row: pd.Series) -> str:
+def _verdict(rows: Sequence[Mapping[str, Any]]) -> str:
+    (row,) = (row for row in rows if row["metric"] == LEADING)
+    known = [row for row in rows if row["metric"] == "sensitivity" and not np.isnan(row["external"])]
+    if np.isnan(row["external"]) and len(known) == 1:
+        row = known[0]
+    said, external = f"{row['data']}: {_title(row)}", _inline(row, "external")
     if np.isnan(row["external"]):
-        return f"{data}: {title} can't be computed ({row['reason']})."
+        return f"{said} can't be computed ({row['reason']})."
     if np.isnan(row["change"]):
-        return f"{data}: {title} is {_inline(row, 'external')}; there is nothing internal to compare it with."
-    between = f"from {_inline(row, 'internal')} on the internal test images to {_inline(row, 'external')}"
+        return f"{said} is {external}; there is nothing internal to compare it with."
+    between = f"from {_inline(row, 'internal')} on the internal test images to {external}"
     if row["change_high"] < 0:
-        fall = f"{-row['change']:.3f} ({-row['change_high']:.3f} to {-row['change_low']:.3f})"
-        return f"{data}: {title} falls by {fall}, {between}."
-    return f"{data}: {title} goes {between}; the change of {_inline(row, 'change')} is not shown to be a fall."
+        drop = f"{-row['change']:.3f} ({-row['change_high']:.3f} to {-row['change_low']:.3f})"
+        return f"{said} drops by {drop}, {between}."
+    return f"{said} goes {between}; the change of {_inline(row, 'change')} is not shown to be a drop."
 
 
-def _title(row: pd.Series, classes: int) -> str | None:
-    """Name of a figure that is printed; of two classes each has the AUC of the other."""
-    metric, label = str(row["metric"]), row["class"]
-    if not label:
-        over = f" of {row['over']} alone" if row["over"] else ""
-        return f"{_PRINTED[metric]}{over}" if metric in _PRINTED else None
-    if metric not in _PRINTED_PER_CLASS or (metric == "roc_auc" and classes == 2):
-        return None
-    return f"{PER_CLASS[metric]}, {label}"
+def _title(row: Mapping[str, Any]) -> str:
+    if row["class"]:
+        return f"{PER_CLASS[row['metric']]}, {row['class']}"
+    over = f" of {row['over']} alone" if row["over"] else ""
+    return f"{RESULT[row['metric']]}{over}"
 
 
-def _number(row: pd.Series, part: str) -> str:
-    """A figure, and its interval on a second line."""
-    return "\n(".join(_inline(row, part).split(" (", 1))
-
-
-def _inline(row: pd.Series, part: str) -> str:
-    """A figure and its interval; changes carry their sign."""
+def _inline(row: Mapping[str, Any], part: str) -> str:
+    """Write a metric and its interval; changes carry their sign."""
     sign, between = ("+", " to ") if part == "change" else ("", "–")
     value, low, high = (row[part + end] for end in ("", "_low", "_high"))
     if np.isnan(value):
@@ -114,176 +254,11 @@ def _inline(row: pd.Series, part: str) -> str:
     return f"{value:{sign}.3f}{ends}".replace("-", "−")
 
 
-def write_generalisation(
-    table: pd.DataFrame,
-    level: float,
-    folder: Path,
-    *,
-    title: str,
-    warnings: Sequence[str],
-    data_sets: Mapping[str, Mapping[str, str]],
-    analyses: Mapping[str, Analysis],
-    figures: Mapping[str, Mapping[str, Path]],
-    baselines: Table,
-    command: str,
-    environment: Mapping[str, str],
-) -> list[Path]:
-    """Write ``generalisation.csv``, ``.md`` and ``.html``, each whole or not at all.
-
-    Args:
-        table: from :func:`cxrnet.evaluation.generalisation.generalisation_table`.
-        level: of its intervals.
-        folder: where to write.
-        title: of the page.
-        warnings: what a reader must know before the numbers.
-        data_sets: by name, what was done to it.
-        analyses: by name, what its figures mean; a data set without a result has none.
-        figures: by name, its figures (:func:`cxrnet.reporting.results.save_analysis`), below ``folder``.
-        baselines: from :func:`printed_baselines`.
-        command: that makes the page again.
-        environment: what it was made with.
-    """
-    tables = [printed_generalisation(table, level), baselines, printed_worth(analyses), *printed_subgroups(analyses)]
-    curves = _decision_curves(analyses, figures)
-    caption = captions_of(any(each.has_bands for each in analyses.values()))["decision"]
-    # What is said of one data set begins with its name, which keeps its spelling.
-    sentences = [f"{text}." if text.split(":")[0] in data_sets else _sentence(text) for text in warnings]
-    parts = [f"# {plain(title)}", *map(paragraph, verdicts(table)), bullets(sentences), *_tables(tables)]
-    parts += [*_worth_in_words(analyses), *_pictures(curves, caption, folder), *_data(data_sets), code(command)]
-    return [
-        write_text(folder / "generalisation.csv", to_csv(table, lineterminator="\n")),
-        write_text(folder / "generalisation.md", "\n\n".join(part for part in parts if part) + "\n"),
-        render_page(
-            "generalisation.html.j2",
-            folder / "generalisation.html",
-            title=title,
-            verdicts=verdicts(table),
-            warnings=sentences,
-            tables=tables,
-            worth={name: analysis.triage for name, analysis in analyses.items()},
-            curves={data: {name: data_uri(file) for name, file in of.items()} for data, of in curves.items()},
-            caption=caption,
-            data_sets=data_sets,
-            command=command,
-            environment=environment,
-        ),
-    ]
-
-
-def _tables(tables: Sequence[Table]) -> list[str]:
-    return [
-        part for each in tables for part in (f"## {plain(each.title)}", markdown(each).rstrip(), paragraph(each.note))
-    ]
-
-
-def _data(data_sets: Mapping[str, Mapping[str, str]]) -> list[str]:
-    facts = (f"{name}: {'; '.join(f'{key}: {value}' for key, value in of.items())}" for name, of in data_sets.items())
-    return ["## Data", bullets(facts)]
-
-
-def _worth_in_words(analyses: Mapping[str, Analysis]) -> list[str]:
-    """What a call is worth, in paragraphs of Markdown."""
-    parts = []
-    for data, analysis in analyses.items():
-        parts += [f"## What a call is worth on {plain(data)}"]
-        parts += [
-            part for sentences in analysis.triage.values() for part in (paragraph(sentences[0]), bullets(sentences[1:]))
-        ]
-    return parts
-
-
-def _pictures(curves: Mapping[str, Mapping[str, Path]], caption: str, folder: Path) -> list[str]:
-    """The decision curves, in paragraphs of Markdown that lies in ``folder``."""
-    parts = []
-    for data, of in curves.items():
-        places = {name: quote(file.relative_to(folder).as_posix()) for name, file in of.items()}
-        parts += [f"## Decision curves, {plain(data)}", paragraph(caption)]
-        parts += ["\n".join(f"![Net benefit, {plain(name)}]({place})" for name, place in places.items())]
-    return parts
-
-
-def _decision_curves(
-    analyses: Mapping[str, Analysis], figures: Mapping[str, Mapping[str, Path]]
-) -> dict[str, dict[str, Path]]:
-    """By data set and class, the picture of the decision curve; without those that have none."""
-    return {
-        data: {
-            name: figures[data][f"decision_{place}"]
-            for place, name in enumerate(analysis.predictive)
-            if name in analysis.decisions
-        }
-        for data, analysis in analyses.items()
-        if analysis.decisions
-    }
-
-
-def printed_baselines(
-    networks: Mapping[str, Evaluation], baselines: Mapping[str, Mapping[str, Evaluation]], gap: str
-) -> Table:
-    """The trivial baselines beside the network, as they are printed.
-
-    Args:
-        networks: by data set, the figures of the network.
-        baselines: by data set, those of ``majority`` and ``thumbnail``, as far as there are any.
-        gap: why some are missing; empty where none is.
-    """
-    rows = [
-        [data, title, *(_stacked(of[key]) if of else "n/a" for of in (network, *map(baselines[data].get, BASELINES)))]
-        for data, network in networks.items()
-        for key, title in HEADLINE.items()
-    ]
-    note = (
-        "Both were trained on the training images of the bundle's run. Means over classes are over those that the data "
-        "have, as above."
-    )
-    gaps = [
-        f"{data}: {text}"
-        for data, network in networks.items()
-        for text in value_gaps((title, network[key]) for key, title in HEADLINE.items())
-    ]
-    gaps += [gap] if gap else []
-    note += f" n/a: {'; '.join(gaps)}." if gaps else ""
-    columns = ["Data", "Figure", "Network", *BASELINES.values()]
-    return Table("Trivial baselines", pd.DataFrame(rows, columns=columns), 2, True, note)
-
-
-def printed_worth(analyses: Mapping[str, Analysis]) -> Table:
-    """What a call is worth at the stated prevalences, as it is printed, of the classes of which it can be said."""
-    rows = [
-        [data, name, percent(row["prevalence"]), _stacked(row["ppv"]), _stacked(row["npv"])]
-        for data, analysis in analyses.items()
-        for name, row in _known(analysis)
-    ]
-    columns = ["Data", "Class", "Prevalence", "A positive call is right (PPV)", "A negative call is right (NPV)"]
-    gaps = [f"{data}: {text}" for data, analysis in analyses.items() for text in _unknown(analysis)]
-    note = f"n/a: {'; '.join(gaps)}." if gaps else ""
-    return Table("What a call is worth", pd.DataFrame(rows, columns=columns), 2, True, note)
-
-
-def _known(analysis: Analysis) -> list[tuple[str, dict[str, Any]]]:
-    """Class and row of the predictive values, of the classes that have any."""
-    rows = [(name, row) for name, table in analysis.predictive.items() for row in table.to_dict("records")]
-    return [(name, row) for name, row in rows if not ("reason" in row["ppv"] and "reason" in row["npv"])]
-
-
-def _unknown(analysis: Analysis) -> list[str]:
-    """Which predictive values of a data set are missing, and why."""
-    values = [
-        (f"{figure.upper()} of {name}", row[figure]) for name, row in _known(analysis) for figure in ("ppv", "npv")
-    ]
-    return value_gaps(dict(values).items())
-
-
-def _stacked(metric: Metric) -> str:
-    """A figure, and its interval on a second line."""
-    return metric_text(metric).replace(" (", "\n(")
-
-
-def printed_subgroups(analyses: Mapping[str, Analysis]) -> list[Table]:
-    """The figures in each subgroup as they are printed, with the warnings as their note; no table without groups."""
+def subgroup_tables(analyses: Mapping[str, Analysis]) -> list[Table]:
+    """Print the metrics in each subgroup, with the warnings as their note; no table without groups."""
     rows = [
         [data, f"{row['attribute']} {row['group']}", row["class"], grouped(row["n"]), grouped(row["positives"])]
-        + [_stacked(row[name]) for name in METRICS]
+        + [metric_text(row[name]).replace(" (", "\n(") for name in METRICS]
         for data, analysis in analyses.items()
         for row in analysis.subgroups.to_dict("records")
     ]
@@ -294,13 +269,64 @@ def printed_subgroups(analyses: Mapping[str, Analysis]) -> list[Table]:
     return [Table("Subgroups", pd.DataFrame(rows, columns=columns), 3, True, note)]
 
 
-def external_section(table: pd.DataFrame, level: float, warnings: Sequence[str]) -> Section:
-    """What the model card says of the external data: the verdicts, the warnings and the table of the fall."""
-    printed = printed_generalisation(table, level)
+def write_external(facts: ExternalFacts, folder: Path) -> list[Path]:
+    """Write ``generalisation.csv`` and ``generalisation.html``, each whole or not at all."""
+    analyses, names = facts.analyses, {each.name for each in facts.sets}
+    curves = {
+        data: {
+            name: data_uri(facts.results[data].plots[f"decision_{place}"])
+            for place, name in enumerate(analysis.predictive)
+            if name in analysis.decisions
+        }
+        for data, analysis in analyses.items()
+        if analysis.decisions
+    }
+    drop = drop_table(facts.table, facts.level, [*PARTS, *BASELINES])
+    note = (
+        f"{drop.note} {' and '.join(BASELINES.values())}: trivial baselines on the external data, trained on the "
+        f"training images of the bundle's run{f' ({facts.baseline_gap})' if facts.baseline_gap else ''}."
+    )
+    tables = [replace(drop, note=note), *subgroup_tables(analyses)]
+    page = render_page(
+        "generalisation.html.j2",
+        folder / "generalisation.html",
+        facts=facts,
+        verdicts=verdicts(facts.table),
+        # A sentence about one data set begins with its name, which keeps its spelling.
+        warnings=[
+            f"{text}." if text.split(":")[0] in names else f"{text[0].upper()}{text[1:]}."
+            for text in facts.all_warnings
+        ],
+        tables=tables,
+        curves=curves,
+        caption=captions_of(any(each.has_bands for each in analyses.values()))["decision"],
+        data_sets={each.name: data_facts(each) | known_issues(each) for each in facts.sets},
+    )
+    return [write_text(folder / "generalisation.csv", to_csv(facts.table, lineterminator="\n")), page]
+
+
+def known_issues(each: ExternalSet) -> dict[str, str]:
+    """Say what is documented to be wrong with a data set; :func:`data_warnings` says what was found."""
+    sentences = [f"{source}: {text}." for source, issues in each.known_issues.items() for text in issues]
+    return {"known issues": " ".join(sentences) or "none is documented"}
+
+
+def external_section(facts: ExternalFacts) -> Section:
+    """Write the model card's section on the external data: verdicts, warnings and the table of the drop."""
+    printed = drop_table(facts.table, facts.level)
     rows = [[cell.replace("\n", " ") for cell in row] for row in printed.rows.to_numpy().tolist()]
-    sentences = [" ".join(verdicts(table)), *(f"{text}." for text in warnings), printed.note]
+    sentences = [" ".join(verdicts(facts.table)), *(f"{text}." for text in facts.all_warnings), printed.note]
     return Section(EXTERNAL, sentences, [list(printed.rows.columns), *rows])
 
 
-def _sentence(text: str) -> str:
-    return f"{text[0].upper()}{text[1:]}."
+def say_external(facts: ExternalFacts) -> None:
+    """Show the main metrics, the verdicts and the warnings."""
+    table = facts.table
+    main = drop_table(table[(table["class"] == "") & table["metric"].isin(titles("summary"))], facts.level)
+    console.heading(main.title)
+    console.show(rich_table(main))
+    console.say("note", f"{main.note.split('. ')[0]}; all metrics are on the page")
+    for text in verdicts(table):
+        console.say("so", text)
+    for text in facts.all_warnings:
+        console.warn(text)

@@ -1,4 +1,4 @@
-"""Tables, text and pages in each format: HTML, Markdown, LaTeX.
+"""Tables, text and pages in each format: HTML, Markdown, LaTeX, the console.
 
 A name, a path or a command is printed as it is, and never becomes markup or HTML. The Markdown is written for
 CommonMark and GitHub's tables (https://github.github.com/gfm), and for readers that pass raw HTML on. A page is one
@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from rich.table import Table as RichTable
 
 from cxrnet.core.atomic import write_text
 from cxrnet.reporting.wording import duration, grouped, interval_text, metric_text, number_text
@@ -126,6 +127,17 @@ def latex(table: Table, label: str) -> str:
     fitting = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
     begin, end = r"\begin{tabular}", r"\end{tabular}"
     return str(text).replace(begin, f"{fitting}\n{begin}").replace(end, f"{end}}}")
+
+
+def rich_table(table: Table) -> RichTable:
+    """Lay a table out for the console; a name that is too long breaks, a number doesn't."""
+    laid_out = RichTable(box=None, pad_edge=False, padding=(0, 1, 0, 2))
+    for place, title in enumerate(table.rows.columns):
+        text = place < table.text
+        laid_out.add_column(str(title), justify="left" if text else "right", overflow="fold", no_wrap=not text)
+    for line in table.lines():
+        laid_out.add_row(*line)
+    return laid_out
 
 
 def render_page(template: str, path: Path, **values: object) -> Path:

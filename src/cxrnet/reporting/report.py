@@ -4,11 +4,10 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from cxrnet.evaluation.metrics import Evaluation, Metric
-from cxrnet.evaluation.over_runs import interval_meaning
 from cxrnet.evaluation.subgroups import METRICS as SUBGROUP_METRICS
 from cxrnet.reporting.rendering import data_uri, render_page
 from cxrnet.reporting.report_data import RepeatsFacts, ResultFacts, RunFacts
-from cxrnet.reporting.sentences import offset_text
+from cxrnet.reporting.sentences import interval_meaning, offset_text
 from cxrnet.reporting.wording import (
     BASELINES,
     CALIBRATION,
@@ -32,8 +31,8 @@ CAPTIONS = {
     "reliability": "Accuracy of images predicted with about the same probability, Wilson's confidence intervals, and "
     "the number of images.",
     "risk_coverage": "Error of the other predictions when the least certain ones are deferred to a reader.",
-    "decision": "Net benefit of acting on the network, on every patient, and on none: true positives less false "
-    "positives at their weight, a patient.",
+    "decision": "Net benefit of acting on the network, on every patient, and on none: true positives less weighted "
+    "false positives, per patient.",
 }
 SHADED = ("risk_coverage", "decision")
 

@@ -10,6 +10,7 @@ from cxrnet.evaluation.calibration import Temperature
 from cxrnet.evaluation.confidence_intervals import wilson
 from cxrnet.evaluation.metrics import Metric
 from cxrnet.evaluation.operating_points import decide
+from cxrnet.evaluation.over_runs import Moments
 from cxrnet.evaluation.predictions import classes_of, label_codes, probabilities_of
 from cxrnet.evaluation.prevalence import break_even_prevalence, rule_out_prevalence
 from cxrnet.evaluation.prior import Mix, decision_text, listed
@@ -160,7 +161,7 @@ def _negative(name: str, prevalence: float, npv: float, interval: Sequence[float
     base = max(_base(1 - npv), _base(prevalence))
     missed = [1 - bound for bound in reversed(interval)] if interval else None
     after, before = cases(1 - npv, base), cases(prevalence, base)
-    return f"after a negative prediction {after} are {name}{_interval(missed, base)}, without one {before}"
+    return f"after a negative prediction {after} are {name}{_interval(missed, base)}, without a prediction {before}"
 
 
 def _break_even(sensitivity: float, specificity: float) -> str:
@@ -224,3 +225,14 @@ def _base(share: float) -> int:
 
 def _interval(bounds: Sequence[float] | None, base: int) -> str:
     return f" (95 % CI {bounds[0] * base:.0f} to {bounds[1] * base:.0f})" if bounds else ""
+
+
+def interval_meaning(moments: Mapping[str, Moments], level: float) -> str:
+    """Say what the confidence interval of a mean over seeds means; empty where there is none."""
+    seeds = {each.runs for each in moments.values() if each.interval is not None}
+    if not seeds:
+        return ""
+    return (
+        f"The {100 * level:g} % confidence interval of a mean is over seeds (Student's t, n = {max(seeds)}): it says "
+        "what other seeds would give on these data, and nothing of other patients."
+    )

@@ -27,7 +27,7 @@ OTHER_FOLDERS = {
     "model_card.json": "report",
     "class_indices.json": "data",
     "label_conflicts.csv": "data",
-    "copies.csv": "data",
+    "duplicates.csv": "data",
     "run_facts.json": "config",
 }
 WHERE = ("tracking", "trainer", "outputs", "cache", "data.root", "data.num_workers", "hydra", "resume")

@@ -4,6 +4,7 @@ A network that doesn't beat a linear model on 8 x 8 thumbnails has learned brigh
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -14,8 +15,11 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from cxrnet.data.datamodule import XrayDataModule
+from cxrnet.data.duplicates.overlap import KnownImages
+from cxrnet.data.external import ExternalSet
 from cxrnet.data.images.resize import Images
 from cxrnet.evaluation.predictions import make_predictions
+from cxrnet.evaluation.prior import Mix
 
 THUMBNAIL = 8  # pixels a side
 
@@ -58,3 +62,48 @@ def thumbnails(images: Images) -> np.ndarray:
     side = (THUMBNAIL, THUMBNAIL)
     small = [np.asarray(Image.fromarray(image).resize(side, Image.Resampling.BOX)) for image in images]
     return np.stack(small).reshape(len(images), -1).astype(np.float64)
+
+
+@dataclass(frozen=True)
+class Baselines:
+    """The baselines of a bundle's run, to be applied to external data.
+
+    Attributes:
+        counts: number of training images of each class; empty where they aren't known.
+        thumbnails: the linear model on their thumbnails; ``None`` where they can't be read.
+        gap: which of the two is missing and why; empty where none is.
+    """
+
+    counts: Sequence[int]
+    thumbnails: Pipeline | None
+    gap: str
+
+    def predict(self, each: ExternalSet, mix: Mix) -> dict[str, pd.DataFrame]:
+        """Predict one data set at a mix of classes; without the baselines that are missing."""
+        logits = {"majority": majority_logits(self.counts, len(each.manifest))} if self.counts else {}
+        if self.thumbnails is not None:
+            logits["thumbnail"] = self.thumbnails.predict_log_proba(thumbnails(each.small))
+        shift = mix.shift(each.classes)
+        return {
+            name: make_predictions(each.manifest, each.classes, values.astype("float32"), shift=shift)
+            for name, values in logits.items()
+        }
+
+
+def fit_baselines(known: KnownImages | None, classes: Sequence[str]) -> Baselines:
+    """Fit the baselines on the training images of a bundle's run, read at the size of the search for duplicates.
+
+    Args:
+        known: the images of the run; ``None`` where they aren't known.
+        classes: of the bundle.
+    """
+    if known is None:
+        return Baselines([], None, "the images that the bundle was made with are not known")
+    rows = known.manifest[known.manifest["split"] == "train"]
+    counts = [int((rows["label"] == name).sum()) for name in classes]
+    there = (known.readable["split"] == "train").to_numpy(bool)
+    if lost := len(rows) - int(there.sum()):
+        gap = f"no thumbnails, as {lost} of {len(rows)} training images can't be read any more"
+        return Baselines(counts, None, gap)
+    labels = known.readable.loc[there, "label"].map({name: place for place, name in enumerate(classes)})
+    return Baselines(counts, thumbnail_model(known.images.take(there), labels.to_numpy("int64")), "")

@@ -1,350 +1,243 @@
-"""One bundle on other data than its own: the order of the steps.
+"""Evaluate one bundle on external data: the order of the steps.
 
-bundle and its run -> data sets -> copies taken out -> predictions -> results of each -> the fall
+bundle and its run -> data sets -> duplicates removed -> predictions -> metrics of each set -> performance drop
 """
 
 import re
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
 
 import pandas as pd
-from hydra import compose
-from hydra.core.global_hydra import GlobalHydra
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import DictConfig
 from rich import get_console
 from rich.markup import escape
-from rich.table import Table
-from sklearn.pipeline import Pipeline
 
 from cxrnet.cli.app import config_folder
 from cxrnet.cli.run_folder import refuse_used, say_places, shown
 from cxrnet.core import console
-from cxrnet.core.config import Config, flat, own_mappings, plain_config, write_config
+from cxrnet.core.config import Config, flat, plain_config, write_config
 from cxrnet.core.machine import machine_told
 from cxrnet.core.provenance import package_versions
 from cxrnet.core.spreadsheet import to_csv
 from cxrnet.data.duplicates.overlap import KnownImages, load_known
-from cxrnet.data.leaks import write_conflicts
-from cxrnet.data.manifest import digest, write_manifest
+from cxrnet.data.external import ExternalSet, SetConfig, read_set, remove_duplicates
+from cxrnet.data.leaks import leaked_images, write_conflicts
+from cxrnet.data.manifest import digest, read_manifest, write_manifest
 from cxrnet.errors import CxrnetError
-from cxrnet.evaluation.generalisation import generalisation_table, same_classes, shared_classes
+from cxrnet.evaluation.generalisation import Sides, internal_side, shared_classes
 from cxrnet.evaluation.metrics import Evaluation
-from cxrnet.evaluation.predictions import make_predictions
+from cxrnet.evaluation.predictions import logits_of, read_predictions
 from cxrnet.evaluation.prior import Mix, read_mix
 from cxrnet.evaluation.settings import check_settings
 from cxrnet.inference import mix_facts, mix_tags, predict_images, predictions_of
-from cxrnet.models.bundle import Bundle, device_of
+from cxrnet.models.bundle import Bundle, device_of, load_bundle
 from cxrnet.reporting.analysis import evaluator
 from cxrnet.reporting.external import (
+    ExternalFacts,
+    data_facts,
+    data_warnings,
     external_section,
-    has_intervals,
-    printed_baselines,
-    printed_generalisation,
-    verdicts,
-    write_generalisation,
+    mix_warnings,
+    origin_warnings,
+    say_external,
+    write_external,
 )
-from cxrnet.reporting.model_card import with_external, write_card
-from cxrnet.reporting.report import thumbnail_verdict
+from cxrnet.reporting.model_card import Card, read_card, with_external, write_card
 from cxrnet.reporting.results import Results, write_results
 from cxrnet.reporting.run_page import shown_metrics
-from cxrnet.tracking.record import RECORD
+from cxrnet.tracking.read import fetch_run
+from cxrnet.tracking.record import RECORD, read_record
 from cxrnet.tracking.run import track
 from cxrnet.tracking.store import tracking_uri
 from cxrnet.tracking.tracker import TrackedRun
-from cxrnet.training.baselines import majority_logits, thumbnail_model, thumbnails
+from cxrnet.training.baselines import Baselines, fit_baselines
 from cxrnet.workflows.added_keys import check_added_keys
-from cxrnet.workflows.bundle_origin import Origin, at_mix, find_origin
-from cxrnet.workflows.external_data import (
-    ExternalSet,
-    data_facts,
-    documented_issues,
-    mix_statement,
-    read_set,
-    statement,
-    take_out_copies,
-)
+
+RUN_ID = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclass(frozen=True)
-class ExternalBaselines:
-    """The baselines of a bundle's run.
+class Origin:
+    """A bundle and what is known of its run.
 
     Attributes:
-        classes: of the bundle.
-        counts: of each class, the training images of the run; empty where they aren't known.
-        thumbnails: the linear model on their thumbnails; ``None`` where they can't be read.
-        gap: which of the two is missing and why; empty where none is.
+        bundle: the model.
+        place: what the user called it.
+        run_id: of the run in MLflow; ``None`` where it isn't known.
+        manifest: of the run's images, with their splits; ``None`` where none that fits the bundle lies beside it.
+        test: the run's own predictions of its test images that weren't leaked; ``None`` where there are none.
+        card: of the model; ``None`` where there is none.
+        leaked: number of test images whose patient, or a duplicate, is in train or val.
+        mix: of classes, that all probabilities are of.
     """
 
-    classes: Sequence[str]
-    counts: Sequence[int]
-    thumbnails: Pipeline | None
-    gap: str
+    bundle: Bundle
+    place: str
+    run_id: str | None
+    manifest: pd.DataFrame | None
+    test: pd.DataFrame | None
+    card: Card | None
+    leaked: int
+    mix: Mix
 
 
-def fit_baselines(known: KnownImages | None, classes: Sequence[str]) -> ExternalBaselines:
-    """Fit the baselines on the training images of a bundle's run, read at the size at which copies are looked for.
+def find_origin(place: str, uri: str, prior: object = None) -> Origin:
+    """Open a bundle.
 
     Args:
-        known: the images of the run; ``None`` where they aren't known.
-        classes: of the bundle.
+        place: the folder of a bundle or of a run, or the id of an MLflow run.
+        uri: of MLflow, asked for run ids only.
+        prior: share by class, to which the run's own test result is carried over; ``None`` for the training mix.
+
+    Raises:
+        CxrnetError: there is no bundle, a file of its run is damaged, or the prior won't do.
     """
-    if known is None:
-        return ExternalBaselines(classes, [], None, "the images that the bundle was made with are not known")
-    rows = known.manifest[known.manifest["split"] == "train"]
-    counts = [int((rows["label"] == name).sum()) for name in classes]
-    there = (known.readable["split"] == "train").to_numpy(bool)
-    if lost := len(rows) - int(there.sum()):
-        return ExternalBaselines(
-            classes, counts, None, f"no thumbnails, as {lost} of {len(rows)} training images can't be read any more"
-        )
-    labels = known.readable.loc[there, "label"].map({name: place for place, name in enumerate(classes)})
-    model = thumbnail_model(known.images.take(there), labels.to_numpy("int64"))
-    return ExternalBaselines(classes, counts, model, "")
+    folder = Path(place)
+    if folder.is_dir():
+        inside = (folder / "bundle").is_dir()
+        origin = _open(folder / "bundle" if inside else folder, folder if inside else folder.resolve().parent, place)
+    elif RUN_ID.fullmatch(place):
+        with TemporaryDirectory() as scratch:
+            run = fetch_run(uri, place, Path(scratch))
+            origin = replace(_open(run / "bundle", run, place), run_id=place)
+    else:
+        raise CxrnetError(f"bundle: '{place}' is no folder and no id of an MLflow run; give one of them")
+    mix = read_mix(prior, origin.bundle.prior)
+    if origin.test is None or mix.asked is None:
+        return replace(origin, mix=mix)
+    return replace(origin, mix=mix, test=predictions_of(origin.bundle, origin.test, logits_of(origin.test), mix))
 
 
-def predict_baselines(baselines: ExternalBaselines, each: ExternalSet, mix: Mix) -> dict[str, pd.DataFrame]:
-    """Predictions of the baselines that there are, ``majority`` and ``thumbnail``, on one data set, at a mix."""
-    shift = mix.shift(baselines.classes)
-    logits = {"majority": majority_logits(baselines.counts, len(each.manifest))} if baselines.counts else {}
-    if baselines.thumbnails is not None:
-        logits["thumbnail"] = baselines.thumbnails.predict_log_proba(thumbnails(each.small))
-    return {
-        name: make_predictions(each.manifest, baselines.classes, values.astype("float32"), shift=shift)
-        for name, values in logits.items()
-    }
-
-
-@dataclass(frozen=True)
-class Tested:
-    """What came of one data set.
-
-    Attributes:
-        results: on it.
-        external: its figures, means over the classes ``over``.
-        internal: the same on the bundle's own test images of these classes; ``None`` where there are none.
-        over: the classes that both have.
-        baselines: as ``external``, by name of the baseline.
-    """
-
-    results: Results
-    external: Evaluation
-    internal: Evaluation | None
-    over: list[str]
-    baselines: dict[str, Evaluation]
-
-
-def evaluate_set(
-    each: ExternalSet,
-    origin: Origin,
-    mix: Mix,
-    baselines: ExternalBaselines,
-    config: Config,
-    folder: Path,
-    run: TrackedRun,
-) -> Tested:
-    """Evaluate on one data set; means over classes are over those that it has, and the internal test images too.
-
-    Args:
-        each: the data set, copies taken out.
-        origin: the bundle and its own test result, at the same mix.
-        mix: that the probabilities are of.
-        baselines: of the bundle's run.
-        config: plain, of the command.
-        folder: of this data set; it is made.
-        run: that tracks the evaluation.
-    """
-    predictions, trivial = _predict(origin.bundle, mix, each, config), predict_baselines(baselines, each, mix)
-    results = _results(each, predictions, trivial, origin.bundle, mix, config, folder, run)
-    own = None if origin.test is None else same_classes(origin.test, predictions)
-    own = own if own is not None and len(own) else None
-    over = shared_classes(own, predictions)
-    evaluated = partial(evaluator(config["evaluation"]), over=over)
-    whole = len(over) == len(origin.bundle.classes)
-    return Tested(
-        results,
-        results.metrics["test"] if whole else evaluated(predictions),
-        None if own is None else evaluated(own),
-        over,
-        results.baselines if whole else {name: evaluated(table) for name, table in trivial.items()},
+def _open(folder: Path, run: Path, place: str) -> Origin:
+    """Read a bundle and the files of its run; a manifest of other data than the bundle's counts for nothing."""
+    bundle, file = load_bundle(folder), run / "manifest.parquet"
+    manifest = read_manifest(file) if file.is_file() else None
+    if manifest is None or digest(manifest) != bundle.manifest_digest:
+        return Origin(bundle, place, None, None, None, None, 0, Mix())
+    test = read_predictions(run / "predictions.parquet").query("split == 'test'")
+    leaked = test["image_id"].isin(leaked_images(manifest, "test"))
+    clean = test[~leaked].reset_index(drop=True)
+    run_id = read_record(run).get("run_id")
+    return Origin(
+        bundle, place, run_id, manifest, clean if len(clean) else None, read_card(run), int(leaked.sum()), Mix()
     )
 
 
-def thumbnail_warnings(tested: Mapping[str, Tested]) -> list[str]:
-    """On which data the network does not beat the thumbnails."""
-    both = {
-        name: (each.external, each.baselines["thumbnail"])
-        for name, each in tested.items()
-        if "thumbnail" in each.baselines
-    }
-    found = {name: thumbnail_verdict(network, thumbnail) for name, (network, thumbnail) in both.items()}
-    return [f"{name}: {verdict.removesuffix('.')}" for name, verdict in found.items() if verdict]
+@dataclass(frozen=True)
+class Job:
+    """What every step of an evaluation needs: the bundle and its run, the plain configuration, the tracked run."""
+
+    origin: Origin
+    config: Config
+    run: TrackedRun
 
 
-def _predict(bundle: Bundle, mix: Mix, each: ExternalSet, config: Config) -> pd.DataFrame:
+def evaluate_set(each: ExternalSet, baselines: Baselines, job: Job) -> tuple[Results, Sides]:
+    """Evaluate on one data set, write its folder and tell MLflow.
+
+    Args:
+        each: the data set, duplicates removed.
+        baselines: of the bundle's run.
+        job: the bundle, the configuration and the run.
+
+    Returns:
+        The results over all classes, and the metrics of both sides over the classes that both have.
+    """
+    origin, settings = job.origin, job.config["evaluation"]
     with get_console().status(escape(f"predicting {each.name}")):
-        logits = predict_images(bundle, each.images, config["batch_size"], device_of(config["device"]))
-    return predictions_of(bundle, each.manifest, logits, mix)
-
-
-def _results(
-    each: ExternalSet,
-    predictions: pd.DataFrame,
-    baselines: Mapping[str, pd.DataFrame],
-    bundle: Bundle,
-    mix: Mix,
-    config: Config,
-    folder: Path,
-    run: TrackedRun,
-) -> Results:
-    """Write what there is to say of one data set, and tell MLflow."""
+        batch, device = job.config["batch_size"], device_of(job.config["device"])
+        logits = predict_images(origin.bundle, each.images, batch, device)
+    predictions = predictions_of(origin.bundle, each.manifest, logits, origin.mix)
+    trivial = baselines.predict(each, origin.mix)
+    folder = job.run.folder / each.name
     folder.mkdir()
     write_manifest(each.manifest, folder / "manifest.parquet")
     write_conflicts(each.within, each.manifest, folder)
     results = write_results(
         folder,
         predictions,
-        baselines,
-        bundle.classes,
-        config["evaluation"],
-        temperature=bundle.temperature,
-        mix=mix,
-        offset=bundle.temperature_offset,
+        trivial,
+        each.classes,
+        settings,
+        temperature=origin.bundle.temperature,
+        mix=origin.mix,
+        offset=origin.bundle.temperature_offset,
     )
-    metrics = results.metrics["test"]
-    named, counts = digest(each.manifest), {str(k): int(n) for k, n in each.manifest["label"].value_counts().items()}
+    _track_set(each, results.metrics["test"], job.run)
+    own = internal_side(origin.test, predictions)
+    over = shared_classes(predictions, own)
+    evaluated = partial(evaluator(settings), over=over)
+    internal = None if own is None else evaluated(own)
+    if len(over) == len(each.classes):
+        return results, Sides(results.metrics["test"], internal, over, results.baselines)
+    return results, Sides(evaluated(predictions), internal, over, {k: evaluated(v) for k, v in trivial.items()})
+
+
+def _track_set(each: ExternalSet, metrics: Evaluation, run: TrackedRun) -> None:
+    folder, named = run.folder / each.name, digest(each.manifest)
+    counts = {str(name): int(n) for name, n in each.manifest["label"].value_counts().items()}
     run.log_dataset(each.name, named, str(folder / "manifest.parquet"), {"test": counts}, "evaluation")
     run.set_tags({f"cxrnet.data.digest.{each.name}": named})
     run.log_metrics(shown_metrics(metrics, each.name), 0)
     run.log_results(folder, below=each.name)
-    return results
 
 
-COUNTED = ("root", "manifest", "on_error", "known_issues")  # of a data option; the rest is of training
-
-
-def configured_sets(config: DictConfig, option: str | None, overrides: Sequence[str]) -> dict[str, Config]:
-    """Compose the data options that are asked for.
+def set_configs(config: Config, option: str | None) -> list[SetConfig]:
+    """List the external data sets of a configuration.
 
     Args:
-        config: as composed from ``conf/evaluate.yaml``.
-        option: the name of the option ``data``, if one is given.
-        overrides: the command line.
-
-    Returns:
-        By name of the data set its option, plain; that of ``data`` is called as its option.
+        config: of ``conf/evaluate.yaml``, plain.
+        option: name of the option ``data``, if one is given; its data set has the same name.
 
     Raises:
-        CxrnetError: there is none, an option or a key doesn't exist or means nothing here, or a name stands twice.
+        CxrnetError: there is none, a name stands twice, or ``classes`` names another one.
     """
-    external, changes = _named(config.external), _plain(config.sets)
-    options = {option: option, **external} if option else external
-    if not options:
-        raise CxrnetError("data: nothing to evaluate on; give data=<option> or +external=[<option>, ...]")
-    if option in external:
+    sets, classes = config["sets"] or {}, config["classes"] or {}
+    if option in sets:
         raise CxrnetError(f"external: '{option}' is the data set of data too; give one of them another name, {{a: b}}")
-    _check_names(changes, external, "sets")
-    _check_names(_plain(config.classes), options, "classes")
-    own = {text.lstrip("+~").split("=")[0].split(".")[1] for text in overrides if text.lstrip("+~").startswith("data.")}
-    _check_keys(own, "data")
-    sets = {option: _plain(config.data)} if option else {}
-    return sets | {name: _composed(name, external[name], changes.get(name) or {}, config.seed) for name in external}
+    data = ({option: ("data", config["data"])} if option else {}) | {k: (f"sets.{k}", v) for k, v in sets.items()}
+    if not data:
+        raise CxrnetError("data: nothing to evaluate on; give data=<option> or +external=[<option>, ...]")
+    if unknown := [name for name in classes if name not in data]:
+        raise CxrnetError(f"classes.{unknown[0]}: there is no such data set; there are {', '.join(data)}")
+    for name, labels in classes.items():
+        if not isinstance(labels, dict | None):
+            raise CxrnetError(f"classes.{name}: {labels} won't do; give {{label: class}}")
+    cache = {"cache": config["cache"]}
+    return [SetConfig(name, key, {**each, **cache}, classes.get(name) or {}) for name, (key, each) in data.items()]
 
 
-def _named(external: Any) -> dict[str, str]:  # noqa: ANN401 (whatever a user typed)
-    """Option by name."""
-    if external is None:
-        return {}
-    value: Any = OmegaConf.to_container(external) if OmegaConf.is_config(external) else external
-    if isinstance(value, list) and len(set(map(str, value))) == len(value):
-        value = {option: option for option in value}
-    if not isinstance(value, dict) or not all(isinstance(option, str) for option in value.values()):
-        raise CxrnetError(
-            f"external: {value} won't do; give options of data, as [a, b], or names for them, as {{n: a}}"
-        )
-    if bad := [name for name in value if not re.fullmatch(r"\w[\w-]*", str(name))]:
-        raise CxrnetError(f"external: '{bad[0]}' is no name for a folder; use letters, digits, _ and -")
-    return {str(name): option for name, option in value.items()}
-
-
-def _plain(config: DictConfig | None) -> Config:
-    if config is None:
-        return {}
-    return plain_config(config)
-
-
-def _check_names(given: Config, names: Mapping[str, object], where: str) -> None:
-    if unknown := [name for name in given if name not in names]:
-        known = ", ".join(names) or "none"
-        raise CxrnetError(f"{where}.{unknown[0]}: there is no such data set; those that {where} is for: {known}")
-    for name, value in given.items():
-        if value is not None and not isinstance(value, dict):
-            raise CxrnetError(f"{where}.{name}: {value} won't do; give {{key: value}}")
-
-
-def _check_keys(keys: Iterable[str], where: str) -> None:
-    if unknown := sorted(set(keys) - set(COUNTED)):
-        raise CxrnetError(f"{where}.{unknown[0]}: means nothing here; of a data option only {', '.join(COUNTED)} count")
-
-
-def _composed(name: str, option: str, changes: Config, seed: int) -> Config:
-    loader = GlobalHydra.instance().config_loader()
-    options = [each for each in loader.get_group_options("data") if not each.startswith("_")]
-    if option not in options:
-        raise CxrnetError(f"external: '{option}' is no option of data; there are {', '.join(options)}")
-    _check_keys(changes, f"sets.{name}")
-    whole = compose("evaluate", [f"data={option}", f"seed={seed}"])
-    try:
-        for key in own_mappings(changes):  # which are replaced, not merged into
-            OmegaConf.update(whole.data, key, None)
-        whole.data = OmegaConf.merge(whole.data, changes)
-        return _plain(whole.data)
-    except OmegaConfBaseException as error:
-        key = str(error.full_key or "").removeprefix("data.")
-        reason = str(error).splitlines()[0]
-        raise CxrnetError(f"sets.{name}.{key}: {reason}; give sets.{name}.<key>=<value>") from error
-
-
-COMMAND = ("python", "-m", "cxrnet.evaluate")
-
-
-def evaluate_external(config: DictConfig, folder: Path, option: str | None, overrides: Sequence[str]) -> None:
-    """Evaluate a bundle on other data, and say how much worse it is there.
+def evaluate_external(config: DictConfig, folder: Path, option: str | None, command: Sequence[str]) -> None:
+    """Evaluate a bundle on external data, and state the performance drop.
 
     Args:
         config: as composed from ``conf/evaluate.yaml``.
         folder: where everything is written; refused if it holds an evaluation already.
-        option: the name of the option ``data``, if one is given.
-        overrides: the command line.
+        option: name of the option ``data``, if one is given.
+        command: that is run.
 
     Raises:
         CxrnetError: a mistake in the configuration or the data.
     """
     refuse_used(folder, RECORD, "a run")
     plain = plain_config(config)
-    sets = configured_sets(config, option, overrides)
+    configs = set_configs(plain, option)
     _check(plain)
     outputs, tracking = Path(plain["outputs"]), plain["tracking"]
     uri = tracking_uri(tracking["uri"], outputs)
-    origin = find_origin(str(plain["bundle"]), uri)
-    mix = read_mix(plain["prior"], origin.bundle.prior)
-    origin = at_mix(origin, mix)
+    origin = find_origin(str(plain["bundle"]), uri, plain["prior"])
     console.log_to(folder)
-    command = [*COMMAND, *overrides]
-    name = f"{origin.bundle.network.config.backbone} on {' '.join(sets)}"
-    with (
-        track(folder, uri if tracking["enabled"] else None, tracking["experiment"], outputs, name, command) as run,
-        machine_told(),
-    ):
-        run.log_params(flat({**plain, "sets": sets}))
+    name = f"{origin.bundle.network.config.backbone} on {' '.join(each.name for each in configs)}"
+    tracked = track(folder, uri if tracking["enabled"] else None, tracking["experiment"], outputs, name, command)
+    with tracked as run, machine_told():
+        run.log_params(flat(plain))
         run.log_artifact(write_config(folder, plain))
-        run.set_tags({"cxrnet.bundle_run_id": origin.run_id or "not known", **mix_tags(origin.bundle, mix)})
-        _evaluate(origin, mix, sets, plain, run, folder, command)
+        run.set_tags({"cxrnet.bundle_run_id": origin.run_id or "not known", **mix_tags(origin.bundle, origin.mix)})
+        _evaluate(configs, Job(origin, plain, run), command)
 
 
 def _check(config: Config) -> None:
@@ -356,122 +249,74 @@ def _check(config: Config) -> None:
         raise CxrnetError(f"batch_size: {config['batch_size']} is no number of images; give a whole number from 1 on")
 
 
-def _evaluate(
-    origin: Origin,
-    mix: Mix,
-    configs: Mapping[str, Config],
-    config: Config,
-    run: TrackedRun,
-    folder: Path,
-    command: Sequence[str],
-) -> None:
-    say_origin(origin)
-    stated = mix_statement(origin, mix)
-    facts = {label: text for label, text in mix_facts(origin.bundle, mix).items() if text not in stated}
-    for label, text in facts.items():
-        console.say(label, text)
-    sets, known, warnings = _read(origin, configs, config, folder)
-    warnings += stated
+def _evaluate(configs: Sequence[SetConfig], job: Job, command: Sequence[str]) -> None:
+    origin, run, folder = job.origin, job.run, job.run.folder
+    mixed = mix_warnings(origin.bundle, origin.mix)
+    mix = {label: text for label, text in mix_facts(origin.bundle, origin.mix).items() if text not in mixed}
+    _say_origin(origin, mix)
+    sets, known = _read(configs, origin, folder)
     baselines = fit_baselines(known, origin.bundle.classes)
-    tested = {
-        each.name: evaluate_set(each, origin, mix, baselines, config, folder / each.name, run)
-        for each in sets
-        if not each.gap
-    }
-    warnings += thumbnail_warnings(tested)
-    external = {name: each.external for name, each in tested.items()}
-    table = generalisation_table(
-        {name: each.internal for name, each in tested.items() if each.internal is not None},
-        external,
-        {name: each.over for name, each in tested.items()},
-        {each.name: each.gap for each in sets if each.gap},
-    )
-    title = f"{origin.bundle.network.config.backbone} on {', '.join(each.name for each in sets)}"
-    files = write_generalisation(
-        table,
-        config["evaluation"]["level"],
-        folder,
-        title=title,
-        warnings=warnings,
-        data_sets={each.name: data_facts(each) | documented_issues(each) for each in sets},
-        analyses={name: each.results.analyses["test"] for name, each in tested.items()},
-        figures={name: each.results.plots for name, each in tested.items()},
-        baselines=printed_baselines(external, {name: each.baselines for name, each in tested.items()}, baselines.gap),
+    found = {each.name: evaluate_set(each, baselines, job) for each in sets if not each.gap}
+    tested = 0 if origin.test is None else len(origin.test)
+    facts = ExternalFacts(
+        title=f"{origin.bundle.network.config.backbone} on {', '.join(each.name for each in sets)}",
+        sets=sets,
+        results={name: results for name, (results, _) in found.items()},
+        sides={name: sides for name, (_, sides) in found.items()},
+        baseline_gap=baselines.gap,
+        level=job.config["evaluation"]["level"],
+        warnings=[*origin_warnings(known, origin.leaked, tested), *data_warnings(sets), *mixed],
         command=shlex.join(command),
-        environment=_environment(origin, run, config) | facts,
+        environment=_environment(job) | mix,
     )
+    files = write_external(facts, folder)
     if origin.card is not None:
-        section = external_section(table, config["evaluation"]["level"], warnings)
-        files += write_card(with_external(origin.card, section), folder)
-    for file in (*files, folder / "copies.csv"):
+        files += write_card(with_external(origin.card, external_section(facts)), folder)
+    for file in (*files, folder / "duplicates.csv"):
         run.log_artifact(file)
-    _say_fall(table, config["evaluation"]["level"], warnings)
+    say_external(facts)
     say_places(_places(folder))
 
 
-def _environment(origin: Origin, run: TrackedRun, config: Config) -> dict[str, str]:
-    """What it was made with."""
+def _environment(job: Job) -> dict[str, str]:
+    settings = job.config["evaluation"]
     return {
-        "bundle": origin.place,
-        "bundle's MLflow run": origin.run_id or "not known",
-        "bundle's data digest": origin.bundle.manifest_digest,
-        "MLflow run": run.run_id or "not tracked",
-        "resamples": str(config["evaluation"]["resamples"]),
-        "seed": str(config["evaluation"]["seed"]),
+        "bundle": job.origin.place,
+        "bundle's MLflow run": job.origin.run_id or "not known",
+        "bundle's data digest": job.origin.bundle.manifest_digest,
+        "MLflow run": job.run.run_id or "not tracked",
+        "resamples": str(settings["resamples"]),
+        "seed": str(settings["seed"]),
         **package_versions(),
     }
 
 
-def _read(
-    origin: Origin, configs: Mapping[str, Config], config: Config, folder: Path
-) -> tuple[list[ExternalSet], KnownImages | None, list[str]]:
-    """Read the data sets, take out the copies, and say what was done."""
-    labels = config["classes"] or {}
-    keys = [f"sets.{name}" for name in configs]
-    if config.get("data") is not None:
-        keys[0] = "data"
-    sets = [
-        read_set(name, key, each, labels.get(name) or {}, origin.bundle)
-        for key, (name, each) in zip(keys, configs.items(), strict=True)
-    ]
+def _read(configs: Sequence[SetConfig], origin: Origin, folder: Path) -> tuple[list[ExternalSet], KnownImages | None]:
+    """Read the data sets and the images of the run, and remove the duplicates."""
+    at = (origin.bundle.network.config.size, origin.bundle.resize)
+    sets = [read_set(each, origin.bundle.classes, at) for each in configs]
     known = load_known(origin.manifest) if origin.manifest is not None else None
-    with get_console().status("looking for copies"):
-        sets, copies = take_out_copies(sets, known)
-    to_csv(copies, folder / "copies.csv")
+    with get_console().status("looking for duplicates"):
+        sets, removed = remove_duplicates(sets, known)
+    to_csv(removed, folder / "duplicates.csv")
     for each in sets:
         console.heading(each.name)
         for name, value in data_facts(each).items():
             console.say(name, value)
-    return sets, known, statement(origin, known, sets)
+    return sets, known
 
 
-def say_origin(origin: Origin) -> None:
-    """What is evaluated."""
+def _say_origin(origin: Origin, facts: Mapping[str, str]) -> None:
     config = origin.bundle.network.config
     console.heading("Bundle")
     console.say("bundle", f"{config.backbone}, {config.size[0]} x {config.size[1]} pixels, {', '.join(config.classes)}")
     if origin.manifest is not None:
-        console.say(
-            "made with", f"{len(origin.manifest)} images of {', '.join(sorted(set(origin.manifest['source'])))}"
-        )
+        sources = ", ".join(sorted(set(origin.manifest["source"])))
+        console.say("made with", f"{len(origin.manifest)} images of {sources}")
     if origin.test is not None:
-        console.say("tested on", f"{len(origin.test)} of them that were not seen before")
-
-
-def _say_fall(table: pd.DataFrame, level: float, warnings: Sequence[str]) -> None:
-    printed = printed_generalisation(table, level)
-    console.heading(f"{printed.title} ({level:.0%} intervals)" if has_intervals(table) else printed.title)
-    for data, rows in printed.groups():
-        lines = Table(box=None, pad_edge=False, padding=(0, 1, 0, 1))
-        for place, title in enumerate([data, *printed.rows.columns[2:]]):
-            lines.add_column(title, justify="right" if place else "left", no_wrap=place > 0)
-        for row in rows:
-            lines.add_row(*row)
-        console.show(lines)
-    for text in verdicts(table):
-        console.say("so", text)
-    for text in warnings:
-        console.warn(text)
+        console.say("tested on", f"{len(origin.test)} of them that were not leaked into training")
+    for label, text in facts.items():
+        console.say(label, text)
 
 
 def _places(folder: Path) -> dict[str, str]:

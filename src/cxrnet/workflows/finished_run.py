@@ -1,4 +1,4 @@
-"""A finished run, as a comparison reads it from the run's folder or from a table of predictions."""
+"""Read a finished run for a comparison, from the run's folder or from a table of predictions."""
 
 import json
 from collections import Counter
@@ -15,6 +15,7 @@ from cxrnet.data.manifest import digest, read_manifest
 from cxrnet.errors import CxrnetError
 from cxrnet.evaluation.predictions import read_predictions
 from cxrnet.reporting.wording import BASELINES
+from cxrnet.tracking.names import WHERE
 from cxrnet.tracking.record import read_record
 from cxrnet.tracking.store import printable
 from cxrnet.workflows.resume import COMMAND
@@ -22,11 +23,10 @@ from cxrnet.workflows.run_context import RUN_FACTS, read_run_facts
 from cxrnet.workflows.sweep import job_names
 
 PREDICTIONS, MANIFEST, METRICS = "predictions.parquet", "manifest.parquet", "metrics.json"
-WHERE = ("tracking", "trainer", "outputs", "data.root")
-"""Overrides that say where a run is made, not what it is."""
 LONGEST_NAME = 50
 FILES = (PREDICTIONS, MANIFEST, RUN_FACTS, METRICS, "config.yaml")
-"""What a run is read from."""
+"""The files that a run is read from."""
+NO_HASHES = pd.Series(dtype="string", index=pd.Index([], dtype="string"))
 
 
 @dataclass(frozen=True)
@@ -38,12 +38,12 @@ class FinishedRun:
         place: where it was found, as the user knows it.
         table: predictions, of ``test`` or, where there is none, of ``val``.
         facts: what is known of it, plain values, for the leaderboard.
-        overrides: that it was started with, but for :data:`WHERE`; ``None`` where they are not known.
+        overrides: that it was started with, but for :data:`cxrnet.tracking.names.WHERE`; ``None`` where they are not known.
         hashes: SHA-256 of the image files by ``image_id``, as far as they are known.
         run_id: in the MLflow at hand.
-        seen: ``image_id`` of the images of the table that were seen before: their patient, or a copy, is in train or,
-            of test images, in train or val, over folds of the fold that they are tested in. ``None`` where neither the
-            table nor a manifest tells.
+        leaked: ``image_id`` of the images of the table that were leaked into training: their patient, or a duplicate,
+            is in train or, for test images, in train or val, over folds of the fold that tests them. ``None`` where
+            neither the table nor a manifest tells.
     """
 
     name: str
@@ -53,7 +53,7 @@ class FinishedRun:
     overrides: list[str] | None
     hashes: "pd.Series[str]"
     run_id: str | None
-    seen: frozenset[str] | None
+    leaked: frozenset[str] | None
 
 
 def read_run(place: Path, uri: str | None) -> FinishedRun:
@@ -70,30 +70,37 @@ def read_run(place: Path, uri: str | None) -> FinishedRun:
     if not file.is_file():
         lacks = f"has no {PREDICTIONS}" if place.is_dir() else "is neither a folder, a file nor an MLflow run id"
         raise CxrnetError(f"runs: '{place}' {lacks}; give folders of finished runs, tables of predictions or run ids")
-    own = file.name == PREDICTIONS
     table = headline(read_predictions(file))
-    manifest = read_manifest(folder / MANIFEST) if own and (folder / MANIFEST).is_file() else None
-    seen = _seen(manifest, table)
+    split = {"split": ", ".join(table["split"].dropna().unique())} if table["split"].notna().any() else {}
+    if file.name != PREDICTIONS:
+        return FinishedRun(file.stem, str(place), table, dict(split), None, NO_HASHES, None, _leaked(None, table))
+    manifest = read_manifest(folder / MANIFEST) if (folder / MANIFEST).is_file() else None
+    leaked, record = _leaked(manifest, table), read_record(folder)
+    hashes = NO_HASHES if manifest is None else manifest.set_index("image_id")["sha256"].dropna()
+    known = {
+        "leaked images": None if leaked is None else len(leaked),
+        "manifest digest": None if manifest is None else digest(manifest)[:12],
+    }
     try:
-        facts, overrides = _facts(folder if own else None, manifest, table, seen), _overrides(folder) if own else None
+        facts, overrides = _facts(folder) | split | _baselines(folder) | known, _overrides(folder)
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise CxrnetError(
             f"runs: '{folder}' holds a damaged {RUN_FACTS}, {METRICS} or config.yaml; copy it again, or give '{file}'"
         ) from error
     return FinishedRun(
-        name=folder.resolve().name if own else file.stem,
+        name=folder.resolve().name,
         place=str(place),
         table=table,
-        facts=facts,
+        facts={name: value for name, value in facts.items() if value is not None},
         overrides=overrides,
-        hashes=_hashes(manifest, table),
-        run_id=_run_id(folder, uri) if own and uri else None,
-        seen=seen,
+        hashes=hashes[hashes.index.isin(table["image_id"])],
+        run_id=record.get("run_id") if uri and record.get("tracking_uri") == printable(uri) else None,
+        leaked=leaked,
     )
 
 
 def headline(predictions: pd.DataFrame) -> pd.DataFrame:
-    """The rows that a result is stated on: of test, else of val; all where the table knows of neither."""
+    """Take the rows that a result is stated on: of test, else of val; all where the table knows of neither."""
     for split in ("test", "val"):
         rows = predictions[(predictions["split"] == split).fillna(False).to_numpy(bool)]
         if len(rows):
@@ -112,15 +119,14 @@ def named(runs: Sequence[FinishedRun]) -> dict[str, FinishedRun]:
         raise CxrnetError(f"runs: '{twice[0]}' is given more than once; give each run once")
     started = [run.overrides for run in runs if run.overrides is not None]
     by_overrides = iter(job_names(started) if len(started) > 1 else [""] * len(started))
-    names = [_if_it_says_something(next(by_overrides), run) if run.overrides is not None else run.name for run in runs]
+    names = []
+    for run in runs:
+        name = "" if run.overrides is None else next(by_overrides)
+        # The number of a job tells nothing, and half a command line is no name.
+        names.append(run.name if not name or name.startswith("job ") or len(name) > LONGEST_NAME else name)
     return {
         name if names.count(name) == 1 else f"{name} ({run.place})": run for name, run in zip(names, runs, strict=True)
     }
-
-
-def _if_it_says_something(name: str, run: FinishedRun) -> str:
-    """A number tells a job of a sweep from others, but not a run; and half a command line is no name."""
-    return run.name if not name or name.startswith("job ") or len(name) > LONGEST_NAME else name
 
 
 def check_same_files(runs: Mapping[str, FinishedRun]) -> None:
@@ -141,26 +147,15 @@ def check_same_files(runs: Mapping[str, FinishedRun]) -> None:
             )
 
 
-def _seen(manifest: pd.DataFrame | None, table: pd.DataFrame) -> frozenset[str] | None:
-    """What the table says itself, as that of several folds does, else what follows from the splits of the manifest."""
+def _leaked(manifest: pd.DataFrame | None, table: pd.DataFrame) -> frozenset[str] | None:
+    """Read it from the table, as that of several folds has it, else from the splits of the manifest."""
     if "seen" in table and is_bool_dtype(table["seen"]):
         return frozenset(table["image_id"][table["seen"].fillna(False).astype(bool)])
     if manifest is None or manifest["split"].isna().all():
         return None
-    seen = {name for split in set(table["split"].dropna()) & set(LEAKS_FROM) for name in leaked_images(manifest, split)}
-    return frozenset(seen.intersection(table["image_id"]))
-
-
-def _hashes(manifest: pd.DataFrame | None, table: pd.DataFrame) -> "pd.Series[str]":
-    if manifest is None:
-        return pd.Series(dtype="string")
-    hashes = manifest.set_index("image_id")["sha256"].dropna()
-    return hashes[hashes.index.isin(table["image_id"])]
-
-
-def _run_id(folder: Path, uri: str) -> str | None:
-    record = read_record(folder)
-    return record.get("run_id") if record.get("tracking_uri") == printable(uri) else None
+    splits = set(table["split"].dropna()) & set(LEAKS_FROM)
+    leaked = {name for split in splits for name in leaked_images(manifest, split)}
+    return frozenset(leaked.intersection(table["image_id"]))
 
 
 def _overrides(folder: Path) -> list[str] | None:
@@ -170,13 +165,11 @@ def _overrides(folder: Path) -> list[str] | None:
     return [word for word in map(str, command[len(COMMAND) :]) if not word.lstrip("+~").startswith(WHERE)]
 
 
-def _facts(
-    folder: Path | None, manifest: pd.DataFrame | None, table: pd.DataFrame, seen: frozenset[str] | None
-) -> dict[str, object]:
-    """What is known; the names are the columns of the leaderboard."""
-    config, facts = (flat(read_config(folder) or {}), read_run_facts(folder)) if folder else ({}, {})
+def _facts(folder: Path) -> dict[str, object]:
+    """Collect what the configuration and the facts of the run tell; the names are columns of the leaderboard."""
+    config, facts = flat(read_config(folder) or {}), read_run_facts(folder)
     phases = facts.get("phases", [])
-    known = {
+    return {
         "backbone": config.get("model.backbone"),
         "phases": ", ".join(dict.fromkeys(phase["name"] for phase in phases)) or None,
         "parameters": facts.get("parameters"),
@@ -185,29 +178,24 @@ def _facts(
         "networks": len(facts["runs"]) if "runs" in facts else None,
         "weights": facts.get("weights", {}).get("origin"),
         **_repeated(config),
-        "split": ", ".join(table["split"].dropna().unique()) or None,
-        **_baselines(folder),
-        "images seen before": None if seen is None else len(seen),
-        "manifest digest": None if manifest is None else digest(manifest)[:12],
     }
-    return {name: value for name, value in known.items() if value is not None}
 
 
-def _baselines(folder: Path | None) -> dict[str, object]:
-    """Balanced accuracy of the trivial baselines of a run, beside which its own is to be read."""
-    if folder is None or not (folder / METRICS).is_file():
+def _baselines(folder: Path) -> dict[str, object]:
+    """Read the balanced accuracy of the trivial baselines, beside which that of the run stands."""
+    if not (folder / METRICS).is_file():
         return {}
     splits = json.loads((folder / METRICS).read_text(encoding="utf-8")).get("baselines", {})
     return {
-        f"{title}: balanced accuracy": f"{figures[name]['balanced_accuracy']['value']:.3f}"
-        for figures in splits.values()
+        f"{title}: balanced accuracy": f"{metrics[name]['balanced_accuracy']['value']:.3f}"
+        for metrics in splits.values()
         for name, title in BASELINES.items()
-        if name in figures and "value" in figures[name].get("balanced_accuracy", {})
+        if name in metrics and "value" in metrics[name].get("balanced_accuracy", {})
     }
 
 
 def _repeated(config: Config) -> dict[str, object]:
-    """The seeds and the folds: of one of several runs its own, of all of them those that its table is of."""
+    """Read seeds and folds: those of one of several runs, or of the table of all of them."""
     seed, seeds, folds = config.get("seed"), config.get("seeds"), config.get("folds")
     of_all = "fold" not in config  # the configuration of one of them has it
     if of_all and seeds:

@@ -1,13 +1,13 @@
-"""A data set made ready and looked at before anything is trained on it: the order of the steps.
+"""Make a data set ready and look at it before anything is trained on it: the order of the steps.
 
-data -> manifest -> distribution, sizes, sheets -> copies and what else is known to be wrong
+data -> manifest -> distribution, sizes, sheets -> duplicates and known issues
 """
 
 import json
-import logging
 import re
 import shlex
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -39,6 +39,27 @@ from cxrnet.workflows.added_keys import check_added_keys
 from cxrnet.workflows.build import make_data
 
 
+@dataclass(frozen=True)
+class Findings:
+    """What there is to know of a data set.
+
+    Attributes:
+        notes: what was said while it was read, such as why rows are left out.
+        warnings: what was found to be wrong.
+        issues: what is documented to be wrong.
+        distribution: images and patients by class and split.
+        sizes: of the images.
+        duplicates: from :func:`marked_duplicates`.
+    """
+
+    notes: Sequence[str]
+    warnings: Sequence[str]
+    issues: Sequence[str]
+    distribution: pd.DataFrame
+    sizes: pd.DataFrame
+    duplicates: pd.DataFrame
+
+
 def prepare(config: DictConfig, folder: Path) -> None:
     """Read and split a data set, and write down what there is to know of it.
 
@@ -54,27 +75,22 @@ def prepare(config: DictConfig, folder: Path) -> None:
     _check_sheet(plain["sheet"])
     console.log_to(folder)
     check_added_keys(plain, config_folder(), "prepare")
-    data, notes = _read(plain["data"])
-    copies = marked_copies(data.duplicates, data.manifest)
-    distribution, sizes = class_distribution(data.manifest, data.classes), image_sizes(data.manifest)
-    warnings, faults = _warnings(data, copies), issues_of(data.known_issues)
-    _say(data, distribution, copies, warnings, faults)
-    for name, table in {"class_distribution": distribution, "image_sizes": sizes, "copies": copies}.items():
-        write_table(table, folder / f"{name}.csv")
-    write_table(pd.DataFrame({"note": [*notes, *warnings, *faults]}), folder / "notes.csv")
+    console.heading("Data")
+    with console.heard(notes=True) as notes:
+        data = make_data(plain["data"])
+    findings = _findings(data, notes)
+    _say(data, findings)
+    _write(data, findings, folder)
     with get_console().status("drawing"):
-        _draw(data, distribution, sizes, plain, folder)
-    write_manifest(data.manifest, folder / "manifest.csv")
-    write_manifest(data.manifest, folder / "manifest.parquet")
-    write_conflicts(data.duplicates, data.manifest, folder)
+        _draw(data, findings, plain, folder)
     say_places(_places(folder))
     if data.augment is None:
         console.say("note", "augment=none: there is nothing to show on augmented.png")
     _say_training(plain["data"], folder)
 
 
-def marked_copies(pairs: pd.DataFrame, manifest: pd.DataFrame) -> pd.DataFrame:
-    """Say of each pair of copies where the two stand, and whether they contradict each other.
+def marked_duplicates(pairs: pd.DataFrame, manifest: pd.DataFrame) -> pd.DataFrame:
+    """Mark where the two images of each pair of duplicates stand, and whether they contradict each other.
 
     Args:
         pairs: from :func:`cxrnet.data.duplicates.search.find_duplicates`.
@@ -102,57 +118,35 @@ def _check_sheet(sheet: Config) -> None:
             raise CxrnetError(f"sheet.{name}: {value} is no number of images; give a whole number from 1 on")
 
 
-class _Listener(logging.Handler):
-    """Keeps what cxrnet says while it reads, such as why rows are left out, and shows what is no warning too."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.INFO)
-        self.notes: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.notes.append(record.getMessage())
-        if record.levelno < logging.WARNING:
-            console.say("note", self.notes[-1])
-
-
-def _read(config: Config) -> tuple[XrayDataModule, list[str]]:
-    console.heading("Data")
-    logger, listener = logging.getLogger("cxrnet"), _Listener()
-    logger.addHandler(listener)
-    try:
-        return make_data(config), listener.notes
-    finally:
-        logger.removeHandler(listener)
-
-
-def _warnings(data: XrayDataModule, copies: pd.DataFrame) -> list[str]:
+def _findings(data: XrayDataModule, notes: Sequence[str]) -> Findings:
+    duplicates = marked_duplicates(data.duplicates, data.manifest)
     warnings = leak_statement(data.manifest) + conflict_statement(data.duplicates, data.manifest)
-    if differ := int(copies["patient_id_differs"].sum()):
-        warnings.append(f"{differ} of {len(copies)} pairs of copies stand under two patients, see copies.csv")
+    if differ := int(duplicates["patient_id_differs"].sum()):
+        warnings.append(
+            f"{differ} of {len(duplicates)} pairs of duplicates stand under two patients, see duplicates.csv"
+        )
     if data.limit is not None:
         warnings.append(f"no more than {data.limit} images of each class in each split were taken (data.limit)")
-    return warnings
+    return Findings(
+        notes,
+        warnings,
+        issues_of(data.known_issues),
+        class_distribution(data.manifest, data.classes),
+        image_sizes(data.manifest),
+        duplicates,
+    )
 
 
-def _say(
-    data: XrayDataModule,
-    distribution: pd.DataFrame,
-    copies: pd.DataFrame,
-    warnings: Sequence[str],
-    faults: Sequence[str],
-) -> None:
+def _say(data: XrayDataModule, findings: Findings) -> None:
+    pairs, distribution = findings.duplicates, findings.distribution
     console.say("images", f"{len(data.manifest)} from {sources_of(data)}")
     console.say("patients", patients_text(data.manifest))
-    console.say("copies", f"{len(copies)} pairs, {(copies['kind'] == 'exact').sum()} of them the same file")
-    for text in warnings:
+    console.say("duplicates", f"{len(pairs)} pairs, {(pairs['kind'] == 'exact').sum()} of them the same file")
+    for text in findings.warnings:
         console.warn(text)
-    for text in faults or ["none is documented for these data"]:
+    for text in findings.issues or ["none is documented for these data"]:
         console.say("known issue", text)
     console.heading("Images (patients)")
-    console.show(_distribution_table(distribution))
-
-
-def _distribution_table(distribution: pd.DataFrame) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 2))
     table.add_column()
     for split in (*distribution["split"].unique(), "all"):
@@ -161,25 +155,36 @@ def _distribution_table(distribution: pd.DataFrame) -> Table:
         counts = zip(part["images"], part["patients"], strict=True)
         cells = [str(images) if pd.isna(patients) else f"{images} ({patients})" for images, patients in counts]
         table.add_row(str(name), *cells, str(part["images"].sum()))
-    return table
+    console.show(table)
 
 
-def _draw(data: XrayDataModule, distribution: pd.DataFrame, sizes: pd.DataFrame, config: Config, folder: Path) -> None:
+def _write(data: XrayDataModule, findings: Findings, folder: Path) -> None:
+    write_table(findings.distribution, folder / "class_distribution.csv")
+    write_table(findings.sizes, folder / "image_sizes.csv")
+    write_table(findings.duplicates, folder / "duplicates.csv")
+    notes = [*findings.notes, *findings.warnings, *findings.issues]
+    write_table(pd.DataFrame({"note": notes}), folder / "notes.csv")
+    write_manifest(data.manifest, folder / "manifest.csv")
+    write_manifest(data.manifest, folder / "manifest.parquet")
+    write_conflicts(data.duplicates, data.manifest, folder)
+
+
+def _draw(data: XrayDataModule, findings: Findings, config: Config, folder: Path) -> None:
     train, sheet = data.rows("train"), config["sheet"]
-    save(distribution_chart(distribution), folder / "class_distribution.png")
-    save(sizes_chart(sizes, data.classes), folder / "image_sizes.png")
+    save(distribution_chart(findings.distribution), folder / "class_distribution.png")
+    save(sizes_chart(findings.sizes, data.classes), folder / "image_sizes.png")
     save(samples_sheet(train, data.classes, sheet["per_class"]), folder / "samples.png")
     if data.augment is not None:
         torch.manual_seed(config["seed"])
         rows, views = sheet["augmented"], sheet["views"]
-        figure = augmented_sheet(data.images, train, data.classes, data.augment, rows, views)
-        save(figure, folder / "augmented.png")
+        plot = augmented_sheet(data.images, train, data.classes, data.augment, rows, views)
+        save(plot, folder / "augmented.png")
 
 
 def _places(folder: Path) -> dict[str, str]:
     return {
         "manifest": str(shown(folder) / "manifest.parquet"),
-        "pictures": ", ".join(sorted(path.name for path in folder.glob("*.png"))),
+        "plots": ", ".join(sorted(path.name for path in folder.glob("*.png"))),
         "everything": str(shown(folder)),
     }
 

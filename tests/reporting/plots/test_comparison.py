@@ -3,24 +3,27 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cxrnet.evaluation.comparison import compare
-from cxrnet.reporting.plots.comparison import confusion_matrices, roc_overlay, save_comparison_figures
+from cxrnet.reporting.plots.comparison import confusion_matrices, roc_overlay, save_comparison_plots
 
 LONG = ("Viral Pneumonia of an unusually long name", "Covid", "Normal")
 
 
-def _compare(make_table, runs, classes=("Viral Pneumonia", "Covid", "Normal"), labels=None):
-    labels = labels or [str(label) for label in make_table(classes=classes)["label"]]
-    tables = {name: make_table(labels=labels, classes=classes, seed=i) for i, name in enumerate(runs)}
-    return compare(tables, ["accuracy"], "accuracy", 100, 0, 0.95, 15)
+@pytest.fixture
+def compared(make_table, compare_runs):
+    def call(runs, classes=("Viral Pneumonia", "Covid", "Normal"), labels=None):
+        labels = labels or [str(label) for label in make_table(classes=classes)["label"]]
+        tables = {name: make_table(labels=labels, classes=classes, seed=i) for i, name in enumerate(runs)}
+        return compare_runs(tables, "accuracy")
+
+    return call
 
 
 def _texts(figure):
     return [text.get_text() for text in figure.findobj(mpl.text.Text)]
 
 
-def test_figures_are_written_with_nothing_cut_off(make_table, tmp_path):
-    paths = save_comparison_figures(_compare(make_table, ["a run of a very long name " * 3, "b"], LONG), tmp_path)
+def test_plots_are_written_with_nothing_cut_off(compared, tmp_path):
+    paths = save_comparison_plots(compared(["a run of a very long name " * 3, "b"], LONG), tmp_path)
     assert paths == {name: tmp_path / f"{name}.png" for name in ("confusion_matrices", "roc_overlay")}
     for path in paths.values():
         pixels = np.asarray(Image.open(path).convert("L"))
@@ -28,8 +31,8 @@ def test_figures_are_written_with_nothing_cut_off(make_table, tmp_path):
         assert edge.min() == 255
 
 
-def test_matrices_say_counts_and_shares(make_table):
-    comparison = _compare(make_table, "ab", labels=["Covid"] * 4 + ["Normal"] * 2)
+def test_matrices_say_counts_and_shares(compared):
+    comparison = compared("ab", labels=["Covid"] * 4 + ["Normal"] * 2)
     texts = _texts(confusion_matrices(comparison))
     table = comparison.tables["a"]
     right = int(((table["label"] == "Covid") & (table["predicted"] == "Covid")).sum())
@@ -38,29 +41,29 @@ def test_matrices_say_counts_and_shares(make_table):
     assert {"a", "b", "label", "predicted"} <= set(texts)
 
 
-def test_overlay_has_a_panel_for_each_class_and_the_auc_of_each_run(make_table):
-    comparison = _compare(make_table, "ab")
+def test_overlay_has_a_panel_for_each_class_and_the_auc_of_each_run(compared):
+    comparison = compared("ab")
     figure = roc_overlay(comparison)
     assert [axes.get_title() for axes in figure.axes] == comparison.classes
-    values = comparison.figures.set_index(["run", "metric"])["value"]
+    values = comparison.metrics.set_index(["run", "metric"])["value"]
     legend = [text.get_text() for text in figure.axes[1].get_legend().get_texts()]
     assert legend == [f"{values[run, 'roc_auc_Covid']:.3f}" for run in comparison.runs]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == comparison.runs
 
 
-def test_two_classes_have_one_panel(make_table):
-    figure = roc_overlay(_compare(make_table, "ab", classes=("Normal", "Covid")))
+def test_two_classes_have_one_panel(compared):
+    figure = roc_overlay(compared("ab", classes=("Normal", "Covid")))
     assert [axes.get_title() for axes in figure.axes] == ["Covid"]
 
 
-def test_a_class_without_images_has_no_curve(make_table):
-    figure = roc_overlay(_compare(make_table, "ab", labels=["Covid", "Normal"] * 10))
+def test_a_class_without_images_has_no_curve(compared):
+    figure = roc_overlay(compared("ab", labels=["Covid", "Normal"] * 10))
     assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == ["n/a", "n/a"]
 
 
 @pytest.mark.parametrize(("draw", "panels"), [(confusion_matrices, 7), (roc_overlay, 3)])
-def test_of_many_runs_the_best_seven_are_drawn(make_table, draw, panels):
-    comparison = _compare(make_table, [f"run {i}" for i in range(9)])
+def test_of_many_runs_the_best_seven_are_drawn(compared, draw, panels):
+    comparison = compared([f"run {i}" for i in range(9)])
     figure = draw(comparison)
     assert len(figure.axes) == panels
     assert comparison.runs[6] in _texts(figure)

@@ -16,7 +16,3 @@ def test_curves_are_written(history, tmp_path):
 def test_curves_mark_phases_and_kept_epoch(history):
     for figure in (accuracy_curve(history, 7), loss_curve(history, 7)):
         assert {"head", "finetune", "kept (epoch 7)"} <= set(_texts(figure))
-
-
-def test_one_epoch_is_drawn(history):
-    assert "head" in _texts(loss_curve(history.head(1), 1))

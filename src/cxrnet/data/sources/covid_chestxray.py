@@ -76,7 +76,7 @@ def covid_chestxray(
         "(%d images); left out: %s",
         len(kept),
         len(rows),
-        _patients(kept),
+        kept["patientid"].replace("", pd.NA).nunique(),
         len(kept) - more["file not here"],
         len(images),
         _text(reasons + more),
@@ -163,8 +163,7 @@ def _names(one_or_more: Sequence[str]) -> tuple[str, ...]:
 
 def _check_layout(top: Path) -> Path:
     there = {"images/": (top / "images").is_dir(), "metadata.csv": (top / "metadata.csv").is_file()}
-    missing = [name for name, found in there.items() if not found]
-    if missing:
+    if missing := [name for name, found in there.items() if not found]:
         raise CxrnetError(
             f"data.root: '{top}' has no {' and no '.join(missing)}; covid_chestxray needs images/ and metadata.csv "
             "(see data/README.md)"
@@ -216,10 +215,6 @@ def _manifest_rows(images: pd.DataFrame, top: Path) -> pd.DataFrame:
         }
     )
     return rows.astype("string").replace("", pd.NA)
-
-
-def _patients(rows: pd.DataFrame) -> int:
-    return len(set(rows["patientid"]) - {""})
 
 
 def _text(reasons: Counter[str]) -> str:

@@ -57,25 +57,30 @@ def labelled_names(root: str | Path, labels: Mapping[str, str], folders: Mapping
         raise CxrnetError(f"data.root: '{root}' is not a folder; give the one that holds the images")
     top = Path(root).resolve()
     found = find_images(top)
-    parts = _parts(top, folders)
-    placed = [(file, folder, split) for folder, split in parts for file in _below(folder, found.images)]
+    placed = [(file, part, split) for part, split in _parts(top, folders) for file in _below(part, found.images)]
+    if ignored := len(found.images) - len(placed):
+        logger.warning("'%s': left out: %d images outside the folders of data.manifest.folders", top, ignored)
     words = {label: name for label, name in labels.items() if not label.isdigit()}
-    inner = {part for file, folder, _ in placed for part in file.relative_to(folder).parts[:-1]}
+    inner = {name for file, part, _ in placed for name in file.relative_to(part).parts[:-1]}
     given = {label: name for label, name in labels.items() if label.isdigit()}
     numbers = _numbered(inner, words, given, top)
     rows = pd.DataFrame(
         {
             "image_id": [file.relative_to(top).as_posix() for file, _, _ in placed],
             "path": [str(file) for file, _, _ in placed],
-            "label": [_label(file.relative_to(folder).parts, words, numbers) for file, folder, _ in placed],
+            "label": [_label(file.relative_to(part).parts, words, numbers) for file, part, _ in placed],
             "split": [split for _, _, split in placed],
             "mask_path": masks_of([file for file, _, _ in placed], found.masks, top),
+            "source": top.name,
         }
     )
-    _check_labels(rows, [*words, *numbers], top)
-    if ignored := len(found.images) - len(rows):
-        logger.warning("'%s': left out: %d images outside the folders of data.manifest.folders", top, ignored)
-    return make_manifest(rows.assign(source=top.name), str(root))
+    if without := rows.loc[rows["label"].isna(), "image_id"].tolist():
+        raise CxrnetError(
+            f"data.root: {len(without)} of {len(rows)} images in '{top}' begin with no label "
+            f"({', '.join([*words, *numbers])}), or with one in a folder of another: {', '.join(without[:_NAMED])}; "
+            "rename or remove them, or add the label to data.manifest.labels"
+        )
+    return make_manifest(rows, str(root))
 
 
 def _parts(top: Path, folders: Mapping[str, str] | None) -> list[tuple[Path, str | None]]:
@@ -132,13 +137,3 @@ def _class(name: str, words: Mapping[str, str]) -> str | None:
         if re.match(r"(?:\d+[\W_]*)?" + re.escape(label) + end, name, re.IGNORECASE):
             return words[label]
     return None
-
-
-def _check_labels(rows: pd.DataFrame, labels: Sequence[str], top: Path) -> None:
-    without = rows.loc[rows["label"].isna(), "image_id"].tolist()
-    if without:
-        raise CxrnetError(
-            f"data.root: {len(without)} of {len(rows)} images in '{top}' begin with no label ({', '.join(labels)}), or "
-            f"with one in a folder of another: {', '.join(without[:_NAMED])}; rename or remove them, or add the label "
-            "to data.manifest.labels"
-        )

@@ -17,7 +17,7 @@ from cxrnet.data.manifest import COLUMNS, PATH_COLUMNS, absolute_paths, check_la
 from cxrnet.data.sources.folder import split_of
 from cxrnet.errors import CxrnetError
 
-SEPARATORS = ",;\t|"
+SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 ENDINGS = ".csv, .tsv, .txt, .xlsx or .parquet"
 STRIPPED = ("label", "split", "patient_id", "view", "source")
 
@@ -90,10 +90,10 @@ def _read_encoded(path: Path, encoding: str) -> pd.DataFrame:
         raise CxrnetError(
             f"data.root: '{path}' begins with an empty line or is empty; give a table with path and label"
         )
-    separator = _separator(header)
+    outside = "".join(header.split('"')[::2])  # of quotes
+    separator = max(SEPARATORS, key=outside.count)
     if separator != ("," if path.suffix.lower() == ".csv" else "\t"):
-        name = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}[separator]
-        logger.warning("'%s': read as a table with %s between the cells", path, name)
+        logger.warning("'%s': read as a table with %s between the cells", path, SEPARATORS[separator])
     with warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)  # rows that are longer than the header
         try:
@@ -112,11 +112,6 @@ def _read_encoded(path: Path, encoding: str) -> pd.DataFrame:
                 f"data.root: '{path}' has rows with more cells than its header; quote cells that hold the separator"
             ) from warning
     return as_it_was(table)
-
-
-def _separator(header: str) -> str:
-    outside = "".join(header.split('"')[::2])  # of quotes
-    return max(SEPARATORS, key=outside.count)
 
 
 def _with_names(table: pd.DataFrame, path: Path) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""The figures of a comparison: confusion matrices side by side, ROC curves over each other."""
+"""The plots of a comparison: confusion matrices side by side, ROC curves over each other."""
 
 import textwrap
 from itertools import cycle, islice
@@ -19,11 +19,11 @@ from cxrnet.reporting.plots.style import DASHES, FAINT, FULL, INK, PALETTE, save
 MOST_RUNS = len(PALETTE)
 
 
-def save_comparison_figures(comparison: Comparison, folder: Path) -> dict[str, Path]:
+def save_comparison_plots(comparison: Comparison, folder: Path) -> dict[str, Path]:
     """Draw ``confusion_matrices.png`` and ``roc_overlay.png``, 150 dpi, of the best seven runs.
 
     Returns:
-        Name of the figure to its file.
+        Name of the plot to its file.
     """
     draw = {"confusion_matrices": confusion_matrices, "roc_overlay": roc_overlay}
     return {name: save(function(comparison), folder / f"{name}.png") for name, function in draw.items()}
@@ -84,7 +84,7 @@ def roc_overlay(comparison: Comparison) -> Figure:
 def _curves(axes: Axes, comparison: Comparison, tables: dict[str, pd.DataFrame], name: str) -> None:
     """One panel: a curve a run, its AUC in the corner where no good curve goes."""
     index = comparison.classes.index(name)
-    aucs = comparison.figures[comparison.figures["metric"] == f"roc_auc_{name}"].set_index("run")["value"]
+    aucs = comparison.metrics[comparison.metrics["metric"] == f"roc_auc_{name}"].set_index("run")["value"]
     for (run, table), colour, dash in zip(tables.items(), PALETTE, cycle(DASHES), strict=False):
         known = not np.isnan(aucs[run])
         x, y, _ = roc_curve(label_codes(table) == index, probabilities_of(table)[:, index]) if known else ([], [], [])

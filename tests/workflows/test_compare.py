@@ -2,7 +2,6 @@
 
 import json
 import re
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +16,10 @@ from cxrnet.evaluation.metrics import evaluate
 from cxrnet.evaluation.predictions import make_predictions
 from cxrnet.tracking.run import track
 from cxrnet.tracking.store import tracking_uri
-from cxrnet.workflows.compare import compare_runs, labels_of
+from cxrnet.workflows.compare import compare_runs, find_runs, labels_of
 
-FILES = {"comparison.html", "comparison.md", "comparison.tex", "leaderboard.csv", "figures.csv", "tests.csv"}
-FILES |= {"class_reports.csv", "confusion_matrices.png", "roc_overlay.png"}
+FILES = {"comparison.html", "comparison.md", "comparison.tex", "leaderboard.csv", "metrics.csv", "tests.csv"}
+FILES |= {"confusion_matrices.png", "roc_overlay.png"}
 
 
 def table(seed: int, images: int = 40, split: str = "test") -> pd.DataFrame:
@@ -87,7 +86,7 @@ def test_the_runs_of_an_experiment_point_to_the_comparison_that_holds_the_files(
     assert own.data.tags["cxrnet.compares"] == ", ".join(run.info.run_id for run in compared)
     assert own.data.params["resamples"] == "100"
     assert own.data.params["place.1"] in ("model=first", "model=second")
-    assert own.data.tags["mlflow.note.content"].startswith(f"{own.data.params['place.1']} has the best figure for")
+    assert own.data.tags["mlflow.note.content"].startswith(f"{own.data.params['place.1']} is the best by")
     board = pd.read_csv(folder / "leaderboard.csv")
     assert dict(zip(board["run"], board["parameters"], strict=True)) == {"model=first": 50, "model=second": 60}
     said = capsys.readouterr().out
@@ -95,8 +94,8 @@ def test_the_runs_of_an_experiment_point_to_the_comparison_that_holds_the_files(
     assert f"run {run_id}" in said
 
 
-def test_figures_and_p_values_are_metrics_of_the_comparison(comparing, client):
-    folder = comparing("mlflow_experiment=two", "tracking.experiment=figures")
+def test_values_and_p_values_are_metrics_of_the_comparison(comparing, client):
+    folder = comparing("mlflow_experiment=two", "tracking.experiment=values")
     metrics = client.get_run(json.loads((folder / "run.json").read_text())["run_id"]).data.metrics
     board = pd.read_csv(folder / "leaderboard.csv").set_index("run")
     for run, label in (("model=first", "model_first"), ("model=second", "model_second")):
@@ -114,8 +113,8 @@ def test_figures_and_p_values_are_metrics_of_the_comparison(comparing, client):
 
 def test_an_ece_has_the_bins_that_were_asked_for(comparing, outputs):
     folder = comparing(f"sweep='{outputs / 'runs'}'", "tracking=none", "bins=7")
-    figures = pd.read_csv(folder / "figures.csv").set_index(["run", "metric"])["value"]
-    assert figures["model=first", "ece"] == pytest.approx(evaluate(table(len("first")), bins=7)["ece"]["value"])
+    values = pd.read_csv(folder / "metrics.csv").set_index(["run", "metric"])["value"]
+    assert values["model=first", "ece"] == pytest.approx(evaluate(table(len("first")), bins=7)["ece"]["value"])
     assert "ECE in 7 bins." in (folder / "comparison.md").read_text(encoding="utf-8")
 
 
@@ -159,25 +158,61 @@ def test_a_comparison_is_not_written_over(comparing, tmp_path):
 def test_what_cannot_be_compared_leaves_no_run_behind(comparing, client, outputs, tmp_path):
     write_table(table(0, images=38), tmp_path / "fewer.csv")
     before = len(client.search_runs(["1", "2", "3"]))
-    first = outputs / "runs" / "first"
-    refused = partial(pytest.raises, CxrnetError)
-    with refused(match="are tested on different images: 2 of the 40 images"):
-        comparing(f"runs=['{first}','{tmp_path / 'fewer.csv'}']")
-    with refused(match="experiment: 1 run with predictions found"):
-        comparing("mlflow_experiment=one")
-    with refused(match="experiment: MLflow has no 'three'; it has .*one, two"):
-        comparing("mlflow_experiment=three")
-    with refused(match="metrics: 'charm' is no figure; the figures are accuracy, "):
-        comparing("mlflow_experiment=two", "metrics=[charm]")
-    with refused(match="by: 'f1' is none of the metrics"):
-        comparing("mlflow_experiment=two", "by=f1")
-    with refused(match="metrics: 'accuracy' is no list of figures"):
-        comparing("mlflow_experiment=two", "metrics=accuracy", "by=accuracy")
-    with refused(match="also: 'brier' is no list of figures"):
-        comparing("mlflow_experiment=two", "also=brier")
-    with refused(match="bins: 0 is no number of bins; give a whole number from 1 on"):
-        comparing("mlflow_experiment=two", "bins=0")
-    with refused(match="resamples: the paired tests need the bootstrap"):
-        comparing("mlflow_experiment=two", "resamples=0")
+    of_two, first = "mlflow_experiment=two", outputs / "runs" / "first"
+    for words, said in {
+        (f"runs=['{first}','{tmp_path / 'fewer.csv'}']",): "are tested on different images: 2 of the 40 images",
+        ("mlflow_experiment=one",): "experiment: 1 run with predictions found",
+        ("mlflow_experiment=three",): "experiment: MLflow has no 'three'; it has .*one, two",
+        (of_two, "metrics=[charm]"): "metrics: 'charm' is no metric; the metrics are accuracy, ",
+        (of_two, "metrics=accuracy", "by=accuracy"): "metrics: 'accuracy' is no list of metrics",
+        (of_two, "also=brier"): "also: 'brier' is no list of metrics",
+        (of_two, "bins=0"): "bins: 0 is no number of bins",
+        (of_two, "resamples=0"): "resamples: the paired tests need the bootstrap",
+    }.items():
+        with pytest.raises(CxrnetError, match=said):
+            comparing(*words)
     assert len(client.search_runs(["1", "2", "3"])) == before
     assert not (tmp_path / "comparison" / "comparison.html").exists()
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    """Three jobs: two have predictions, one of them with folds of its own; one has failed."""
+    for place in ("0_a", "1_b", "1_b/seed0_fold1of3", "no run"):
+        write_table(table(0, images=2), tmp_path / place / "predictions.parquet")
+    (tmp_path / "no run" / "predictions.parquet").unlink()
+    (tmp_path / "2_c").mkdir()
+    (tmp_path / "2_c" / "run.json").write_text("{}")
+    return tmp_path
+
+
+def found(**config) -> list[str]:
+    return [run.name for run in find_runs({"runs": None, "mlflow_experiment": None, "sweep": None, **config}, None)]
+
+
+def test_the_jobs_of_a_sweep_without_their_folds_and_without_what_failed(sweep, capsys):
+    assert found(sweep=str(sweep)) == ["0_a", "1_b"]
+    said = capsys.readouterr().out
+    assert "2_c, which has no predictions" in said
+    assert "no run" not in said
+    assert found(runs=[str(sweep / "1_b"), str(sweep / "0_a" / "predictions.parquet")]) == ["1_b", "0_a"]
+    with pytest.raises(CxrnetError, match="sweep: 0 runs with predictions found"):
+        found(sweep=str(sweep / "no run"))
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({}, r"runs: nothing to compare; give one of runs=\[...\], experiment=<name> and sweep=<folder>"),
+        ({"runs": ["a", "b"], "sweep": "c"}, "runs: too much to compare; give one of"),
+        ({"runs": "a"}, r"runs: 'a' is no list; give runs=\[<one>,<another>\]"),
+        ({"runs": []}, "runs: 0 runs with predictions found; a comparison needs at least two"),
+        ({"sweep": "nowhere"}, "sweep: 'nowhere' is not a folder"),
+        ({"runs": ["nowhere", "b"]}, "runs: 'nowhere' is neither a folder, a file nor an MLflow run id"),
+        ({"runs": ["a" * 32, "b"]}, "is a run id, and tracking=none knows of none"),
+        ({"mlflow_experiment": "e"}, "experiment: tracking=none knows of no experiments"),
+    ],
+)
+def test_a_mistake_is_one_line(config, words):
+    with pytest.raises(CxrnetError, match=words):
+        found(**config)

@@ -1,0 +1,142 @@
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cxrnet.data.duplicates.overlap import load_known
+from cxrnet.data.external import SetConfig, read_set, remove_duplicates
+from cxrnet.errors import CxrnetError
+from cxrnet.reporting.external import data_facts, data_warnings, known_issues, origin_warnings
+
+
+@pytest.fixture
+def manifest(own_manifest):
+    """The first image of a class was for training, the second for testing, and so on."""
+    return own_manifest(lambda number: number % 2 == 0)
+
+
+@pytest.fixture
+def north(tmp_path, xrays, draw):
+    """Class folders under other names, with two duplicates of images of the bundle's run and one of an own image."""
+    root = draw(tmp_path / "north", classes=("sick", "well", "odd"), images=4, seed=5)
+    shutil.copy(xrays / "Covid" / "00.png", root / "sick" / "train.png")
+    shutil.copy(xrays / "Normal" / "01.png", root / "well" / "test.png")
+    shutil.copy(root / "well" / "02.png", root / "well" / "twice.png")
+    return root
+
+
+NAMES = {"sick": "Covid", "well": "Normal", "odd": None}
+
+
+def test_a_data_set_is_read_as_the_bundle_wants_it(read_external, north):
+    each = read_external(north, **NAMES)
+    assert (each.images.shape, each.small.shape) == ((11, 40, 32), (11, 64, 64))
+    assert each.manifest["label"].value_counts().to_dict() == {"Normal": 6, "Covid": 5}
+    assert set(each.manifest["split"]) == {"test"}
+    assert (each.listed, each.left_out, each.published, each.lacking) == (15, {"odd": 4}, False, ["Viral Pneumonia"])
+    assert known_issues(each) == {"known issues": "north: it is small."}
+
+
+def test_a_published_split_counts_for_nothing(read_external, draw, tmp_path):
+    for split in ("train", "test"):
+        draw(tmp_path / "split" / split, images=2)
+    each = read_external(tmp_path / "split")
+    assert (set(each.manifest["split"]), each.published) == ({"test"}, True)
+    assert data_facts(each)["images"] == "12 listed, their published split ignored"
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_duplicates_are_removed_and_own_duplicates_stay_together(read_external, north, manifest, gone):
+    known = load_known(manifest.assign(path="/nowhere/" + manifest["image_id"]) if gone else manifest)
+    (each,), removed = remove_duplicates([read_external(north, **NAMES)], known)
+    assert each.duplicates == {"train": 1, "test": 1}
+    assert removed.to_dict("records") == [
+        {"data": "north", "image_id": f"{a}.png", "kind": "exact", "duplicate_of": f"{b}.png", "split": split}
+        for a, b, split in (("sick/train", "Covid/00", "train"), ("well/test", "Normal/01", "test"))
+    ]
+    assert len(each.manifest) == len(each.images) == 9
+    assert each.manifest.dropna(subset="group_id")["image_id"].tolist() == ["well/02.png", "well/twice.png"]
+    facts = data_facts(each)
+    assert facts["duplicates"] == "2 removed (1 of train, 1 of test)"
+    assert facts["read as"] == "sick as Covid, well as Normal"
+    assert facts["left out"] == "odd 4: no class of the bundle"
+    assert facts["evaluated"] == "9 images: Covid 4, Normal 5"
+    assert any("36 of 36 images" in text for text in origin_warnings(known, 0, 9)) == gone
+
+
+def test_without_the_images_of_the_run_this_is_said(read_external, north):
+    (each,), removed = remove_duplicates([read_external(north, **NAMES)], None)
+    assert (len(each.manifest), len(removed), each.duplicates) == (11, 0, None)
+    assert data_facts(each)["duplicates"].startswith("not searched for")
+    first, second = origin_warnings(None, 0, 0)
+    assert "can't be searched for duplicates" in first
+    assert "no internal test result" in second
+    (third,) = data_warnings([each])
+    assert third.startswith("north: no image is labelled Viral Pneumonia; metrics that need one are n/a")
+
+
+def test_what_is_wrong_within_and_between_data_sets_is_said(read_external, north, draw, tmp_path):
+    south = draw(tmp_path / "south", classes=("Covid", "Normal"), images=3, seed=9)
+    shutil.copy(north / "sick" / "03.png", south / "Covid" / "from north.png")
+    shutil.copy(north / "sick" / "02.png", north / "well" / "not sick.png")
+    sets, _ = remove_duplicates([read_external(north, **NAMES), read_external(south, "south")], None)
+    assert [each.shared for each in sets] == [{"south": 1}, {"north": 1}]
+    said = data_warnings(sets)
+    assert "south: 1 images are in north too; the two results are not independent" in said
+    assert any("(sick/02.png (Covid) = well/not sick.png (Normal))" in text for text in said)
+
+
+def test_a_patient_of_a_removed_duplicate_is_known_by_the_number_in_the_external_data(read_external, north, manifest):
+    each = read_external(north, **NAMES)  # sick/train.png is a duplicate of an image of the run
+    numbers = {"sick/train.png": "x", "sick/00.png": "x", "sick/01.png": "y", "well/00.png": "2"}
+    each.manifest["patient_id"] = each.manifest["image_id"].map(numbers).astype("string")
+    (left,), _ = remove_duplicates([each], load_known(manifest.assign(patient_id="2")))
+    assert left.same_patients == 1
+    assert "north: 1 images are of patients of whom the bundle's run has other images" in data_warnings([left])
+
+
+def test_unreadable_images_are_counted(read_external, north):
+    (north / "sick" / "broken.png").write_bytes(b"no image")
+    with pytest.raises(CxrnetError, match=r"1 of 12 files give no image.*set sets\.north\.on_error=skip"):
+        read_external(north, key="sets.north", **NAMES)
+    with pytest.raises(CxrnetError, match=r"north: sets.north.root: '.*gone' is not a folder"):
+        read_external(north / "gone", key="sets.north", **NAMES)
+    each = read_external(north, on_error="skip", **NAMES)
+    assert (each.unreadable, data_facts(each)["unreadable"]) == (1, "1")
+    assert [note.split(" (")[0] for note in each.notes] == ["left out: 1 of 12 files give no image"]
+
+
+def test_clipped_outliers_are_kept_for_the_page(read_external, north):
+    deep = np.random.default_rng(0).integers(0, 4096, (48, 40)).astype(np.uint16)
+    deep[3, 3] = 65535
+    Image.fromarray(deep).save(north / "well" / "hot.png")
+    (told,) = [text for text in data_warnings([read_external(north, **NAMES)]) if "clip" in text]
+    assert told.startswith("north: ")
+    assert told.endswith("well/hot.png")
+
+
+def test_a_data_set_without_images_is_refused_alone_and_a_gap_beside_others(read_external, xrays, north, manifest):
+    gap = "no image is left (36 of 36 images are duplicates of images of the bundle's run)"
+    own, known = read_external(xrays, "own"), load_known(manifest)
+    with pytest.raises(CxrnetError, match=r"own: no image is left \(36 of 36"):
+        remove_duplicates([own], known)
+    sets, removed = remove_duplicates([own, read_external(north, **NAMES)], known)
+    assert [each.gap for each in sets] == [gap, ""]
+    assert (len(removed), len(sets[1].manifest)) == (38, 9)
+    assert data_facts(sets[0])["evaluated"] == f"nothing: {gap}"
+    assert f"own: not evaluated, for {gap}" in data_warnings(sets)
+
+
+def test_a_mapping_that_leaves_out_everything_and_an_option_that_is_no_data_set(read_external, north):
+    with pytest.raises(CxrnetError, match=r"classes\.north: leaves out every image; map a label to a class"):
+        read_external(north, **dict.fromkeys(NAMES))
+    with pytest.raises(CxrnetError, match=r"sets\.x: is no data set"):
+        read_set(SetConfig("x", "sets.x", {}, {}), (), ((32, 32), "pad"))
+
+
+def test_leaked_internal_images_are_told(manifest):
+    known = load_known(manifest)
+    assert origin_warnings(known, 0, 11) == []
+    assert origin_warnings(known, 9, 11)[0].startswith("9 of 20 internal test images were leaked into training")
+    assert "no clean internal test images are left" in origin_warnings(known, 9, 0)[1]
