@@ -11,7 +11,7 @@ from cxrnet.cli.run_folder import say_places, shown
 from cxrnet.core import console
 from cxrnet.data.datamodule import XrayDataModule
 from cxrnet.data.leaks import patients_text
-from cxrnet.evaluation.over_runs import FIGURES
+from cxrnet.evaluation.over_runs import SUMMARY
 from cxrnet.inference import rule_of
 from cxrnet.models.backbones.weights import LoadedWeights
 from cxrnet.models.network import Network, count_parameters
@@ -109,7 +109,7 @@ def _result_table(results: Results) -> Table:
     for name in baselines:
         table.add_column({"thumbnail": "8x8 thumbnails"}.get(name, name), justify="right")
     others: list[Mapping[str, Any]] = list(baselines.values())
-    for name in FIGURES:
+    for name in SUMMARY:
         own: Mapping[str, Any] = metrics
         table.add_row(HEADLINE[name], metric_text(own[name]), *(number_text(column[name]) for column in others))
     for label, figures in metrics["per_class"].items():

@@ -38,7 +38,7 @@ class FinishedRun:
         place: where it was found, as the user knows it.
         table: predictions, of ``test`` or, where there is none, of ``val``.
         facts: what is known of it, plain values, for the leaderboard.
-        overrides: that it was started with, but for :data:`cxrnet.tracking.names.WHERE`; ``None`` where they are not known.
+        overrides: that it was started with, but for :data:`cxrnet.tracking.names.WHERE`; ``None`` if not known.
         hashes: SHA-256 of the image files by ``image_id``, as far as they are known.
         run_id: in the MLflow at hand.
         leaked: ``image_id`` of the images of the table that were leaked into training: their patient, or a duplicate,
