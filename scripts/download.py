@@ -34,7 +34,7 @@ COVID_CHESTXRAY_IMAGES = 495
 
 @dataclass(frozen=True)
 class Dataset:
-    """Where a data set comes from and how many images of what it must hold.
+    """Origin of a data set and the number of images that it must hold.
 
     Attributes:
         page: where a person finds it.
@@ -52,7 +52,7 @@ class Dataset:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Download what the command line names; the exit status."""
+    """Download what the command line names; return the exit status."""
     parser = argparse.ArgumentParser(description="Download a public data set and count its images.")
     parser.add_argument("dataset", choices=sorted(DATASETS))
     parser.add_argument("--root", type=Path, help="where to put it; data/<dataset> if not given")

@@ -1,4 +1,4 @@
-"""Which duplicates the search finds: the table under "Duplicates" in docs/evaluation.md.
+"""Test which changes of an image the search for duplicates finds: the table under "Duplicates" in docs/evaluation.md.
 
     python scripts/duplicates_found.py data=covid19_image data.root=<folder> [...]
 
@@ -27,7 +27,7 @@ Change = Callable[[Image.Image], Image.Image]
 
 
 def cropped(share: float) -> Change:
-    """Without so much of its width and height on each side."""
+    """Crop so much of the width and height from each side."""
 
     def change(image: Image.Image) -> Image.Image:
         across, down = round(share * image.width), round(share * image.height)
@@ -37,17 +37,17 @@ def cropped(share: float) -> Change:
 
 
 def framed(share: float) -> Change:
-    """With a black border, so much of the longer side wide."""
+    """Add a black border, so much of the longer side wide."""
     return lambda image: ImageOps.expand(image, round(share * max(image.size)))
 
 
 def turned(degrees: float) -> Change:
-    """Turned about the centre, black outside."""
+    """Rotate about the centre, black outside."""
     return lambda image: image.rotate(degrees, Image.Resampling.BILINEAR)
 
 
 def compressed(quality: int) -> Change:
-    """Through JPEG."""
+    """Compress as JPEG."""
 
     def change(image: Image.Image) -> Image.Image:
         file = BytesIO()
@@ -58,7 +58,7 @@ def compressed(quality: int) -> Change:
 
 
 def labelled(image: Image.Image) -> Image.Image:
-    """With a white box over 5 % of it, in the upper left corner, as a label covers it."""
+    """Cover 5 % with a white box in the upper left corner, as a label does."""
     drawn = image.copy()
     ImageDraw.Draw(drawn).rectangle((0, 0, 0.25 * image.width, 0.2 * image.height), fill=255)
     return drawn

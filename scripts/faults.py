@@ -42,7 +42,7 @@ USAGE = 2  # exit status for a wrong word
 
 @dataclass
 class Options:
-    """The words of the command line."""
+    """Options of the command line."""
 
     groups: str = ",".join(GROUPS)
     seed: int = 0
@@ -54,7 +54,7 @@ class Options:
 
 
 def main(words: list[str]) -> int:
-    """Try what the command line names; the exit status."""
+    """Try what the command line names; return the exit status."""
     try:
         options: Options = OmegaConf.to_object(OmegaConf.merge(Options, OmegaConf.from_cli(words)))  # type: ignore[assignment]
     except OmegaConfBaseException as error:
@@ -86,7 +86,7 @@ def main(words: list[str]) -> int:
 
 
 def heed_signals() -> None:
-    """See that the commands heed signals: what ``nohup`` or ``&`` makes a process ignore, its children ignore too.
+    """Check that the commands heed signals: what ``nohup`` or ``&`` makes a process ignore, its children ignore too.
 
     A handler, even one that does nothing, is not handed down.
     """
@@ -96,14 +96,14 @@ def heed_signals() -> None:
 
 
 def group(name: str, delay: float) -> Group:
-    """The tries of a group, by its name."""
+    """Make the tries of a group, by its name."""
     if name == "server":
         return partial(server, delay=delay)
     return {"kills": kills, "store": store, "caches": caches, "bundles": bundles}[name]
 
 
 def table(tries: list[Try], before: list[Try] | None = None) -> str:
-    """The tries as Markdown, a row for each fault, in the order in which they came.
+    """Write the tries as Markdown, a row for each fault, in the order in which they came.
 
     Args:
         tries: to be told of.
@@ -128,7 +128,7 @@ def _by_fault(tries: list[Try]) -> dict[tuple[str, str], list[Try]]:
 
 
 def _tell(tries: list[Try]) -> str:
-    """How often a fault was tried and what was lost: ``1 of 2: no metrics``."""
+    """Count tries of a fault and name what was lost: ``1 of 2: no metrics``."""
     if not tries:
         return "not tried"
     if not (lost := sum(bool(each.lost) for each in tries)):
@@ -139,7 +139,7 @@ def _tell(tries: list[Try]) -> str:
 
 
 def verdict(tries: list[Try]) -> str:
-    """One sentence on all tries."""
+    """Summarise all tries in one sentence."""
     lost = sum(bool(each.lost) for each in tries)
     return f"{len(tries)} faults were made; {lost or 'none'} of them cost something."
 

@@ -6,8 +6,8 @@ Further words: ``seeds=3``, ``sets=covid19_image,...``, and ``rows=default,forme
 
 Five folds that part no patient and no duplicates, on the images that are not for testing, a sixth of each training part
 for validation. No test image is looked at. Each row is a command line of ``cxrnet.train``, trained by cxrnet's own
-phases; beside them stands scikit-learn's logistic regression on the same features and folds. Printed are the means over
-seeds of accuracy, ROC-AUC (macro, one against the rest) and log loss on the pooled folds, as trained and at the
+phases; beside them stands scikit-learn's logistic regression on the same features and folds. It prints means over seeds
+of accuracy, ROC-AUC (macro, one against the rest) and log loss on the pooled folds, as trained and at the
 temperature and offsets that the validation images give (as a bundle has them), the standard deviation of the accuracy,
 and seconds a fit.
 """
@@ -23,23 +23,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from hydra import compose, initialize_config_dir
+from frozen_features import configuration, features, logistic_regression
 from hydra.utils import instantiate
 from scipy.special import softmax
-from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss, roc_auc_score
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
-from cxrnet.cli.app import config_folder
-from cxrnet.core.config import Config, plain_config
+from cxrnet.core.config import Config
 from cxrnet.data.datamodule import XrayDataModule
 from cxrnet.data.splits import carve_validation, fold_manifest
 from cxrnet.evaluation.calibration import fit_temperature
 from cxrnet.evaluation.predictions import make_predictions
-from cxrnet.models.freezing import set_trainable
-from cxrnet.models.trunk import cut
-from cxrnet.training.feature_tables import Views, features_of
 from cxrnet.training.phases import run_phases
 from cxrnet.workflows.build import make_data, make_network, make_training
 
@@ -57,7 +50,7 @@ FORMER = [
 
 
 def cosine(epochs: int, lr: float, views: int = 1, decay: float = 0.0) -> list[str]:
-    """All epochs of a cosine, the last one kept."""
+    """Make a row of cosine decay that keeps the last epoch."""
     phase = f"epochs: {epochs}, lr: {lr}, lr_schedule: {{name: cosine, warmup_epochs: 0}}, decay: {decay}, keep: last"
     target = "_target_: cxrnet.training.schedule.Phase, name: head, trainable: head"
     return [f"schedule.views={views}", f"schedule.phases=[{{{target}, {phase}}}]"]
@@ -78,14 +71,13 @@ Predict = Callable[[np.ndarray], np.ndarray]  # features (n, F) -> logits (n, K)
 
 
 def config_of(name: str, root: Path, weights: str, words: list[str]) -> Config:
-    """The configuration of a row on a data set."""
+    """Compose the configuration of a row on a data set."""
     given = [f"data={name}", f"data.root='{root / name}'", f"model.weights='{weights}'", "schedule=head", "trainer=cpu"]
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        return plain_config(compose("train", [*given, *SETS[name], *words]))
+    return configuration([*given, *SETS[name], *words])
 
 
 def images_for_training(config: Config) -> XrayDataModule:
-    """The images of a data set that are not for testing."""
+    """Set up the images of a data set that are not for testing."""
     whole = make_data(config["data"])
     manifest = whole.manifest[whole.manifest["split"] != "test"]
     own = ("_target_", "root", "manifest", "split", "augment")
@@ -97,24 +89,13 @@ def images_for_training(config: Config) -> XrayDataModule:
 
 
 def fold_of(manifest: pd.DataFrame, fold: int, seed: int) -> pd.DataFrame:
-    """The split in which a fold is tested, and a sixth of the others is for validation."""
+    """Split: a fold is for testing, a sixth of the others for validation."""
     parts = fold_manifest(manifest, FOLDS, fold, "patient", seed)
     return carve_validation(parts.assign(split=parts["split"].replace("val", "train")), 1 / 6, seed)
 
 
-def all_features(data: XrayDataModule, config: Config) -> np.ndarray:
-    """Features (N, F) of all images as they are."""
-    network, _ = make_network(config["model"], data)
-    set_trainable(network, "head")
-    parts = cut(network)
-    assert parts is not None
-    views = Views(data.images, data.manifest["sha256"].tolist(), data.resize, None, 1, 0)
-    table = features_of(parts.front, views, parts.shape(data.size), torch.device("cpu"), data.batch_size, data.cache)
-    return np.asarray(table[0])
-
-
 def trained_head(data: XrayDataModule, config: Config, seed: int) -> Predict:
-    """A head that cxrnet trained."""
+    """Train a head with cxrnet."""
     torch.manual_seed(seed)
     network, weights = make_network(config["model"], data)
     with tempfile.TemporaryDirectory() as folder:
@@ -122,23 +103,23 @@ def trained_head(data: XrayDataModule, config: Config, seed: int) -> Predict:
         run_phases(network, data, training)
     head = network.head.eval()
 
-    def predict(features: np.ndarray) -> np.ndarray:
+    def predict(table: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
-            logits: np.ndarray = head(torch.from_numpy(features)).numpy()
+            logits: np.ndarray = head(torch.from_numpy(table)).numpy()
         return logits
 
     return predict
 
 
-def regression(features: np.ndarray, labels: np.ndarray, strength: float) -> Predict:
-    """scikit-learn's logistic regression on standardised features."""
-    model = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=5000)).fit(features, labels)
+def regression(table: np.ndarray, labels: np.ndarray, strength: float) -> Predict:
+    """Fit scikit-learn's logistic regression."""
+    model = logistic_regression(strength, max_iter=5000).fit(table, labels)
     return lambda others: np.log(model.predict_proba(others).clip(1e-30)).astype(np.float32)  # none is infinite
 
 
 def tested(data: XrayDataModule, config: Config, row: str, seed: int) -> Iterator[tuple[np.ndarray, ...]]:
-    """Labels, logits and calibrated logits of the test part of each fold, and seconds of the fit."""
-    features = all_features(data, config)
+    """Yield labels, logits and calibrated logits of the test part of each fold, and seconds of the fit."""
+    table = features(data, config)
     for fold in range(FOLDS):
         part = data.resplit(partial(fold_of, fold=fold, seed=seed), seed, shared=True)
         rows, labels = ({split: part.rows(split).index.to_numpy() for split in ("train", "val", "test")}, {})
@@ -146,14 +127,14 @@ def tested(data: XrayDataModule, config: Config, row: str, seed: int) -> Iterato
             labels[split] = part.arrays(split)[1].numpy()
         start = time.perf_counter()
         if row.startswith("scikit-learn"):
-            predict = regression(features[rows["train"]], labels["train"], float(row.rpartition("=")[2]))
+            predict = regression(table[rows["train"]], labels["train"], float(row.rpartition("=")[2]))
         else:
             predict = trained_head(part, config, seed)
         seconds = time.perf_counter() - start
-        val, logits = predict(features[rows["val"]]), predict(features[rows["test"]])
+        val, logits = predict(table[rows["val"]]), predict(table[rows["test"]])
         shares = np.bincount(labels["train"], minlength=len(part.classes)) / len(labels["train"])
         if config["loss"]["class_weights"] == "balanced":
-            val, logits = (table + np.log(shares).astype(np.float32) for table in (val, logits))
+            val, logits = (each + np.log(shares).astype(np.float32) for each in (val, logits))
         prior = dict(zip(part.classes, shares, strict=True))
         found = fit_temperature(make_predictions(part.rows("val"), part.classes, val), prior)
         offset = np.array(found.offset or 0.0)
@@ -161,7 +142,7 @@ def tested(data: XrayDataModule, config: Config, row: str, seed: int) -> Iterato
 
 
 def scores(labels: np.ndarray, logits: np.ndarray) -> tuple[float, float, float]:
-    """Accuracy, ROC-AUC and log loss."""
+    """Compute accuracy, ROC-AUC and log loss."""
     p = softmax(logits.astype(np.float64), axis=1)
     auc = roc_auc_score(labels, p[:, 1]) if p.shape[1] == 2 else roc_auc_score(labels, p, multi_class="ovr")
     return float((p.argmax(axis=1) == labels).mean()), float(auc), float(log_loss(labels, p))

@@ -1,6 +1,6 @@
 """Weights of torchvision's MobileNetV2 as a file of Keras: ``python scripts/keras_weights.py <from> <to>.weights.h5``.
 
-So that the Keras recipe of ``cxrnet.benchmark`` starts from the same weights as cxrnet where Keras' own can't be
+So that the Keras recipe of ``scripts/benchmark`` starts from the same weights as cxrnet where Keras' own can't be
 downloaded (``keras_weights=<to>``). To be run with the Python that has TensorFlow; needs ``safetensors`` there.
 
 Both libraries build the same layers in the same order. They differ in three points. Two are made up for in the numbers:
@@ -23,7 +23,7 @@ EPSILON, KERAS_EPSILON = 1e-5, 1e-3
 
 
 def modules(file: str) -> Iterator[dict[str, Any]]:
-    """Parameters of each convolution and batch norm, by their names in torch, in the order of the network."""
+    """Yield the parameters of each convolution and batch norm, by their names in torch, in the order of the network."""
     found: dict[str, dict[str, Any]] = {}
     for name, value in load_file(file).items():
         module, _, parameter = name.rpartition(".")

@@ -42,7 +42,7 @@ DRAWING = 60_000  # milliseconds of a page's own clock until it has drawn what i
 
 
 def main() -> None:
-    """Make all three."""
+    """Make the three pictures."""
     parser = argparse.ArgumentParser(description="Make the pictures of the README.")
     parser.add_argument("outputs", type=Path, help="the folder that training writes to (with runs/ and mlflow.db)")
     parser.add_argument("--run", type=Path, help="the run whose report is shown; the newest one if not given")
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def newest_run(outputs: Path) -> Path:
-    """The folder of the run that wrote its report last, sweeps included."""
+    """Find the folder of the run that wrote its report last, sweeps included."""
     reports = sorted(outputs.glob("*/**/report.html"), key=lambda path: path.stat().st_mtime)
     if not reports:
         sys.exit(f"no report below {outputs}; train first")
@@ -101,7 +101,7 @@ def mlflow_page(outputs: Path, path: Path, runs: int) -> None:
 
 @contextmanager
 def mlflow_server(uri: str) -> Iterator[str]:
-    """MLflow's pages on a free port of this machine, as long as the block lasts."""
+    """Serve MLflow's pages on a free port of this machine, as long as the block lasts."""
     with socket.socket() as free:
         free.bind((LOOPBACK, 0))
         port = free.getsockname()[1]
@@ -117,7 +117,7 @@ def mlflow_server(uri: str) -> Iterator[str]:
 
 
 def wait_for(address: str) -> None:
-    """Return when a page answers."""
+    """Wait until a page answers."""
     end = time.monotonic() + PATIENCE
     while time.monotonic() < end:
         try:

@@ -81,7 +81,7 @@ def test_convolutions_do_not_round_to_tf32_and_others_may_go_on_doing_so(bundle)
     bundle.network.backbone.register_forward_pre_hook(lambda *_: seen.append(torch.backends.cudnn.allow_tf32))
     before = torch.backends.cudnn.allow_tf32
     predict_images(bundle, np.zeros((3, 40, 32), np.uint8), 2, CPU)
-    assert seen[1:] == [False, False]  # the first call only looks for what can be folded
+    assert seen[1:] == [False, False]  # the first call only looks for what can be fused
     assert torch.backends.cudnn.allow_tf32 is before
 
 

@@ -1,1 +1,1 @@
-"""The faults that ``scripts/faults.py`` makes, a module for each group, and what they share."""
+"""Faults that ``scripts/faults.py`` makes, a module for each group, and their bench."""

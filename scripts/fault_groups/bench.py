@@ -1,4 +1,4 @@
-"""What every fault is tried on: a tiny data set of made-up pictures, one run on it, and that run undisturbed."""
+"""The bench of every fault: a tiny data set of made-up pictures, one run on it, and that run undisturbed."""
 
 import importlib.util
 import itertools
@@ -83,17 +83,17 @@ class Running:
 
     @property
     def text(self) -> str:
-        """All that it has said."""
+        """Everything that it has printed."""
         return "\n".join(line for _, line in self.lines)
 
     @property
     def epochs(self) -> list[float]:
-        """When the line of each epoch came."""
+        """Times at which the line of each epoch came."""
         return [moment for moment, line in list(self.lines) if EPOCH.match(line)]
 
     @property
     def at_work(self) -> bool:
-        """Whether it hasn't ended."""
+        """Whether it is still running."""
         return self._process.poll() is None
 
     def wait_for_epoch(self, number: int, seconds: float = LONGEST) -> None:
@@ -108,7 +108,7 @@ class Running:
             os.killpg(self._process.pid, number)
 
     def end(self, seconds: float = LONGEST) -> int | None:
-        """Wait for its end; the exit status, or ``None`` where it had to be killed because it hung."""
+        """Wait for its end; return the exit status, or ``None`` where it hung and had to be killed."""
         try:
             status: int | None = self._process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -175,7 +175,7 @@ class Bench:
         return self.top / name
 
     def words(self) -> list[str]:
-        """The command of the run, in its short form; every try is of the same."""
+        """The command of the run, in its short form; the same for every try."""
         return [
             "cxrnet.train", "data=folder", f"data.root={self.top / 'xrays'}", "data.size=[32,32]", "data.batch_size=8",
             "model=custom_cnn", f"model.weights={self.top / 'weights.pt'}", "trainer=cpu", "schedule=gradual",
@@ -188,7 +188,7 @@ class Bench:
         return Running(folder, *self.words(), "hydra.run.dir=run", *words)
 
     def other_results(self, run: Path) -> list[str]:
-        """Which results of a run aren't bitwise those of the undisturbed one."""
+        """List results of a run that aren't bitwise those of the undisturbed one."""
         lost = []
         for name in RESULTS:
             if not (run / name).is_file():
@@ -198,13 +198,13 @@ class Bench:
         return lost
 
     def waited(self, running: Running) -> float | None:
-        """The most seconds that one epoch took longer than in the undisturbed run."""
+        """Compute the longest delay of an epoch against the undisturbed run, in seconds."""
         gaps = differences(running.epochs)
         return max((ours - theirs for ours, theirs in zip(gaps, self.gaps, strict=False)), default=None)
 
 
 def differences(moments: list[float]) -> list[float]:
-    """Seconds from each moment to the next."""
+    """Compute seconds from each moment to the next."""
     return [later - earlier for earlier, later in itertools.pairwise(moments)]
 
 
@@ -221,13 +221,13 @@ def draw(root: Path) -> None:
 
 
 def environment() -> dict[str, str]:
-    """That of the commands: one thread each, no MLflow address of whoever runs the script."""
+    """Make the commands' environment: one thread each, without the user's MLflow address."""
     kept = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
     return {**kept, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
 
 
 def sync(folder: Path) -> str:
-    """Send what is left of the run in ``run`` below a folder; what kept it from being sent, empty where nothing did."""
+    """Send what is left of the run in ``run`` below a folder; return what kept it from being sent, or an empty text."""
     if importlib.util.find_spec("cxrnet.sync") is None:
         return "no command sends what is left"
     running = Running(folder, "cxrnet.sync", "run")
@@ -236,7 +236,7 @@ def sync(folder: Path) -> str:
 
 
 def last_line(text: str) -> str:
-    """The last line that says something, of a traceback the kind of its error."""
+    """Find the last line that says something, in a traceback the kind of its error."""
     lines = [line.strip() for line in text.splitlines() if line.strip() and "HYDRA_FULL_ERROR" not in line]
     last = lines[-1] if lines else ""
     return last.partition(":")[0] if "Traceback" in text else last

@@ -85,7 +85,7 @@ def _stop(
 
 
 def _send_at(running: Running, run: Path, moment: Moment, signals: list[signal.Signals]) -> bool:
-    """Send signals at a moment, and wait for the end of the command; whether it was still at work."""
+    """Send signals at a moment, and wait for the end of the command; return whether it was still running."""
     file, seconds = moment
     while file and running.at_work and not (run / file).is_file():
         time.sleep(0.005)
@@ -109,7 +109,7 @@ def _go_on(bench: Bench, folder: Path) -> Running | None:
 
 
 def _finish(bench: Bench, whole: Ledger, folder: Path) -> list[str]:
-    """Go on with a run until it is done; what was lost in the end."""
+    """Go on with a run until it is done; return what was lost in the end."""
     running = _go_on(bench, folder)
     if running is not None and (status := running.end()) != 0:
         reason = "it hangs" if status is None else last_line(running.text).replace(f"{folder}/", "")
@@ -133,7 +133,7 @@ def _store(folder: Path) -> str:
 
 
 def _where(run: Path, running: Running) -> str:
-    """Which part of a run a signal hit."""
+    """Name the part of a run that a signal hit."""
     epochs = len(running.epochs)
     status = _status(run)
     parts = {

@@ -1,4 +1,4 @@
-"""What MLflow holds of a run, read with its client, and what it lacks or has twice against an undisturbed one."""
+"""Content of an MLflow run, read with its client, and what is missing or doubled against an undisturbed one."""
 
 import hashlib
 import logging
@@ -21,7 +21,7 @@ _one_at_a_time = threading.Lock()
 
 @dataclass(frozen=True)
 class Ledger:
-    """What MLflow holds of an experiment with one run.
+    """Content of an MLflow experiment with one run.
 
     Attributes:
         statuses: of its runs.
@@ -44,7 +44,7 @@ class Ledger:
     linked: bool
 
     def lost_against(self, whole: "Ledger") -> list[str]:
-        """What is missing or doubled here, where ``whole`` is of an undisturbed run.
+        """List what is missing or doubled here, where ``whole`` is of an undisturbed run.
 
         A resumed run may have more tags and files; whatever the other one has must be here too, and the same.
         """
@@ -74,7 +74,7 @@ class Ledger:
         return lost
 
     def _steps(self) -> "Counter[tuple[str, int]]":
-        """How many values each metric has at each step."""
+        """Count the values of each metric at each step."""
         steps: Counter[tuple[str, int]] = Counter()
         for (key, step, _), often in self.points.items():
             steps[key, step] += often
@@ -85,7 +85,7 @@ NOTHING = Ledger([], Counter(), {}, set(), 0, {}, [], False)
 
 
 def read_ledger(uri: str, experiment: str = "cxrnet") -> Ledger:
-    """Read what a store holds of an experiment, every run, deleted ones too.
+    """Read an experiment from a store, every run, deleted ones too.
 
     Args:
         uri: ``sqlite:///<file>`` or ``http://...``.

@@ -1,4 +1,4 @@
-"""A small HTTP proxy in front of a real server, which makes what networks and servers do on bad days."""
+"""A small HTTP proxy in front of a real server, which imitates failing networks and servers."""
 
 import http.client
 import re
@@ -15,7 +15,7 @@ OWN = ("connection", "transfer-encoding", "content-length", "host")  # headers t
 
 @dataclass(frozen=True)
 class Fault:
-    """What happens to requests.
+    """A fault that happens to requests.
 
     Attributes:
         kind: ``refuse``: nothing listens; ``error``: the answer is 500 and the server sees nothing; ``delay``: the
@@ -51,7 +51,7 @@ class Proxy:
 
     @property
     def fault(self) -> Fault | None:
-        """The one in force; answers that wait for the end of a delay go out when it is taken back."""
+        """The fault in force; answers that wait for the end of a delay go out when it is taken back."""
         return self._fault
 
     @fault.setter

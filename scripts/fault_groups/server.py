@@ -134,7 +134,7 @@ def _end(running: Running, proxy: Proxy, seconds: float | None) -> int | None:
 
 
 def how_it_ended(running: Running, status: int | None, waited: float | None) -> list[str]:
-    """What is wrong with the way in which a run went on and ended."""
+    """Say what is wrong with the way in which a run went on and ended."""
     lost = [] if status == 0 else ["the run hangs" if status is None else f"the run ends with {status}"]
     if status:
         lost[-1] += f" ({last_line(running.text)})"
@@ -144,14 +144,14 @@ def how_it_ended(running: Running, status: int | None, waited: float | None) -> 
 
 
 def refused_at_start(running: Running, status: int | None) -> str:
-    """The line by which a command refused to begin; empty where it didn't."""
+    """Find the line by which a command refused to begin; empty where it didn't."""
     lines = [line for _, line in running.lines if line.strip()]
     return lines[0] if status == 2 and len(lines) == 1 else ""
 
 
 @contextmanager
 def mlflow_server(folder: Path) -> Iterator[str]:
-    """Run ``mlflow server`` with its database and artifacts in a folder; its address.
+    """Run ``mlflow server`` with its database and artifacts in a folder; yield its address.
 
     Raises:
         RuntimeError: it doesn't start.

@@ -21,7 +21,7 @@ from cxrnet.evaluation.operating_points import DecisionRule
 from cxrnet.evaluation.predictions import make_predictions
 from cxrnet.evaluation.prior import Mix, decision_text, listed, threshold_sentence
 from cxrnet.models.bundle import Bundle
-from cxrnet.models.fusion import folded
+from cxrnet.models.fusion import fused
 
 _BATCHES = 8  # that are read at a time
 
@@ -35,7 +35,7 @@ def predictor(bundle: Bundle, batch_size: int, device: torch.device) -> Logits:
 
     It computes in float32 whatever the network was trained in: in bfloat16 the features of MobileNetV2 move by 14 %
     (relative L2). Convolutions on a GPU don't round to TensorFloat-32 either, which torch otherwise lets them. Batch
-    norms are folded, which changes the logits by rounding errors.
+    norms are fused, which changes the logits by rounding errors.
 
     Args:
         bundle: left as it is.
@@ -45,7 +45,7 @@ def predictor(bundle: Bundle, batch_size: int, device: torch.device) -> Logits:
     Returns:
         A function whose result is (N, K) float32, divided by the bundle's temperature: logits at the training mix.
     """
-    network = folded(bundle.network).to(device)
+    network = fused(bundle.network).to(device)
 
     @torch.inference_mode()
     def logits(images: Images) -> np.ndarray:
@@ -81,7 +81,7 @@ def image_features(bundle: Bundle, images: Images, batch_size: int, device: torc
 
     :func:`head_logits` makes logits of it, also for a bundle that differs in its head and its temperature alone.
     """
-    network = folded(bundle.network).to(device)
+    network = fused(bundle.network).to(device)
     starts = range(0, len(images), batch_size)
     with ieee_convolutions():
         return [

@@ -35,15 +35,6 @@ def test_what_goes_wrong_in_the_middle_changes_nothing(tmp_path, before, error):
     assert all((tmp_path / name).read_text() == "old" for name in before)
 
 
-def test_the_error_is_told_where_nothing_was_written_yet(tmp_path):
-    def fail():
-        with whole_file(tmp_path / "a.txt"):
-            raise ValueError("no room")
-
-    with pytest.raises(ValueError, match="no room"):
-        fail()
-
-
 def test_nothing_is_left_where_the_name_is_taken_by_a_folder(tmp_path):
     (tmp_path / "a.txt" / "inside").mkdir(parents=True)
     with pytest.raises(OSError, match=r"a\.txt"):
@@ -55,12 +46,6 @@ def test_what_a_killed_process_left_is_no_part_of_the_file(tmp_path):
     (tmp_path / "a.txt.partial").write_text("half of a much longer text")
     assert write_text(tmp_path / "a.txt", "new").read_text() == "new"
     assert names(tmp_path) == ["a.txt"]
-
-
-def test_text_is_written_as_it_is_into_a_new_folder(tmp_path):
-    path = write_text(tmp_path / "new/folder/a.md", "− ü\n")
-    assert path.read_bytes() == "− ü\n".encode()
-    assert names(path.parent) == ["a.md"]
 
 
 def test_the_name_says_how_a_table_is_written(tmp_path):

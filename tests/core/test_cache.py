@@ -17,13 +17,6 @@ def write(folder: Path) -> None:
     (folder / "file").write_text("whole")
 
 
-def test_a_result_is_made_once(tmp_path):
-    folder = tmp_path / "cache" / "key"
-    assert kept(folder, write) == folder
-    assert (folder / "file").read_text() == "whole"
-    assert kept(folder, lambda _: pytest.fail("made again")) == folder
-
-
 def test_what_fails_is_not_there_and_what_it_had_made_is_handed_on(tmp_path):
     def fail(folder: Path) -> None:
         (folder / "half").write_text("half")

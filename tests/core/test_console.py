@@ -1,11 +1,10 @@
+import io
 import logging
 import subprocess
 import sys
-import warnings
 
 import pytest
 from rich.console import Console
-from rich.table import Table
 
 from cxrnet.core import console
 
@@ -54,16 +53,6 @@ def test_a_long_path_stays_on_one_line_so_that_it_can_be_copied(written):
     assert path in written()
 
 
-def test_a_table_is_shown(written):
-    table = Table("n", "[bold]")
-    table.add_row("7", "[/red]")
-    console.show(table)
-    text = written()
-    assert "7" in text
-    assert "[/red]" in text
-    assert "[bold]" in text
-
-
 @pytest.fixture(scope="module")
 def spoken(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
@@ -91,14 +80,6 @@ def test_the_log_file_has_everything_of_its_own_run_once(spoken):
     assert "old fashioned" in (folder / "one" / "run.log").read_text()
 
 
-def test_importing_the_console_changes_nothing():
-    assert not logging.getLogger("cxrnet").handlers
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        warnings.warn("still heard", stacklevel=1)
-    assert len(caught) == 1
-
-
 def test_a_library_that_is_imported_later_does_not_keep_the_console():
     library = logging.getLogger("lightning")
     library.addHandler(logging.StreamHandler())
@@ -106,3 +87,23 @@ def test_a_library_that_is_imported_later_does_not_keep_the_console():
     console.quiet_libraries()
     assert not library.handlers
     assert library.propagate
+
+
+def test_without_a_terminal_a_line_now_and_then(monkeypatch, capsys):
+    monkeypatch.setattr(console, "_LINE_EVERY", 0.0)
+    with console.bar("reading images", 3000, done=1000) as advance:
+        advance(500)
+        advance(500)
+        advance(1000)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == ["  reading images  1,500 of 3,000", "  reading images  2,000 of 3,000"]
+
+
+def test_on_a_terminal_a_bar_that_leaves_nothing_behind(monkeypatch):
+    terminal = Console(file=io.StringIO(), force_terminal=True, width=80)
+    monkeypatch.setattr(console, "get_console", lambda: terminal)
+    with console.bar("reading images", 10, done=4) as advance:
+        advance(3)
+    shown = terminal.file.getvalue()
+    assert "reading images" in shown
+    assert "7/10" in shown

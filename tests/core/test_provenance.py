@@ -33,7 +33,3 @@ def test_a_revision_tells_changed_files_from_new_ones(tmp_path, monkeypatch):
     (tmp_path / "code.py").write_text("2")
     monkeypatch.setenv("GIT_DIR", "/nowhere")  # as in a git hook
     assert git_revision(tmp_path) == {**revision, "dirty": True}
-
-
-def test_a_folder_that_is_not_there_has_no_revision(tmp_path):
-    assert git_revision(tmp_path / "nothing") == {}

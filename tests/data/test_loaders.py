@@ -105,7 +105,7 @@ def fit(data, folder, epochs: int, resume: str | None = None) -> Recorder:
 @pytest.mark.parametrize("kind", ["images", "features", "workers"])
 def test_lightning_tells_our_loaders_the_epoch_also_after_a_resume(make_data, make_network, tmp_path, kind):
     from cxrnet.models.freezing import set_trainable
-    from cxrnet.models.trunk import cut
+    from cxrnet.models.trunk import split_network
     from cxrnet.training.features import FeatureDataModule
 
     def data():
@@ -114,7 +114,7 @@ def test_lightning_tells_our_loaders_the_epoch_also_after_a_resume(make_data, ma
             return images
         network = make_network()
         set_trainable(network, "head")
-        return FeatureDataModule(images, cut(network), 1, 0)
+        return FeatureDataModule(images, split_network(network), 1, 0)
 
     straight = fit(data(), tmp_path, 4).seen
     assert len(straight) == 4

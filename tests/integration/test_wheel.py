@@ -43,6 +43,7 @@ def test_wheel_holds_all_that_is_no_code(wheel):
     assert configs | {"cxrnet/reporting/templates/report.html.j2", "cxrnet/py.typed"} <= set(names)
     assert "cxrnet/conf/train.yaml" in configs
     assert {name.split("/")[0].split("-")[0] for name in names} == {"cxrnet"}
+    assert not [name for name in names if "benchmark" in name]  # it is a script of the checkout
 
 
 def test_installed_wheel_trains_in_an_empty_folder(wheel, tmp_path):

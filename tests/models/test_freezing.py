@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from cxrnet.errors import CxrnetError
-from cxrnet.models.freezing import describe, frozen_names, set_trainable
+from cxrnet.models.freezing import frozen_names, set_trainable
 
 
 def trainable_names(network) -> set[str]:
@@ -52,60 +52,6 @@ def test_the_last_100_layers_of_resnet50_begin_where_they_do_in_keras(make_shape
     assert not any(name.startswith("layer2.") and not name.startswith("layer2.3.") for name in names)
 
 
-def test_a_layer_more_reaches_the_next_convolution(make_shape):
-    network = make_shape(backbone="resnet50")
-    assert trained(network, {"last": 101}) - trained(network, {"last": 100}) == {"layer2.3.conv2.weight"}
-
-
-def test_a_shortcut_stands_among_the_convolutions_beside_it_as_in_keras(make_shape):
-    # Blocks 3 and 2 of conv5 have 10 layers each. From the end of block 1: out, add, 3_bn, 0_bn, 3_conv, 0_conv.
-    network, known = make_shape(backbone="resnet50"), set()
-    gained = []
-    for count in range(20, 27):
-        names = trained(network, {"last": count})
-        gained.append({name.removeprefix("layer4.0.") for name in names - known})
-        known = names
-    assert gained[1:] == [
-        set(),
-        set(),
-        {"bn3.weight", "bn3.bias"},
-        {"downsample.1.weight", "downsample.1.bias"},
-        {"conv3.weight"},
-        {"downsample.0.weight"},
-    ]
-
-
-def test_the_first_layers_of_resnet50(make_shape):
-    # conv1_pad, conv1_conv, conv1_bn, conv1_relu, pool1_pad, pool1_pool and 168 in the blocks.
-    network = make_shape(backbone="resnet50")
-    everything = {name for name, _ in network.backbone.named_parameters()}
-    assert everything - trained(network, {"last": 168}) == {"conv1.weight", "bn1.weight", "bn1.bias"}
-    assert everything - trained(network, {"last": 172}) == {"conv1.weight"}
-    assert trained(network, {"last": 173}) == everything
-
-
-def test_the_last_layers_of_mobilenet_v2(make_shape):
-    network = make_shape(backbone="mobilenet_v2")
-    # From the end: activation, batch norm, convolution of features.18; batch norm and projection of features.17.
-    assert trained(network, {"last": 1}) == set()
-    assert trained(network, {"last": 3}) == {"features.18.0.weight", "features.18.1.weight", "features.18.1.bias"}
-    assert trained(network, {"last": 5}) - trained(network, {"last": 4}) == {"features.17.conv.2.weight"}
-
-
-def test_a_padding_of_mobilenet_v2_is_a_layer(make_shape):
-    # out_relu to block_16_expand: 3 + 8 = 11; block_15 and block_14: 9 each; block_13 has no addition but block_13_pad:
-    # project_BN, project, depthwise_relu, depthwise_BN, depthwise, pad, expand_relu, expand_BN, expand.
-    network = make_shape(backbone="mobilenet_v2")
-    depthwise = trained(network, {"last": 29 + 5})
-    assert "features.14.conv.1.0.weight" in depthwise
-    assert trained(network, {"last": 29 + 7}) == depthwise  # the padding and an activation
-    assert trained(network, {"last": 29 + 9}) - depthwise == {
-        "features.14.conv.0.0.weight",
-        "features.14.conv.0.1.weight",
-        "features.14.conv.0.1.bias",
-    }
-
-
 @pytest.mark.parametrize(
     ("count", "convolutions"),
     [(1, set()), (2, {34}), (3, {32, 34}), (5, {28, 30, 32, 34}), (6, {28, 30, 32, 34}), (7, {25, 28, 30, 32, 34})],
@@ -127,15 +73,6 @@ def test_a_share_of_the_layers(make_network):
     network = make_network()  # 12 layers: three blocks of convolution, batch norm, activation, pooling
     assert {name.split(".")[0] for name in trained(network, {"fraction": 1 / 3})} == {"block3"}
     assert {name.split(".")[0] for name in trained(network, {"fraction": 1})} == {"block1", "block2", "block3"}
-
-
-def test_more_layers_than_there_are_is_all_of_them(make_network):
-    network = make_network()
-    assert trained(network, {"last": 1000}) == {name for name, _ in network.backbone.named_parameters()}
-
-
-def statistics(network) -> dict[str, torch.Tensor]:
-    return {name: value.clone() for name, value in network.state_dict().items() if "running" in name or "num_" in name}
 
 
 def train_a_little(network, steps: int = 3) -> None:
@@ -161,23 +98,6 @@ def test_frozen_layers_do_not_drift_while_training(make_network, backbone):
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
-def test_frozen_features_are_the_same_in_training_and_evaluation(make_network):
-    network = make_network(backbone="mobilenet_v2")
-    images = torch.randint(0, 256, (4, 1, 32, 32), generator=torch.Generator().manual_seed(0))
-    set_trainable(network, "head")
-    with torch.no_grad():
-        assert torch.equal(network.train().features(images), network.eval().features(images))
-
-
-def test_only_the_trainable_batch_norms_move(make_network):
-    network = make_network().train()
-    set_trainable(network, {"from": "block3"})
-    before = statistics(network)
-    train_a_little(network)
-    moved = {name for name, value in statistics(network).items() if not torch.equal(value, before[name])}
-    assert {name.split(".")[1] for name in moved} == {"block3"}
-
-
 def test_unfreezing_sets_batch_norm_and_dropout_back_to_training(make_network):
     network = make_network(dropout=0.5).train()
     set_trainable(network, "head")
@@ -185,12 +105,6 @@ def test_unfreezing_sets_batch_norm_and_dropout_back_to_training(make_network):
     assert not network.backbone.block1.training
     set_trainable(network, "all")
     assert network.backbone.block1[1].training
-
-
-def test_a_network_in_evaluation_stays_there(make_network):
-    network = make_network().eval()
-    set_trainable(network, "all")
-    assert not any(module.training for module in network.modules())
 
 
 def test_an_unknown_stage_is_answered_with_the_known_ones(make_network):
@@ -208,16 +122,6 @@ def test_an_unknown_stage_is_answered_with_the_known_ones(make_network):
 def test_bad_specifications(make_network, bad):
     with pytest.raises(CxrnetError, match=r"phase: trainable: .* is not known; use head, all, {from: STAGE}"):
         set_trainable(make_network(), bad)
-
-
-def test_in_words():
-    assert [describe(t) for t in ("head", {"from": "layer3"}, {"stages": 2}, {"last": 100}, {"fraction": 0.3})] == [
-        "head",
-        "from layer3",
-        "last 2 stages",
-        "last 100 layers",
-        "last 0.3 of the layers",
-    ]
 
 
 def test_names_of_what_training_leaves_as_it_is(make_network):

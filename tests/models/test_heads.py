@@ -1,5 +1,4 @@
 import pytest
-import torch
 from torch import nn
 
 from cxrnet.errors import CxrnetError
@@ -27,21 +26,15 @@ def test_every_dense_layer_has_its_batch_norm_dropout_and_activation():
     assert [layer.num_features for layer in made if isinstance(layer, nn.BatchNorm1d)] == [16, 8, 4]
 
 
-@pytest.mark.parametrize("activation", ["relu", "gelu", "elu", "tanh", "silu"])
-def test_activations_are_torchs(activation):
-    x = torch.linspace(-3, 3, 7)
-    torch.testing.assert_close(head(hidden=(8,), activation=activation)[2](x), getattr(nn.functional, activation)(x))
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"hidden": 256}, r"model.hidden: 256 is no list of widths; give one, as \[256\], or \[\]"),
-        ({"hidden": (0,)}, "model.hidden: .* is no list of widths"),
+        ({"hidden": 256}, r"model.hidden: 256; give a list of widths, as \[256\], or \[\]"),
+        ({"hidden": (0,)}, "model.hidden: .*; give a list of widths"),
         ({"activation": "swish"}, "model.activation: 'swish' is not known; choose one of relu, gelu, elu, tanh, silu"),
         ({"batch_norm": "no"}, "model.batch_norm: 'no'; give true or false"),
-        ({"dropout": 1.5}, "model.dropout: 1.5 is no probability"),
-        ({"dropout": ("a",)}, "model.dropout: .* is no probability"),
+        ({"dropout": 1.5}, "model.dropout: 1.5; give a probability"),
+        ({"dropout": ("a",)}, "model.dropout: .*; give a probability"),
         ({"hidden": (8,), "dropout": (0.2,)}, "model.dropout: 1 rates for 2 dense layers; give one for each layer"),
         ({"output": "softmin"}, "model.output: 'softmin' is not known; choose softmax or sigmoid"),
         ({"output": "sigmoid"}, "model.output: sigmoid tells two classes apart, the data have 3; give softmax"),
@@ -55,9 +48,9 @@ def test_heads_that_cannot_be_built(changes, message):
 @pytest.mark.parametrize(
     ("kind", "window", "message"),
     [
-        ("average", 4, r"model.pool_window: 4 is no window; give its height and width, as \[4, 4\], or null"),
-        ("max", (4,), "is no window"),
-        ("average", (4, 0), "is no window"),
+        ("average", 4, r"model.pool_window: 4; give the window's height and width, as \[4, 4\], or null"),
+        ("max", (4,), "give the window's height"),
+        ("average", (4, 0), "give the window's height"),
         ("flatten", (4, 4), "model.pool_window: pool 'flatten' has no windows; give null, or pool average or max"),
         ("own", (4, 4), "pool 'own' has no windows"),
         ("middle", None, "model.pool: 'middle' is not known"),

@@ -11,7 +11,7 @@ from torch import nn
 
 from cxrnet.models.freezing import set_trainable
 from cxrnet.models.lightning_module import Classifier, metric_names
-from cxrnet.models.trunk import cut
+from cxrnet.models.trunk import split_network
 
 CLASSES = ("Covid", "Normal", "Viral Pneumonia")
 WEIGHTS = torch.tensor([5.0, 1.0, 0.2])
@@ -50,12 +50,6 @@ def test_the_metrics_of_validation_are_those_of_the_whole_split(make_network, ma
         assert logged[f"val/specificity/{name}"] == pytest.approx(specificity)
 
 
-def test_names_of_what_can_be_monitored(make_network, make_data):
-    seen = Collector()
-    trainer(callbacks=[seen]).fit(Classifier(make_network(), nn.CrossEntropyLoss(), SGD), make_data())
-    assert set(seen.metrics[0]) == set(metric_names(CLASSES))
-
-
 @pytest.mark.parametrize("name", metric_names(CLASSES))
 def test_the_best_epoch_and_the_stopping_by_any_logged_metric(make_network, make_data, tmp_path, name):
     # Lightning's callbacks look at the end of the training epoch unless told otherwise; the training metrics of this
@@ -85,17 +79,6 @@ def test_both_losses_include_the_penalty(make_network, make_data):
         assert metrics[0.5][name] - metrics[0.0][name] == pytest.approx(penalty, abs=1e-5)
 
 
-def test_the_penalty_pulls_at_the_weights(make_network):
-    # Its slope is 2 x l2 x weight; that of the loss is nothing where the features are zero.
-    network = make_network(hidden=(16,), l2=0.5, dropout=0.0)
-    classifier = Classifier(network, nn.CrossEntropyLoss(), SGD)
-    classifier.log = classifier.log_dict = lambda *args, **more: None  # no trainer listens
-    batch = {"features": torch.zeros(4, network.n_features), "label": torch.tensor([0, 1, 2, 0])}
-    classifier.training_step(batch).backward()
-    weight = next(module for module in network.head if isinstance(module, nn.Linear)).weight
-    torch.testing.assert_close(weight.grad, weight.detach())
-
-
 @pytest.mark.parametrize("batch_size", [1, 3, 4, 9])
 def test_the_validation_loss_does_not_depend_on_the_batches(make_network, make_data, batch_size):
     # The rows come sorted by class: a batch holds one or two classes, and a weighted mean in each would be another.
@@ -105,11 +88,6 @@ def test_the_validation_loss_does_not_depend_on_the_batches(make_network, make_d
     with torch.inference_mode():
         expected = loss(network.eval()(torch.from_numpy(images[:]).unsqueeze(1)), labels)
     assert logged["val/loss"] == pytest.approx(expected.item(), rel=1e-5)
-
-
-def test_a_second_validation_starts_anew(make_network, make_data):
-    classifier, data, once = Classifier(make_network(), nn.CrossEntropyLoss(), SGD), make_data(), trainer()
-    assert once.validate(classifier, data, verbose=False) == once.validate(classifier, data, verbose=False)
 
 
 class Collector(pl.Callback):
@@ -146,28 +124,12 @@ def test_a_loss_that_is_no_number_is_shown_as_none(make_network, make_data):
 def test_features_of_a_cut_network_go_on_from_there(make_network):
     network = make_network()
     set_trainable(network, {"from": "block2"})
-    parts = cut(network.eval())
-    classifier = Classifier(network, nn.CrossEntropyLoss(), SGD, rest=parts.rest)
+    parts = split_network(network.eval())
+    classifier = Classifier(network, nn.CrossEntropyLoss(), SGD, trainable_part=parts.trainable_part)
     images = torch.randint(0, 256, (4, 1, 32, 32), dtype=torch.uint8)
     with torch.inference_mode():
-        torch.testing.assert_close(classifier({"features": parts.front(images)}), classifier({"image": images}))
+        torch.testing.assert_close(classifier({"features": parts.trunk(images)}), classifier({"image": images}))
     assert {name.partition(".")[0] for name in classifier.state_dict() if "block1" in name} == {"network"}
-
-
-def test_features_take_the_place_of_images(make_network):
-    network = make_network().eval()
-    classifier = Classifier(network, nn.CrossEntropyLoss(), SGD)
-    images = torch.randint(0, 256, (4, 1, 32, 32), dtype=torch.uint8)
-    with torch.inference_mode():
-        assert torch.equal(classifier({"image": images}), classifier({"features": network.features(images)}))
-
-
-def test_the_optimizer_gets_what_is_trainable(make_network):
-    network = make_network()
-    set_trainable(network, "head")
-    optimizer = Classifier(network, nn.CrossEntropyLoss(), SGD).configure_optimizers()
-    held = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    assert [id(p) for p in held] == [id(p) for p in network.head.parameters()]
 
 
 def test_a_frozen_backbone_does_not_move_in_a_plain_fit(make_network, make_data):

@@ -5,7 +5,7 @@ from torchvision.transforms import v2
 
 from cxrnet.errors import CxrnetError
 from cxrnet.models.freezing import set_trainable
-from cxrnet.models.network import Network, NetworkConfig, ParameterCounts, count_parameters
+from cxrnet.models.network import NetworkConfig, ParameterCounts, count_parameters
 
 CLASSES = ("Covid", "Normal", "Viral Pneumonia")
 
@@ -14,25 +14,12 @@ def grey(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
 
 
-def test_custom_cnn_as_configured(make_network):
-    network = make_network(pool="flatten", hidden=(128, 64, 64, 64), size=(64, 48))
-    dense = [(layer.in_features, layer.out_features) for layer in network.head if isinstance(layer, nn.Linear)]
-    assert dense == [(128 * 8 * 6, 128), (128, 64), (64, 64), (64, 64), (64, 3)]
-    assert network(grey(2, 1, 64, 48)).shape == (2, 3)
-
-
 @pytest.mark.parametrize(("backbone", "features"), [("mobilenet_v2", 1280), ("resnet50", 2048), ("vgg16", 512)])
 def test_every_backbone_takes_images_that_are_not_square(make_network, backbone, features):
     network = make_network(backbone=backbone, size=(64, 32)).eval()
     with torch.inference_mode():
         assert network.features(grey(2, 1, 64, 32)).shape == (2, features)
         assert network(grey(2, 1, 64, 32)).shape == (2, 3)
-
-
-@pytest.mark.parametrize("pool", ["average", "max"])
-def test_pooling_makes_the_head_independent_of_the_size(make_network, pool):
-    network = make_network(pool=pool, size=(32, 32)).eval()
-    assert network(grey(1, 1, 40, 56)).shape == (1, 3)
 
 
 def test_pools_are_what_they_say(make_network):
@@ -53,41 +40,10 @@ def test_normalisation_is_torchvisions_on_three_equal_channels(make_network):
     torch.testing.assert_close(make_network().normalise(images), expected)
 
 
-def test_uint8_and_float_images_give_the_same_logits(make_network):
-    network, images = make_network().eval(), grey(4, 1, 32, 32)
-    with torch.inference_mode():
-        assert torch.equal(network(images), network(images.float()))
-
-
-def test_the_layout_in_memory_is_channels_last(make_network):
-    network = make_network()
-    assert network.backbone.block2[0].weight.is_contiguous(memory_format=torch.channels_last)
-    assert network.normalise(grey(2, 1, 32, 32)).is_contiguous(memory_format=torch.channels_last)
-
-
-def test_an_image_gets_the_same_logits_alone_and_among_others(make_network):
-    network, images = make_network().eval(), grey(5, 1, 32, 32)
-    with torch.inference_mode():
-        torch.testing.assert_close(network(images)[2:3], network(images[2:3]), atol=1e-6, rtol=1e-6)
-
-
 def test_config_survives_json(make_network):
     config = make_network(hidden=(8,), pool_window=(2, 2), dropout=(0.1, 0.2)).config
     as_json = {name: list(value) if isinstance(value, tuple) else value for name, value in config.to_dict().items()}
     assert NetworkConfig.from_dict(as_json) == config
-
-
-def test_a_model_can_be_trained_in_plain_pytorch(make_network):
-    network, images, labels = make_network(dropout=0.0), grey(12, 1, 32, 32), torch.arange(12) % 3
-    optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
-    losses = []
-    for _ in range(15):
-        loss = nn.functional.cross_entropy(network(images), labels)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    assert losses[-1] < 0.5 * losses[0]
 
 
 @pytest.mark.parametrize(("backbone", "size"), [("custom_cnn", (7, 32)), ("vgg16", (31, 32))])
@@ -106,7 +62,7 @@ def test_too_small_images_are_told_with_the_size(make_network, backbone, size):
         ({"pool": "own"}, "model.pool: 'own' is for timm backbones, custom_cnn has none; give average, max or flatten"),
         ({"backbone": "alexnet"}, "model.backbone: 'alexnet' is not known"),
         ({"pool_window": (5, 4)}, r"model.pool_window: \(5, 4\) is more than the 4 x 4 map .* of 32 x 32 pixels"),
-        ({"l2": -0.1}, "model.l2: -0.1 is no factor"),
+        ({"l2": -0.1}, "model.l2: -0.1; give a number from 0 on"),
         ({"mean": (0.5,)}, "model.mean, model.std: .* give three numbers each"),
         ({"std": (0.2, 0.0, 0.2)}, "std above 0"),
     ],
@@ -119,13 +75,6 @@ def test_settings_that_cannot_be_built(make_network, changes, message):
 def test_an_unknown_setting_is_named():
     with pytest.raises(CxrnetError, match="model: 'atention' is not known; a network has backbone, classes, size"):
         NetworkConfig.from_dict({"backbone": "custom_cnn", "atention": True})
-
-
-def test_the_normalisation_is_no_parameter_and_not_in_the_state(make_network):
-    network = make_network()
-    assert isinstance(network, Network)
-    assert not {"mean", "std"} & set(network.state_dict())
-    assert not {"mean", "std"} & {name for name, _ in network.named_parameters()}
 
 
 def test_without_numbers_of_its_own_the_normalisation_is_what_the_weights_want(make_network):
@@ -170,13 +119,6 @@ def test_the_penalty_is_of_the_hidden_layers_weights_alone(make_network):
     assert last.weight.grad is first.bias.grad is network.backbone.block1[0].weight.grad is None
 
 
-@pytest.mark.parametrize("changes", [{"hidden": (8,)}, {"l2": 0.1}])
-def test_there_is_no_penalty_without_l2_or_without_hidden_layers(make_network, changes):
-    penalty = make_network(**changes).penalty()
-    assert penalty.shape == ()
-    assert penalty.item() == 0
-
-
 @pytest.fixture
 def no_numbers():
     """Networks without numbers, to be counted: there is nothing to initialise."""
@@ -212,12 +154,3 @@ def test_parameters_of_the_published_resnet50_recipe(make_network):
     biases = sum(m.out_channels for m in network.backbone.modules() if isinstance(m, nn.Conv2d))
     assert (biases, backbone.statistics, counts.statistics) == (26_560, 53_120, 53_120 + 2 * 2048 + 2 * 256)
     assert counts.total + biases + counts.statistics == 24_122_500
-
-
-@pytest.mark.usefixtures("no_numbers")
-def test_parameters_of_the_published_vgg16_recipe(make_network):
-    network = make_network(backbone="vgg16", hidden=(256, 256))
-    set_trainable(network, "head")
-    head = (512 * 256 + 256) + (256 * 256 + 256) + (256 * 3 + 3)
-    assert count_parameters(network) == ParameterCounts(14_714_688 + head, head, 0)
-    assert (14_714_688 + head, head) == (14_912_579, 197_891)

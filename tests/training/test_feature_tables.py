@@ -14,7 +14,7 @@ from cxrnet.data.augment import Geometric, geometric
 from cxrnet.data.images.resize import Images
 from cxrnet.errors import CxrnetError
 from cxrnet.models.freezing import set_trainable
-from cxrnet.models.trunk import cut
+from cxrnet.models.trunk import split_network
 from cxrnet.training.feature_tables import Views, digest, features_of
 
 CPU = torch.device("cpu")
@@ -38,8 +38,8 @@ def half(make_network):
     def make(trainable="head", **changes):
         network = make_network(**changes)
         set_trainable(network, trainable)
-        parts = cut(network)
-        parts.front.register_forward_hook(lambda *_: batches.append(1))
+        parts = split_network(network)
+        parts.trunk.register_forward_hook(lambda *_: batches.append(1))
         return parts
 
     batches = []
@@ -48,7 +48,7 @@ def half(make_network):
 
 
 def table_of(parts, views, cache=None) -> np.ndarray:
-    return features_of(parts.front, views, parts.shape((32, 32)), CPU, 32, cache)
+    return features_of(parts.trunk, views, parts.shape((32, 32)), CPU, 32, cache)
 
 
 @pytest.mark.parametrize("in_cache", [True, False])
@@ -58,7 +58,7 @@ def test_a_table_holds_what_the_front_makes(half, tmp_path, trainable, shape, in
     table = table_of(parts, views, tmp_path if in_cache else None)
     assert (table.shape, table.dtype) == ((1, 40, *shape), np.float32)
     with torch.no_grad():
-        expected = parts.front(torch.from_numpy(views.images[:]).unsqueeze(1))
+        expected = parts.trunk(torch.from_numpy(views.images[:]).unsqueeze(1))
     torch.testing.assert_close(torch.tensor(table[0]).movedim(-1, 1), expected, atol=1e-5, rtol=1e-5)
     assert bool(list(tmp_path.rglob("*.npy"))) is in_cache
 
@@ -97,7 +97,7 @@ def test_what_is_in_the_cache_is_not_computed_again(half, tmp_path):
     parts = half()  # made anew of the same weights
     shape = parts.shape((32, 32))
     half.batches.clear()
-    again = features_of(parts.front, views_of(augment=AUGMENT, number=2), shape, CPU, 32, tmp_path)
+    again = features_of(parts.trunk, views_of(augment=AUGMENT, number=2), shape, CPU, 32, tmp_path)
     assert not half.batches
     assert np.array_equal(first, again)
     assert isinstance(again, np.memmap)
@@ -134,7 +134,7 @@ def test_another_trunk_or_arithmetic_makes_another_table_and_a_seed_that_draws_n
     for seed in (0, 1):
         table_of(parts, views_of(seed=seed), tmp_path)
     assert tables() == 1
-    *_, last = (module for module in parts.front.modules() if isinstance(module, torch.nn.Conv2d))
+    *_, last = (module for module in parts.trunk.modules() if isinstance(module, torch.nn.Conv2d))
     with torch.no_grad():
         last.weight[0, 0, 0, 0] += 1e-3
     for other in (parts, half(mean=(0.5, 0.5, 0.5)), half(pool="max")):
@@ -174,14 +174,14 @@ def test_an_augmentation_of_ones_own_stays_in_memory(half, tmp_path, caplog, own
 def test_two_processes_compute_one_table(half, tmp_path):
     parts, views = half(), views_of(200)
     shape = parts.shape((32, 32))
-    parts.front.register_forward_hook(lambda *_: note())
+    parts.trunk.register_forward_hook(lambda *_: note())
 
     def note():
         with (tmp_path / "batches.txt").open("a") as file:
             file.write(f"{os.getpid()}\n")
 
     def work():
-        table = features_of(parts.front, views, shape, CPU, 32, tmp_path / "cache")
+        table = features_of(parts.trunk, views, shape, CPU, 32, tmp_path / "cache")
         os._exit(0 if table.shape == (1, 200, 128) and table[0, -1].any() else 1)
 
     jobs = [FORK.Process(target=work) for _ in range(2)]
@@ -204,15 +204,15 @@ def test_a_table_that_was_cut_short_is_never_read(half, tmp_path):
         if len(half.batches) == 2:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    handle = parts.front.register_forward_hook(die)
-    job = FORK.Process(target=features_of, args=(parts.front, views, shape, CPU, 32, tmp_path))
+    handle = parts.trunk.register_forward_hook(die)
+    job = FORK.Process(target=features_of, args=(parts.trunk, views, shape, CPU, 32, tmp_path))
     job.start()
     job.join()
     handle.remove()
     assert job.exitcode == -signal.SIGKILL
     assert [file.parent.suffix for file in tmp_path.rglob("*.npy")] == [".partial"]
-    table = features_of(parts.front, views, shape, CPU, 32, tmp_path)
-    assert np.array_equal(table, features_of(parts.front, views, shape, CPU, 32, None))
+    table = features_of(parts.trunk, views, shape, CPU, 32, tmp_path)
+    assert np.array_equal(table, features_of(parts.trunk, views, shape, CPU, 32, None))
     assert [file.parent.suffix for file in tmp_path.rglob("*.npy")] == [""]
 
 

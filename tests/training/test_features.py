@@ -8,7 +8,7 @@ import torch
 from cxrnet.data.augment import geometric
 from cxrnet.data.splits import fold_manifest
 from cxrnet.models.freezing import set_trainable
-from cxrnet.models.trunk import cut
+from cxrnet.models.trunk import split_network
 from cxrnet.training.features import FeatureDataModule, FeatureDataset, TrunkDataModule, make_feed
 from cxrnet.training.schedule import Phase, Schedule
 
@@ -19,7 +19,7 @@ PART = Phase("part", {"from": "block3"}, epochs=3, lr=1e-2)
 
 def feature_data(network, data, views: int = 1, trainable="head") -> FeatureDataModule:
     set_trainable(network, trainable)
-    features = FeatureDataModule(data, cut(network), views, 0)
+    features = FeatureDataModule(data, split_network(network), views, 0)
     features.setup()
     return features
 
@@ -64,7 +64,7 @@ def test_views_are_for_training_and_for_augmentation_alone(make_network, make_da
 def test_the_size_of_the_tables_is_known_before_they_are_made(make_network, make_data, trainable):
     data, network = make_data(augment=AUGMENT), make_network()
     set_trainable(network, trainable)
-    features = FeatureDataModule(data, cut(network), 3, 0)
+    features = FeatureDataModule(data, split_network(network), 3, 0)
     expected = features.n_bytes
     features.setup()
     assert sum(dataset.table.nbytes for dataset in features.tables.values()) == expected
@@ -119,7 +119,7 @@ def test_folds_share_the_tables_of_all_images(make_network, make_data, tmp_path,
             batch = dataset.__getitems__(list(range(len(images))))
             assert torch.equal(batch["label"], labels)
             if augment is None or name == "val":
-                expected = features.parts.front(torch.from_numpy(images[:]).unsqueeze(1))
+                expected = features.parts.trunk(torch.from_numpy(images[:]).unsqueeze(1))
                 torch.testing.assert_close(batch["features"], expected, rtol=0, atol=1e-5)
     assert len(list(tmp_path.glob("features/*/table.npy"))) == n_tables
 

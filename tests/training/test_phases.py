@@ -192,7 +192,7 @@ def test_a_partly_frozen_backbone_trains_as_the_long_way_does(
     run, make_network, make_data, backbone, trainable, augment
 ):
     # Rounding is amplified: Adam moves a weight by the rate, one way or the other, however small its gradient is. Two
-    # unfolded fronts whose batches have other sizes differ as much, so the rate is small.
+    # unfused trunks whose batches have other sizes differ as much, so the rate is small.
     part = Phase("part", trainable, epochs=4, lr=1e-5)
     ways = [{"views": 0}, {"features_gb": 0}, *([] if augment else [{"features_gb": 1}])]
     settings = {"augment": augment, "size": (64, 64), "batch_size": 9}

@@ -19,7 +19,7 @@ def composed(*words: str) -> dict:
         return plain_config(compose("train", list(words)))
 
 
-COMMANDS = ("train", "predict", "compare", "prepare", "evaluate", "benchmark")
+COMMANDS = ("train", "predict", "compare", "prepare", "evaluate")
 
 
 def of_command(name: str, *words: str) -> dict:
@@ -90,8 +90,6 @@ def test_an_added_key_at_the_top_is_said(caplog):
         ("compare", "+tracking.url=3", "tracking.url: no such key; did you mean tracking.uri"),
         ("prepare", "+sheet.perclass=3", "sheet.perclass: no such key; did you mean sheet.per_class"),
         ("evaluate", "+tracking.foo=3", "tracking.foo: no such key"),
-        ("benchmark", "+frozen.epoch=3", "frozen.epoch: no such key; did you mean frozen.epochs"),
-        ("benchmark", "+growth.foo={a: 1}", "growth.foo: no such key"),
     ],
 )
 def test_every_command_refuses_an_added_key_of_a_group(command, word, message):

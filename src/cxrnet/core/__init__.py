@@ -1,1 +1,1 @@
-"""What all of cxrnet stands on: configuration, console, files, cache, process."""
+"""Base of all packages: configuration, console, files, cache, process."""

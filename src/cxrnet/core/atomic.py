@@ -1,4 +1,4 @@
-"""Files that are there as a whole or not at all: a reader finds the new one, the one before it, or none.
+"""Atomic writing: a reader finds the new file, the one before it, or none, and never a half-written one.
 
 Each has one writer at a time; where several may want to write, they take turns by a lock (:mod:`cxrnet.core.cache`).
 """
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Write a file under another name, which becomes its own when the block ends; its folder is made if need be.
+    """Write a file under another name and rename it when the block ends; make its folder if need be.
 
     Yields:
         ``<name>.partial`` beside it, to write to; removed where the block fails, left only by a killed process.
@@ -34,19 +34,19 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> Path:
-    """Write a text, whole or not at all, and return its path."""
+    """Write a text atomically; return its path."""
     with whole_file(path) as partial:
         partial.write_text(text, encoding="utf-8")
     return path
 
 
 def write_json(path: Path, value: object) -> Path:
-    """Write plain values as JSON, whole or not at all, and return the path."""
+    """Write plain values as JSON atomically; return the path."""
     return write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def write_table(table: "pd.DataFrame", path: Path) -> None:
-    """Write a table without its index, as CSV if the file is called ``.csv``, else as Parquet; whole or not at all."""
+    """Write a table atomically and without its index, as CSV if the file is called ``.csv``, else as Parquet."""
     with whole_file(path) as partial:
         if path.suffix == ".csv":
             to_csv(table, partial)

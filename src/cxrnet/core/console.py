@@ -1,4 +1,4 @@
-"""What a person sees: cxrnet's own words on the console, everything that libraries say in the run's log file."""
+"""Console and log: cxrnet's own words on the console, everything that libraries say in the run's log file."""
 
 import logging
 import time
@@ -16,29 +16,29 @@ _CHATTY = ("lightning", "lightning.pytorch", "lightning.fabric", "mlflow", "alem
 
 
 def heading(text: str) -> None:
-    """A step of the command begins."""
+    """Print the heading of a step of the command."""
     get_console().print(f"\n[bold]{escape(text)}[/bold]", highlight=False)
 
 
 def say(label: str, text: str) -> None:
-    """One fact, its label in a column of its own."""
+    """Print one fact, its label in a column of its own."""
     get_console().print(f"  [dim]{escape(label):<12}[/dim] {escape(text)}", highlight=False, soft_wrap=True)
 
 
 def warn(text: str) -> None:
-    """Something that the user must know before they believe the result."""
+    """Print what the user must know before they trust the result."""
     get_console().print(f"  [bold yellow]warning[/bold yellow]      {escape(text)}", highlight=False, soft_wrap=True)
 
 
 def show(table: Table) -> None:
-    """A table, whose cells are printed as they are: a class may be called ``[/red]``."""
+    """Print a table, its cells as they are: a class may be called ``[/red]``."""
     get_console().print(table, markup=False)
 
 
 def log_to(folder: Path) -> None:
-    """Send the words of libraries, and Python's warnings, to ``run.log`` in the folder instead of the console.
+    """Log libraries' messages and Python's warnings to ``run.log`` in the folder instead of the console.
 
-    Errors of libraries and cxrnet's own warnings still reach the console.
+    Libraries' errors and cxrnet's own warnings still reach the console.
     """
     file = logging.FileHandler(folder / "run.log", encoding="utf-8")
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
@@ -56,7 +56,7 @@ def log_to(folder: Path) -> None:
 
 
 def quiet_libraries() -> None:
-    """Take the console from libraries, which some of them take for themselves when they are imported."""
+    """Take the console away from libraries that set up a handler when they are imported."""
     for name in _CHATTY:
         library = logging.getLogger(name)
         library.handlers.clear()
@@ -100,15 +100,15 @@ _LINE_EVERY = 30.0  # seconds, without a terminal
 
 @contextmanager
 def bar(what: str, total: int, done: int = 0) -> Iterator[Callable[[int], None]]:
-    """Show how far work has come.
+    """Show progress: a bar on a terminal, else a line now and then.
 
     Args:
-        what: is done, as ``reading images``.
-        total: steps of the work.
+        what: the work, as ``reading images``.
+        total: number of steps.
         done: steps that were done before.
 
     Yields:
-        A function that is told how many further steps are done.
+        A function that takes the number of further steps done.
     """
     if not get_console().is_terminal:
         yield _lines(what, total, done)

@@ -1,6 +1,6 @@
-"""Linking: rows of a table that belong together because they share a value, directly or through other rows.
+"""Clusters: rows of a table that share a value, directly or through other rows.
 
-Images of one patient, copies of one image, patients who share an image: a split must not part them, and a bootstrap
+Images of one patient, duplicates of one image, patients who share an image: a split must not part them, and a bootstrap
 must draw them together.
 """
 
@@ -14,37 +14,24 @@ from scipy.sparse.csgraph import connected_components
 
 IntArray = npt.NDArray[np.int64]
 
-# What tables write where they know nobody, in small letters; one patient of that name would tie all of these images.
+# Words for an unknown patient, in lower case; taken for a name they would make one cluster of all of these images.
 NOBODY = (
-    "nan",
-    "none",
-    "null",
-    "na",
-    "n/a",
-    "<na>",
-    "unknown",
-    "unk",
-    "not known",
-    "missing",
-    "?",
-    "-",
-    "anonymous",
-    "anonymized",
-    "anonymised",
-)
+    "nan", "none", "null", "na", "n/a", "<na>", "unknown", "unk", "not known", "missing", "?", "-", "anonymous",
+    "anonymized", "anonymised",
+)  # fmt: skip
 
 logger = logging.getLogger("cxrnet")
 
 
 def link(rows: pd.DataFrame, columns: tuple[str, ...]) -> IntArray:
-    """Number the sets of rows that share a value, directly or through other rows.
+    """Number the clusters of rows that share a value, directly or through other rows.
 
     Args:
         rows: any table.
         columns: its columns; an empty or missing cell ties nothing.
 
     Returns:
-        For each row the number of its set, ``(len(rows),)``, from 0 in the order of first appearance.
+        For each row the number of its cluster, ``(len(rows),)``, from 0 in the order of first appearance.
     """
     starts, ends, nodes = [], [], len(rows)
     for column in columns:
@@ -60,9 +47,9 @@ def components(nodes: int, start: IntArray, end: IntArray) -> IntArray:
     """Number the connected components of a graph.
 
     Args:
-        nodes: how many there are.
+        nodes: their number.
         start: one end of each edge, ``(E,)``.
-        end: the other one, ``(E,)``.
+        end: the other end, ``(E,)``.
 
     Returns:
         For each node the number of its component, ``(nodes,)``, from 0 in the order of first appearance.
@@ -73,21 +60,20 @@ def components(nodes: int, start: IntArray, end: IntArray) -> IntArray:
 
 
 def known_cells(column: pd.Series) -> npt.NDArray[np.bool_]:
-    """Which cells (N,) hold something."""
+    """Tell which cells (N,) are not empty."""
     known: npt.NDArray[np.bool_] = (column.notna() & (column.fillna("") != "")).to_numpy(bool)
     return known
 
 
 def read_ids(column: pd.Series, where: str) -> pd.Series:
-    """Ids of patients or groups as text, without the spaces around them.
+    """Read ids of patients or groups as text, without the spaces around them.
 
     Args:
         column: as a table has it.
-        where: which table, for the warning.
+        where: names the table in the warning.
 
     Returns:
-        The ids, ``string``, missing where a cell is empty or says that nothing is known (:data:`NOBODY`), which is
-        warned of.
+        The ids, ``string``, missing where a cell is empty or, with a warning, one of :data:`NOBODY`.
     """
     ids = column.astype("string").str.strip()
     nobody = ids.str.lower().isin(NOBODY)

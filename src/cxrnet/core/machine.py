@@ -1,4 +1,4 @@
-"""What the machine refuses, in one line: a full disk, a folder without the right to write, too many open files."""
+"""Errors of the operating system in one line: a full disk, missing permissions, too many open files."""
 
 import errno
 import re
@@ -28,7 +28,7 @@ WHAT_TO_DO = {
     errno.EMFILE: "allow more open files, by ulimit -n",
     errno.ENFILE: "allow more open files",
 }
-# Libraries that write by themselves: torch, safetensors, numpy and SQLite in this order.
+# A full disk in the words of libraries that write by themselves: torch, safetensors, numpy and SQLite.
 FULL = re.compile(
     r"PytorchStreamWriter failed writing|basic_ios::clear: iostream error|unexpected pos \d+ vs \d+|"
     r"\(os error (27|28|122)\)|requested and \d+ written|database or disk is full|No space left on device"
@@ -37,10 +37,10 @@ FULL = re.compile(
 
 @contextmanager
 def machine_told() -> Iterator[None]:
-    """Let what the machine refuses end as a line for the user.
+    """Turn an error of the operating system into one line for the user.
 
     Raises:
-        CxrnetError: the machine refused something.
+        CxrnetError: there was one.
     """
     try:
         yield
@@ -57,7 +57,7 @@ def machine_told() -> Iterator[None]:
 
 
 def machine_error(error: BaseException) -> str | None:
-    """What the machine refused and what to do about it, in one line; ``None`` where an error is of another kind."""
+    """Say what the operating system refused and what to do about it; ``None`` for an error of another kind."""
     if isinstance(error, OSError) and (what := WHAT_TO_DO.get(error.errno or 0)) is not None:
         place = f"'{error.filename}'" if error.filename is not None else "a file"
         return f"{place}: {error.strerror}; {what}"
@@ -67,11 +67,7 @@ def machine_error(error: BaseException) -> str | None:
 
 
 def check_writable(folder: Path, key: str) -> None:
-    """Make a folder, if need be, and see that files can be written to it.
-
-    Args:
-        folder: where to write.
-        key: of the configuration, which named it.
+    """Make a folder, if need be, and check that files can be written to it; ``key`` of the configuration named it.
 
     Raises:
         CxrnetError: it can't be made or written to.

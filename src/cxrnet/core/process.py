@@ -1,4 +1,4 @@
-"""The process: which one it is of several, the memory that it keeps, and the signals that end it."""
+"""The process: its rank among several, the memory that it keeps, its imports, and the signals that end it."""
 
 import atexit
 import ctypes
@@ -17,9 +17,9 @@ _RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")  # as Ligh
 
 
 def is_main_process() -> bool:
-    """Whether this process speaks for the run; the others of a distributed training only train.
+    """Whether this process has rank 0 in a distributed training; the others only train.
 
-    Lightning knows; before it is imported, which takes seconds, the environment that it will ask.
+    Before Lightning is imported, which takes seconds, the environment tells.
     """
     if lightning := sys.modules.get("lightning.fabric.utilities.rank_zero"):
         return int(getattr(lightning.rank_zero_only, "rank", 0)) == 0
@@ -31,14 +31,10 @@ _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
 
 
 def keep_freed_memory() -> bool:
-    """Make the C library of Linux keep freed blocks instead of handing them back to the system.
+    """Make glibc keep freed blocks instead of returning them to the system; return whether that worked (Linux only).
 
-    Every batch allocates and frees activations of many megabytes. By default each of them is fetched from the system
-    and returned to it, and the system clears every page anew: on two cores that took as much time as the arithmetic.
-    The memory in use stays at the most that was ever needed.
-
-    Returns:
-        Whether it could be done; elsewhere than on Linux with glibc nothing changes.
+    Every batch allocates and frees activations of many megabytes. By default the system clears every page of them anew:
+    on two cores that took as much time as the arithmetic. Memory in use stays at its peak.
     """
     if not sys.platform.startswith("linux"):
         return False
@@ -49,9 +45,9 @@ def keep_freed_memory() -> bool:
 
 
 def return_freed_memory() -> None:
-    """Give freed blocks of all threads back to the system, where the C library can.
+    """Return freed blocks of all threads to the system, where the C library can.
 
-    Each thread has blocks of its own: what one has freed of a very large image, the next one cannot use.
+    Each thread has blocks of its own, so that others can't use what one has freed of a very large image.
     """
     if sys.platform.startswith("linux") and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
         trim(0)
@@ -59,11 +55,10 @@ def return_freed_memory() -> None:
 
 @contextmanager
 def quick_imports() -> Iterator[None]:
-    """Import heavy libraries without looking for garbage meanwhile, nor ever among what they made.
+    """Import heavy libraries with the garbage collector off, and keep it from searching their objects later.
 
-    Importing torch, Lightning and MLflow makes a million objects that stay. Python's collector goes through them again
-    and again while they become more, which takes a good part of the time. They are left to themselves
-    once in a process, when nothing but imports has been done: what is frozen later may be somebody's garbage.
+    Importing torch, Lightning and MLflow makes a million objects that stay, and searching them again and again takes a
+    good part of the time. They are frozen once in a process, when nothing but imports has been done.
     """
     enabled = gc.isenabled()
     gc.disable()
@@ -85,11 +80,9 @@ class Terminated(SystemExit):
 def signals_raise() -> Iterator[None]:
     """Let SIGTERM and SIGHUP raise :class:`Terminated`; all handlers are as before afterwards.
 
-    Where the exception comes up in a destructor, as of what a phase leaves behind, Python drops it; the signal is then
-    sent again.
-
-    A signal that someone else handles or ignores (``nohup``) is left alone. SIGINT is only put back: Lightning's
-    Trainer ignores it for the rest of the process once it has been interrupted.
+    Python drops an exception in a destructor; the signal is then sent again. A signal that someone else handles or
+    ignores (``nohup``) is left alone. SIGINT is only restored: Lightning's Trainer ignores it for the rest of the
+    process once it has been interrupted.
     """
     if threading.current_thread() is not threading.main_thread():
         yield  # Python handles signals in the main thread only
@@ -111,7 +104,7 @@ def signals_raise() -> Iterator[None]:
 
 
 def was_killed(error: BaseException) -> bool:
-    """Whether an exception goes back to Ctrl-C, SIGTERM or SIGHUP.
+    """Whether Ctrl-C, SIGTERM or SIGHUP caused an exception.
 
     Lightning's Trainer turns a ``KeyboardInterrupt`` into ``SystemExit(1)``, the code of any failure; the interrupt
     then is the exit's ``__context__``.

@@ -1,4 +1,4 @@
-"""Where a result comes from: the code's git revision and the versions of what it ran on."""
+"""Provenance of a result: the code's git revision and the versions of packages."""
 
 import importlib.metadata
 import os
@@ -7,21 +7,13 @@ import subprocess
 from pathlib import Path
 
 PACKAGES = (
-    "cxrnet",
-    "torch",
-    "torchvision",
-    "lightning",
-    "torchmetrics",
-    "hydra-core",
-    "mlflow",
-    "pillow",
-    "scikit-learn",
+    "cxrnet", "torch", "torchvision", "lightning", "torchmetrics", "hydra-core", "mlflow", "pillow", "scikit-learn",
     "numpy",
-)
+)  # fmt: skip
 
 
 def package_versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide a result; a package that is not installed is left out."""
+    """Look up versions of Python and of the installed packages that decide a result."""
     versions = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
@@ -32,14 +24,11 @@ def package_versions() -> dict[str, str]:
 
 
 def git_revision(folder: Path) -> dict[str, str | bool]:
-    """The git state of a folder.
-
-    Args:
-        folder: any folder inside the working tree.
+    """Ask git for the state of a folder inside a working tree.
 
     Returns:
-        ``{"commit": <40 hex digits>, "branch": <name, or HEAD when detached>, "dirty": <bool>}``; ``dirty`` means
-        that tracked files differ from the commit. Empty where there is no git, no repository or no commit.
+        ``{"commit": <40 hex digits>, "branch": <name, or HEAD when detached>, "dirty": <bool>}``; dirty means that
+        tracked files differ from the commit. Empty without git, repository or commit.
     """
     commit = _git(folder, "rev-parse", "HEAD")
     if not commit:

@@ -1,9 +1,8 @@
-"""CSV that a spreadsheet takes for what it is: text stays text, and none of it becomes a formula.
+"""CSV without formulas: text in it stays text when a spreadsheet opens it.
 
-A cell that begins with ``=``, ``+``, ``-``, ``@``, a tab or a break of line is computed by Excel and others, so text
-that does gets an apostrophe before it (https://owasp.org/www-community/attacks/CSV_Injection). Numbers get none, also
-where they are kept as text. :func:`as_it_was` takes the apostrophe away again: each text comes back as it was, also one
-that had an apostrophe of its own.
+Excel and others compute a cell that begins with ``=``, ``+``, ``-``, ``@``, a tab or a line break, so text that does
+gets an apostrophe before it (https://owasp.org/www-community/attacks/CSV_Injection); numbers get none, also as text.
+:func:`as_it_was` takes the apostrophe away again and leaves one that was there before.
 """
 
 import csv
@@ -22,7 +21,7 @@ _WRITTEN = re.compile(rf"'(?='*[{re.escape(_SIGNS)}])")
 
 
 def to_csv(table: "pd.DataFrame", file: Any = None, **options: Any) -> str:  # noqa: ANN401 (what pandas takes)
-    """Write a table without its index, as ``DataFrame.to_csv`` does; return the text where there is no file."""
+    """Write a table without its index, as ``DataFrame.to_csv`` does; return the text if no file is given."""
     written = _replaced(table, _FORMULA, "'")
     # Python's writer quotes a cell with a line feed, but not one with a carriage return, which would end the row too.
     texts = [column for _, column in written.items() if column.dtype.kind not in _NOT_TEXT]
@@ -32,12 +31,12 @@ def to_csv(table: "pd.DataFrame", file: Any = None, **options: Any) -> str:  # n
 
 
 def as_it_was(table: "pd.DataFrame") -> "pd.DataFrame":
-    """The table that was written by :func:`to_csv`, of what was read from the file."""
+    """Undo :func:`to_csv` in a table that was read from its file."""
     return _replaced(table, _WRITTEN, "")
 
 
 def _replaced(table: "pd.DataFrame", beginning: re.Pattern[str], by: str) -> "pd.DataFrame":
-    """Replace the beginning of all texts, those of the header included; a new table, or the same."""
+    """Replace the beginning of all texts, the header included; return a new table, or the same."""
 
     def one(cell: Any) -> Any:  # noqa: ANN401
         return beginning.sub(by, cell, count=1) if isinstance(cell, str) and beginning.match(cell) else cell

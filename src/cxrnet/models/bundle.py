@@ -56,7 +56,7 @@ class Bundle:
             (:meth:`cxrnet.evaluation.operating_points.DecisionRule.certainty`) are deferred; ``None`` for none.
         prior: share of each class that the probabilities are of, that of the training images; ``None`` where it isn't
             known, in bundles of format 2. The network's last bias has it: class weights, a balanced sampler and costs
-            are taken out of it (:mod:`cxrnet.models.costs`).
+            are taken out of it (:mod:`cxrnet.models.losses`).
         decision_weights: of the classes, the smallest 1: of those without a threshold, that of the largest weight x
             probability is predicted. ``None`` where the largest probability decides.
         temperature_offset: what was subtracted from the logits of each class before they are divided, (K,), for the

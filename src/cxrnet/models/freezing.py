@@ -42,7 +42,7 @@ def set_trainable(network: Network, trainable: Trainable) -> None:
 
 
 def frozen_names(network: Network) -> set[str]:
-    """Names in the network's state of what training leaves as it is: parameters and batch norms' statistics."""
+    """List the names in the network's state that training leaves as they are: parameters and batch norm statistics."""
     names: set[str] = set()
     for place, module in network.backbone.named_modules(prefix="backbone"):
         parameters = dict(module.named_parameters(recurse=False))
@@ -53,7 +53,7 @@ def frozen_names(network: Network) -> set[str]:
 
 
 def describe(trainable: Trainable) -> str:
-    """The specification in a few words, for the console and the report."""
+    """Put the specification into a few words, for the console and the report."""
     if isinstance(trainable, str):
         return trainable
     ((kind, value),) = trainable.items()
@@ -73,7 +73,10 @@ def _trainable_modules(network: Network, trainable: Trainable) -> Sequence[nn.Mo
         case "all":
             return [backbone]
         case {"from": str(stage), **rest} if not rest:
-            return _from_stage(backbone, stage)
+            parts = stages(backbone)
+            if stage not in parts:
+                raise CxrnetError(f"phase: trainable: no stage '{stage}' in this backbone; it has {', '.join(parts)}")
+            return list(parts.values())[list(parts).index(stage) :]
         case {"stages": int(count), **rest} if not rest and count > 0:
             groups = stage_groups(backbone, network.config.size)
             return [backbone] if count >= len(groups) else list(chain(*groups[-count:]))
@@ -85,14 +88,6 @@ def _trainable_modules(network: Network, trainable: Trainable) -> Sequence[nn.Mo
         f"phase: trainable: {trainable} is not known; use head, all, {{from: STAGE}}, {{stages: N}}, {{last: N}} or "
         "{fraction: 0..1}"
     )
-
-
-def _from_stage(backbone: nn.Module, stage: str) -> list[nn.Module]:
-    parts = stages(backbone)
-    if stage not in parts:
-        raise CxrnetError(f"phase: trainable: no stage '{stage}' in this backbone; it has {', '.join(parts)}")
-    names = list(parts)
-    return [parts[name] for name in names[names.index(stage) :]]
 
 
 def _last_layers(backbone: nn.Module, count: int) -> list[nn.Module]:

@@ -1,6 +1,4 @@
-"""What stands on a backbone: pooling and head.
-
-    feature map (N, C, h, w) -> pooling -> features (N, F) -> head -> logits (N, K)
+"""Pooling and head: feature map (N, C, h, w) -> pooling -> features (N, F) -> head -> logits (N, K).
 
 A head is a row of dense layers, each with [batch norm] -> dropout -> linear -> (activation, but for the last).
 """
@@ -19,39 +17,35 @@ Output = Literal["softmax", "sigmoid"]
 Dropout = float | tuple[float, ...]
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
-    "relu": nn.ReLU,
-    "gelu": nn.GELU,
-    "elu": nn.ELU,
-    "tanh": nn.Tanh,
-    "silu": nn.SiLU,
-}
+    "relu": nn.ReLU, "gelu": nn.GELU, "elu": nn.ELU, "tanh": nn.Tanh, "silu": nn.SiLU
+}  # fmt: skip
 
 
 class ZeroFirst(nn.Module):
-    """One logit z (N, 1) -> logits (N, 2), which are [0, z].
+    """Makes logits (N, 2), [0, z], of one logit z (N, 1).
 
     The softmax of those is [1 - sigmoid(z), sigmoid(z)] and their cross-entropy is the binary one, so whatever works
     on the logits of K classes works on a single sigmoid.
     """
 
     def forward(self, logit: Tensor) -> Tensor:
-        """See the class."""
+        """Put a 0 before each logit."""
         return F.pad(logit, (1, 0))
 
 
 def make_pool(kind: Pool, window: tuple[int, int] | None) -> nn.Module:
-    """Make features (N, F) of a feature map (N, C, h, w).
+    """Make the module from a feature map (N, C, h, w) to features (N, F).
 
     Args:
         kind: ``average``, ``max``, ``flatten``, or ``own``: the backbone gives (N, F) itself.
-        window: height and width of the windows that are averaged (or whose maximum is taken) side by side, without
-            padding, before the flattening: AveragePooling2D of Keras. ``None`` takes the whole map for one window.
+        window: height and width of adjacent pooling windows without padding, as in Keras's AveragePooling2D; ``None``
+            pools the whole map.
 
     Raises:
         CxrnetError: there is no such pooling.
     """
     if window is not None and not _are_widths(window, length=2):
-        raise CxrnetError(f"model.pool_window: {window} is no window; give its height and width, as [4, 4], or null")
+        raise CxrnetError(f"model.pool_window: {window}; give the window's height and width, as [4, 4], or null")
     match kind:
         case "average":
             return nn.Sequential(nn.AvgPool2d(window) if window else nn.AdaptiveAvgPool2d(1), nn.Flatten())
@@ -67,24 +61,10 @@ def make_pool(kind: Pool, window: tuple[int, int] | None) -> nn.Module:
 
 
 def make_head(
-    n_features: int,
-    n_classes: int,
-    hidden: Sequence[int],
-    activation: str,
-    batch_norm: bool,
-    dropout: Dropout,
+    n_features: int, n_classes: int, hidden: Sequence[int], activation: str, batch_norm: bool, dropout: Dropout,
     output: Output,
-) -> nn.Sequential:
-    """Make logits (N, K) of features (N, F).
-
-    Args:
-        n_features: F.
-        n_classes: K.
-        hidden: widths of the dense layers before the last one.
-        activation: after each of those, a name in :data:`ACTIVATIONS`.
-        batch_norm: before the dropout of every dense layer.
-        dropout: probability before every dense layer, or one for each.
-        output: ``softmax``, or ``sigmoid`` for a single logit, that of the last of two classes.
+) -> nn.Sequential:  # fmt: skip
+    """Make the head, from features (N, F) to logits (N, K), see :class:`cxrnet.models.network.NetworkConfig`.
 
     Raises:
         CxrnetError: an argument is out of its range.
@@ -101,7 +81,7 @@ def make_head(
 
 
 def hidden_kernels(head: nn.Sequential) -> list[Tensor]:
-    """The weights of a head's dense layers, but for the last."""
+    """List the weights of a head's dense layers, but for the last."""
     return [layer.weight for layer in head if isinstance(layer, nn.Linear)][:-1]
 
 
@@ -109,14 +89,14 @@ def _check(
     n_classes: int, hidden: Sequence[int], activation: str, batch_norm: bool, dropout: Dropout, output: Output
 ) -> None:
     if not _are_widths(hidden):
-        raise CxrnetError(f"model.hidden: {hidden} is no list of widths; give one, as [256], or []")
+        raise CxrnetError(f"model.hidden: {hidden}; give a list of widths, as [256], or []")
     if activation not in ACTIVATIONS:
         raise CxrnetError(f"model.activation: '{activation}' is not known; choose one of {', '.join(ACTIVATIONS)}")
     if not isinstance(batch_norm, bool):
         raise CxrnetError(f"model.batch_norm: '{batch_norm}'; give true or false")
     rates = dropout if isinstance(dropout, tuple) else (dropout,)
     if not all(isinstance(rate, int | float) and 0 <= rate <= 1 for rate in rates):
-        raise CxrnetError(f"model.dropout: {dropout} is no probability; give a number from 0 to 1, or a list of them")
+        raise CxrnetError(f"model.dropout: {dropout}; give a probability from 0 to 1, or a list of them")
     if isinstance(dropout, tuple) and len(dropout) != len(hidden) + 1:
         raise CxrnetError(
             f"model.dropout: {len(dropout)} rates for {len(hidden) + 1} dense layers; give one for each layer of "

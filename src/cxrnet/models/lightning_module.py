@@ -1,4 +1,4 @@
-"""The Lightning shell around a network: one optimisation of what is trainable, with the metrics of every epoch."""
+"""The Lightning module around a network: trains its trainable parameters and logs the metrics of every epoch."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -26,13 +26,13 @@ LRScheduleFactory = Callable[[Optimizer], dict[str, Any]]
 
 
 class Classifier(pl.LightningModule):
-    """Trains what is trainable in a network.
+    """Trains the trainable parameters of a network.
 
     A batch holds ``label`` (B,) int64 and either ``image`` (B, 1, H, W) uint8 or ``features``, the output of the frozen
-    front of the network, computed beforehand.
+    trunk.
 
-    Logged every epoch is what :func:`metric_names` lists. Both losses include ``Network.penalty``, as
-    Keras's do, so that the two curves show the same quantity. ``roc_auc_macro`` is the mean one-vs-rest area,
+    It logs every epoch what :func:`metric_names` lists. Both losses include ``Network.penalty``, as in Keras, so that
+    the two curves show the same quantity. ``roc_auc_macro`` is the mean one-vs-rest area,
     ``cosine_similarity`` the mean over images of that between the probabilities and the one-hot label.
 
     Args:
@@ -40,8 +40,8 @@ class Classifier(pl.LightningModule):
         loss: takes logits (B, K) and labels (B,).
         optimizer: makes an optimizer of parameters; only trainable ones are handed to it.
         lr_schedule: makes Lightning's ``lr_scheduler`` dictionary of an optimizer; ``None`` keeps the rate.
-        rest: makes logits (B, K) of ``features`` with the network's own modules, see :mod:`cxrnet.models.trunk`;
-            ``None`` takes the head, whose features are (B, F).
+        trainable_part: makes logits (B, K) of ``features``, see :mod:`cxrnet.models.trunk`; ``None`` takes the
+            head, whose features are (B, F).
     """
 
     def __init__(
@@ -50,14 +50,14 @@ class Classifier(pl.LightningModule):
         loss: nn.Module,
         optimizer: OptimizerFactory,
         lr_schedule: LRScheduleFactory | None = None,
-        rest: Callable[[Tensor], Tensor] | None = None,
+        trainable_part: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         super().__init__()
         self.network = network
         self.loss = loss
         self.optimizer = optimizer
         self.lr_schedule = lr_schedule
-        self.rest = rest
+        self.trainable_part = trainable_part
         n_classes = len(network.config.classes)
         # Labels and probabilities are our own; checking them makes the CPU wait for the device in every step.
         kind: dict[str, Any] = {"num_classes": n_classes, "validate_args": False}
@@ -76,14 +76,14 @@ class Classifier(pl.LightningModule):
         self.strict_loading = False  # a checkpoint of a phase holds what the phase trains
 
     def forward(self, batch: Batch) -> Tensor:
-        """Logits (B, K) of a batch of images or of features."""
+        """Compute logits (B, K) from images or from features."""
         if "features" in batch:
-            rest = self.network.head if self.rest is None else self.rest
-            return rest(batch["features"])
+            trained = self.network.head if self.trainable_part is None else self.trainable_part
+            return trained(batch["features"])
         return self.network(batch["image"])  # type: ignore[no-any-return]
 
     def training_step(self, batch: Batch) -> Tensor:
-        """Loss of a batch."""
+        """Compute the loss of a batch."""
         logits = self(batch)
         loss: Tensor = self.loss(logits, batch["label"]) + self.network.penalty()
         # Logged once an epoch: logging in every step took a third of a step on features.
@@ -132,7 +132,7 @@ class Classifier(pl.LightningModule):
         checkpoint["state_dict"] = {name: value for name, value in state.items() if name not in frozen}
 
     def configure_optimizers(self) -> Any:  # noqa: ANN401 (Lightning's own type is a union of ten)
-        """An optimizer of the trainable parameters, with its learning-rate schedule if there is one."""
+        """Make an optimizer for the trainable parameters, with its learning-rate schedule if there is one."""
         optimizer = self.optimizer(p for p in self.network.parameters() if p.requires_grad)
         if self.lr_schedule is None:
             return optimizer
@@ -140,7 +140,7 @@ class Classifier(pl.LightningModule):
 
 
 def metric_names(classes: Sequence[str]) -> tuple[str, ...]:
-    """What a classifier logs every epoch, and what can therefore be monitored."""
+    """List what a classifier logs every epoch, and what can therefore be monitored."""
     overall = ("loss", "accuracy", "roc_auc_macro")
     of_val = (*overall, "balanced_accuracy", "macro_f1", "cosine_similarity")
     per_class = (f"{metric}/{name}" for metric in ("sensitivity", "specificity") for name in classes)

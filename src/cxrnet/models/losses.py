@@ -1,29 +1,53 @@
-"""Losses: functions from class names and counts of the training split to a module of logits (N, K) and labels (N,).
+"""Losses, and how weights and costs that they train with come out of the probabilities again.
 
-Class weights and costs say what mistakes cost. The bundle takes them out of the probabilities again and gives them to
-the decision (:mod:`cxrnet.models.costs`).
+A loss in ``conf/loss`` is a function from class names and counts of the training split to a module that takes logits
+(N, K) and labels (N,). Settings for single classes are mappings by class name, never lists by position.
 
-Settings for single classes are mappings by class name, never lists by position.
+Cross-entropy weighted by w_k makes softmax(z)_k proportional to w_k p(k | x), and a sampler that draws class k with r_k
+times its share to r_k p(k | x). So z_k - log w_k - log r_k are logits of p(k | x) at the class frequencies of the
+training images (Elkan 2001, "The Foundations of Cost-Sensitive Learning", theorem 2; King and Zeng 2001,
+doi:10.1093/oxfordjournals.pan.a004868). This offset fits into the last bias. With label smoothing eps the probabilities
+are (1 - eps) p + eps / K, as without weights.
+
+The weights w_k r_k go to the decision instead. Costs that depend on the true class alone, C_k, give a weight of C_k:
+the expected cost is least at the largest C_k p_k (Elkan, section 2). Costs that depend on the predicted class too are
+averaged over the predicted classes, which is exact for two classes.
+
+The focal loss and the expected cost aren't proper scoring rules (Charoenphakdee et al. 2021, arXiv:2011.09172), so no
+formula gives their offset. It is fitted: the mean probability over the training images becomes their class frequencies,
+as under maximum likelihood. That mends the mean alone, and less of it the more the training images are overfitted.
 """
 
+import copy
+import logging
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeGuard
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cxrnet.errors import CxrnetError
 
+if TYPE_CHECKING:
+    from cxrnet.models.network import Network
+
 ClassWeights = str | Mapping[str, float]
 Costs = Mapping[str, Mapping[str, float]]
+FloatArray = npt.NDArray[np.float64]
+# Smaller differences of log weights are rounding: the weights are float32.
+ROUNDING = 1e-5
+
+logger = logging.getLogger("cxrnet")
 
 
 def cross_entropy(
     classes: Sequence[str], counts: Sequence[int], class_weights: ClassWeights, label_smoothing: float
 ) -> nn.CrossEntropyLoss:
-    """Cross-entropy, its mean over a batch weighted by class.
+    """Make cross-entropy, whose mean over a batch is weighted by class.
 
     Args:
         classes: names in the order of the logits.
@@ -32,27 +56,23 @@ def cross_entropy(
         label_smoothing: 0 (off) to 1.
 
     Raises:
-        CxrnetError: the class weights (see :func:`weights_of`) or the smoothing are not usable.
+        CxrnetError: an argument is out of its range.
     """
     if not _is_number(label_smoothing) or label_smoothing > 1:
-        raise CxrnetError(f"loss.label_smoothing: {label_smoothing} is no share; give a number from 0 to 1")
+        raise CxrnetError(f"loss.label_smoothing: {label_smoothing}; give a number from 0 to 1")
     return nn.CrossEntropyLoss(weights_of(class_weights, classes, counts), label_smoothing=label_smoothing)
 
 
 def focal(classes: Sequence[str], counts: Sequence[int], class_weights: ClassWeights, gamma: float) -> "FocalLoss":
-    """Focal loss: images that are called right with confidence count little.
+    """Make the focal loss, in which confident right predictions count little.
 
-    Args:
-        classes: names in the order of the logits.
-        counts: training images of each class.
-        class_weights: see :func:`weights_of`.
-        gamma: 0 is cross-entropy; 2 in the paper.
+    Arguments as :func:`cross_entropy`; gamma, from 0 (cross-entropy) on, is 2 in the paper.
 
     Raises:
-        CxrnetError: the class weights (see :func:`weights_of`) or gamma are not usable.
+        CxrnetError: an argument is out of its range.
     """
     if not _is_number(gamma):
-        raise CxrnetError(f"loss.gamma: {gamma} is no focus; give 0 (cross-entropy) or more")
+        raise CxrnetError(f"loss.gamma: {gamma}; give 0 (cross-entropy) or more")
     return FocalLoss(gamma, weights_of(class_weights, classes, counts))
 
 
@@ -64,21 +84,15 @@ def cost_sensitive(
     weight: float,
     costs: Costs | None,
 ) -> "CostSensitiveLoss":
-    """Cross-entropy plus the expected cost of the mistakes.
+    """Make :func:`cross_entropy` plus ``weight``, from 0 on, times the expected cost of misclassification.
 
-    Args:
-        classes: names in the order of the logits.
-        counts: training images of each class.
-        class_weights: of the cross-entropy alone, see :func:`weights_of`.
-        label_smoothing: of the cross-entropy alone, 0 (off) to 1.
-        weight: of the expected cost beside the cross-entropy; 0 is cross-entropy.
-        costs: see :func:`cost_matrix`.
+    ``costs`` as :func:`cost_matrix` has them.
 
     Raises:
-        CxrnetError: a setting is not usable.
+        CxrnetError: an argument is out of its range.
     """
     if not _is_number(weight):
-        raise CxrnetError(f"loss.weight: {weight} is no weight; give 0 (cross-entropy) or more")
+        raise CxrnetError(f"loss.weight: {weight}; give 0 (cross-entropy) or more")
     base = cross_entropy(classes, counts, class_weights, label_smoothing)
     return CostSensitiveLoss(base, weight, cost_matrix(costs, classes))
 
@@ -90,7 +104,7 @@ class FocalLoss(nn.Module):
 
     Args:
         gamma: 0 or more.
-        class_weights: (K,) float32; ``None`` weighs all alike.
+        class_weights: (K,) float32; ``None`` for equal weights.
     """
 
     class_weights: Tensor | None
@@ -119,7 +133,7 @@ class CostSensitiveLoss(nn.Module):
     Args:
         base: takes logits and labels.
         weight: 0 or more.
-        costs: (K, K) float32, what it costs to call an image of class y (row) class k (column).
+        costs: (K, K) float32, the cost of predicting class k (column) for an image of class y (row).
     """
 
     costs: Tensor
@@ -138,11 +152,11 @@ class CostSensitiveLoss(nn.Module):
 
 
 def weights_of(rule: ClassWeights, classes: Sequence[str], counts: Sequence[int]) -> Tensor | None:
-    """Weights of the classes, (K,) float32.
+    """Compute class weights, (K,) float32.
 
     Args:
-        rule: ``none``; ``balanced``: n / (K n_c), scikit-learn's rule; ``max``: max(n) / n_c; or a mapping of class
-            name to weight, in which a class that is not named weighs 1.
+        rule: ``none``; ``balanced``: n / (K n_c), as scikit-learn; ``max``: max(n) / n_c; or a mapping of class name to
+            weight, 1 where a class isn't named.
         classes: names in the order of the logits.
         counts: training images of each class.
 
@@ -168,37 +182,93 @@ def weights_of(rule: ClassWeights, classes: Sequence[str], counts: Sequence[int]
 
 
 def cost_matrix(costs: Costs | None, classes: Sequence[str]) -> Tensor:
-    """What it costs to call an image of one class (row) another (column), (K, K) float32.
+    """Arrange misclassification costs by true class (row) and predicted class (column), (K, K) float32.
 
     Args:
-        costs: ``{COVID: {Normal: 4.0}}``: calling a COVID image Normal costs 4. What is not named costs 1,
-            what is right nothing; ``None`` names nothing.
+        costs: ``{COVID: {Normal: 4.0}}``: predicting Normal for a COVID image costs 4. What isn't named costs 1, a
+            right prediction nothing; ``None`` names nothing.
         classes: names in the order of the logits.
 
     Raises:
-        CxrnetError: an unknown class, a cost for being right, or one that is not 0 or more.
+        CxrnetError: an unknown class, a cost of a right prediction, or a cost that is not 0 or more.
     """
     matrix = 1 - torch.eye(len(classes))
     if costs is None:
         return matrix
+    example = f"{{{classes[0]}: {{{classes[1]}: 4.0}}}}"
     if not isinstance(costs, Mapping):
-        raise CxrnetError(
-            f"loss.costs: {costs!r} is no mapping; give class, called class and cost, as {_example(classes)}"
-        )
+        raise CxrnetError(f"loss.costs: {costs!r}; give true class, predicted class and cost, as {example}")
     _check_names("loss.costs", costs, classes)
-    for label, called in costs.items():
-        if not isinstance(called, Mapping):
-            raise CxrnetError(f"loss.costs.{label}: {called!r} is no mapping; write it as {_example(classes)}")
-        _check_names(f"loss.costs.{label}", called, classes)
-        for name, cost in called.items():
+    for label, row in costs.items():
+        if not isinstance(row, Mapping):
+            raise CxrnetError(f"loss.costs.{label}: {row!r}; write it as {example}")
+        _check_names(f"loss.costs.{label}", row, classes)
+        for name, cost in row.items():
             if name == label or not _is_number(cost):
                 raise CxrnetError(f"loss.costs.{label}.{name}: {cost}; give another class and a cost of 0 or more")
             matrix[classes.index(label), classes.index(name)] = cost
     return matrix
 
 
+def cost_offset(
+    loss: nn.Module, balanced: bool, counts: Sequence[int], fitted: Callable[[FloatArray], FloatArray]
+) -> FloatArray | None:
+    """Compute what weighted training added to the logits, (K,), the smallest 0; ``None`` for equal weights.
+
+    Args:
+        loss: that the network was trained with.
+        balanced: the sampler drew all classes equally often.
+        counts: training images of each class, in the order of the logits, all above 0.
+        fitted: fits the offset from a first guess, (K,), see :func:`cxrnet.evaluation.prior.fitted_offset`; called
+            where no formula gives it.
+    """
+    offset = _log_weights(loss, balanced, counts)
+    if np.ptp(offset) < ROUNDING and not _has_costs(loss):
+        return None
+    if not isinstance(loss, nn.CrossEntropyLoss):
+        offset = fitted(offset)
+    return np.asarray(offset - offset.min())
+
+
+def decision_weights(loss: nn.Module, balanced: bool, counts: Sequence[int], offset: FloatArray) -> FloatArray | None:
+    """Compute the weights of the class probabilities in the decision, (K,), the smallest 1; ``None`` for equal ones.
+
+    They are the product of class weights, sampler weights and mean costs of missing a class. No weight above 0 can say
+    that missing a class costs nothing; the offset stands in for them then.
+
+    Args:
+        loss: that the network was trained with.
+        balanced: the sampler drew all classes equally often.
+        counts: training images of each class, in the order of the logits, all above 0.
+        offset: from :func:`cost_offset`, (K,).
+    """
+    weights = _log_weights(loss, balanced, counts)
+    if _has_costs(loss):
+        missed = loss.costs.double().cpu().numpy().sum(axis=1)
+        if not missed.all():
+            logger.warning(
+                "loss.costs: missing a class costs nothing, which no decision weight above 0 can say; the decision has "
+                "the weights that the training learnt instead"
+            )
+        weights = weights + np.log(missed) if missed.all() else offset
+    return np.exp(weights - weights.min()) if np.ptp(weights) >= ROUNDING else None
+
+
+def without_offset(network: "Network", offset: FloatArray) -> "Network":
+    """Copy a network and subtract an offset (K,) from its last bias.
+
+    A single sigmoid is the logits [0, z]; it becomes [0, z - (offset_1 - offset_0)].
+    """
+    copied = copy.deepcopy(network)
+    last = [layer for layer in copied.head if isinstance(layer, nn.Linear)][-1]
+    part = offset if network.config.output == "softmax" else np.diff(offset)
+    with torch.no_grad():
+        last.bias.sub_(torch.as_tensor(part, dtype=last.bias.dtype, device=last.bias.device))
+    return copied
+
+
 def corrected_twice(sampler: str, class_weights: ClassWeights) -> list[str]:
-    """A warning, or none: the balanced sampler and class weights both make up for rare classes."""
+    """Warn where a balanced sampler and class weights both correct for rare classes; else an empty list."""
     if sampler != "balanced" or class_weights == "none":
         return []
     return [
@@ -207,7 +277,7 @@ def corrected_twice(sampler: str, class_weights: ClassWeights) -> list[str]:
 
 
 def weighed_by(sampler: str, loss: Mapping[str, Any]) -> str:
-    """What weighs the classes in training, in words; empty where nothing does.
+    """Name what weighs the classes in training; empty for nothing.
 
     Args:
         sampler: ``shuffle`` or ``balanced``.
@@ -219,8 +289,22 @@ def weighed_by(sampler: str, loss: Mapping[str, Any]) -> str:
         named = rule if isinstance(rule, str) else ", ".join(f"{name} {weight:g}" for name, weight in rule.items())
         parts.append(f"class weights {named}")
     if "costs" in loss and loss["weight"] > 0:
-        parts.append("costs of mistakes, of each class the mean of missing it")
+        parts.append("misclassification costs (for each class the mean cost of missing it)")
     return " and ".join(parts)
+
+
+def _has_costs(loss: nn.Module) -> TypeGuard[CostSensitiveLoss]:
+    return isinstance(loss, CostSensitiveLoss) and loss.weight > 0
+
+
+def _log_weights(loss: nn.Module, balanced: bool, counts: Sequence[int]) -> FloatArray:
+    """Log of class weights times sampler weights, (K,), up to a constant."""
+    base = loss.base if isinstance(loss, CostSensitiveLoss) else loss
+    weights = None
+    if isinstance(base, FocalLoss | nn.CrossEntropyLoss):
+        weights = base.class_weights if isinstance(base, FocalLoss) else base.weight
+    logs = np.zeros(len(counts)) if weights is None else np.log(weights.double().cpu().numpy())
+    return logs - np.log(np.asarray(counts, dtype=np.float64)) if balanced else logs
 
 
 def _check_names(key: str, names: Iterable[str], classes: Sequence[str]) -> None:
@@ -228,10 +312,5 @@ def _check_names(key: str, names: Iterable[str], classes: Sequence[str]) -> None
         raise CxrnetError(f"{key}: no class is called {unknown[0]!r}; the classes are {', '.join(classes)}")
 
 
-def _example(classes: Sequence[str]) -> str:
-    return f"{{{classes[0]}: {{{classes[1]}: 4.0}}}}"
-
-
 def _is_number(value: object) -> bool:
-    """Whether it is a finite number from 0 on."""
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf

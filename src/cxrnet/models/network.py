@@ -2,8 +2,7 @@
 
     images (N, 1, H, W) -> normalise -> backbone -> pool -> features (N, F) -> head -> logits (N, K)
 
-Everything up to the features is the part that stays the same while the backbone is frozen; only the head works on
-the features. The normalisation is part of the network, so nothing that predicts can get it wrong.
+The normalisation is part of the network, so nothing that predicts can get it wrong.
 """
 
 import math
@@ -21,22 +20,22 @@ from cxrnet.models.heads import Dropout, Output, Pool, hidden_kernels, make_head
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """All that is needed to build a network again; plain values, stored in the bundle.
+    """Architecture of a network; plain values, stored in the bundle. Pooling and head: :mod:`cxrnet.models.heads`.
 
     Attributes:
         backbone: name of the backbone.
         classes: class names in the order of the logits.
         size: height and width of the input in pixels.
-        mean: per channel, of images scaled to 0..1.
-        std: per channel, of images scaled to 0..1.
+        mean: per channel, on the scale 0..1.
+        std: per channel, on the scale 0..1.
         pool: how the feature map becomes a vector; ``own`` for backbones that give one, and for no others.
-        pool_window: height and width of the windows that are pooled one by one; ``None`` pools the whole map.
+        pool_window: height and width of the pooling windows; ``None`` pools the whole map.
         hidden: widths of the dense layers between the features and the logits.
-        activation: after each of those; a name in :data:`cxrnet.models.heads.ACTIVATIONS`.
-        batch_norm: before the dropout of every dense layer.
+        activation: of those layers.
+        batch_norm: in every dense layer.
         dropout: probability before every dense layer, 0 to 1, or one for each, the last included.
-        l2: training adds this times the sum of squares of the hidden layers' weights to the loss.
-        output: ``softmax``, or ``sigmoid``: the head has one logit, that of the last of two classes.
+        l2: factor of :meth:`Network.penalty`.
+        output: ``softmax``, or ``sigmoid``: the head has one logit, for the last of two classes.
     """
 
     backbone: str
@@ -54,12 +53,12 @@ class NetworkConfig:
     output: Output
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """Make plain values for JSON."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        """The inverse of :meth:`to_dict`; lists become tuples, a mean or std of ``None`` what the weights want.
+        """Invert :meth:`to_dict`; lists become tuples, and ``None`` the mean or std that the weights were trained with.
 
         Raises:
             CxrnetError: a name is not known.
@@ -76,12 +75,7 @@ class NetworkConfig:
 
 
 class Normalise(nn.Module):
-    """Three normalised channels of one grey channel.
-
-    Args:
-        mean: per channel, of images scaled to 0..1.
-        std: per channel, of images scaled to 0..1.
-    """
+    """Makes three normalised channels of one grey channel; mean and std per channel, on the scale 0..1."""
 
     scale: Tensor
     shift: Tensor
@@ -99,10 +93,7 @@ class Normalise(nn.Module):
 
 
 class Network(nn.Module):
-    """A backbone with a head.
-
-    Args:
-        config: what to build; the weights are random until loaded.
+    """A backbone with a head; weights are random until loaded.
 
     Raises:
         CxrnetError: a setting can't be built.
@@ -117,14 +108,9 @@ class Network(nn.Module):
         self.pool = make_pool(config.pool, config.pool_window)
         self.n_features = self._count_features()
         self.head = make_head(
-            self.n_features,
-            len(config.classes),
-            config.hidden,
-            config.activation,
-            config.batch_norm,
-            config.dropout,
+            self.n_features, len(config.classes), config.hidden, config.activation, config.batch_norm, config.dropout,
             config.output,
-        )
+        )  # fmt: skip
         # Convolutions are 1.5 to 2.5 times faster in this layout, on CPU and GPU (docs of torch: channels last).
         self.to(memory_format=torch.channels_last)
 
@@ -139,9 +125,9 @@ class Network(nn.Module):
         return logits
 
     def penalty(self) -> Tensor:
-        """What training adds to the loss, 0-dim: ``l2`` times the sum of squares of the hidden layers' weights.
+        """Compute what training adds to the loss, 0-dim: ``l2`` times the sum of squares of the hidden layers' weights.
 
-        The ``kernel_regularizer`` of Keras: biases and the last layer are left alone.
+        Keras's ``kernel_regularizer``: without biases and the last layer.
         """
         squares = [kernel.square().sum() for kernel in hidden_kernels(self.head)] if self.config.l2 else []
         return self.config.l2 * torch.stack(squares).sum() if squares else self.normalise.shift.new_zeros(())
@@ -149,8 +135,7 @@ class Network(nn.Module):
     def train(self, mode: bool = True) -> Self:
         """Switch to training, but keep frozen parts of the backbone in evaluation mode.
 
-        Otherwise the running statistics of a frozen batch norm would drift with every batch, and the same image
-        would no longer give the same features.
+        Otherwise the running statistics of a frozen batch norm would drift with every batch.
         """
         super().train(mode)
         if mode:
@@ -162,38 +147,31 @@ class Network(nn.Module):
 
     def _count_features(self) -> int:
         height, width = self.config.size
+        name, own_pool = self.config.backbone, self.config.pool == "own"
         try:
             shape = output_shapes(self.backbone, self.config.size)[""]
         except (RuntimeError, AssertionError, ValueError) as error:
             reason = str(error).partition("\n")[0]
-            trouble = (
-                f"don't suit {self.config.backbone} ({reason}); take the size that it was made for"
-                if self.config.pool == "own"
-                else f"are too few for {self.config.backbone}; take at least 32 x 32"
-            )
+            trouble = f"are too few for {name}; take at least 32 x 32"
+            if own_pool:
+                trouble = f"don't suit {name} ({reason}); take the size that it was made for"
             raise CxrnetError(f"data.size: {height} x {width} pixels {trouble}") from error
-        if self.config.pool == "own" and len(shape) != 2:
-            raise CxrnetError(
-                f"model.backbone: {self.config.backbone} doesn't pool to a vector of features; take another"
-            )
+        if own_pool and len(shape) != 2:
+            raise CxrnetError(f"model.backbone: {name} doesn't pool to a vector of features; take another")
         try:
             return int(self.pool(torch.empty(shape, device="meta")).shape[1])
         except RuntimeError as error:
             raise CxrnetError(
                 f"model.pool_window: {self.config.pool_window} is more than the {shape[2]} x {shape[3]} map that "
-                f"{self.config.backbone} makes of {height} x {width} pixels; take a smaller window or larger images"
+                f"{name} makes of {height} x {width} pixels; take a smaller window or larger images"
             ) from error
 
 
 @dataclass(frozen=True)
 class ParameterCounts:
-    """How large a network is.
+    """Number of parameters: all, trainable ones, and the running means and variances of batch norms.
 
-    Attributes:
-        total: of the parameters.
-        trainable: of those that training changes.
-        statistics: numbers in the running means and variances of batch norms. Keras counts them among its parameters,
-            as not trainable.
+    Keras counts the latter among its parameters, as not trainable.
     """
 
     total: int
@@ -214,7 +192,7 @@ def count_parameters(module: nn.Module) -> ParameterCounts:
 
 @torch.no_grad()
 def lone_batch_norms(network: Network) -> list[str]:
-    """Names of the batch norms that get one number a channel of one image: they can't train on batches of one."""
+    """List batch norms that get one number a channel from one image: they can't train on batches of one."""
     found: list[str] = []
 
     def note(name: str, inputs: tuple[Tensor, ...]) -> None:
@@ -238,7 +216,7 @@ def _check(config: NetworkConfig) -> None:
     if not _is_triple(config.mean) or not _is_triple(config.std) or min(config.std) <= 0:
         raise CxrnetError(f"model.mean, model.std: {config.mean}, {config.std}; give three numbers each, std above 0")
     if not isinstance(config.l2, int | float) or not 0 <= config.l2 < math.inf:
-        raise CxrnetError(f"model.l2: {config.l2} is no factor; give a number from 0 on")
+        raise CxrnetError(f"model.l2: {config.l2}; give a number from 0 on")
     own_pool = backbone_spec(config.backbone).own_pool
     if own_pool and config.pool != "own":
         raise CxrnetError(f"model.pool: {config.backbone} pools by a rule of its own; give model.pool=own")
@@ -249,8 +227,8 @@ def _check(config: NetworkConfig) -> None:
 
 
 def _is_triple(values: object) -> bool:
-    return isinstance(values, Sequence) and len(values) == 3 and all(map(_is_finite, values))
-
-
-def _is_finite(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return (
+        isinstance(values, Sequence)
+        and len(values) == 3
+        and all(isinstance(each, int | float) and not isinstance(each, bool) and math.isfinite(each) for each in values)
+    )

@@ -1,4 +1,4 @@
-"""A network in two: the frozen front, whose output for an image doesn't change, and the rest, which is trained."""
+"""A network in two: the frozen trunk, whose features of an image don't change, and the trainable part."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -6,56 +6,53 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from cxrnet.models.fusion import folded
+from cxrnet.models.fusion import fused
 from cxrnet.models.network import Network
 
 
 @dataclass(frozen=True)
-class Cut:
-    """The two parts of a network.
+class SplitNetwork:
+    """A network, split before its first trainable module.
 
     Attributes:
-        front: images (N, 1, H, W) in 0..255 -> features: (N, F) where the whole backbone is in front, else a map
-            (N, C, h, w). A copy for evaluation, see :func:`cxrnet.models.fusion.folded`.
-        parts: the network's own modules from there on, the head among them.
-        whole: the whole backbone is in front.
+        trunk: images (N, 1, H, W) in 0..255 -> features: (N, F) if it holds the whole backbone, else a map
+            (N, C, h, w). A fused copy (:func:`cxrnet.models.fusion.fused`).
+        modules: the network's own modules from there on, the head last.
+        whole_backbone: the trunk holds the whole backbone.
     """
 
-    front: nn.Sequential
-    parts: tuple[nn.Module, ...]
-    whole: bool
+    trunk: nn.Sequential
+    modules: tuple[nn.Module, ...]
+    whole_backbone: bool
 
-    def rest(self, features: Tensor) -> Tensor:
+    def trainable_part(self, features: Tensor) -> Tensor:
         """Features -> logits (N, K)."""
-        for part in self.parts:
-            features = part(features)
+        for module in self.modules:
+            features = module(features)
         return features
 
     def shape(self, size: tuple[int, int]) -> torch.Size:
         """Shape of the features of one image of that height and width."""
         with torch.no_grad():
-            features: Tensor = self.front(torch.zeros(1, 1, *size, dtype=torch.uint8))
+            features: Tensor = self.trunk(torch.zeros(1, 1, *size, dtype=torch.uint8))
         return features.shape[1:]
 
 
-def cut(network: Network) -> Cut | None:
-    """Cut a network before its first trainable part.
+def split_network(network: Network) -> SplitNetwork | None:
+    """Split a network before its first trainable module; ``None`` where there is no frozen one before it.
 
-    Parts are the modules that the backbone calls one after the other; a backbone of timm is one part.
+    Modules are those that the backbone calls one after the other; a timm backbone is one module.
 
     Args:
-        network: with what is trainable set (:mod:`cxrnet.models.freezing`), on the CPU.
-
-    Returns:
-        ``None`` where the first part is trainable.
+        network: with its trainable parameters set (:mod:`cxrnet.models.freezing`), on the CPU.
     """
-    parts = [*_in_order(network.backbone), network.pool]
-    trainable = [any(parameter.requires_grad for parameter in part.parameters()) for part in parts]
-    place = trainable.index(True) if any(trainable) else len(parts)
-    if place == 0:
+    modules = [*_in_order(network.backbone), network.pool]
+    trainable = [any(parameter.requires_grad for parameter in module.parameters()) for module in modules]
+    first = trainable.index(True) if any(trainable) else len(modules)
+    if first == 0:
         return None
-    front = folded(nn.Sequential(network.normalise, *parts[:place]))
-    return Cut(front, (*parts[place:], network.head), whole=place == len(parts))
+    trunk = fused(nn.Sequential(network.normalise, *modules[:first]))
+    return SplitNetwork(trunk, (*modules[first:], network.head), whole_backbone=first == len(modules))
 
 
 def _in_order(module: nn.Module) -> Iterator[nn.Module]:

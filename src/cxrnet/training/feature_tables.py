@@ -62,7 +62,7 @@ def features_of(
     """Return the features of some images; computed if they aren't in the cache.
 
     Args:
-        front: the trunk, of :class:`cxrnet.models.trunk.Cut`; moved to the device.
+        front: of :class:`cxrnet.models.trunk.SplitNetwork`; moved to the device.
         views: of the images.
         shape: of the features of an image, channels first, as the trunk gives them.
         device: where the trunk runs.

@@ -23,7 +23,7 @@ from cxrnet.core.process import is_main_process
 from cxrnet.data.datamodule import XrayDataModule
 from cxrnet.data.loaders import Batch, eval_loader, train_loader
 from cxrnet.models.network import Network
-from cxrnet.models.trunk import Cut, cut
+from cxrnet.models.trunk import SplitNetwork, split_network
 from cxrnet.training.feature_tables import Table, Views, features_of, has_name
 from cxrnet.training.schedule import Phase, Schedule
 from cxrnet.training.trainer import Training
@@ -60,23 +60,24 @@ def make_feed(
             where it begins.
     """
     schedule = training.schedule
-    parts = cut(network) if schedule.views > 0 else None
+    parts = split_network(network) if schedule.views > 0 else None
     if parts is None:
         return Feed(data, rest=None, cached=False)
     table = FeatureDataModule(data, parts, schedule.views, training.seed)
     if _table_pays(table, phase, schedule) if cached is None else cached:
-        return Feed(table, parts.rest, cached=True)
+        return Feed(table, parts.trainable_part, cached=True)
     if training.compiled:  # the trunk of a table makes each view once, in less time than it takes to compile
-        parts.front.compile()
+        parts.trunk.compile()
     # What would have been trained on the images themselves is so without a table too.
-    return Feed(TrunkDataModule(data, parts.front, augmented=not parts.whole or schedule.views > 1), parts.rest, False)
+    augmented = not parts.whole_backbone or schedule.views > 1
+    return Feed(TrunkDataModule(data, parts.trunk, augmented), parts.trainable_part, False)
 
 
 def _table_pays(table: "FeatureDataModule", phase: Phase, schedule: Schedule) -> bool:
     """Tell whether features are stored; say so where those of a whole backbone are too many."""
     gigabytes = table.n_bytes / 1e9
     fits = gigabytes <= schedule.features_gb
-    if not table.parts.whole:
+    if not table.parts.whole_backbone:
         # With no more epochs than views, storing would compute more than it saves; and what trains the backbone sees
         # augmented images where there is an augmentation.
         return fits and phase.epochs > table.views and (table.views > 1 or table.data.augment is None)
@@ -126,7 +127,7 @@ class FeatureDataModule(pl.LightningDataModule):
         seed: of the augmentation.
     """
 
-    def __init__(self, data: XrayDataModule, parts: Cut, views: int, seed: int) -> None:
+    def __init__(self, data: XrayDataModule, parts: SplitNetwork, views: int, seed: int) -> None:
         super().__init__()
         self.data = data
         self.parts = parts
@@ -159,7 +160,7 @@ class FeatureDataModule(pl.LightningDataModule):
             views = Views(
                 images, manifest["sha256"].tolist(), data.resize, augment if number > 1 else None, number, self.seed
             )
-            table = features_of(self.parts.front, views, self.shape, device, data.batch_size, data.cache)
+            table = features_of(self.parts.trunk, views, self.shape, device, data.batch_size, data.cache)
             rows = torch.from_numpy(np.flatnonzero(manifest["split"] == split))
             self.tables[split] = FeatureDataset(table, rows, data.arrays(split)[1])
 

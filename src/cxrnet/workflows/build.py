@@ -26,8 +26,7 @@ from cxrnet.evaluation.threshold_selection import choose_thresholds
 from cxrnet.inference import head_logits, image_features, predict_images, predictions_of
 from cxrnet.models.backbones.weights import LoadedWeights, load_weights
 from cxrnet.models.bundle import Bundle, device_of, load_bundle, save_bundle
-from cxrnet.models.costs import cost_offset, decision_weights, without_offset
-from cxrnet.models.losses import weighed_by
+from cxrnet.models.losses import cost_offset, decision_weights, weighed_by, without_offset
 from cxrnet.models.network import Network, NetworkConfig
 from cxrnet.reporting.report_data import PhaseFacts
 from cxrnet.reporting.sentences import threshold_sentences, weighing_sentences

@@ -18,7 +18,6 @@ of their own, in the order of their definition, and no additions or paddings.
 """
 
 import operator
-from collections.abc import Iterable
 
 import torch
 from torch import fx, nn
@@ -30,7 +29,7 @@ _ADDITIONS = (operator.add, operator.iadd, torch.add)
 
 
 def layers(backbone: nn.Module) -> list[nn.Module | None]:
-    """Layers in forward order; an addition or a padding has no module and stands as ``None``."""
+    """List layers in forward order; an addition or a padding has no module and stands as ``None``."""
     try:
         graph = _Tracer().trace(backbone)
     except (ValueError, TypeError, RuntimeError, AttributeError):  # fx.proxy.TraceError is a ValueError
@@ -51,16 +50,13 @@ def layers(backbone: nn.Module) -> list[nn.Module | None]:
 
 
 def stage_groups(backbone: nn.Module, size: Size) -> list[list[nn.Module]]:
-    """The stages of a backbone: runs of its parts (:func:`cxrnet.models.backbones.registry.stages`) of one resolution.
+    """Group the parts of a backbone (:func:`cxrnet.models.backbones.registry.stages`) into stages of one resolution.
 
     ResNet50: the stem, then ``layer1`` (with the max pool) to ``layer4``; VGG: five blocks, each begun by the pooling
     before it; MobileNetV2: five, one for each stride; custom CNN: its three blocks. Where there are no maps but rows of
     tokens (N, L, C), every part of ``blocks``, ``stages`` or ``layers`` is a stage, and what comes before them another.
-    Parts that give features (N, F) and stages without parameters belong to the stage before.
-
-    Args:
-        backbone: left as it is.
-        size: height and width of its images.
+    Parts that give features (N, F) and stages without parameters belong to the stage before. ``size`` is the height and
+    width of the images.
     """
     shapes = output_shapes(backbone, size)
     groups: list[list[nn.Module]] = []
@@ -72,10 +68,6 @@ def stage_groups(backbone: nn.Module, size: Size) -> list[list[nn.Module]]:
             groups.append([])
             current = key
         groups[-1].append(part)
-    return _with_parameters(groups)
-
-
-def _with_parameters(groups: Iterable[list[nn.Module]]) -> list[list[nn.Module]]:
     merged: list[list[nn.Module]] = []
     for group in groups:
         if merged and not any(list(part.parameters()) for part in group):
@@ -100,10 +92,11 @@ def _is_nothing(module: nn.Module) -> bool:
 
 
 def _parts(node: fx.Node, modules: dict[str, nn.Module]) -> list[nn.Module | None]:
-    """The layers that a step of the forward pass stands for, the last first."""
+    """List the layers that a step of the forward pass stands for, the last first."""
     if node.op == "call_module":
         module = modules[str(node.target)]
-        if _is_nothing(module) or (_is_activation(module) and _follows_convolution(node, modules)):
+        before = modules.get(str(node.all_input_nodes[0].target)) if node.all_input_nodes else None
+        if _is_nothing(module) or (_is_activation(module) and isinstance(before, nn.Conv2d)):
             return []
         return [module, None] if _is_padded_apart(module) else [module]
     if node.op == "call_function" and node.target in _ADDITIONS and len(node.all_input_nodes) == 2:
@@ -113,11 +106,6 @@ def _parts(node: fx.Node, modules: dict[str, nn.Module]) -> list[nn.Module | Non
 
 def _is_activation(module: nn.Module) -> bool:
     return type(module).__module__ == nn.ReLU.__module__ and not list(module.parameters())
-
-
-def _follows_convolution(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
-    before = node.all_input_nodes[0]
-    return before.op == "call_module" and isinstance(modules[str(before.target)], nn.Conv2d)
 
 
 def _is_padded_apart(module: nn.Module) -> bool:

@@ -10,6 +10,7 @@ import copy
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 
 import torch
 import torchvision.models as tv
@@ -23,45 +24,32 @@ _ROWS = ("features", "blocks", "stages", "layers", "body")  # what networks call
 _KEEP_SHAPE = (nn.BatchNorm2d, nn.ReLU, nn.ReLU6, nn.SiLU, nn.GELU, nn.Hardswish)
 
 
-def _features_of(model: tv.MobileNetV2 | tv.VGG) -> nn.Sequential:
-    parts: OrderedDict[str, nn.Module] = OrderedDict(features=model.features)
-    return nn.Sequential(parts)
-
-
-def _resnet50() -> nn.Sequential:
-    model = tv.resnet50(weights=None)
-    parts = [(name, part) for name, part in model.named_children() if name not in ("avgpool", "fc")]
+def _without_classifier(model: nn.Module) -> nn.Sequential:
+    parts = [(name, part) for name, part in model.named_children() if name not in ("avgpool", "fc", "classifier")]
     return nn.Sequential(OrderedDict(parts))
 
 
 def _custom_cnn() -> nn.Sequential:
     """Three blocks of convolution, batch norm, ReLU and 2 x 2 max pooling with 32, 64 and 128 channels."""
-    channels = (3, 32, 64, 128)
-    blocks: OrderedDict[str, nn.Module] = OrderedDict(
-        (
-            f"block{i + 1}",
-            nn.Sequential(
-                nn.Conv2d(channels[i], channels[i + 1], kernel_size=3, padding=1, bias=False),
-                nn.BatchNorm2d(channels[i + 1]),
-                nn.ReLU(inplace=True),
-                nn.MaxPool2d(2),
-            ),
+    blocks: OrderedDict[str, nn.Module] = OrderedDict()
+    for number, (before, after) in enumerate(pairwise((3, 32, 64, 128)), start=1):
+        convolution = nn.Conv2d(before, after, kernel_size=3, padding=1, bias=False)
+        blocks[f"block{number}"] = nn.Sequential(
+            convolution, nn.BatchNorm2d(after), nn.ReLU(inplace=True), nn.MaxPool2d(2)
         )
-        for i in range(3)
-    )
     return nn.Sequential(blocks)
 
 
-def _spec(build: Callable[[], nn.Sequential], weights: tv.WeightsEnum | None) -> BackboneSpec:
-    return BackboneSpec(lambda _size: build(), from_url(weights.url) if weights is not None else None)
+def _spec(build: Callable[[], nn.Module], weights: tv.WeightsEnum) -> BackboneSpec:
+    return BackboneSpec(lambda _size: _without_classifier(build()), from_url(weights.url))
 
 
 BACKBONES: dict[str, BackboneSpec] = {
-    "mobilenet_v2": _spec(lambda: _features_of(tv.mobilenet_v2(weights=None)), tv.MobileNet_V2_Weights.IMAGENET1K_V1),
-    "resnet50": _spec(_resnet50, tv.ResNet50_Weights.IMAGENET1K_V2),
-    "vgg16": _spec(lambda: _features_of(tv.vgg16(weights=None)), tv.VGG16_Weights.IMAGENET1K_V1),
-    "vgg19": _spec(lambda: _features_of(tv.vgg19(weights=None)), tv.VGG19_Weights.IMAGENET1K_V1),
-    "custom_cnn": _spec(_custom_cnn, None),
+    "mobilenet_v2": _spec(tv.mobilenet_v2, tv.MobileNet_V2_Weights.IMAGENET1K_V1),
+    "resnet50": _spec(tv.resnet50, tv.ResNet50_Weights.IMAGENET1K_V2),
+    "vgg16": _spec(tv.vgg16, tv.VGG16_Weights.IMAGENET1K_V1),
+    "vgg19": _spec(tv.vgg19, tv.VGG19_Weights.IMAGENET1K_V1),
+    "custom_cnn": BackboneSpec(lambda _size: _custom_cnn(), None),
 }
 
 
@@ -81,11 +69,11 @@ def backbone_spec(name: str) -> BackboneSpec:
 
 
 def stages(backbone: nn.Module) -> dict[str, nn.Module]:
-    """The parts of a backbone in forward order, by the names that a phase's ``trainable: {from: ...}`` takes.
+    """List the parts of a backbone in forward order, by the names that ``trainable: {from: ...}`` takes.
 
     ResNet50: ``conv1, bn1, relu, maxpool, layer1 ... layer4``; MobileNetV2: ``features.0 ... features.18``;
-    VGG: ``features.0 ...``; custom CNN: ``block1, block2, block3``. Of a timm backbone the children, and in place of
-    ``blocks``, ``stages``, ``layers``, ``features`` and ``body`` the children of those (``blocks.0 ...``).
+    VGG: ``features.0 ...``; custom CNN: ``block1, block2, block3``; timm: the children, and in place of ``blocks``,
+    ``stages``, ``layers``, ``features`` and ``body`` their children (``blocks.0 ...``).
     """
     found: dict[str, nn.Module] = {}
     for name, part in backbone.named_children():
@@ -95,16 +83,12 @@ def stages(backbone: nn.Module) -> dict[str, nn.Module]:
 
 
 def output_shapes(backbone: nn.Module, size: Size) -> dict[str, torch.Size]:
-    """Shapes of what the parts of a backbone give for one image, by the names of :func:`stages`.
+    """Find the output shapes of a backbone's parts for one image of a height and width.
 
-    Shapes are computed without any arithmetic, on torch's meta device.
-
-    Args:
-        backbone: left as it is.
-        size: height and width of the image.
+    They are found without any arithmetic, on torch's meta device.
 
     Returns:
-        A shape for each part that gives one tensor, and that of the backbone as a whole under ``""``.
+        Shapes by the names of :func:`stages`, for parts that give one tensor; the whole backbone's under ``""``.
 
     Raises:
         RuntimeError, AssertionError, ValueError: the backbone can't work on such an image.

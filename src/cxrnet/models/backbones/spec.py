@@ -12,17 +12,18 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 Size = tuple[int, int]
+"""Height and width of images in pixels."""
 
 
 @dataclass(frozen=True)
 class Published:
-    """Weights that somebody published for a backbone.
+    """Published weights of a backbone.
 
     Attributes:
         address: for people to read.
-        fetch: returns a state that fits the backbone built for images of that height and width; from the local cache
-            or by a download, which may end in whatever reading a damaged file ends in.
-        cached: the file in the local cache, whether it is there or not; ``None`` where it can't be told.
+        fetch: loads a state for the backbone of that image size, from the local cache or by a download; raises any of
+            :data:`cxrnet.models.backbones.weights.UNREADABLE`.
+        cached: names the file in the local cache, which may not exist; ``None`` where it isn't known.
     """
 
     address: str
@@ -32,13 +33,13 @@ class Published:
 
 @dataclass(frozen=True)
 class BackboneSpec:
-    """How to make a backbone, and what belongs to its weights.
+    """How to build a backbone, and the normalisation that its weights were trained with.
 
     Attributes:
         build: makes the backbone with random weights for images of a height and width.
-        published: its ImageNet weights; ``None`` where there are none.
-        mean: per channel, of images scaled to 0..1, that the weights want.
-        std: per channel, of images scaled to 0..1, that the weights want.
+        published: its ImageNet weights; ``None`` without any.
+        mean: per channel, on the scale 0..1.
+        std: per channel, on the scale 0..1.
         own_pool: it gives features (N, F) instead of a map.
     """
 
@@ -50,11 +51,9 @@ class BackboneSpec:
 
 
 def from_url(url: str, fit: Callable[[Mapping[str, Tensor], Size], Mapping[str, Tensor]] | None = None) -> Published:
-    """Weights in a file at an address, which ends in part of the file's SHA-256.
+    """Publish a state_dict at an address that ends in part of the file's SHA-256.
 
-    Args:
-        url: of a state_dict.
-        fit: makes the state fit a backbone for images of a size; ``None`` where it fits as it is.
+    ``fit`` adapts it to a backbone for images of a size; ``None`` where it fits as it is.
     """
 
     def fetch(size: Size) -> Mapping[str, Tensor]:

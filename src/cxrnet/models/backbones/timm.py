@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
@@ -23,13 +23,11 @@ from cxrnet.errors import CxrnetError
 from cxrnet.models.backbones.spec import BackboneSpec, Published, Size, from_url
 
 HUB_FILE = "model.safetensors"
+Triple = tuple[float, float, float]
 
 
 def timm_spec(name: str) -> BackboneSpec:
-    """Look a backbone up.
-
-    Args:
-        name: as timm has it, with or without the tag of the weights (``resnet18``, ``resnet18.tv_in1k``).
+    """Look a backbone up by timm's name, with or without the tag of its weights (``resnet18``, ``resnet18.tv_in1k``).
 
     Raises:
         CxrnetError: timm has no such backbone, or no such weights for it.
@@ -46,15 +44,10 @@ def timm_spec(name: str) -> BackboneSpec:
     return BackboneSpec(
         build=partial(_build, name, settings),
         published=_published(name, settings),
-        mean=_triple(settings.mean),
-        std=_triple(settings.std),
+        mean=cast("Triple", tuple(settings.mean)),
+        std=cast("Triple", tuple(settings.std)),
         own_pool=True,
     )
-
-
-def _triple(values: tuple[float, ...]) -> tuple[float, float, float]:
-    red, green, blue = values
-    return red, green, blue
 
 
 def _build(name: str, settings: PretrainedCfg, size: Size, **weights: Any) -> nn.Module:  # noqa: ANN401 (timm's own)
@@ -71,7 +64,7 @@ def _build(name: str, settings: PretrainedCfg, size: Size, **weights: Any) -> nn
 
 
 def _published(name: str, settings: PretrainedCfg) -> Published | None:
-    """Where timm itself would get the weights from: the hub if they are there, else an address."""
+    """Find the weights where timm itself would: on the hub if they are there, else at an address."""
 
     def fit(state: Mapping[str, Tensor], size: Size) -> Mapping[str, Tensor]:
         # timm renames keys of older files, interpolates position embeddings to the size, and drops the classifier.
@@ -93,7 +86,7 @@ def _cached(repository: str) -> Path | None:
 
 
 def _hub_file(repository: str) -> Path:
-    """The weights' file in the hub's cache, downloaded if it isn't there yet."""
+    """Find the weights in the hub's cache, after downloading them if need be."""
     if (cached := _cached(repository)) is not None:
         return cached
     # The hub's client asks six times for each of two files, 47 seconds without a network. So we knock first.

@@ -1,4 +1,4 @@
-"""Where a backbone's weights come from: the published ImageNet weights, a file, or nowhere.
+"""Loading of weights into a backbone: published ImageNet weights, a file, or none.
 
 ``auto``      the local cache, then the official download; if neither can be had, random weights, loudly
 ``imagenet``  the same, but an error if they can't be had
@@ -7,6 +7,7 @@ a path        a ``.safetensors`` file or a weights-only checkpoint
 """
 
 import logging
+import re
 import socket
 import struct
 from collections.abc import Iterator, Mapping
@@ -26,9 +27,9 @@ from cxrnet.models.backbones.registry import backbone_spec
 from cxrnet.models.backbones.spec import Published, Size
 
 DOWNLOAD_TIMEOUT = 10.0  # seconds without an answer
-_WRAPPERS = ("module.", "network.", "backbone.")  # DDP, our checkpoints, our bundles
+_WRAPPERS = re.compile(r"^(module\.)?(network\.)?(backbone\.)?")  # DDP, our checkpoints, our bundles
 
-# What reading a damaged file may end in: torch's reader of pickles checks little of what it finds.
+# Errors of reading a damaged file: torch's reader of pickles checks little of what it finds.
 UNREADABLE = (
     OSError, EOFError, RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError, struct.error,
     SafetensorError,
@@ -39,13 +40,13 @@ logger = logging.getLogger("cxrnet")
 
 @dataclass(frozen=True)
 class LoadedWeights:
-    """What became of a request for weights.
+    """Weights that a network starts from.
 
     Attributes:
-        origin: where the weights in the network come from.
+        origin: where they come from.
         detail: the file or address, or why there are none.
         fallback: the user wanted weights and got none; the report and MLflow must say so.
-        unused: keys of the file that the backbone has no use for, such as the classifier of ImageNet.
+        unused: keys of the file that the backbone doesn't have, such as the classifier for ImageNet.
     """
 
     origin: Literal["imagenet", "file", "random"]
@@ -55,7 +56,7 @@ class LoadedWeights:
 
     @property
     def pretrained(self) -> bool:
-        """Whether there is anything worth freezing."""
+        """Whether the backbone can be frozen."""
         return self.origin != "random"
 
 
@@ -63,13 +64,13 @@ def load_weights(backbone: nn.Module, name: str, weights: str, size: Size) -> Lo
     """Load weights into a backbone in place.
 
     Args:
-        backbone: as built by :mod:`cxrnet.models.backbones.registry`.
+        backbone: as built by :mod:`cxrnet.models.backbones.registry` for images of a size.
         name: the backbone's name.
         weights: ``auto``, ``imagenet``, ``none`` or the path of a file.
-        size: height and width of the images that the backbone was built for.
+        size: height and width in pixels.
 
     Raises:
-        CxrnetError: ``imagenet`` can't be had, or the file is missing, unreadable, or of another architecture.
+        CxrnetError: ``imagenet`` isn't available, or the file is missing, unreadable, or of another architecture.
     """
     if weights == "none":
         return LoadedWeights("random", "not asked for (model.weights=none)")
@@ -128,8 +129,8 @@ def _from_file(backbone: nn.Module, name: str, path: Path) -> LoadedWeights:
 
 
 def _fill(backbone: nn.Module, state: Mapping[str, Tensor], name: str, origin: str) -> tuple[str, ...]:
-    """Copy a state into the backbone; return the keys without use. Every parameter must be there and fit."""
-    state = {_unwrapped(key): value for key, value in state.items()}
+    """Copy a state into the backbone, in which every parameter must be there and fit; return the unused keys."""
+    state = {_WRAPPERS.sub("", key): value for key, value in state.items()}
     wanted = backbone.state_dict()
     missing = [key for key in wanted if key not in state and not key.endswith("num_batches_tracked")]
     unused = tuple(key for key in state if key not in wanted)
@@ -141,12 +142,6 @@ def _fill(backbone: nn.Module, state: Mapping[str, Tensor], name: str, origin: s
         )
     backbone.load_state_dict({key: state[key] for key in wanted if key in state}, strict=False)
     return unused
-
-
-def _unwrapped(key: str) -> str:
-    for wrapper in _WRAPPERS:
-        key = key.removeprefix(wrapper)
-    return key
 
 
 def _list(what: str, keys: list[str]) -> str:

@@ -1,1 +1,0 @@
-"""What is compared with what, and the targets: one module for each group of ``only``."""
