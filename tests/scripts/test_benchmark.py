@@ -20,7 +20,7 @@ import torch
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from cxrnet.data.duplicates.search import find_copies
+from cxrnet.data.duplicates.search import find_duplicates
 from cxrnet.data.images.files import find_images
 from cxrnet.data.images.store import load_images
 from cxrnet.data.sources.folder import folder
@@ -346,7 +346,7 @@ def test_drawn_images_are_as_many_as_asked_for_without_duplicates(tmp_path):
     assert manifest["split"].value_counts().to_dict() == {"train": 48, "val": 12}
     assert manifest.groupby("split")["label"].nunique().to_dict() == {"train": 4, "val": 4}
     manifest, pictures = load_images(manifest, (64, 64), "stretch", "fail")
-    assert len(find_copies(pictures, manifest)) == 0
+    assert len(find_duplicates(pictures, manifest)) == 0
     assert np.asarray(pictures).shape[-2:] == (64, 64)
 
 

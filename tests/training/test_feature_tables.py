@@ -166,7 +166,7 @@ def test_an_augmentation_of_ones_own_stays_in_memory(half, tmp_path, caplog, own
         table = table_of(half(), views_of(augment=own, number=2), tmp_path)
     assert not list(tmp_path.iterdir())
     with torch.no_grad():
-        expected = half().front(torch.from_numpy(images_of().array[:, :, ::-1].copy()).unsqueeze(1))
+        expected = half().trunk(torch.from_numpy(images_of().array[:, :, ::-1].copy()).unsqueeze(1))
     assert np.allclose(table[1], expected, atol=1e-5)
     assert "stay in memory" in caplog.text
 
