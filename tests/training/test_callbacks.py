@@ -45,10 +45,6 @@ def test_without_a_terminal_about_ten_lines_a_phase_are_written(fit):
     assert "\x1b" not in "".join(lines)
 
 
-def test_a_short_phase_is_written_whole(fit):
-    assert [line.split()[1] for line in fit(3, False).splitlines()] == ["1/3", "2/3", "3/3"]
-
-
 def test_a_terminal_gets_a_bar_that_goes_away(fit):
     text = fit(2, True)
     assert "head" in text

@@ -135,12 +135,6 @@ def test_a_phase_goes_on_with_a_table_or_without_as_it_began(train, epochs, more
     assert_same(resumed, train("whole", phases=(long,), features_gb=int(stored)))
 
 
-def test_a_phase_that_is_over_stays_what_it_was(train):
-    train(phases=(HEAD,))
-    results, *_ = train(resume=True, features_gb=0)
-    assert [result.cached for result in results] == [True, False]
-
-
 def test_early_stopping_goes_on_counting(train):
     stops = {"phases": (Phase("all", "all", epochs=30, lr=1e-3, patience=4),), "optimizer": UPHILL}
     whole = train("whole", **stops)

@@ -49,14 +49,6 @@ def test_a_completed_checkpoint_is_the_whole_network(trained, make_network, tmp_
     assert [path.name for path in file.parent.iterdir()] == ["kept.ckpt"]
 
 
-def test_a_whole_checkpoint_is_not_written_again(trained, tmp_path):
-    network, file = trained
-    complete_kept(network, tmp_path, "head")
-    before = file.stat().st_mtime_ns, file.stat().st_ino
-    complete_kept(network, tmp_path, "head")
-    assert (file.stat().st_mtime_ns, file.stat().st_ino) == before
-
-
 def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(trained):
     _, file = trained
     with pytest.raises(AttributeError, match="pickle"):
