@@ -40,12 +40,6 @@ def test_plateau_halves_the_rate_after_its_patience():
     assert rates(spec, 5, [0.8, 0.7, 0.6, 0.5, 0.4], mode="max") == pytest.approx([0.1, 0.1, 0.1, 0.05, 0.05])
 
 
-def test_plateau_names_its_metric():
-    optimizer = SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
-    spec = {"name": "plateau", "factor": 0.5, "patience": 1}
-    assert lr_schedule(optimizer, spec, 5, "val/roc_auc_macro", "max")["monitor"] == "val/roc_auc_macro"
-
-
 @pytest.mark.parametrize(
     "spec",
     [

@@ -31,8 +31,8 @@ class Classifier(pl.LightningModule):
     A batch holds ``label`` (B,) int64 and either ``image`` (B, 1, H, W) uint8 or ``features``, the output of the frozen
     trunk.
 
-    Logged every epoch is what :func:`metric_names` lists. Both losses include ``Network.penalty``, as
-    Keras's do, so that the two curves show the same quantity. ``roc_auc_macro`` is the mean one-vs-rest area,
+    It logs every epoch what :func:`metric_names` lists. Both losses include ``Network.penalty``, as in Keras, so that
+    the two curves show the same quantity. ``roc_auc_macro`` is the mean one-vs-rest area,
     ``cosine_similarity`` the mean over images of that between the probabilities and the one-hot label.
 
     Args:
@@ -140,7 +140,7 @@ class Classifier(pl.LightningModule):
 
 
 def metric_names(classes: Sequence[str]) -> tuple[str, ...]:
-    """What a classifier logs every epoch, and what can therefore be monitored."""
+    """List what a classifier logs every epoch, and what can therefore be monitored."""
     overall = ("loss", "accuracy", "roc_auc_macro")
     of_val = (*overall, "balanced_accuracy", "macro_f1", "cosine_similarity")
     per_class = (f"{metric}/{name}" for metric in ("sensitivity", "specificity") for name in classes)

@@ -69,11 +69,8 @@ def make_feed(
     if training.compiled:  # the trunk of a table makes each view once, in less time than it takes to compile
         parts.trunk.compile()
     # What would have been trained on the images themselves is so without a table too.
-    return Feed(
-        TrunkDataModule(data, parts.trunk, augmented=not parts.whole_backbone or schedule.views > 1),
-        parts.trainable_part,
-        cached=False,
-    )
+    augmented = not parts.whole_backbone or schedule.views > 1
+    return Feed(TrunkDataModule(data, parts.trunk, augmented), parts.trainable_part, False)
 
 
 def _table_pays(table: "FeatureDataModule", phase: Phase, schedule: Schedule) -> bool:
