@@ -35,9 +35,7 @@ def test_one_option_may_serve_several_data_sets():
 
 
 def test_what_the_manifest_takes_can_be_changed_and_the_seed_arrives():
-    sets = configured(
-        "+external=[covid_chestxray,merged]", "sets.covid_chestxray.manifest.views=[AP Supine]", "seed=7"
-    )
+    sets = configured("+external=[covid_chestxray,merged]", "sets.covid_chestxray.manifest.views=[AP Supine]", "seed=7")
     assert sets["covid_chestxray"]["manifest"]["views"] == ["AP Supine"]
     assert sets["merged"]["manifest"]["seed"] == 7
 
