@@ -308,7 +308,7 @@ def test_what_the_cpu_has_not_got_is_refused_before_images_are_read(workplace, t
 
 def test_gradients_that_cannot_be_clipped_are_refused_before_images_are_read(workplace, tmp_path):
     arguments = ("data=folder", f"data.root={workplace / 'my xrays'}", "trainer=cpu", "trainer.precision=bf16-mixed")
-    done = cxrnet("train", *arguments, "+trainer.gradient_clip_val=1.0", folder=tmp_path)
+    done = cxrnet("train", *arguments, "trainer.gradient_clip_val=1.0", folder=tmp_path)
     assert done.returncode == 2
     assert done.stderr == (
         "error: trainer.gradient_clip_val: 1.0, but gradients of a fused optimizer can't be clipped in bf16-mixed; "

@@ -76,8 +76,10 @@ def entry_point(
                     with machine_told():
                         sys.argv[1:] = arguments(sys.argv[1:])
                 os.environ[FULL_ERROR] = "1"  # Hydra then raises what it would print, until the task begins
-                if HELP & set(sys.argv[1:]):
-                    print(help_text(config_folder(), config_name, [word for word in sys.argv[1:] if word[0] != "-"]))
+                flags = {word for word in sys.argv[1:] if word.startswith("-")}
+                if flags and flags <= HELP:  # with others, as --config-dir, Hydra has to read them
+                    words = [word for word in sys.argv[1:] if word not in flags]
+                    print(help_text(config_folder(), config_name, words))
                     return
                 composed = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=config_name)
                 composed(_guarded(task, schema_of, asked))()
