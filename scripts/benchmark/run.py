@@ -109,8 +109,8 @@ def measure(group: Group, measured: Sequence[Measurement], rounds: int, log: Pat
             with get_console().status(f"{group.title}, round {number} of {rounds}: {one.job.name}"):
                 one.run(log)
             seconds = time.monotonic() - begin
+            yield  # what is said has been written
             console.say(f"round {number}/{rounds}", f"{one.job.name}: {_came(one, group.numbers)} ({seconds:.0f} s)")
-            yield
 
 
 def _came(one: Measurement, numbers: Sequence[str]) -> str:

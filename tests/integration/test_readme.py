@@ -42,7 +42,7 @@ def test_python_example_runs(tmp_path):
 
 def test_commands_of_the_readme_are_the_ones_tested_below():
     for command in (
-        "python -m cxrnet.train model=resnet50 finetune=true",
+        "python -m cxrnet.train model=resnet50 +finetune=true",
         "python -m cxrnet.train -m model=mobilenet_v2,resnet50,vgg16,custom_cnn trainer=debug",
         "mlflow ui --backend-store-uri sqlite:///outputs/mlflow.db",
     ):
@@ -63,7 +63,7 @@ def test_demo_learns_what_thumbnails_do_not_show(tmp_path):
 
 @pytest.mark.slow
 def test_resnet50_with_finetuning_on_the_embedded_data(tmp_path):
-    done = python(*shlex.split("-m cxrnet.train model=resnet50 finetune=true"), folder=tmp_path)
+    done = python(*shlex.split("-m cxrnet.train model=resnet50 +finetune=true"), folder=tmp_path)
     assert done.returncode == 0, done.stderr
     (run,) = (tmp_path / "outputs" / "runs").iterdir()
     history = (run / "history.csv").read_text()

@@ -127,9 +127,9 @@ REFUSED = {
                 ),
             )
         ),
-        "+trainer.callbacks=[{_target_: os.system, command: ls}]",
-        "+trainer.callbacks={a: {b: [[{_args_: [ls], _partial_: true, _target_: os.system}]]}}",
-        "+trainer.callbacks=[{_target_: torch.nn.ReLU, inplace: {_target_: os.system}}]",
+        "+callbacks.a={_target_: os.system, command: ls}",
+        "+callbacks={a: {b: [[{_args_: [ls], _partial_: true, _target_: os.system}]]}}",
+        "+callbacks.a={_target_: torch.nn.ReLU, inplace: {_target_: os.system}}",
     ),
 }
 
@@ -147,9 +147,9 @@ def test_what_runs_code_or_reaches_outside_is_not_taken_from_a_file(tmp_path, wo
         *("model=vgg16", "data.root=/some/where", "data.root='/it\\'s: here'", "outputs=../elsewhere", "cache=/tmp/c"),
         *("~folds", "experiment=[demo]", "++schedule.max_epochs=3", "+operating_points={ab: 0.5}", "a.b=2"),
         *("data.limit=${mine}", "+mine=7", "data.split.fractions={train: 0.8, val: 0.2}", "finetune=true"),
-        *("optimizer._target_=torch.optim.RMSprop", "+trainer.logger={_target_: lightning.pytorch.loggers.CSVLogger}"),
+        *("optimizer._target_=torch.optim.RMSprop", "+logger.a={_target_: lightning.pytorch.loggers.CSVLogger}"),
         *("augment._target_=cxrnet.data.augment.geometric", "trainer._target_=lightning.pytorch.Trainer"),
-        "+schedule.phases=[{_target_: cxrnet.training.schedule.Phase, name: a}]",
+        *("callbacks=[lr_monitor,weight_averaging]", "callbacks.a={_target_: cxrnet.training.additions.MovingAverage}"),
     ],
 )  # fmt: skip
 def test_what_a_run_is_made_of_is_taken(tmp_path, word):

@@ -180,11 +180,10 @@ def part_configs(config: DictConfig) -> list[Config]:
     if str(devices) != "1" and not (isinstance(devices, list) and len(devices) == 1):
         # Lightning starts the other processes with the command line of all runs.
         raise CxrnetError("trainer: folds and seeds can't train on several devices; give trainer.devices=1")
-    if folds is not None and (type(folds) is not int or folds < 3):
+    if folds is not None and folds < 3:
         raise CxrnetError(f"folds: {folds}; give a whole number from 3 on (one part is test, one val, the rest train)")
     seeds = [plain["seed"]] if seeds is None else seeds
-    whole = isinstance(seeds, list) and all(type(seed) is int and 0 <= seed < 2**31 for seed in seeds)
-    if not whole or not seeds or len(set(seeds)) < len(seeds):
+    if not seeds or len(set(seeds)) < len(seeds) or not all(0 <= seed < 2**31 for seed in seeds):
         raise CxrnetError(f"seeds: {seeds}; give a list of different whole numbers from 0 on, as [0,1,2]")
     found = []
     for seed in seeds:
