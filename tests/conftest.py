@@ -263,7 +263,7 @@ def settings() -> dict[str, Any]:
         "prevalences": [0.05, 0.2],
         "missed": 0.01,
         "decision_curve": {"thresholds": [0.0, 0.5], "prevalence": 0.05},
-        "referral": {"shares": [0.2]},
+        "deferral": {"shares": [0.2]},
         "fewest": 20,
     }
 

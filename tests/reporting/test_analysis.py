@@ -94,7 +94,7 @@ def test_tables_are_written_with_the_ends_of_their_intervals(analysed, make_tabl
     [
         ({"prevalences": [5]}, "prevalences: 5 is no prevalence"),
         ({"calibration": {"bins": 0, "kind": "equal_width"}}, "calibration.bins: 0"),
-        ({"referral": {"shares": [2]}}, "referral.shares: 2"),
+        ({"deferral": {"shares": [2]}}, "deferral.shares: 2"),
         ({"decision_curve": {"thresholds": [0, 1], "prevalence": None}}, "decision_curve.thresholds"),
         ({"resamples": 7}, "resamples: 7"),
         ({"level": 95}, "level: 95"),

@@ -15,7 +15,7 @@ from cxrnet.reporting.report import render_repeats, render_report, thumbnail_ver
 from cxrnet.reporting.report_data import DeferralFacts
 from cxrnet.reporting.sentences import weighing_sentences
 
-# Two curves of the training, four figures of each split, its reliability, a decision curve a class, the referral.
+# Two curves of the training, four figures of each split, its reliability, a decision curve a class, the deferral.
 SHOWN = 2 + 2 * 4 + 2 + 3 + 1
 
 
@@ -165,7 +165,7 @@ def test_decision_weights_are_said_where_there_are_some(facts, tmp_path):
 
 def test_what_is_left_to_a_reader_stands_with_its_interval(facts, make_table, settings, tmp_path):
     made = make_table(strength=4.0)
-    table = make_predictions(made, classes_of(made), logits_of(made), DecisionRule(refer_below=0.8))
+    table = make_predictions(made, classes_of(made), logits_of(made), DecisionRule(defer_below=0.8))
     analyses = {"test": analyse(table, facts.metrics["test"], settings, 1.5)}
     one = dataclasses.replace(
         facts, metrics={"test": facts.metrics["test"]}, analyses=analyses, deferral=DeferralFacts(0.8, 0.125)
@@ -173,7 +173,7 @@ def test_what_is_left_to_a_reader_stands_with_its_interval(facts, make_table, se
     render_report(one, tmp_path / "report.html")
     text = text_of((tmp_path / "report.html").read_text(encoding="utf-8"))
     deferral = analyses["test"].deferral
-    count = int(table["referred"].sum())
+    count = int(table["deferred"].sum())
     assert 0 < count < 60
     assert "below 0.8, the threshold that defers 12 % of the validation images" in text
     low, high = deferral.deferred["interval"]

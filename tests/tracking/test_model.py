@@ -74,11 +74,11 @@ def test_calls_that_are_left_to_a_reader_are_marked(bundle, tmp_path):
     files = [png(seed) for seed in range(3)]
     highest = predict_bytes(bundle, predictor(bundle, 32, torch.device("cpu")), files, ["a", "b", "c"]).max(axis=1)
     cutoff = float(np.sort(highest)[:2].mean())
-    save_bundle(dataclasses.replace(bundle, refer_below=cutoff), tmp_path / "bundle")
+    save_bundle(dataclasses.replace(bundle, defer_below=cutoff), tmp_path / "bundle")
     answer = BundleModel(tmp_path / "bundle").predict(pd.DataFrame({"image": files}))
-    assert answer["referred"].tolist() == (highest < cutoff).tolist()
-    assert answer["referred"].sum() == 1
-    assert signature(CLASSES, refers=True).outputs.input_names() == list(answer.columns)
+    assert answer["deferred"].tolist() == (highest < cutoff).tolist()
+    assert answer["deferred"].sum() == 1
+    assert signature(CLASSES, defers=True).outputs.input_names() == list(answer.columns)
 
 
 def test_the_logged_model_predicts_by_the_decision_weights(bundle, tmp_path):

@@ -107,7 +107,7 @@ def analyse(
     confidence, correct = certainty(predictions)
     clusters = clusters_of(predictions)
     resampling = Resampling(clusters, settings["resamples"], settings["seed"], settings["level"])
-    shares = settings["referral"]["shares"]
+    shares = settings["deferral"]["shares"]
     risk = risk_with_band(risk_coverage(confidence, correct), confidence, correct, resampling, shares)
     subgroups, warnings = evaluate_subgroups(predictions, evaluator(settings), settings["fewest"])
     return Analysis(

@@ -74,7 +74,7 @@ def mix_warnings(bundle: Bundle, mix: Mix) -> list[str]:
         ]
     if mix.asked is None:
         return []
-    kept = threshold_sentence(mix, bundle.operating_points, bundle.refer_below is not None)
+    kept = threshold_sentence(mix, bundle.operating_points, bundle.defer_below is not None)
     return [
         f"the probabilities are {mix}, those of the internal result and of the baselines too; the images are as "
         "frequent as they are, so log loss, Brier score and ECE mix the two",

@@ -102,7 +102,7 @@ def write_results(
     history: pd.DataFrame | None = None,
     kept_epoch: int = 0,
     temperature: float | None = 1.0,
-    seen: Collection[str] = (),
+    leaked: Collection[str] = (),
     mix: Mix = UNKNOWN,
     offset: Sequence[float] = (),
 ) -> Results:
@@ -121,8 +121,8 @@ def write_results(
         history: one row an epoch; ``None`` where nothing was trained, or several trainings are pooled.
         kept_epoch: the epoch whose weights were kept.
         temperature: by which the logits of the predictions were divided; ``None`` where not all by the same.
-        seen: ``image_id`` of what was seen in training (:func:`cxrnet.data.leaks.leaked_images`): the headline metrics
-            are computed without it too.
+        leaked: ``image_id`` of the images that leaked into training (:func:`cxrnet.data.leaks.leaked_images`): the
+            headline metrics are computed without them too.
         mix: that the probabilities of the predictions are of.
         offset: of the classes, that goes with the temperature, (K,); empty where there is none.
 
@@ -134,7 +134,7 @@ def write_results(
     headline = "test" if "test" in by_split else "val"
     metrics = {name: evaluated(rows) for name, rows in by_split.items()}
     baseline_metrics = {name: evaluated(rows) for name, rows in baselines.items()}
-    left = by_split[headline][~by_split[headline]["image_id"].isin(list(seen))]
+    left = by_split[headline][~by_split[headline]["image_id"].isin(list(leaked))]
     without_leaked = evaluated(left) if 0 < len(left) < len(by_split[headline]) else None
     analyses = {
         name: analyse(rows, metrics[name], settings, temperature, mix, offset) for name, rows in by_split.items()
@@ -165,9 +165,9 @@ def _write_metrics(
     without_leaked: Evaluation | None,
     kept: Mapping[str, Evaluation],
 ) -> None:
-    others = {} if without_leaked is None else {"without_seen": {headline: without_leaked}}
+    others = {} if without_leaked is None else {"without_leaked": {headline: without_leaked}}
     if kept:
-        others["without_referred"] = dict(kept)
+        others["without_deferred"] = dict(kept)
     write_json(folder / "metrics.json", {**metrics, "baselines": {headline: baselines}, **others})
 
 

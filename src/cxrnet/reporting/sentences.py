@@ -96,7 +96,7 @@ def deferral_text(curve: pd.DataFrame, shares: Sequence[float], level: float) ->
     sentences = []
     for share in shares:
         if not 0 < share < 1:
-            raise CxrnetError(f"referral.shares: {share} is no share of the images; give a number between 0 and 1")
+            raise CxrnetError(f"deferral.shares: {share} is no share of the images; give a number between 0 and 1")
         text = f"With the least certain {100 * share:g} % of the predictions deferred to a reader, "
         place = place_of(curve, share)
         if place is None:

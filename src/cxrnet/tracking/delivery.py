@@ -179,7 +179,9 @@ def _log_dataset(client: "MlflowClient", run_id: str, call: Call) -> None:
 
 
 def _log_model(client: "MlflowClient", run_id: str, call: Call) -> None:
-    log_model(client, run_id, Path(call.arguments["path"]), call.arguments["classes"], call.arguments["refers"])
+    told = call.arguments
+    defers = told["defers"] if "defers" in told else told["refers"]  # as runs before format 5 of the bundle wrote it
+    log_model(client, run_id, Path(told["path"]), told["classes"], defers)
 
 
 def _set_status(client: "MlflowClient", run_id: str, call: Call) -> None:

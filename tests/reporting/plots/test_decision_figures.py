@@ -49,7 +49,7 @@ def test_risk_coverage_figure_says_its_area(outcomes, resampling, tmp_path) -> N
     curve = risk_with_band(risk_coverage(*outcomes), *outcomes, resampling, [])
     figure = risk_coverage_plot(curve, area)
     assert {"confidence band", f"AURC {area:.3f}", "none deferred", "n = 200"} <= _texts(figure)
-    save(figure, tmp_path / "referral.png")
+    save(figure, tmp_path / "deferral.png")
 
 
 def test_without_resamples_nothing_is_shaded(outcomes, resampling) -> None:
