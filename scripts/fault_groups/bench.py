@@ -175,7 +175,7 @@ class Bench:
         return self.top / name
 
     def words(self) -> list[str]:
-        """The command of the run, in its short form; the same for every try."""
+        """Return the command of the run, in its short form; the same for every try."""
         return [
             "cxrnet.train", "data=folder", f"data.root={self.top / 'xrays'}", "data.size=[32,32]", "data.batch_size=8",
             "model=custom_cnn", f"model.weights={self.top / 'weights.pt'}", "trainer=cpu", "schedule=gradual",

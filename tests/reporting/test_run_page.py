@@ -1,14 +1,14 @@
 """What MLflow shows of a result."""
 
 import json
+from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
 import pytest
-from omegaconf import OmegaConf
 
-from cxrnet.cli.app import config_folder
 from cxrnet.evaluation.predictions import make_predictions
+from cxrnet.evaluation.settings import Evaluation
 from cxrnet.models.lightning_module import metric_names
 from cxrnet.reporting.results import write_results
 from cxrnet.reporting.run_page import run_page
@@ -28,8 +28,7 @@ def predictions_of(split, labels, seed=0):
 
 @pytest.fixture
 def page(tmp_path):
-    settings = OmegaConf.load(config_folder() / "evaluation" / "standard.yaml")
-    settings = OmegaConf.to_container(OmegaConf.merge(settings, {"seed": 0, "resamples": 100}))
+    settings = asdict(Evaluation(resamples=100))
 
     def make(*splits, **others):
         tables = {"majority": splits[-1], "thumbnail": splits[-1]}

@@ -201,9 +201,7 @@ def make_bundle():
     def make(folder: Path, seed: int = 0, classes: tuple[str, ...] = ("a", "b")) -> Path:
         torch.manual_seed(seed)
         half = (0.5,) * 3
-        config = NetworkConfig(
-            "custom_cnn", classes, (64, 64), half, half, "average", None, (), "relu", False, 0.0, 0.0, "softmax"
-        )
+        config = NetworkConfig(backbone="custom_cnn", classes=classes, size=(64, 64), mean=half, std=half, dropout=0.0)
         save_bundle(Bundle(Network(config).eval(), "pad", 1.0, {}, "0" * 64, {}, {}), folder / "bundle")
         return folder / "bundle"
 

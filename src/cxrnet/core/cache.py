@@ -188,7 +188,7 @@ def _wrong_block(file: Path, first: int, noted: Sequence[int]) -> str | None:
 
 
 def _checksums(file: Path, first: int, number: int) -> Iterator[int]:
-    """CRC-32 of some blocks of a file, the last of which may be short."""
+    """Compute the CRC-32 of some blocks of a file, the last of which may be short."""
     block = memoryview(bytearray(_BLOCK))
     with file.open("rb") as opened:  # a reader with a buffer reads a block whole, and large ones past its buffer
         opened.seek(first * _BLOCK)

@@ -113,7 +113,7 @@ def make_predictions(
 
 
 def softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    """Softmax over the last axis in float64: ``(N, K) float32`` to ``(N, K)`` in [0, 1], rows sum to one."""
+    """Take the softmax over the last axis in float64: ``(N, K) float32`` to ``(N, K)`` in [0, 1], rows sum to one."""
     wide = logits.astype(np.float64)
     powers = np.exp(wide - wide.max(axis=-1, keepdims=True))
     return np.asarray(powers / powers.sum(axis=-1, keepdims=True))

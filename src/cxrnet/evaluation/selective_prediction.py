@@ -151,7 +151,7 @@ def risk_coverage(confidence: FloatArray, correct: npt.NDArray[np.bool_]) -> pd.
 def _levels(
     confidence: FloatArray, correct: npt.NDArray[np.bool_]
 ) -> tuple[FloatArray, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Distinct confidences, the highest first, with the images and the errors at each."""
+    """List the distinct confidences, the highest first, with the images and the errors at each."""
     levels, places = np.unique(confidence, return_inverse=True)
     sizes = np.bincount(places, minlength=len(levels))
     wrong = np.bincount(places[~correct], minlength=len(levels))
@@ -159,7 +159,7 @@ def _levels(
 
 
 def area_under_risk_coverage(confidence: FloatArray, correct: npt.NDArray[np.bool_]) -> float:
-    """Mean error over keeping the 1, 2, ..., N most certain images (AURC); the lower the better.
+    """Compute the mean error over keeping the 1, 2, ..., N most certain images (AURC); the lower the better.
 
     Images of equal confidence come in random order: the expectation over it is taken. Where confidence says nothing,
     the area is the error of all images.

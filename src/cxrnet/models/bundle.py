@@ -226,7 +226,7 @@ def _file_digest(file: Path) -> str:
 
 
 def device_of(name: str) -> torch.device:
-    """``auto`` takes the accelerator where there is one; any other name is taken as torch names devices.
+    """Return a device by its name in torch; ``auto`` takes the accelerator where there is one.
 
     Raises:
         CxrnetError: torch has no such device here.

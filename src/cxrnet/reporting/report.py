@@ -152,7 +152,7 @@ def classes_first(facts: RunFacts) -> dict[str, int]:
 
 
 def places_of(classes: Sequence[str], first: Collection[str]) -> dict[str, int]:
-    """The places of the classes, some of which come first."""
+    """Return the places of the classes, some of which come first."""
     places = {name: place for place, name in enumerate(classes)}
     return {name: places[name] for name in sorted(places, key=lambda name: name not in first)}
 
@@ -167,7 +167,7 @@ def all_warnings(facts: ResultFacts) -> list[str]:
 
 
 def data_rows(facts: RunFacts) -> dict[str, list[int]]:
-    """Images by class: one number a split, then their sum; the last row is the sum over classes."""
+    """Count images by class: one number a split, then their sum; the last row is the sum over classes."""
     rows = {name: [split.images.get(name, 0) for split in facts.data.values()] for name in facts.classes}
     rows["All classes"] = [sum(column) for column in zip(*rows.values(), strict=True)]
     return {name: [*counts, sum(counts)] for name, counts in rows.items()}

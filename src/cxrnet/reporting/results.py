@@ -55,12 +55,12 @@ def _flat_predictive(predictive: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
 
 def _of_classes(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """The tables of the classes below each other, the class in the first column."""
+    """Stack the tables of the classes, the class in the first column."""
     return pd.concat(tables, names=["class"]).reset_index("class")
 
 
 def _flat(table: pd.DataFrame, metrics: tuple[str, ...]) -> pd.DataFrame:
-    """Each metric as its value and the ends of its interval; empty where there is none."""
+    """Write each metric as its value and the ends of its confidence interval; empty where there is none."""
     columns = {name: table[name] for name in table if name not in metrics}
     for name in metrics:
         columns[name] = [metric["value"] for metric in table[name]]
@@ -172,7 +172,7 @@ def _write_metrics(
 
 
 def values_of(metrics: Evaluation) -> dict[str, float]:
-    """The values by name, ``sensitivity_<class>`` for those of a class; what is n/a is left out."""
+    """Return the values by name, ``sensitivity_<class>`` for those of a class; what is n/a is left out."""
     return {name: metric["value"] for name, _, metric in flat(metrics) if metric["value"] is not None}
 
 

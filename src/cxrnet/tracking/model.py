@@ -61,7 +61,7 @@ def _load_pyfunc(data_path: str) -> BundleModel:
 
 
 def signature(classes: Sequence[str], defers: bool) -> "ModelSignature":
-    """Names and types of the columns that go in and come out."""
+    """Return the names and types of the columns that go in and come out."""
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema
 

@@ -165,12 +165,12 @@ class FeatureDataModule(pl.LightningDataModule):
             self.tables[split] = FeatureDataset(table, rows, data.arrays(split)[1])
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Features in the order of the images' sampler."""
+        """Load features in the order of the images' sampler."""
         data = self.data
         return train_loader(self.tables["train"], data.sampler, data.batch_size, data.seed, 0, self.trainer)
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        """Features of the validation images, in order."""
+        """Load the features of the validation images, in order."""
         return eval_loader(self.tables["val"], self.data.batch_size, 0, self.trainer)
 
 
@@ -195,11 +195,11 @@ class TrunkDataModule(pl.LightningDataModule):
         self.front.to(_device(self.trainer))
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Batches of training images."""
+        """Load batches of training images."""
         return self.data.train_dataloader()
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        """Batches of validation images."""
+        """Load batches of validation images."""
         return self.data.val_dataloader()
 
     def teardown(self, stage: str) -> None:

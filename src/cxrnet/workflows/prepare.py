@@ -191,5 +191,5 @@ def _say_training(config: Config, folder: Path) -> None:
 
 
 def _quoted(value: str) -> str:
-    """Text in Hydra's quotation marks, in which a class called 1 or null stays text."""
+    """Write text in Hydra's quotation marks, in which a class called 1 or null stays text."""
     return json.dumps(value, ensure_ascii=False)

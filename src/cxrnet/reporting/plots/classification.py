@@ -229,7 +229,7 @@ def _curve(history: pd.DataFrame, figure_name: str, kept_epoch: int) -> Figure:
 
 
 def _mark_phases(axes: Axes, history: pd.DataFrame) -> None:
-    """A thin line where a phase starts, its name above the frame."""
+    """Draw a thin line where a phase starts, its name above the frame."""
     starts = history[history["phase"] != history["phase"].shift()]
     for phase, epoch in zip(starts["phase"], starts["epoch"], strict=True):
         axes.axvline(epoch - 0.5, color=FAINT, linewidth=0.8)

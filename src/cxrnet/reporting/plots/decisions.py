@@ -44,7 +44,7 @@ def reliability_diagram(tables: Mapping[str, pd.DataFrame]) -> Figure:
 
 
 def _accuracies(axes: Axes, table: pd.DataFrame, label: str, colour: str) -> None:
-    """A marker a bin, with the interval of its accuracy."""
+    """Draw a marker a bin, with the confidence interval of its accuracy."""
     right = (table["accuracy"] * table["n"]).round().astype(int)
     bounds = np.array([wilson(part, whole) for part, whole in zip(right, table["n"], strict=True)]).T
     reach = np.abs(bounds - table["accuracy"].to_numpy())
