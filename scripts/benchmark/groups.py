@@ -19,7 +19,7 @@ from cxrnet.data.images.files import find_images
 
 @dataclass(frozen=True)
 class Plan:
-    """What all groups are told.
+    """Facts that all groups share.
 
     Attributes:
         options: checked.

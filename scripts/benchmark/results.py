@@ -1,4 +1,4 @@
-"""What a group measures, the ratios that are taken in each round, and how both are shown."""
+"""Measurements of a group, the ratios that are taken in each round, and their tables."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -47,7 +47,7 @@ class Ratio:
     unit: str = ""
 
     def value(self, numbers: Mapping[str, Numbers]) -> float | None:
-        """The value in a round whose numbers are given by job; ``None`` where one of them wasn't measured."""
+        """Compute the value in a round whose numbers are given by job; ``None`` where one of them wasn't measured."""
         given = [numbers.get(job, {}).get(number) for job, number in self.operands]
         return None if None in given else self.formula(*given)
 
@@ -86,7 +86,7 @@ def repaid_after(start: float, fast_start: float, slow: float, fast: float) -> f
 
 @dataclass(frozen=True)
 class Group:
-    """What is measured together.
+    """Jobs that are measured together.
 
     Attributes:
         title: heading.

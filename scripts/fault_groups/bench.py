@@ -93,7 +93,7 @@ class Running:
 
     @property
     def at_work(self) -> bool:
-        """Whether it is still running."""
+        """True while it is running."""
         return self._process.poll() is None
 
     def wait_for_epoch(self, number: int, seconds: float = LONGEST) -> None:
@@ -133,7 +133,7 @@ class Running:
 
 @dataclass(frozen=True)
 class Bench:
-    """Where the faults are tried.
+    """The place where faults are tried.
 
     Attributes:
         top: the folder of all tries.

@@ -1,4 +1,4 @@
-"""What every entry point shares: Hydra around it, and one line instead of a traceback for a user's mistake."""
+"""The frame of every entry point: Hydra around it, and one line instead of a traceback for a user's mistake."""
 
 import os
 import shlex

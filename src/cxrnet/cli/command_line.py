@@ -1,4 +1,4 @@
-"""What a user types, made into what Hydra reads as it is meant: home folders, and mappings that replace the default."""
+"""A typed command line, translated for Hydra: home folders, and mappings that replace the default."""
 
 import re
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What is wrong with a command line, and what to type, in one line; Hydra says it in several, of paths and grammars."""
+"""Mistakes in a command line, and what to type, in one line; Hydra says it in several, of paths and grammars."""
 
 import logging
 import re
@@ -21,7 +21,7 @@ from cxrnet.core.config import flat
 from cxrnet.errors import CxrnetError
 
 REFUSALS = (HydraException, OmegaConfBaseException, ValueError)
-"""What Hydra raises before a command's own work begins."""
+"""Errors that Hydra raises before a command's own work begins."""
 
 logger = logging.getLogger("cxrnet")
 

@@ -135,7 +135,7 @@ def _times(random: np.random.Generator, resamples: int, size: int) -> IntArray:
 
 
 Share = tuple[BoolArray, BoolArray]
-"""Of N images: those that count, ``(N, T)``, and those that they are a share of, the same or ``(N, 1)``."""
+"""The images that count, ``(N, T)``, and those that they are a share of, the same shape or ``(N, 1)``."""
 
 # Along a risk-coverage curve, which has a point an image: every hundredth of the images.
 POINTS = 100

@@ -23,7 +23,7 @@ Key = tuple[str, str]
 Estimates = dict[Key, FloatArray]
 """Metrics under R weightings, ``(R,)`` each."""
 Place = Literal["summary", "result", "calibration", "classes"]
-"""Where a metric is shown: console and spread over runs; tables of the result, of the calibration, of each class."""
+"""The places that show a metric: console and spread over runs; tables of the result, the calibration, each class."""
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ class Uncertainty(TypedDict, total=False):
     resamples: int
     """Number that the interval is from, where the metric can't be computed in all of them."""
     interval_reason: str
-    """Why there is no interval."""
+    """Reason why there is no interval."""
 
 
 @dataclass(frozen=True)

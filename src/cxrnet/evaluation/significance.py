@@ -30,7 +30,7 @@ class PairedTest(NamedTuple):
     test: str
     """Name of the test; empty where there is none."""
     reason: str = ""
-    """Why the interval, the p or both are NaN."""
+    """Reason why the interval, the p or both are NaN."""
 
 
 def no_test(reason: str) -> PairedTest:

@@ -65,7 +65,7 @@ def verdict(runs: ComparedRuns) -> str:
     """Name the best run, and the other runs that it is shown to be better than.
 
     Better is what the corrected p and the confidence interval of the difference both show: they may be of two tests. A
-    run is not called better than one into whose training less was leaked.
+    run is not stated to be better than one into whose training less was leaked.
     """
     comparison, best, by = runs.comparison, runs.comparison.runs[0], runs.comparison.settings.by
     metrics, title = comparison.metrics, title_of(comparison.shown[by])

@@ -135,7 +135,7 @@ def data_facts(each: ExternalSet) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class ExternalFacts:
-    """What the page says of an evaluation.
+    """Facts of the page on an evaluation.
 
     Attributes:
         title: of the page.

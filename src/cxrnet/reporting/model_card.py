@@ -88,7 +88,7 @@ class ClaimItem:
     number: int
     wording: str
     answer: str | None
-    """What the run answers; None where a person must."""
+    """The answer that the run gives; None where a person must."""
 
 
 def claim_items(facts: RunFacts) -> list[ClaimItem]:

@@ -1,4 +1,4 @@
-"""What MLflow shows of a result: the metrics on a run's page, the table of all, the description in Markdown.
+"""The page of a result in MLflow: the metrics on a run's page, the table of all, the description in Markdown.
 
 The metrics are few, so that a page of charts can be read: the headline with its confidence intervals, sensitivity and
 specificity of each class, one of each baseline. All others are in ``metrics.json`` and in the table.

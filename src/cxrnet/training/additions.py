@@ -31,7 +31,7 @@ REFUSED: dict[tuple[type[Callback], ...], str] = {
     (lightning.ModelPruning,): "the network that is kept has the layers that model says",
     (lightning.ProgressBar, lightning.ModelSummary): "the console is cxrnet's own",
 }
-"""What the schedule or cxrnet itself decides, and what to do instead."""
+"""Callbacks for what the schedule or cxrnet itself decides, and what to do instead."""
 
 _NEED_LOGGER = (lightning.LearningRateMonitor, lightning.DeviceStatsMonitor, lightning.ThroughputMonitor)
 

@@ -85,7 +85,7 @@ def rank(score: float, mode: str) -> float:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a phase has come.
+    """The progress of a phase.
 
     Attributes:
         plan: what must not change while a phase is trained, see :func:`plan_of`.

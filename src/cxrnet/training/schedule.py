@@ -1,4 +1,4 @@
-"""What a schedule is: phases, each with what is trainable, for how long and at what rate."""
+"""A schedule: phases, each with its trainable part, epochs and learning rate."""
 
 import dataclasses
 import math
@@ -16,7 +16,7 @@ from cxrnet.models.settings import Trainable
 
 @dataclass(frozen=True)
 class Phase:
-    """What is trainable, for how long, at what rate.
+    """A phase: its trainable part, epochs and learning rate.
 
     Attributes:
         name: name of the phase, unique in a schedule.
@@ -112,7 +112,7 @@ class Schedule:
 
     @property
     def mode(self) -> Literal["min", "max"]:
-        """Whether the monitored metric is better when it is small: a loss is."""
+        """``min`` where the monitored metric is better when it is small, as a loss is."""
         return "min" if self.monitor in ("train/loss", "val/loss") else "max"
 
     def keeps_last(self, phase: Phase, validation: int) -> bool:

@@ -38,7 +38,7 @@ from cxrnet.workflows.build import make_data
 
 @dataclass(frozen=True)
 class Findings:
-    """What there is to know of a data set.
+    """Findings on a data set.
 
     Attributes:
         notes: what was said while it was read, such as why rows are left out.

@@ -1,4 +1,4 @@
-"""The figures of a data set: how many images of what, in which split, and how large their files are."""
+"""The plots of a data set: how many images of what, in which split, and how large their files are."""
 
 import textwrap
 from collections.abc import Sequence

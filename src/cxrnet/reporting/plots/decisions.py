@@ -102,7 +102,7 @@ def risk_coverage_plot(curve: pd.DataFrame, area: float) -> Figure:
     _band(axes, curve["deferred"], curve, "confidence band", step="post")
     axes.axhline(curve["error"].iloc[-1], color=FAINT, linewidth=1, linestyle=(0, (4, 3)), label="none deferred")
     axes.set_xlim(0, 1)
-    # Of the few calls that are left at last nearly nothing is known: their intervals may leave the picture.
+    # The intervals of the last few predictions are wide and may leave the plot.
     tops = pd.concat([curve["error"], curve["high"][curve["deferred"] <= 0.5]])
     axes.set_ylim(0, 1.05 * tops.max() or None)
     axes.set_xlabel("share of predictions deferred, least certain first")
