@@ -42,7 +42,7 @@ def test_equal_confidences_stay_together_and_their_area_is_the_mean_over_orders(
     assert area_under_risk_coverage(np.full(12, 0.8), correct) == pytest.approx((~correct).mean())
 
 
-def test_certainty_is_that_of_the_call(make_table) -> None:
+def test_certainty_is_that_of_the_prediction(make_table) -> None:
     table = make_table()
     confidence, correct = certainty(table)
     assert (confidence == table.filter(like="prob_").max(axis=1)).all()
@@ -58,8 +58,8 @@ def test_no_images_are_refused() -> None:
         risk_coverage(np.array([]), np.array([], bool))
 
 
-def weighed(table, weights, points=None, cutoff=None):
-    rule = DecisionRule(points or {}, dict(zip(classes_of(table), weights, strict=True)), cutoff)
+def weighed(table, weights, points=None, threshold=None):
+    rule = DecisionRule(points or {}, dict(zip(classes_of(table), weights, strict=True)), threshold)
     return make_predictions(table, classes_of(table), logits_of(table), rule)
 
 
@@ -71,7 +71,7 @@ def test_with_decision_weights_images_at_the_border_of_the_decision_are_deferred
     odds = 4 * table["prob_Covid"] / table["prob_Normal"]
     certain, _ = certainty(made)
     np.testing.assert_allclose(certain, np.maximum(odds, 1) / (np.maximum(odds, 1) + np.minimum(odds, 1)), rtol=1e-6)
-    marked = weighed(table, (4.0, 1.0), cutoff=choose_deferral_threshold(made, 0.25))
+    marked = weighed(table, (4.0, 1.0), threshold=choose_deferral_threshold(made, 0.25))
     deferred = made[marked["deferred"]]
     assert len(deferred) == 100
     assert 0.2 < (deferred["predicted"] == "Covid").mean() < 0.8
@@ -118,16 +118,16 @@ def test_images_of_equal_certainty_stay_together_and_no_more_than_the_share_is_d
         choose_deferral_threshold(tied, 0.2)
 
 
-def test_the_band_has_the_figures_of_the_calls_that_are_left(make_table) -> None:
+def test_the_band_has_the_metrics_of_the_predictions_that_are_kept(make_table) -> None:
     table = make_table(60)
-    cutoff = choose_deferral_threshold(table, 0.25)
-    marked = make_predictions(table, classes_of(table), logits_of(table), DecisionRule(defer_below=cutoff))
+    threshold = choose_deferral_threshold(table, 0.25)
+    marked = make_predictions(table, classes_of(table), logits_of(table), DecisionRule(defer_below=threshold))
     deferral = deferral_of(marked, evaluate)
     confidence, correct = certainty(table)
-    assert (marked["deferred"] == (confidence < cutoff)).all()
+    assert (marked["deferred"] == (confidence < threshold)).all()
     assert deferral.deferred == {"value": 0.25, "n": 60, "interval": list(wilson(15, 60)), "method": "wilson"}
     assert deferral.kept["accuracy"]["n"] == 45
-    assert deferral.kept["accuracy"]["value"] == pytest.approx(correct[confidence >= cutoff].mean())
+    assert deferral.kept["accuracy"]["value"] == pytest.approx(correct[confidence >= threshold].mean())
     assert deferral_of(marked.assign(deferred=True), evaluate).kept is None
 
 
@@ -136,7 +136,7 @@ def images(n: int, resamples: int = 200) -> Resampling:
     return Resampling(Clusters(np.arange(n), np.zeros(n, int), "image"), resamples, 0, 0.95)
 
 
-def test_the_error_of_all_calls_has_the_interval_of_the_accuracy(make_table) -> None:
+def test_the_error_of_all_predictions_has_the_interval_of_the_accuracy(make_table) -> None:
     table = make_table()
     confidence, correct = certainty(table)
     resampling = Resampling(clusters_of(table), 200, 3, 0.9)

@@ -44,7 +44,7 @@ def folds(tmp_path_factory, command) -> Path:
     return folder
 
 
-def test_a_run_over_folds_says_what_leaked_and_is_not_called_better_for_it(folds):
+def test_a_run_over_folds_says_what_leaked_and_is_not_found_better_for_it(folds):
     said = (folds / "said.txt").read_text()
     pooled = {name: pd.read_parquet(folds / name / "predictions.parquet") for name in ("leaky", "clean")}
     leaked = {name: int(table["leaked"].sum()) for name, table in pooled.items()}

@@ -62,7 +62,7 @@ def make_run(tmp_path) -> Callable[..., Path]:
 
 def test_a_folder_tells_what_the_run_was(make_run):
     folder = make_run("one", "model=vgg16", "tracking=none", "data.root=/my/xrays", "trainer.devices=1", "seed=3")
-    manifest = make_manifest(rows().assign(sha256=list("abcdefgh")), "made up")  # no image is a copy
+    manifest = make_manifest(rows().assign(sha256=list("abcdefgh")), "made up")  # no image is a duplicate
     write_manifest(manifest, folder / "manifest.parquet")
     run = read_run(folder, URI)
     assert (run.name, run.place, run.run_id) == ("one", str(folder), "id of one")

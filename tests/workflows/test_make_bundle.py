@@ -47,10 +47,10 @@ def test_thresholds_are_chosen_on_validation_images_and_kept_in_the_bundle(bundl
     made, predictions = bundled(make_network(), make_data(), operating_points={"Covid": {"sensitivity": 0.5}})
     threshold = made.bundle.operating_points["Covid"]
     assert predictions["split"].tolist() == ["val"] * 9 + ["test"] * 9
-    called = probabilities_of(predictions)[:, 0] >= threshold
-    assert ((predictions["predicted"] == "Covid") == called).all()
+    predicted = probabilities_of(predictions)[:, 0] >= threshold
+    assert ((predictions["predicted"] == "Covid") == predicted).all()
     of_class = (predictions["split"] == "val") & (predictions["label"] == "Covid")
-    assert called[of_class].mean() >= 0.5
+    assert predicted[of_class].mean() >= 0.5
     assert "chosen for sensitivity >= 0.5" in made.thresholds[0]
 
 
@@ -93,8 +93,8 @@ def test_the_deferral_threshold_is_chosen_on_validation_images_and_applied_by_th
     policy = {"Covid": {"sensitivity": 0.5}}
     made, predictions = bundled(make_network(), make_data(), operating_points=policy, defer=0.25)
     assert predictions.loc[predictions["split"] == "val", "deferred"].sum() == 2  # of nine
-    called = [row[f"prob_{row['predicted']}"] for row in predictions.to_dict("records")]
-    assert predictions["deferred"].tolist() == [probability < made.bundle.defer_below for probability in called]
+    predicted = [row[f"prob_{row['predicted']}"] for row in predictions.to_dict("records")]
+    assert predictions["deferred"].tolist() == [probability < made.bundle.defer_below for probability in predicted]
     assert "deferred" not in bundled(make_network(), make_data())[1]
 
 

@@ -44,14 +44,15 @@ def render_report(facts: RunFacts, path: Path) -> None:
         facts: what to say.
         path: the file to write.
     """
-    _render("report.html.j2", path, facts, metric_tables(facts), worth=classes_first(facts), data_rows=data_rows(facts))
+    places, rows = classes_first(facts), data_rows(facts)
+    _render("report.html.j2", path, facts, metric_tables(facts), places=places, data_rows=rows)
 
 
 def render_repeats(facts: RepeatsFacts, path: Path) -> None:
     """Write the report of a run over folds or seeds, as :func:`render_report` does that of one."""
     runs = [(f"{HEADLINE[name]} ({run.name})", run.metrics[name]) for run in facts.runs for name in facts.moments]
-    tables, worth = metric_tables(facts) | {"runs": runs}, places_of(facts.classes, facts.runs[0].points)
-    _render("repeats.html.j2", path, facts, tables, worth=worth, interval_meaning=interval_meaning)
+    tables, places = metric_tables(facts) | {"runs": runs}, places_of(facts.classes, facts.runs[0].points)
+    _render("repeats.html.j2", path, facts, tables, places=places, interval_meaning=interval_meaning)
 
 
 def _render(

@@ -76,7 +76,7 @@ def threshold_sentences(validation: pd.DataFrame, policy: Mapping[str, Any], poi
         )
         if hits == 0 or passed == 0:
             useless = f"no image of {name} is found" if hits == 0 else f"every other image is predicted as {name} too"
-            sentences.append(f"The threshold meets the rule and is worth nothing: {useless}.")
+            sentences.append(f"The threshold meets the rule but is useless: {useless}.")
     return sentences
 
 
@@ -115,7 +115,7 @@ def _wrong(row: pd.Series, level: float) -> str:
 
 
 def triage_text(name: str, sensitivity: Metric, specificity: Metric, table: pd.DataFrame, missed: float) -> list[str]:
-    """Say in plain sentences what a positive and a negative prediction are worth.
+    """Say in plain sentences what the predictive values are.
 
     Args:
         name: the class.
