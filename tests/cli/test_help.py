@@ -8,7 +8,7 @@ from cxrnet.cli.help import help_text
 from cxrnet.workflows.settings import COMMANDS
 
 
-@pytest.mark.parametrize("name", [*(command.__name__.lower() for command in COMMANDS), "benchmark"])
+@pytest.mark.parametrize("name", [command.__name__.lower() for command in COMMANDS])
 def test_every_command_shows_its_keys_as_yaml(name):
     shown = help_text(config_folder(), name, []).partition("(key=value):\n\n")[2]
     assert yaml.safe_load(shown)

@@ -107,7 +107,7 @@ def test_an_added_key_that_nothing_reads_is_refused(command, words, message):
 @pytest.mark.parametrize(
     "words",
     [
-        ["+optimizer.amsgrad=true", "data=folder", "data.root=x", "+data.known_faults.mine=[small]"],
+        ["+optimizer.amsgrad=true", "data=folder", "data.root=x", "+data.known_issues.mine=[small]"],
         ["callbacks=[lr_monitor,weight_averaging]", "logger=csv", "+callbacks.mine={_target_: my.Callback}"],
         ["experiment=triage_mobilenet_v2_sensitive"],
     ],

@@ -192,7 +192,7 @@ def test_a_run_over_seeds_has_the_page_of_a_run_with_the_spread_instead_of_the_t
         f"Over the runs {repeats_facts.meaning}",
         f"Accuracy {moments.mean:.3f} {moments.sd:.3f} {moments.lowest:.3f} {moments.highest:.3f} "
         f"{moments.interval[0]:.3f} to {moments.interval[1]:.3f} 2",
-        "The 95 % interval of a mean is over seeds (Student's t, n = 2)",
+        "The 95 % confidence interval of a mean is over seeds (Student's t, n = 2)",
         f"seed0 40 20 60 {repeats_facts.runs[0].metrics['accuracy']['value']:.3f} 1.25",
         "Result",
         "Operating points",

@@ -149,7 +149,7 @@ def test_what_runs_code_or_reaches_outside_is_not_taken_from_a_file(tmp_path, wo
         *("data.limit=${mine}", "+mine=7", "data.split.fractions={train: 0.8, val: 0.2}", "finetune=true"),
         *("optimizer._target_=torch.optim.RMSprop", "+trainer.logger={_target_: lightning.pytorch.loggers.CSVLogger}"),
         *("augment._target_=cxrnet.data.augment.geometric", "trainer._target_=lightning.pytorch.Trainer"),
-        "+schedule.phases=[{_target_: cxrnet.training.schedule.Phase, name: a}]",
+        "schedule.phases=[{name: a, trainable: all, epochs: 2, lr: 0.1}]",
     ],
 )  # fmt: skip
 def test_what_a_run_is_made_of_is_taken(tmp_path, word):
