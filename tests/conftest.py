@@ -1,4 +1,4 @@
-"""What every test may ask for."""
+"""Fixtures of every test."""
 
 import dataclasses
 import html
@@ -365,7 +365,7 @@ def check_standalone() -> Callable[[str], None]:
 
 @pytest.fixture
 def phone(browser: Callable[..., str], tmp_path: Path) -> Callable[[str], str]:
-    """How a page looks in a frame as wide as a phone: ``hidden 0 px, seen 3 of 3``, sideways and of its pictures."""
+    """Measure a page in a frame as wide as a phone: ``hidden 0 px, seen 3 of 3``, sideways and of its pictures."""
 
     def measure(page: str) -> str:
         # `srcdoc` lets the page around it measure.

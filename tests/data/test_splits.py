@@ -87,7 +87,7 @@ def patients_of_sizes(manifest_of, sizes: dict[int, int], mixed: int = 0) -> pd.
 
 
 def shares_by_size(manifest: pd.DataFrame, splits: list[pd.Series], sizes=(1, 2, 3)) -> pd.DataFrame:
-    """How often patients come into each split, by their number of images; the last size is that or more."""
+    """Count how often patients come into each split, by their number of images; the last size is that or more."""
     size = manifest["patient_id"].map(manifest["patient_id"].value_counts()).clip(upper=sizes[-1]).to_numpy()
     first = ~manifest["patient_id"].duplicated().to_numpy()
     parts = pd.concat([pd.DataFrame({"size": size, "split": split.to_numpy()})[first] for split in splits])

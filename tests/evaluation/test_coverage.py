@@ -67,7 +67,7 @@ def table_of(codes, patients, right):
 
 
 def margins(random, patients, shared, own):
-    """How far each image is on the right side, of variance 1: parts that patients share, with all models or not."""
+    """Draw the margin of each image, of variance 1: parts that patients share, with all models or not."""
     of_patient = random.normal(size=patients.max() + 1)[patients]
     return 1 + np.sqrt(shared) * of_patient + np.sqrt(own) * random.normal(size=len(patients))
 

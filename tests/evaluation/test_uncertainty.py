@@ -85,7 +85,7 @@ def test_all_right_is_not_certain():
 
 
 def test_a_mean_over_classes_rests_on_its_smallest_class():
-    """Of 6 and 54 images it takes the multiple of the error that 11 have, their harmonic mean, not 60."""
+    """With 6 and 54 images it takes the multiple of the error that 11 have, their harmonic mean, not 60."""
     table = table_of(*noisy(60, positive=0.1, seed=1))
     metrics, drawn = evaluate_resampled(table, clusters_of(table), 500, 0)
     of_mean = on_log_odds(metrics["balanced_accuracy"]["value"], drawn["", "balanced_accuracy"], 10.8)
@@ -155,7 +155,7 @@ def test_a_class_of_one_patient_is_not_certain(others):
 
 
 def test_one_large_patient_is_worth_less_than_many():
-    """Of 21, 1, ..., 1 images: the degrees of freedom are those of Kish's effective number of patients."""
+    """With 21, 1, ..., 1 images the degrees of freedom are those of Kish's effective number of patients."""
     table = table_of(*noisy(60), ["0"] * 21 + [str(i) for i in range(1, 40)])
     metrics, drawn = evaluate_resampled(table, clusters_of(table), 500, 0)
     clusters = 60**2 / (21**2 + 39)

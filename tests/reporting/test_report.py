@@ -20,7 +20,7 @@ SHOWN = 2 + 2 * 4 + 2 + 3 + 1
 
 
 def text_of(page: str) -> str:
-    """What a reader sees."""
+    """Return the text that a reader sees."""
     return re.sub(r"\s+", " ", html.unescape(re.sub("<[^>]*>", " ", page.split("<body>")[1])))
 
 

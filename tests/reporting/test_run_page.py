@@ -1,4 +1,4 @@
-"""What MLflow shows of a result."""
+"""The page of a result in MLflow."""
 
 import json
 from dataclasses import asdict

@@ -121,7 +121,7 @@ def test_what_the_validation_images_cannot_do_is_refused_and_leaves_no_bundle(
 
 
 def rare(data):
-    """Of Viral Pneumonia one training image is left."""
+    """Leave one training image of Viral Pneumonia."""
     gone = (data.manifest["label"] == "Viral Pneumonia") & (data.manifest["split"] == "train")
     rows = data.manifest[gone]
     data.manifest = data.manifest.drop(index=rows.index[1:])

@@ -34,7 +34,7 @@ logger = logging.getLogger("cxrnet")
 def kept(folder: Path, make: Callable[[Path], None]) -> Path:
     """Return a result's folder, after making it if it is missing or damaged.
 
-    Of several processes that ask at the same time one makes it and the others wait. When it dies, the next one goes on.
+    When several processes ask at the same time, one makes it and the others wait. When it dies, the next one goes on.
     On POSIX, readers of a damaged file keep it open as it is.
 
     Args:

@@ -64,7 +64,7 @@ class Clusters:
     def cases(self, rows: BoolArray, share: float) -> float:
         """Count the cases that a share of rows ``(N,)`` is of, as if the images of a cluster went right together.
 
-        Of a share of 0 or 1 every cluster is a case; of another one, clusters of many images weigh more than others.
+        For a share of 0 or 1 every cluster is a case; else clusters of many images weigh more than others.
         """
         return self.count(rows) if share in (0, 1) else self.effective(rows)
 

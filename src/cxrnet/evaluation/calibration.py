@@ -234,7 +234,7 @@ def _slope(
 ) -> float:
     """Derivative of the likelihood above by 1/T: the expected logit less that of the label, weighted mean over images.
 
-    That of the offset plays no part, for at each 1/T it is the best.
+    The derivative by the offset plays no part, for at each 1/T the offset is the best.
     """
     expected = np.sum(softmax(logits * inverse - offset(inverse), axis=1) * logits, axis=1)
     return float(weights @ (expected - logits[np.arange(len(codes)), codes]))

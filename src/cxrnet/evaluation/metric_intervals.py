@@ -87,7 +87,7 @@ def of_one_cluster(clusters: Clusters, key: Key, *tables: Rows) -> bool:
 def behind(clusters: Clusters, key: Key, *tables: Rows) -> float:
     """Count the clusters behind a metric, the fewer where it weighs a class against others; an effective number.
 
-    Of a mean over classes it is the harmonic mean of theirs: variances go with 1 / clusters, and a mean adds them.
+    For a mean over classes it is the harmonic mean of theirs: variances go with 1 / clusters, and a mean adds them.
 
     Args:
         clusters: the clusters.

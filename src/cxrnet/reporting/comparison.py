@@ -336,7 +336,7 @@ MOST_ROWS = 30  # of a table on the console
 def say_comparison(runs: ComparedRuns) -> None:
     """Show the verdict, the warnings, and metric by metric the runs and their differences.
 
-    Of many runs, only the metric that ranks them. Facts, other metrics and those of one class are in the files.
+    Many runs get only the metric that ranks them. Facts, other metrics and those of one class are in the files.
     """
     comparison, tables = runs.comparison, printed_tables(runs)
     console.heading(_title(comparison))

@@ -264,7 +264,7 @@ def subgroup_tables(analyses: Mapping[str, Analysis]) -> list[Table]:
     ]
     if not rows:
         return []
-    columns = ["Data", "Group", "Class", "Images", "Of the class", *(PER_CLASS[name] for name in METRICS)]
+    columns = ["Data", "Group", "Class", "Images", "Positives", *(PER_CLASS[name] for name in METRICS)]
     note = " ".join(f"{data}: {text}" for data, analysis in analyses.items() for text in analysis.warnings)
     return [Table("Subgroups", pd.DataFrame(rows, columns=columns), 3, True, note)]
 

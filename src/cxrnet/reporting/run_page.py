@@ -45,7 +45,7 @@ def headline_metrics(results: Results) -> dict[str, float]:
     """Name the metrics of the headline split: ``test/accuracy``, ``test/accuracy/ci_low``, ``test/sensitivity/COVID``.
 
     Beside the balanced accuracy stands that of each baseline, ``test/balanced_accuracy/thumbnail``. Metrics of val are
-    named ``final_val/...``, as ``val/...`` are the curves. What is not defined is left out.
+    named ``final_val/...``, as ``val/...`` are the curves. Metrics without a value are left out.
     """
     prefix = _prefix(results.headline)
     values = shown_metrics(results.metrics[results.headline], prefix)

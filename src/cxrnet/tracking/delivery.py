@@ -56,7 +56,7 @@ class Delivery:
         artifacts is out of order still takes metrics.
 
         Returns:
-            What does not arrive and why; ``None`` where nothing waits.
+            The calls that do not arrive and why; ``None`` where nothing waits.
         """
         held: dict[str, str] = {}
         number = 0

@@ -212,7 +212,7 @@ def prepare_mlflow() -> None:
 def quiet() -> Iterator[None]:
     """Keep MLflow's notes on migrations, its tracebacks of a busy database, and urllib3's words off the console.
 
-    What goes wrong is raised too.
+    Errors are raised too.
     """
     loggers = [logging.getLogger(name) for name in ("mlflow", "alembic", "urllib3.connectionpool")]
     levels = [logger.level for logger in loggers]
