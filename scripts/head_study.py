@@ -89,7 +89,7 @@ def images_for_training(config: Config) -> XrayDataModule:
 
 
 def fold_of(manifest: pd.DataFrame, fold: int, seed: int) -> pd.DataFrame:
-    """Split: a fold is for testing, a sixth of the others for validation."""
+    """Assign splits: a fold is for testing, a sixth of the others for validation."""
     parts = fold_manifest(manifest, FOLDS, fold, "patient", seed)
     return carve_validation(parts.assign(split=parts["split"].replace("val", "train")), 1 / 6, seed)
 

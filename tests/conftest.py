@@ -1,4 +1,4 @@
-"""What every test may ask for."""
+"""Fixtures of every test."""
 
 import dataclasses
 import html
@@ -263,7 +263,7 @@ def settings() -> dict[str, Any]:
         "prevalences": [0.05, 0.2],
         "missed": 0.01,
         "decision_curve": {"thresholds": [0.0, 0.5], "prevalence": 0.05},
-        "referral": {"shares": [0.2]},
+        "deferral": {"shares": [0.2]},
         "fewest": 20,
     }
 
@@ -275,21 +275,21 @@ def facts(
     history: pd.DataFrame,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> RunFacts:
-    folder = tmp_path_factory.mktemp("figures")
+    folder = tmp_path_factory.mktemp("plots")
     tables = {"val": make_table(seed=1, split="val", strength=4.0), "test": make_table(strength=4.0)}
     tables["test"]["view"] = pd.array(["PA", "AP"] * 30, dtype="string")
     metrics = {split: evaluate(table, resamples=100) for split, table in tables.items()}
     analyses = {split: analyse(table, metrics[split], settings, 1.5) for split, table in tables.items()}
-    figures = save_curves(history, 7, folder)
+    plots = save_curves(history, 7, folder)
     for split, suffix in (("test", ""), ("val", "_val")):
-        figures |= save_plots(tables[split], metrics[split], folder, suffix) | save_analysis(
+        plots |= save_plots(tables[split], metrics[split], folder, suffix) | save_analysis(
             analyses[split], folder, suffix
         )
     return RunFacts(
         title="MobileNetV2 on covid19_image",
         summary="A MobileNetV2 with ImageNet weights, trained on 200 chest radiographs.",
         created="3 March 2026, 10:15",
-        warnings=["9 of 66 test images are copies of training images."],
+        warnings=["9 of 66 test images are duplicates of training images."],
         known_issues=["covid19_image: at least 22 Covid images have another finding where they come from."],
         classes=CLASSES,
         data={
@@ -301,7 +301,7 @@ def facts(
         baselines={"majority": evaluate(make_table(strength=0.0)), "thumbnail": evaluate(make_table())},
         without_leaked=evaluate(tables["test"].iloc[9:], resamples=100),
         points={"Covid": PointFacts(0.375, "specificity >= 0.99")},
-        chosen=["Covid is called from a probability of 0.375 on."],
+        chosen=["Covid is predicted from a probability of 0.375 on."],
         deferral=None,
         temperature=Temperature(1.5, 60, 0.6, 0.5, None),
         level=0.95,
@@ -324,7 +324,7 @@ def facts(
         environment={"Git revision": "a61342b" * 5, "Seed": "0", "Data digest": "9f" * 32},
         command="python -m cxrnet.train model=mobilenet_v2 +finetune=true " + "x" * 200,
         config_yaml="tracking:\n  uri: http://localhost:5000\n",
-        plots=figures,
+        plots=plots,
     )
 
 
@@ -337,12 +337,12 @@ def repeats_facts(facts: RunFacts, make_table: Callable[..., pd.DataFrame]) -> R
         for seed, table in enumerate(tables)
     ]
     shared = {field.name: getattr(facts, field.name) for field in dataclasses.fields(ResultFacts)}
-    figures = {name: file for name, file in facts.plots.items() if not name.endswith(("_val", "_curve"))}
+    plots = {name: file for name, file in facts.plots.items() if not name.endswith(("_val", "_curve"))}
     spread = pd.DataFrame([{"accuracy": run.metrics["accuracy"]["value"]} for run in runs])
     only_test = {"metrics": {"test": facts.metrics["test"]}, "analyses": {"test": facts.analyses["test"]}}
     meaning = "All runs are tested on the same 60 images."
     return RepeatsFacts(
-        **{**shared, **only_test, "plots": figures},
+        **{**shared, **only_test, "plots": plots},
         meaning=meaning,
         runs=runs,
         moments=moments_of(spread, 0.95),
@@ -365,7 +365,7 @@ def check_standalone() -> Callable[[str], None]:
 
 @pytest.fixture
 def phone(browser: Callable[..., str], tmp_path: Path) -> Callable[[str], str]:
-    """How a page looks in a frame as wide as a phone: ``hidden 0 px, seen 3 of 3``, sideways and of its pictures."""
+    """Measure a page in a frame as wide as a phone: ``hidden 0 px, seen 3 of 3``, sideways and of its pictures."""
 
     def measure(page: str) -> str:
         # `srcdoc` lets the page around it measure.

@@ -57,12 +57,12 @@ def test_what_decides_and_what_is_deferred_is_said_of_a_bundle(bundle):
     weighed = dataclasses.replace(bundle, decision_weights=dict(zip(CLASSES, (7.0, 3.5, 1.0), strict=True)))
     assert list(mix_facts(bundle, Mix())) == ["probabilities"]
     assert "weight x probability" in mix_facts(weighed, Mix())["decision"]
-    some = mix_facts(dataclasses.replace(weighed, operating_points={"Covid": 0.7}, refer_below=0.6), Mix())
+    some = mix_facts(dataclasses.replace(weighed, operating_points={"Covid": 0.7}, defer_below=0.6), Mix())
     assert "Covid 0.7" in some["thresholds"]
     assert "of the classes without a threshold" in some["decision"]
     assert "share in the sum of weight x probability is below 0.6" in some["deferral"]
     points = {"Covid": 0.7, "Viral Pneumonia": 0.5}
-    alone = mix_facts(dataclasses.replace(weighed, operating_points=points, refer_below=0.6), Mix())
+    alone = mix_facts(dataclasses.replace(weighed, operating_points=points, defer_below=0.6), Mix())
     assert "Viral Pneumonia 0.5" in alone["thresholds"]
     assert alone["decision"].startswith("Normal where no threshold is reached")
     assert "their probability is below 0.6" in alone["deferral"]

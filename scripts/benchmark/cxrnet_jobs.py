@@ -133,13 +133,13 @@ def check(tasks: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def quoted(name: str, value: str) -> str:
-    """An override whose value may hold anything, as a path does."""
+    """Write an override whose value may hold anything, as a path does."""
     text = value.replace("\\", "\\\\").replace("'", "\\'")
     return f"{name}='{text}'"
 
 
 def trainer_option(device: str) -> str:
-    """The option of ``trainer`` for a device."""
+    """Name the option of ``trainer`` for a device."""
     return {"cpu": "cpu", "cuda": "gpu"}.get(device, "auto")
 
 

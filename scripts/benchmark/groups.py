@@ -19,7 +19,7 @@ from cxrnet.data.images.files import find_images
 
 @dataclass(frozen=True)
 class Plan:
-    """What all groups are told.
+    """Facts that all groups share.
 
     Attributes:
         options: checked.
@@ -36,22 +36,22 @@ class Plan:
     weights: str = "none"
 
     def task(self, backbone: str, **more: Any) -> dict[str, Any]:  # noqa: ANN401 (values of a Task)
-        """Settings of a :class:`shared.Task`."""
+        """Return the settings of a :class:`shared.Task`."""
         options = self.options
         common = {"size": list(options.size), "batch_size": options.batch_size, "device": self.device}
         return {"backbone": backbone, **common, "seed": options.seed, **more}
 
     def images(self, count: int) -> Path:
-        """A folder of drawn images."""
+        """Return a folder of drawn images."""
         return drawn_images(self.drawn, count, self.options.file_size, self.options.seed)
 
     def users_images(self) -> Path | None:
-        """The user's own images, linked; ``None`` without any."""
+        """Return the user's own images, linked; ``None`` without any."""
         root = self.options.data.root
         return None if root is None else own_images(root, self.scratch / "own images", self.options.seed)
 
     def cxrnet(self, cache: str, views: int = 1, features_gb: float = 10, compiled: bool = False) -> dict[str, Any]:
-        """Settings that cxrnet's training has beside its task."""
+        """Return the settings that cxrnet's training has beside its task."""
         words = OmegaConf.to_object(self.options.overrides)
         own = {"cache": str(self.scratch / cache), "views": views, "features_gb": features_gb, "compiled": compiled}
         return {**own, "overrides": words, "fresh": True}

@@ -15,7 +15,7 @@ from typing import Any
 
 HERE = Path(__file__).parent
 Numbers = dict[str, Any]
-"""What a job measured: numbers by name, and facts in words."""
+"""Measurements of a job: numbers by name, and facts in words."""
 
 
 @dataclass(frozen=True)

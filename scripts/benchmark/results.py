@@ -1,4 +1,4 @@
-"""What a group measures, the ratios that are taken in each round, and how both are shown."""
+"""Measurements of a group, the ratios that are taken in each round, and their tables."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -47,12 +47,12 @@ class Ratio:
     unit: str = ""
 
     def value(self, numbers: Mapping[str, Numbers]) -> float | None:
-        """The value in a round whose numbers are given by job; ``None`` where one of them wasn't measured."""
+        """Compute the value in a round whose numbers are given by job; ``None`` where one of them wasn't measured."""
         given = [numbers.get(job, {}).get(number) for job, number in self.operands]
         return None if None in given else self.formula(*given)
 
     def over(self, rounds: Sequence[Mapping[str, Numbers]]) -> dict[str, Any]:
-        """The median of the rounds, their extremes and whether the target is met, as JSON has them.
+        """Return the median of the rounds, their extremes and whether the target is met, as JSON has them.
 
         ``None`` where most of the rounds have no value, or where there is no target.
         """
@@ -67,17 +67,17 @@ class Ratio:
 
 
 def quotient(a: float, b: float) -> float | None:
-    """``a / b``, or ``None`` where b is 0."""
+    """Compute ``a / b``; ``None`` where b is 0."""
     return a / b if b else None
 
 
 def difference(a: float, b: float) -> float:
-    """``a - b``."""
+    """Compute ``a - b``."""
     return a - b
 
 
 def repaid_after(start: float, fast_start: float, slow: float, fast: float) -> float | None:
-    """Images after which a faster rate has made up for its longer start: ``fast_start - start = n / slow - n / fast``.
+    """Count the images after which a faster rate repays its start, ``fast_start - start = n / slow - n / fast``.
 
     ``None`` where it is no faster. Starts in seconds, rates in images a second.
     """
@@ -86,7 +86,7 @@ def repaid_after(start: float, fast_start: float, slow: float, fast: float) -> f
 
 @dataclass(frozen=True)
 class Group:
-    """What is measured together.
+    """Jobs that are measured together.
 
     Attributes:
         title: heading.
@@ -105,7 +105,7 @@ class Group:
     rounds: int | None = None
 
     def to_dict(self, measured: Sequence[Measurement]) -> dict[str, Any]:
-        """What came of it so far, as JSON has it: every repeat, the medians, the ratios."""
+        """Return what came of it so far, as JSON has it: every repeat, the medians, the ratios."""
         count = max((len(one.repeats) for one in measured), default=0)
         rounds = [{one.job.name: one.repeats[k] for one in measured if k < len(one.repeats)} for k in range(count)]
         jobs = {one.job.name: {"median": one.medians, **asdict(one)} for one in measured}
@@ -138,7 +138,7 @@ def _table(first: str, *others: str) -> Table:
 
 
 def number_text(value: float | None) -> str:
-    """Three significant digits; no decimals from a hundred on; a dash where there is no number."""
+    """Write three significant digits, no decimals from a hundred on; a dash where there is no number."""
     return "–" if value is None else f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 

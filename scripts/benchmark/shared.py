@@ -64,7 +64,7 @@ def synchronise(device: str) -> None:
 
 
 def peak_memory(device: str = "cpu") -> dict[str, float]:
-    """Peak memory of this process in MB: ``memory_mb`` with mapped files, and ``device_memory_mb`` on CUDA."""
+    """Read the peak memory of this process in MB: ``memory_mb`` with mapped files, on CUDA ``device_memory_mb`` too."""
     status = Path("/proc/self/status")
     if status.is_file():  # getrusage begins with the memory of the process that started this one
         lines = status.read_text(encoding="utf-8").splitlines()

@@ -37,7 +37,7 @@ def _parts(task: Task) -> Parts:
 
 
 def timm_network(backbone: str, classes: int) -> nn.Module:
-    """The network by cxrnet's name, with random weights."""
+    """Build the network by cxrnet's name, with random weights."""
     return create_model(NAMES.get(backbone, backbone), pretrained=False, num_classes=classes)
 
 
@@ -75,7 +75,7 @@ def script(file: str, **settings: Any) -> dict[str, Any]:  # noqa: ANN401 (a Tas
 
 
 def script_words(task: Task) -> list[str]:
-    """Arguments of ``benchmark.py``; older ones know no ``--device``, and take CUDA."""
+    """Return the arguments of ``benchmark.py``; older ones know no ``--device``, and take CUDA."""
     height, width = task.size
     return [
         "--bench", "train", "--model", NAMES.get(task.backbone, task.backbone), "--batch-size", str(task.batch_size),

@@ -32,7 +32,7 @@ CLASSES = 4  # of the ceiling
 
 @dataclass(frozen=True)
 class Parts:
-    """What a loop trains with; ``optimizer`` makes one for the network on its device."""
+    """The parts of a training loop; ``optimizer`` makes one for the network on its device."""
 
     network: nn.Module
     train: Batches

@@ -93,7 +93,7 @@ class Running:
 
     @property
     def at_work(self) -> bool:
-        """Whether it is still running."""
+        """True while it is running."""
         return self._process.poll() is None
 
     def wait_for_epoch(self, number: int, seconds: float = LONGEST) -> None:
@@ -133,7 +133,7 @@ class Running:
 
 @dataclass(frozen=True)
 class Bench:
-    """Where the faults are tried.
+    """The place where faults are tried.
 
     Attributes:
         top: the folder of all tries.
@@ -175,7 +175,7 @@ class Bench:
         return self.top / name
 
     def words(self) -> list[str]:
-        """The command of the run, in its short form; the same for every try."""
+        """Return the command of the run, in its short form; the same for every try."""
         return [
             "cxrnet.train", "data=folder", f"data.root={self.top / 'xrays'}", "data.size=[32,32]", "data.batch_size=8",
             "model=custom_cnn", f"model.weights={self.top / 'weights.pt'}", "trainer=cpu", "schedule=gradual",

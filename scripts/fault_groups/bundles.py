@@ -74,7 +74,7 @@ CHANGES: dict[str, Change] = {
     "temperature doubled": _put("temperature", value=lambda number: 2 * number),
     "operating point 7": _put("operating_points", value={"Covid": 7}),
     "operating point of a class that is not there": _put("operating_points", value={"Flu": 0.5}),
-    "deferral threshold added": _put("refer_below", value=0.9),
+    "deferral threshold added": _put("defer_below", value=0.9),
     "prior of other shares": _put("prior", value=lambda prior: dict(zip(prior, (0.98, 0.01, 0.01), strict=True))),
     "format is text": _put("format", value="three"),
     "manifest digest of other data": _put("manifest_digest", value="0" * 64),

@@ -10,7 +10,7 @@ from cxrnet.workflows.settings import Compare
 
 
 def _arguments(words: list[str]) -> list[str]:
-    """``experiment=`` is no choice of ``conf/experiment/`` here, which Hydra would take it for."""
+    """Keep Hydra from taking ``experiment=`` for a choice of ``conf/experiment/``."""
     return [f"mlflow_{word.lstrip('+')}" if word.lstrip("+").startswith("experiment=") else word for word in words]
 
 

@@ -102,7 +102,7 @@ def head_logits(bundle: Bundle, features: Sequence[torch.Tensor]) -> np.ndarray:
 
 def rule_of(bundle: Bundle) -> DecisionRule:
     """Return the rule that turns the probabilities of a bundle into predictions."""
-    return DecisionRule(bundle.operating_points, bundle.decision_weights, bundle.refer_below)
+    return DecisionRule(bundle.operating_points, bundle.decision_weights, bundle.defer_below)
 
 
 def predictions_of(bundle: Bundle, rows: pd.DataFrame, logits: np.ndarray, mix: Mix | None = None) -> pd.DataFrame:
@@ -118,14 +118,14 @@ def mix_facts(bundle: Bundle, mix: Mix) -> dict[str, str]:
     """Say which mix of classes the probabilities of a bundle are of, and what else decides."""
     facts, rule = {"probabilities": str(mix)}, rule_of(bundle)
     chosen = [f"a class is predicted from this probability on: {listed(rule.points)}"] if rule.points else []
-    kept = threshold_sentence(mix, rule.points, rule.refer_below is not None)
+    kept = threshold_sentence(mix, rule.points, rule.defer_below is not None)
     if said := chosen + ([kept] if kept else []):
         facts["thresholds"] = "; ".join(said)
     if rule.weights is not None:
         facts["decision"] = decision_text(rule.weights, rule.points)
-    if rule.refer_below is not None:
+    if rule.defer_below is not None:
         facts["deferral"] = (
-            f"predictions are deferred where their {rule.certainty_name} is below {rule.refer_below:.4g}"
+            f"predictions are deferred where their {rule.certainty_name} is below {rule.defer_below:.4g}"
         )
     return facts
 

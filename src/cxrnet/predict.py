@@ -18,11 +18,11 @@ from cxrnet.workflows.settings import Predict
 def main(config: DictConfig) -> None:
     """Print, and on request write, the predictions of a bundle: path, class and its probability, tab-separated.
 
-    ``referred`` follows where the prediction is deferred to a reader. The mix of classes that the probabilities are of
+    ``deferred`` follows where the prediction is deferred to a reader. The mix of classes that the probabilities are of
     is said on stderr, so that stdout is the table alone.
     """
     with quick_imports():
-        from cxrnet.evaluation.predictions import REFERRED, growing_file
+        from cxrnet.evaluation.predictions import DEFERRED, growing_file
         from cxrnet.evaluation.prior import read_mix
         from cxrnet.inference import check_output, mix_facts, predict_files
         from cxrnet.models.bundle import device_of, load_bundle
@@ -37,9 +37,9 @@ def main(config: DictConfig) -> None:
             for name in list(facts):  # once, after what is refused is refused
                 print(f"{name}: {facts.pop(name)}", file=sys.stderr)
             for image in predictions.to_dict("records"):
-                referred = [REFERRED] if image.get(REFERRED) else []
+                deferred = [DEFERRED] if image.get(DEFERRED) else []
                 probability = f"{image['prob_' + image['predicted']]:.4f}"
-                print(image["path"], image["predicted"], probability, *referred, sep="\t")
+                print(image["path"], image["predicted"], probability, *deferred, sep="\t")
             if add is not None:
                 add(predictions)
             elif nobody_reads():

@@ -11,7 +11,7 @@ from cxrnet.workflows.settings import Sync
 
 
 def _arguments(words: list[str]) -> list[str]:
-    """The folders as the list that Hydra reads."""
+    """Write the folders as the list that Hydra reads."""
     folders = [word for word in words if not word.startswith("-") and ("=" not in word or Path(word).is_dir())]
     if not folders:
         return words

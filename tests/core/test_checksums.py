@@ -1,4 +1,4 @@
-"""What damage to a cache comes to: the same result as before, and one line; for each kind of result."""
+"""Damage to a cache: the same result as before, and one line; for each kind of result."""
 
 import json
 import logging

@@ -29,7 +29,7 @@ for place in (folder / "one", folder / "two"):
 
 @pytest.fixture
 def written(monkeypatch):
-    """What was written to a console that is no terminal."""
+    """Return the text written to a console that is no terminal."""
     import rich
 
     recorder = Console(record=True, force_terminal=False, width=60, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123

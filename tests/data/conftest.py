@@ -1,4 +1,4 @@
-"""What tests of data may ask for."""
+"""Fixtures of the tests of data."""
 
 import io
 from collections.abc import Callable

@@ -74,7 +74,7 @@ INWARDS = torch.tensor([[[0.1, 0.3], [0.0, 0.2], [0.25, 0.05], [0.3, 0.0]]])
 
 
 def greatest_difference(maps: torch.Tensor, theirs: Callable[[torch.Tensor], torch.Tensor]) -> int:
-    """Of grey values of torchvision's image and ours, wherever nothing black comes in from outside."""
+    """Compute the greatest difference of grey values to torchvision's image, where nothing black comes in."""
     pairs = [(warp(images, maps), theirs(images)) for images in (smooth(1), torch.full_like(smooth(1), 255))]
     (ours, their), white = pairs[0], pairs[1]
     inside = (white[0] == 255) & (white[1] == 255)

@@ -158,7 +158,7 @@ class Watching(pl.LightningModule):
 
 
 def watch(data, epochs: int = 1) -> Watching:
-    """What a model sees of a data module while it is trained."""
+    """Collect the batches that a model sees while it is trained."""
     watching, quiet = Watching(), {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     options = {**quiet, "enable_model_summary": False, "accelerator": "cpu", "max_epochs": epochs}
     pl.Trainer(**options, num_sanity_val_steps=0).fit(watching, datamodule=data)

@@ -87,7 +87,7 @@ def patients_of_sizes(manifest_of, sizes: dict[int, int], mixed: int = 0) -> pd.
 
 
 def shares_by_size(manifest: pd.DataFrame, splits: list[pd.Series], sizes=(1, 2, 3)) -> pd.DataFrame:
-    """How often patients come into each split, by their number of images; the last size is that or more."""
+    """Count how often patients come into each split, by their number of images; the last size is that or more."""
     size = manifest["patient_id"].map(manifest["patient_id"].value_counts()).clip(upper=sizes[-1]).to_numpy()
     first = ~manifest["patient_id"].duplicated().to_numpy()
     parts = pd.concat([pd.DataFrame({"size": size, "split": split.to_numpy()})[first] for split in splits])
@@ -129,7 +129,7 @@ def test_real_patients_of_few_and_of_many_images_are_tested_equally_often(shared
 
 
 def test_a_group_larger_than_a_split_stays_out_of_it_aloud_and_takes_no_fold_for_its_own(caplog, manifest_of):
-    label = ["a"] * 300 + ["b"] * 100  # a third of a is copies of one image
+    label = ["a"] * 300 + ["b"] * 100  # a third of a is duplicates of one image
     manifest = manifest_of(label, group_id=["g"] * 100 + [None] * 300)
     for seed in range(5):
         split = split_manifest(manifest, SEVENTY, seed)

@@ -11,36 +11,36 @@ def make_rows(labels: str, **columns) -> pd.DataFrame:
     return pd.DataFrame({"label": list(labels), "patient_id": pd.NA, **columns})
 
 
-def all_drawn(units, resamples=300, seed=0):
-    return np.concatenate(list(draw(units, resamples, seed)))
+def all_drawn(clusters, resamples=300, seed=0):
+    return np.concatenate(list(draw(clusters, resamples, seed)))
 
 
 def test_without_patients_images_are_drawn():
-    units = clusters_of(make_rows("aabbb"))
-    assert units.kind == "image"
-    assert units.of_row.tolist() == [0, 1, 2, 3, 4]
-    assert units.stratum.tolist() == [0, 0, 1, 1, 1]
+    clusters = clusters_of(make_rows("aabbb"))
+    assert clusters.kind == "image"
+    assert clusters.of_row.tolist() == [0, 1, 2, 3, 4]
+    assert clusters.stratum.tolist() == [0, 0, 1, 1, 1]
 
 
-def test_groups_of_copies_are_drawn_where_patients_are_not_known():
-    units = clusters_of(make_rows("aabb", group_id=["x", "x", None, None]))
-    assert units.kind == "duplicate group"
-    assert units.of_row.tolist() == [0, 0, 1, 2]
+def test_duplicate_groups_are_drawn_where_patients_are_not_known():
+    clusters = clusters_of(make_rows("aabb", group_id=["x", "x", None, None]))
+    assert clusters.kind == "duplicate group"
+    assert clusters.of_row.tolist() == [0, 0, 1, 2]
 
 
 def test_patients_who_share_an_image_are_drawn_together():
-    units = clusters_of(make_rows("aaaa", patient_id=["1", "1", "2", None], group_id=[None, "x", "x", None]))
-    assert units.kind == "patient"
-    assert units.of_row.tolist() == [0, 0, 0, 1]
+    clusters = clusters_of(make_rows("aaaa", patient_id=["1", "1", "2", None], group_id=[None, "x", "x", None]))
+    assert clusters.kind == "patient"
+    assert clusters.of_row.tolist() == [0, 0, 0, 1]
 
 
-def test_units_are_stratified_by_their_labels():
+def test_clusters_are_stratified_by_their_labels():
     patients = ["1", "1", "2", "2", "3", "3", "4", "5"]
-    units = clusters_of(make_rows("abababaa", patient_id=patients))
-    assert units.stratum.tolist() == [0, 0, 0, 1, 1]
+    clusters = clusters_of(make_rows("abababaa", patient_id=patients))
+    assert clusters.stratum.tolist() == [0, 0, 0, 1, 1]
     # The sets of labels that only one patient has.
-    units = clusters_of(make_rows("abbbaa", patient_id=["1", "1", "2", "3", "4", "4"]))
-    assert units.stratum.tolist() == [0, 1, 1, 0]
+    clusters = clusters_of(make_rows("abbbaa", patient_id=["1", "1", "2", "3", "4", "4"]))
+    assert clusters.stratum.tolist() == [0, 1, 1, 0]
 
 
 @pytest.mark.parametrize(
@@ -55,19 +55,19 @@ def test_units_are_stratified_by_their_labels():
     ],
 )
 def test_no_patient_is_in_every_resample(labels, patients, strata):
-    units = clusters_of(make_rows(labels, patient_id=list(patients)))
-    assert units.stratum.tolist() == strata
-    weights = all_drawn(units)
+    clusters = clusters_of(make_rows(labels, patient_id=list(patients)))
+    assert clusters.stratum.tolist() == strata
+    weights = all_drawn(clusters)
     assert (weights.min(axis=0) == 0).all()
 
 
 def test_the_effective_number_of_patients():
-    units = clusters_of(make_rows("aaaaabb", patient_id=["1", "1", "1", "2", "3", "4", "4"]))
-    assert units.effective(np.ones(7, bool)) == pytest.approx(49 / (9 + 1 + 1 + 4))
-    assert units.effective(np.arange(7) >= 3) == pytest.approx(16 / 6)
-    assert units.effective(np.isin(np.arange(7), [0, 3, 5])) == 3  # one image of each
-    assert units.effective(np.zeros(7, bool)) == 0
-    assert units.cases(np.ones(7, bool), 1.0) == 4
+    clusters = clusters_of(make_rows("aaaaabb", patient_id=["1", "1", "1", "2", "3", "4", "4"]))
+    assert clusters.effective(np.ones(7, bool)) == pytest.approx(49 / (9 + 1 + 1 + 4))
+    assert clusters.effective(np.arange(7) >= 3) == pytest.approx(16 / 6)
+    assert clusters.effective(np.isin(np.arange(7), [0, 3, 5])) == 3  # one image of each
+    assert clusters.effective(np.zeros(7, bool)) == 0
+    assert clusters.cases(np.ones(7, bool), 1.0) == 4
 
 
 def test_a_resample_holds_whole_patients_and_as_many_of_each_label():
@@ -89,17 +89,17 @@ def test_each_patient_is_drawn_once_on_average():
 
 
 def test_a_seed_gives_the_same_resamples(monkeypatch):
-    units = clusters_of(make_rows("aabbb"))
-    first = all_drawn(units, seed=1)
-    assert (first == all_drawn(units, seed=1)).all()
-    assert (first != all_drawn(units, seed=2)).any()
+    clusters = clusters_of(make_rows("aabbb"))
+    first = all_drawn(clusters, seed=1)
+    assert (first == all_drawn(clusters, seed=1)).all()
+    assert (first != all_drawn(clusters, seed=2)).any()
 
 
 def test_a_large_table_is_drawn_in_blocks(monkeypatch):
     monkeypatch.setattr(module, "BLOCK", 12)
-    units = clusters_of(make_rows("aabbb"))
-    assert [len(weights) for weights in draw(units, 5, 0)] == [2, 2, 1]
-    counted = bootstrap(units, lambda weights: {"sum": weights.sum(axis=1)}, 101, 0)
+    clusters = clusters_of(make_rows("aabbb"))
+    assert [len(weights) for weights in draw(clusters, 5, 0)] == [2, 2, 1]
+    counted = bootstrap(clusters, lambda weights: {"sum": weights.sum(axis=1)}, 101, 0)
     assert counted["sum"].tolist() == [5.0] * 101
 
 

@@ -1,4 +1,4 @@
-"""Simulations: how many 95 % confidence intervals hold the truth, and how often equal models are called different.
+"""Simulations: how many 95 % confidence intervals hold the truth, and how often equal models are found different.
 
 The tables are those that clusters make hard: few patients, patients of very unequal size, and one that has images of
 both classes. Run with ``-s`` they print the numbers that docs/evaluation.md has. A bound is what is wanted, 0.93 (0.90
@@ -67,7 +67,7 @@ def table_of(codes, patients, right):
 
 
 def margins(random, patients, shared, own):
-    """How far each image is on the right side, of variance 1: parts that patients share, with all models or not."""
+    """Draw the margin of each image, of variance 1: parts that patients share, with all models or not."""
     of_patient = random.normal(size=patients.max() + 1)[patients]
     return 1 + np.sqrt(shared) * of_patient + np.sqrt(own) * random.normal(size=len(patients))
 
@@ -85,8 +85,8 @@ def truth():
     """The metrics of very many patients, none of which depends on the mix of classes for this model."""
     random = np.random.default_rng(0)
     codes, patients = layout([1] * 50_000, [1] * 50_000)
-    figures = values_of(evaluate(table_of(codes, patients, margins(random, patients, 0, 1))))
-    return {name: metric["value"] for name, metric in figures.items()}
+    metrics = values_of(evaluate(table_of(codes, patients, margins(random, patients, 0, 1))))
+    return {name: metric["value"] for name, metric in metrics.items()}
 
 
 @pytest.mark.slow
@@ -109,7 +109,7 @@ def test_intervals_hold_the_truth(case, truth):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", list(LAYOUTS))
-def test_equal_models_are_seldom_called_different(case):
+def test_equal_models_are_seldom_found_different(case):
     """Three tenths of the variance are of patients and shared by the models, half are of patients and a model's own."""
     random, rejected = np.random.default_rng(2), {name: [] for name in ("accuracy", "AUC", "log loss", "balanced")}
     for seed in range(REPETITIONS):
@@ -126,11 +126,11 @@ def test_equal_models_are_seldom_called_different(case):
 
 def p_values(codes, patients, right, seed):
     """The p of each kind of test, of a difference of two models without a table of their own."""
-    units = clusters_of(pd.DataFrame({"label": codes, "patient_id": patients.astype(str)}))
+    clusters = clusters_of(pd.DataFrame({"label": codes, "patient_id": patients.astype(str)}))
     sides = [codes == 0, codes == 1]
-    called = [margin > 0 for margin in right]
+    predicted = [margin > 0 for margin in right]
     losses = [np.logaddexp(0, -2 * margin) for margin in right]
-    terms = np.stack([*called, *(hit & side for hit in called for side in sides), *losses, *sides], axis=1) * 1.0
+    terms = np.stack([*predicted, *(hit & side for hit in predicted for side in sides), *losses, *sides], axis=1) * 1.0
 
     def drawn(weights):
         first, second, *by_class, loss, other, covid, normal = (weights @ terms).T
@@ -140,11 +140,11 @@ def p_values(codes, patients, right, seed):
             "balanced": (shares[0] + shares[1] - shares[2] - shares[3]) / 2
         }
 
-    of_models = bootstrap(units, drawn, RESAMPLES, seed)
-    clusters = {name: units.effective(np.ones(len(codes), bool)) for name in of_models}
-    clusters["balanced"] = harmonic_mean([units.effective(side) for side in sides])
-    tests = {name: bootstrap_test(values, 0 * values, clusters[name], 0.95) for name, values in of_models.items()}
-    tests["accuracy"] = accuracy_test(*called, units.of_row, tests["accuracy"])
+    of_models = bootstrap(clusters, drawn, RESAMPLES, seed)
+    effective = {name: clusters.effective(np.ones(len(codes), bool)) for name in of_models}
+    effective["balanced"] = harmonic_mean([clusters.effective(side) for side in sides])
+    tests = {name: bootstrap_test(values, 0 * values, effective[name], 0.95) for name, values in of_models.items()}
+    tests["accuracy"] = accuracy_test(*predicted, clusters.of_row, tests["accuracy"])
     scores = [margin * np.where(sides[0], 1, -1) for margin in right]
-    tests["AUC"] = auc_test(sides[0], *scores, units.of_row, 0.95)
+    tests["AUC"] = auc_test(sides[0], *scores, clusters.of_row, 0.95)
     return {name: test.p for name, test in tests.items()}

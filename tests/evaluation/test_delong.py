@@ -71,7 +71,7 @@ def test_equals_the_formula_of_all_pairs(digits):
     assert difference.p == pytest.approx(2 * norm.cdf(-abs(difference.value / difference.error)))
 
 
-def test_copies_of_an_image_add_nothing():
+def test_duplicates_of_an_image_add_nothing():
     single = delong(OUTCOME, ALBUMIN)
     twice = delong(np.repeat(OUTCOME, 2), np.repeat(ALBUMIN, 2), np.repeat(np.arange(43), 2))
     assert (twice.value, twice.error) == pytest.approx((single.value, single.error), abs=1e-12)
@@ -82,10 +82,10 @@ def test_error_of_patients_is_that_of_many_repetitions():
     rng = np.random.default_rng(0)
     values, errors = [], []
     for _ in range(300):  # 30 patients, 4 images each, some of which show the disease
-        units = np.repeat(np.arange(30), 4)
+        clusters = np.repeat(np.arange(30), 4)
         positive = rng.random(120) < 0.5
-        score = rng.normal(size=30)[units] + 0.5 * rng.normal(size=120) + positive
-        auc = delong(positive, score, units)
+        score = rng.normal(size=30)[clusters] + 0.5 * rng.normal(size=120) + positive
+        auc = delong(positive, score, clusters)
         values.append(auc.value)
         errors.append(auc.error)
     assert np.sqrt(np.mean(np.square(errors))) == pytest.approx(np.std(values), rel=0.1)
@@ -94,9 +94,9 @@ def test_error_of_patients_is_that_of_many_repetitions():
 def test_degrees_of_freedom_are_those_of_few_patients():
     """By Welch and Satterthwaite, of 3 and 12 patients of two images, and of none where each has one."""
     rng = np.random.default_rng(0)
-    positive, units = np.arange(30) < 6, np.arange(30) // 2
+    positive, clusters = np.arange(30) < 6, np.arange(30) // 2
     score = positive + rng.normal(size=30)
-    auc = delong(positive, score, units)
+    auc = delong(positive, score, clusters)
     assert 2 < auc.free < 13
     low, high = auc.interval()
     assert high - low == pytest.approx(2 * t.ppf(0.975, auc.free) * auc.error)
@@ -104,7 +104,7 @@ def test_degrees_of_freedom_are_those_of_few_patients():
     # One patient with 5 of the 6 positives is worth little more than one.
     one_large = delong(positive, score, np.r_[np.zeros(5, int), np.arange(1, 26)])
     assert one_large.free < auc.free
-    assert delong_difference(positive, score, rng.normal(size=30), units).p > 0
+    assert delong_difference(positive, score, rng.normal(size=30), clusters).p > 0
 
 
 def test_where_nothing_varies():

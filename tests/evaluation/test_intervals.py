@@ -44,7 +44,7 @@ def test_newcombe_holds_the_truth():
     assert hits / 400 > 0.93
 
 
-def test_percentiles_lie_further_out_for_few_units():
+def test_percentiles_lie_further_out_for_few_clusters():
     drawn = np.random.default_rng(0).normal(size=20_000)
     many, few = percentile(drawn, 100_000), percentile(drawn, 5)
     assert many == pytest.approx(np.quantile(drawn, [0.025, 0.975]), abs=1e-3)
@@ -57,7 +57,7 @@ def test_on_log_odds_by_hand():
     drawn = np.random.default_rng(0).normal(0.9, 0.02, 20_000)
     half = 1.959964 * drawn.std() / (0.9 * 0.1)
     assert on_log_odds(0.9, drawn, 10**6) == pytest.approx(expit(logit(0.9) + np.array([-half, half])), abs=1e-5)
-    # Of few units the t quantile of 4 degrees of freedom, and 4/5 of the variance.
+    # Of few clusters the t quantile of 4 degrees of freedom, and 4/5 of the variance.
     few = 2.776445 * np.sqrt(5 / 4) * drawn.std() / (0.9 * 0.1)
     assert on_log_odds(0.9, drawn, 5) == pytest.approx(expit(logit(0.9) + np.array([-few, few])), abs=1e-4)
 

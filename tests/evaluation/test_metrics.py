@@ -10,47 +10,47 @@ from cxrnet.evaluation.predictions import counts_of
 
 
 def test_absent_class_is_a_stated_gap(make_table):
-    figures = evaluate(make_table(labels=["Covid", "Normal"] * 10))
+    metrics = evaluate(make_table(labels=["Covid", "Normal"] * 10))
     gap = {"value": None, "n": 0, "reason": "no image is labelled Viral Pneumonia"}
-    absent = figures["per_class"]["Viral Pneumonia"]
+    absent = metrics["per_class"]["Viral Pneumonia"]
     assert absent["specificity"]["n"] == 20
     assert all(absent[name] == gap for name in ("sensitivity", "precision", "npv", "f1", "roc_auc", "pr_auc"))
     macros = ("balanced_accuracy", "macro_f1", "roc_auc_macro", "roc_auc_weighted", "pr_auc_macro")
-    assert all(figures[name] == gap for name in macros)
-    assert figures["accuracy"]["n"] == figures["log_loss"]["n"] == 20
-    assert figures["per_class"]["Covid"]["roc_auc"]["value"] is not None
+    assert all(metrics[name] == gap for name in macros)
+    assert metrics["accuracy"]["n"] == metrics["log_loss"]["n"] == 20
+    assert metrics["per_class"]["Covid"]["roc_auc"]["value"] is not None
 
 
 def test_one_class_table(make_table):
-    figures = evaluate(make_table(labels=["Covid"] * 10, classes=("Covid", "Normal")))
-    assert figures["per_class"]["Covid"]["sensitivity"]["n"] == 10
+    metrics = evaluate(make_table(labels=["Covid"] * 10, classes=("Covid", "Normal")))
+    assert metrics["per_class"]["Covid"]["sensitivity"]["n"] == 10
     for name in ("specificity", "precision", "roc_auc"):
-        assert figures["per_class"]["Covid"][name]["reason"] == "every image is labelled Covid"
-    assert figures["roc_auc_macro"]["value"] is None
+        assert metrics["per_class"]["Covid"][name]["reason"] == "every image is labelled Covid"
+    assert metrics["roc_auc_macro"]["value"] is None
 
 
-def test_class_that_is_never_called(make_table):
+def test_class_that_is_never_predicted(make_table):
     table = make_table().assign(predicted="Normal")
-    figures = evaluate(table)
-    assert figures["per_class"]["Covid"]["precision"] == {
+    metrics = evaluate(table)
+    assert metrics["per_class"]["Covid"]["precision"] == {
         "value": None,
         "n": 0,
         "reason": "no image was predicted as Covid",
     }
-    assert figures["per_class"]["Normal"]["npv"]["reason"] == "every image was predicted as Normal"
-    assert figures["per_class"]["Covid"]["sensitivity"]["value"] == 0
-    assert figures["macro_f1"]["value"] is not None
+    assert metrics["per_class"]["Normal"]["npv"]["reason"] == "every image was predicted as Normal"
+    assert metrics["per_class"]["Covid"]["sensitivity"]["value"] == 0
+    assert metrics["macro_f1"]["value"] is not None
 
 
 @pytest.mark.parametrize("resamples", [0, 100])
-def test_figures_are_plain_json_without_nan(make_table, resamples):
-    figures = evaluate(make_table(labels=["Covid", "Normal"] * 3), resamples)
-    assert json.loads(json.dumps(figures, allow_nan=False)) == figures
+def test_metrics_are_plain_json_without_nan(make_table, resamples):
+    metrics = evaluate(make_table(labels=["Covid", "Normal"] * 3), resamples)
+    assert json.loads(json.dumps(metrics, allow_nan=False)) == metrics
 
 
-def every(figures):
-    yield from (metric for name, metric in figures.items() if name != "per_class")
-    yield from (metric for of_class in figures["per_class"].values() for metric in of_class.values())
+def every(metrics):
+    yield from (metric for name, metric in metrics.items() if name != "per_class")
+    yield from (metric for of_class in metrics["per_class"].values() for metric in of_class.values())
 
 
 def test_intervals_change_no_value(make_table):
@@ -71,9 +71,9 @@ def test_a_seed_gives_the_same_intervals(make_table):
 def test_tables_of_the_same_images_are_drawn_alike(make_table):
     table = make_table(n=200, strength=1.0)
     better = make_table(n=200, strength=1.5)
-    units = clusters_of(table)
-    _, first = evaluate_resampled(table, units, 200, 0)
-    _, second = evaluate_resampled(better, units, 200, 0)
+    clusters = clusters_of(table)
+    _, first = evaluate_resampled(table, clusters, 200, 0)
+    _, second = evaluate_resampled(better, clusters, 200, 0)
     alone = np.var(first["", "accuracy"]) + np.var(second["", "accuracy"])
     assert np.var(first["", "accuracy"] - second["", "accuracy"]) < 0.5 * alone
     assert first["Covid", "roc_auc"].shape == (200,)

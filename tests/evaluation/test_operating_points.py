@@ -7,7 +7,7 @@ from cxrnet.evaluation.operating_points import check_operating_points, decide
 CLASSES = ("COVID", "Normal", "Pneumonia")
 
 
-def call(probabilities: list[float], points: dict[str, float]) -> str:
+def predict(probabilities: list[float], points: dict[str, float]) -> str:
     return CLASSES[decide(np.array([probabilities]), CLASSES, points)[0]]
 
 
@@ -16,18 +16,18 @@ def test_without_a_threshold_the_largest_probability_decides() -> None:
     assert decide(table, CLASSES, {}).tolist() == [1, 0, 2]
 
 
-def test_a_class_is_called_when_its_probability_reaches_its_threshold() -> None:
-    assert call([0.2, 0.5, 0.3], {"COVID": 0.2}) == "COVID"
-    assert call([0.19, 0.51, 0.3], {"COVID": 0.2}) == "Normal"
+def test_a_class_is_predicted_when_its_probability_reaches_its_threshold() -> None:
+    assert predict([0.2, 0.5, 0.3], {"COVID": 0.2}) == "COVID"
+    assert predict([0.19, 0.51, 0.3], {"COVID": 0.2}) == "Normal"
 
 
-def test_below_its_threshold_even_the_most_probable_class_is_not_called() -> None:
-    assert call([0.69, 0.11, 0.2], {"COVID": 0.7}) == "Pneumonia"
+def test_below_its_threshold_even_the_most_probable_class_is_not_predicted() -> None:
+    assert predict([0.69, 0.11, 0.2], {"COVID": 0.7}) == "Pneumonia"
 
 
 def test_of_two_thresholds_that_are_reached_the_first_one_counts() -> None:
-    assert call([0.3, 0.3, 0.4], {"Normal": 0.3, "COVID": 0.3}) == "Normal"
-    assert call([0.3, 0.3, 0.4], {"COVID": 0.3, "Normal": 0.3}) == "COVID"
+    assert predict([0.3, 0.3, 0.4], {"Normal": 0.3, "COVID": 0.3}) == "Normal"
+    assert predict([0.3, 0.3, 0.4], {"COVID": 0.3, "Normal": 0.3}) == "COVID"
 
 
 def test_the_detectors_rule_of_two_classes() -> None:

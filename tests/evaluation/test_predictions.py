@@ -15,7 +15,7 @@ from cxrnet.evaluation.predictions import (
 )
 
 
-def test_table_holds_logits_softmax_and_call(make_table):
+def test_table_holds_logits_softmax_and_prediction(make_table):
     table = make_table(n=2, labels=["Covid", "Normal"])
     assert list(table.columns) == [
         *ROW_COLUMNS,
@@ -74,9 +74,9 @@ def _broken(table, how):
             return table.assign(logit_Covid=table["logit_Covid"].mask(table.index == 2))
         case "unknown label":
             return table.assign(label="COVID")
-        case "unknown call":
+        case "unknown class":
             return table.assign(predicted="COVID")
-        case "not called":
+        case "no prediction":
             return table.assign(predicted=pd.NA)
     raise ValueError(how)
 
@@ -96,8 +96,8 @@ def _broken(table, how):
         ("nan", r"sum nan; 5 of 5 rows.*nan: a cell is empty\)$"),
         ("negative", "smallest -0.5"),
         ("unknown label", "label 'COVID' is not one of the classes Viral Pneumonia, Covid, Normal"),
-        ("unknown call", "predicted 'COVID' is not one of the classes"),
-        ("not called", "column predicted is empty in 5 of 5 rows"),
+        ("unknown class", "predicted 'COVID' is not one of the classes"),
+        ("no prediction", "column predicted is empty in 5 of 5 rows"),
     ],
 )
 def test_a_bad_table_is_one_clear_line(make_table, how, message):

@@ -37,7 +37,7 @@ def test_arrays_are_taken_element_by_element() -> None:
     assert ppv[:, 1].tolist() == [1, 1]
 
 
-def test_nothing_called_has_no_value() -> None:
+def test_nothing_predicted_has_no_value() -> None:
     assert np.isnan(predictive_values(0.0, 1.0, 0.1)[0])
     assert np.isnan(predictive_values(1.0, 0.0, 0.1)[1])
     nothing = predictive_table({"value": 0.0, "n": 5}, {"value": 1.0, "n": 9}, [0.1])
@@ -45,7 +45,7 @@ def test_nothing_called_has_no_value() -> None:
     assert nothing.loc[0, "npv"] == {"value": pytest.approx(0.9), "n": 14}
 
 
-def test_at_break_even_a_positive_call_is_right_half_the_time() -> None:
+def test_at_break_even_a_positive_prediction_is_right_half_the_time() -> None:
     prevalence = break_even_prevalence(0.67, 0.99)
     assert predictive_values(0.67, 0.99, prevalence)[0] == pytest.approx(0.5)
     assert break_even_prevalence(0.67, 1.0) == 0
@@ -89,13 +89,13 @@ def test_what_is_no_prevalence_is_refused(prevalence) -> None:
 
 
 @pytest.mark.parametrize("missed", [0.001, 0.01, 0.2])
-def test_at_the_limit_of_a_negative_call_what_is_tolerated_is_missed(missed) -> None:
+def test_at_the_limit_of_a_negative_prediction_what_is_tolerated_is_missed(missed) -> None:
     limit = rule_out_prevalence(0.8, 0.9, missed)
     assert 1 - predictive_values(0.8, 0.9, limit)[1] == pytest.approx(missed, abs=1e-12)
-    assert rule_out_prevalence(0.5, 0.5, missed) == pytest.approx(missed)  # a call that says nothing rules nothing out
+    assert rule_out_prevalence(0.5, 0.5, missed) == pytest.approx(missed)  # a useless prediction rules nothing out
 
 
-def test_an_interval_of_a_predictive_value_ends_at_1_where_the_other_figure_may_be_perfect() -> None:
+def test_an_interval_of_a_predictive_value_ends_at_1_where_the_other_metric_may_be_perfect() -> None:
     # Wilson's interval of 20 of 20, whose upper end misses 1 by rounding.
     sensitivity = {"value": 1.0, "n": 20, "interval": [0.839, 1 - 2**-52]}
     specificity = {"value": 27 / 56, "n": 56, "interval": [0.35, 0.61]}
@@ -116,8 +116,8 @@ def test_net_benefit_is_the_formula_of_the_paper(model) -> None:
     probability, positive = model
     curve = decision_curve(probability, positive, STEPS)
     for row in curve.itertuples():
-        called, weight = probability >= row.threshold, row.threshold / (1 - row.threshold)
-        by_hand = (called & positive).sum() / 200 - (called & ~positive).sum() / 200 * weight
+        predicted, weight = probability >= row.threshold, row.threshold / (1 - row.threshold)
+        by_hand = (predicted & positive).sum() / 200 - (predicted & ~positive).sum() / 200 * weight
         assert row.model == pytest.approx(by_hand, abs=1e-12)
         assert row.treat_all == pytest.approx(positive.mean() - (1 - positive.mean()) * weight, abs=1e-12)
         assert row.treat_none == 0
@@ -161,8 +161,8 @@ def test_net_benefit_follows_from_sensitivity_and_specificity(make_table) -> Non
     share = float(positive.mean())
     resampling = Resampling(clusters_of(table), 200, 0, 0.95)
     band = decision_band(decision_curve(probability, positive, THRESHOLDS), probability, positive, resampling)
-    figures = evaluate(table, resamples=200)["per_class"]["Covid"]  # of the calls, from a probability of 0.5 on
-    hit, passed = ((each["value"], each["interval"]) for each in (figures["sensitivity"], figures["specificity"]))
+    metrics = evaluate(table, resamples=200)["per_class"]["Covid"]  # of the predictions, from a probability of 0.5 on
+    hit, passed = ((each["value"], each["interval"]) for each in (metrics["sensitivity"], metrics["specificity"]))
     reach = np.hypot(share * (hit[0] - hit[1][0]), (1 - share) * (passed[0] - passed[1][0]))
     assert band["low"].iloc[-1] == pytest.approx(band["model"].iloc[-1] - reach)
     # From a probability of 0 on everybody is treated, which is no estimate.

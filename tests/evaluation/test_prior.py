@@ -87,12 +87,12 @@ def test_weight_times_probability_decides_at_any_prior(make_table):
 
 def test_thresholds_and_deferred_images_stay_with_the_training_mix(make_table):
     table = make_table(n=300)
-    rule = DecisionRule({"Covid": 0.6}, {"Viral Pneumonia": 1.0, "Covid": 9.0, "Normal": 4.0}, refer_below=0.5)
+    rule = DecisionRule({"Covid": 0.6}, {"Viral Pneumonia": 1.0, "Covid": 9.0, "Normal": 4.0}, defer_below=0.5)
     plain = carried(table, Mix(TRAINED), rule)
     other = carried(table, mix := read_mix({"Covid": 0.05}, TRAINED), rule)
     assert ((plain["predicted"] == "Covid") == (table["prob_Covid"] >= 0.6)).all()
     assert ((other["predicted"] == "Covid") == (plain["predicted"] == "Covid")).all()
-    assert (other["referred"] == plain["referred"]).all()
+    assert (other["deferred"] == plain["deferred"]).all()
     assert other["prob_Covid"].mean() < 0.3 * plain["prob_Covid"].mean()
     # Of two classes, one with a threshold, no prediction changes at all.
     two = make_table(classes=("Covid", "Normal"), n=300)

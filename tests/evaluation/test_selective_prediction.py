@@ -25,7 +25,7 @@ def test_curve_of_a_small_case_by_hand() -> None:
     curve = risk_coverage(CONFIDENCE, CORRECT)
     assert curve["confidence"].tolist() == [0.9, 0.8, 0.7, 0.6]
     assert curve["n"].tolist() == [1, 2, 3, 4]
-    assert curve["referred"].tolist() == [0.75, 0.5, 0.25, 0]
+    assert curve["deferred"].tolist() == [0.75, 0.5, 0.25, 0]
     assert curve["error"].tolist() == [0, 0, pytest.approx(1 / 3), 0.5]
     assert area_under_risk_coverage(CONFIDENCE, CORRECT) == pytest.approx((0 + 0 + 1 / 3 + 1 / 2) / 4)
 
@@ -42,7 +42,7 @@ def test_equal_confidences_stay_together_and_their_area_is_the_mean_over_orders(
     assert area_under_risk_coverage(np.full(12, 0.8), correct) == pytest.approx((~correct).mean())
 
 
-def test_certainty_is_that_of_the_call(make_table) -> None:
+def test_certainty_is_that_of_the_prediction(make_table) -> None:
     table = make_table()
     confidence, correct = certainty(table)
     assert (confidence == table.filter(like="prob_").max(axis=1)).all()
@@ -58,8 +58,8 @@ def test_no_images_are_refused() -> None:
         risk_coverage(np.array([]), np.array([], bool))
 
 
-def weighed(table, weights, points=None, cutoff=None):
-    rule = DecisionRule(points or {}, dict(zip(classes_of(table), weights, strict=True)), cutoff)
+def weighed(table, weights, points=None, threshold=None):
+    rule = DecisionRule(points or {}, dict(zip(classes_of(table), weights, strict=True)), threshold)
     return make_predictions(table, classes_of(table), logits_of(table), rule)
 
 
@@ -71,11 +71,11 @@ def test_with_decision_weights_images_at_the_border_of_the_decision_are_deferred
     odds = 4 * table["prob_Covid"] / table["prob_Normal"]
     certain, _ = certainty(made)
     np.testing.assert_allclose(certain, np.maximum(odds, 1) / (np.maximum(odds, 1) + np.minimum(odds, 1)), rtol=1e-6)
-    marked = weighed(table, (4.0, 1.0), cutoff=choose_deferral_threshold(made, 0.25))
-    deferred = made[marked["referred"]]
+    marked = weighed(table, (4.0, 1.0), threshold=choose_deferral_threshold(made, 0.25))
+    deferred = made[marked["deferred"]]
     assert len(deferred) == 100
     assert 0.2 < (deferred["predicted"] == "Covid").mean() < 0.8
-    low, high = certain[marked["referred"]].max(), certain[~marked["referred"]].min()
+    low, high = certain[marked["deferred"]].max(), certain[~marked["deferred"]].min()
     assert low < high
     # Certainty of the raw probability would have sent away one class alone.
     raw = probabilities_of(made).max(axis=1)[(made["predicted"] == "Normal").to_numpy(bool)]
@@ -96,16 +96,16 @@ def test_weights_of_several_classes_change_certainty_and_those_without_effect_do
     np.testing.assert_allclose(certainty(pooled)[0], np.concatenate([plain, plain]), rtol=1e-12)
 
 
-@pytest.mark.parametrize(("share", "referred"), [(0.1, 6), (0.11, 6), (0.2, 12), (0.99, 59)])
-def test_the_cutoff_leaves_the_least_certain_share_to_a_reader(make_table, share, referred) -> None:
+@pytest.mark.parametrize(("share", "deferred"), [(0.1, 6), (0.11, 6), (0.2, 12), (0.99, 59)])
+def test_the_threshold_defers_the_least_certain_share(make_table, share, deferred) -> None:
     table = make_table(60)
     confidence, _ = certainty(table)
     below = confidence < choose_deferral_threshold(table, share)
-    assert below.sum() == referred
+    assert below.sum() == deferred
     assert confidence[below].max() < confidence[~below].min()
 
 
-def test_images_of_equal_certainty_stay_together_and_no_more_than_the_share_is_referred(make_table) -> None:
+def test_images_of_equal_certainty_stay_together_and_no_more_than_the_share_is_deferred(make_table) -> None:
     table = make_table(10)
     logits = np.zeros((10, 3), np.float32)
     logits[:, 0] = [0, 0, 0, 1, 1, 2, 3, 4, 5, 6]
@@ -113,22 +113,22 @@ def test_images_of_equal_certainty_stay_together_and_no_more_than_the_share_is_r
     confidence, _ = certainty(tied)
     assert (confidence < choose_deferral_threshold(tied, 0.4)).sum() == 3
     with pytest.raises(
-        CxrnetError, match=r"^refer: 0\.2 of the 10 validation images is none \(3 are the least certain\)"
+        CxrnetError, match=r"^defer: 0\.2 of the 10 validation images is none \(3 are the least certain\)"
     ):
         choose_deferral_threshold(tied, 0.2)
 
 
-def test_the_band_has_the_figures_of_the_calls_that_are_left(make_table) -> None:
+def test_the_band_has_the_metrics_of_the_predictions_that_are_kept(make_table) -> None:
     table = make_table(60)
-    cutoff = choose_deferral_threshold(table, 0.25)
-    marked = make_predictions(table, classes_of(table), logits_of(table), DecisionRule(refer_below=cutoff))
+    threshold = choose_deferral_threshold(table, 0.25)
+    marked = make_predictions(table, classes_of(table), logits_of(table), DecisionRule(defer_below=threshold))
     deferral = deferral_of(marked, evaluate)
     confidence, correct = certainty(table)
-    assert (marked["referred"] == (confidence < cutoff)).all()
+    assert (marked["deferred"] == (confidence < threshold)).all()
     assert deferral.deferred == {"value": 0.25, "n": 60, "interval": list(wilson(15, 60)), "method": "wilson"}
     assert deferral.kept["accuracy"]["n"] == 45
-    assert deferral.kept["accuracy"]["value"] == pytest.approx(correct[confidence >= cutoff].mean())
-    assert deferral_of(marked.assign(referred=True), evaluate).kept is None
+    assert deferral.kept["accuracy"]["value"] == pytest.approx(correct[confidence >= threshold].mean())
+    assert deferral_of(marked.assign(deferred=True), evaluate).kept is None
 
 
 def images(n: int, resamples: int = 200) -> Resampling:
@@ -136,7 +136,7 @@ def images(n: int, resamples: int = 200) -> Resampling:
     return Resampling(Clusters(np.arange(n), np.zeros(n, int), "image"), resamples, 0, 0.95)
 
 
-def test_the_error_of_all_calls_has_the_interval_of_the_accuracy(make_table) -> None:
+def test_the_error_of_all_predictions_has_the_interval_of_the_accuracy(make_table) -> None:
     table = make_table()
     confidence, correct = certainty(table)
     resampling = Resampling(clusters_of(table), 200, 3, 0.9)
@@ -154,5 +154,5 @@ def test_a_long_curve_has_intervals_at_every_hundredth_and_where_they_are_asked_
     plain = risk_coverage(confidence, correct)
     band = risk_with_band(plain, confidence, correct, images(2000, 100), [0.1015])
     known = band[band["low"].notna()]
-    assert known["referred"].to_list() == pytest.approx(sorted([*np.arange(100) / 100, 0.1015], reverse=True))
+    assert known["deferred"].to_list() == pytest.approx(sorted([*np.arange(100) / 100, 0.1015], reverse=True))
     assert band[list(plain.columns)].equals(plain)

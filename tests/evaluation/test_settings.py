@@ -1,7 +1,7 @@
 import pytest
 
 from cxrnet.errors import CxrnetError
-from cxrnet.evaluation.settings import Calibration, DecisionCurve, Evaluation, Referral
+from cxrnet.evaluation.settings import Calibration, DecisionCurve, DeferralSettings, Evaluation
 
 
 @pytest.mark.parametrize(
@@ -15,7 +15,7 @@ from cxrnet.evaluation.settings import Calibration, DecisionCurve, Evaluation, R
         (Calibration, "bins", 0),
         (DecisionCurve, "thresholds", (0.5, 0.1)),
         (DecisionCurve, "prevalence", 1),
-        (Referral, "shares", (0.1, 1.0)),
+        (DeferralSettings, "shares", (0.1, 1.0)),
     ],
 )
 def test_a_setting_out_of_range_is_named_in_one_line(settings, key, value):

@@ -41,12 +41,12 @@ def test_mcnemar_of_the_published_table():
 def test_models_change_places_in_whole_clusters():
     """Every exchange counted out, of clusters of one to nine images."""
     random = np.random.default_rng(0)
-    units = np.repeat(np.arange(9), np.arange(1, 10))
+    clusters = np.repeat(np.arange(9), np.arange(1, 10))
     first, second = random.random((2, 45)) < [[0.7], [0.5]]
-    gains = np.bincount(units, first * 1.0 - second)
+    gains = np.bincount(clusters, first * 1.0 - second)
     sums = np.array(list(product([-1, 1], repeat=9))) @ gains
-    assert mcnemar(first, second, units) == pytest.approx((np.abs(sums) >= abs(gains.sum())).mean())
-    assert mcnemar(second, first, units) == mcnemar(first, second, units)
+    assert mcnemar(first, second, clusters) == pytest.approx((np.abs(sums) >= abs(gains.sum())).mean())
+    assert mcnemar(second, first, clusters) == mcnemar(first, second, clusters)
 
 
 def test_images_of_a_patient_are_worth_one():
@@ -70,7 +70,7 @@ def test_holm_never_exceeds_one_and_leaves_gaps_out():
 
 
 def test_bootstrap_by_hand():
-    # Of 99 resamples 2 are not above zero: a share of (2 + 1) / (99 + 1). Of very many units the t is the normal one.
+    # Of 99 resamples 2 are not above zero: a share of (2 + 1) / (99 + 1). Of many clusters the t is the normal one.
     differences = np.r_[[-0.1, 0.0], np.linspace(0.1, 1, 97)]
     first = np.random.default_rng(0).permutation(differences) + 0.25
     test = bootstrap_test(first, np.full(99, 0.25), 10**6, 0.95)
@@ -80,19 +80,19 @@ def test_bootstrap_by_hand():
     assert turned[:3] == pytest.approx((-test.high, -test.low, test.p))
 
 
-@pytest.mark.parametrize("units", [5, 30, 10**6])
-def test_p_and_interval_agree(units):
+@pytest.mark.parametrize("clusters", [5, 30, 10**6])
+def test_p_and_interval_agree(clusters):
     # At the level of the p the interval touches zero.
     first = np.random.default_rng(0).normal(1, 0.8, 9999)
-    test = bootstrap_test(first, np.zeros(9999), units, 0.95)
-    touching = bootstrap_test(first, np.zeros(9999), units, 1 - test.p)
+    test = bootstrap_test(first, np.zeros(9999), clusters, 0.95)
+    touching = bootstrap_test(first, np.zeros(9999), clusters, 1 - test.p)
     assert touching.low == pytest.approx(0, abs=0.02)
     assert touching.p == test.p
 
 
-def test_few_units_show_less():
+def test_few_clusters_show_less():
     first = np.random.default_rng(0).normal(1, 0.5, 1999)
-    few, many = (bootstrap_test(first, np.zeros(1999), units, 0.95) for units in (5, 500))
+    few, many = (bootstrap_test(first, np.zeros(1999), clusters, 0.95) for clusters in (5, 500))
     assert few.p > many.p
     assert few.high - few.low > many.high - many.low
 
@@ -103,7 +103,7 @@ def test_equal_models_have_no_interval():
     assert np.isnan([test.low, test.high]).all()
 
 
-def test_resamples_without_a_figure_are_left_out():
+def test_resamples_without_a_value_are_left_out():
     first = np.r_[np.linspace(0.6, 0.8, 51), np.nan, np.nan]
     test = bootstrap_test(first, np.full(53, 0.5), 10**6, 0.95)
     assert test.p == pytest.approx(2 / 52, abs=1e-5)

@@ -16,7 +16,7 @@ def table(make_table):
     )
 
 
-def test_figures_are_those_of_the_part(table) -> None:
+def test_metrics_are_those_of_the_part(table) -> None:
     rows, _ = evaluate_subgroups(table, evaluate, 20)
     part = table[table["view"] == "AP"]
     expected = evaluate(part)["per_class"]
@@ -24,8 +24,8 @@ def test_figures_are_those_of_the_part(table) -> None:
     assert found.index.tolist() == list(expected)
     for name, row in found.iterrows():
         assert [row["n"], row["positives"]] == [len(part), (part["label"] == name).sum()]
-        for figure in ("sensitivity", "specificity", "roc_auc"):
-            assert row[figure] == expected[name][figure]
+        for metric in ("sensitivity", "specificity", "roc_auc"):
+            assert row[metric] == expected[name][metric]
 
 
 def test_groups_in_order_and_every_image_in_one_of_each_attribute(table) -> None:

@@ -10,11 +10,11 @@ from cxrnet.evaluation.threshold_selection import check_policy, choose_threshold
 CLASSES = ("Viral Pneumonia", "Covid", "Normal")
 
 
-def figures(table: pd.DataFrame, points: dict[str, float], name: str) -> tuple[float, float]:
-    """Sensitivity and specificity of a class, as images are called by the thresholds."""
+def rates(table: pd.DataFrame, points: dict[str, float], name: str) -> tuple[float, float]:
+    """Sensitivity and specificity of a class, as the thresholds predict."""
     positive = (table["label"] == name).to_numpy(bool)
-    called = decide(probabilities_of(table), CLASSES, points) == CLASSES.index(name)
-    return called[positive].mean(), 1 - called[~positive].mean()
+    predicted = decide(probabilities_of(table), CLASSES, points) == CLASSES.index(name)
+    return predicted[positive].mean(), 1 - predicted[~positive].mean()
 
 
 def every_threshold(table: pd.DataFrame, name: str) -> np.ndarray:
@@ -41,15 +41,15 @@ def test_rule_is_met_and_no_threshold_is_better(make_table, seed, ties, rule) ->
     first = choose_thresholds(table, {"Covid": 0.3})
     for before in ({}, first):  # alone, and after another class
         name = "Viral Pneumonia" if before else "Covid"
-        pairs = [figures(table, {**before, name: t}, name) for t in every_threshold(table, name)]
-        ((figure, least),) = rule.items()
-        place = 0 if figure == "sensitivity" else 1
-        if figure != "youden" and max(pair[place] for pair in pairs) < least:
+        pairs = [rates(table, {**before, name: t}, name) for t in every_threshold(table, name)]
+        ((metric, least),) = rule.items()
+        place = 0 if metric == "sensitivity" else 1
+        if metric != "youden" and max(pair[place] for pair in pairs) < least:
             with pytest.raises(CxrnetError, match="out of reach on the 80 validation images"):
                 choose_thresholds(table, {**before, name: rule})
             continue
-        pair = figures(table, choose_thresholds(table, {**before, name: rule}), name)
-        if figure == "youden":
+        pair = rates(table, choose_thresholds(table, {**before, name: rule}), name)
+        if metric == "youden":
             assert sum(pair) == pytest.approx(max(map(sum, pairs)), abs=1e-12)
         else:
             good = [pair for pair in pairs if pair[place] >= least]
@@ -118,9 +118,9 @@ def test_what_is_no_rule_is_refused(rule, message) -> None:
 
 
 def test_a_rule_in_words_is_the_same_rule() -> None:
-    for figure in ("sensitivity", "specificity"):
-        for words in (f"{figure} >= 0.99", f" {figure}>=.99 "):
-            assert check_policy({"Covid": words}, CLASSES) == check_policy({"Covid": {figure: 0.99}}, CLASSES)
+    for metric in ("sensitivity", "specificity"):
+        for words in (f"{metric} >= 0.99", f" {metric}>=.99 "):
+            assert check_policy({"Covid": words}, CLASSES) == check_policy({"Covid": {metric: 0.99}}, CLASSES)
 
 
 def test_a_policy_for_unknown_or_all_classes_is_refused() -> None:

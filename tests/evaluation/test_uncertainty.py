@@ -62,36 +62,36 @@ def separated(positives, negatives):
 
 
 def test_all_right_is_not_certain():
-    figures = evaluate(table_of(*separated(26, 40)), 500)
-    covid = figures["per_class"]["Covid"]
+    metrics = evaluate(table_of(*separated(26, 40)), 500)
+    covid = metrics["per_class"]["Covid"]
     for name, cases in {"sensitivity": 26, "specificity": 40, "precision": 26, "npv": 40}.items():
         assert covid[name]["interval"] == pytest.approx(wilson(cases, cases)), name
         assert covid[name]["method"] == "wilson"
-    assert figures["accuracy"]["interval"] == pytest.approx(wilson(66, 66))
+    assert metrics["accuracy"]["interval"] == pytest.approx(wilson(66, 66))
     low = wilson(26, 26)[0]
     assert covid["f1"]["interval"] == pytest.approx([2 * low / (1 + low), 1])
     assert covid["roc_auc"]["interval"] == pytest.approx(newcombe(1.0, 26, 40))
     assert covid["roc_auc"]["method"] == "newcombe"
     # Means over classes follow from their parts.
-    assert figures["roc_auc_macro"]["method"] == figures["balanced_accuracy"]["method"] == "combined"
-    assert figures["roc_auc_macro"]["interval"] == pytest.approx(newcombe(1.0, 26, 40))
+    assert metrics["roc_auc_macro"]["method"] == metrics["balanced_accuracy"]["method"] == "combined"
+    assert metrics["roc_auc_macro"]["interval"] == pytest.approx(newcombe(1.0, 26, 40))
     apart = np.hypot(1 - wilson(26, 26)[0], 1 - wilson(40, 40)[0]) / 2
-    assert figures["balanced_accuracy"]["interval"] == pytest.approx([1 - apart, 1])
+    assert metrics["balanced_accuracy"]["interval"] == pytest.approx([1 - apart, 1])
     assert covid["pr_auc"]["interval"] == pytest.approx(wilson(26, 26))
     assert covid["pr_auc"]["method"] == "wilson"
-    assert figures["pr_auc_macro"]["interval"] == pytest.approx([(wilson(26, 26)[0] + wilson(40, 40)[0]) / 2, 1])
-    assert figures["log_loss"]["method"] == "bootstrap on logarithms"
-    assert figures["log_loss"]["interval"][0] > 0
+    assert metrics["pr_auc_macro"]["interval"] == pytest.approx([(wilson(26, 26)[0] + wilson(40, 40)[0]) / 2, 1])
+    assert metrics["log_loss"]["method"] == "bootstrap on logarithms"
+    assert metrics["log_loss"]["interval"][0] > 0
 
 
 def test_a_mean_over_classes_rests_on_its_smallest_class():
-    """Of 6 and 54 images it takes the multiple of the error that 11 have, their harmonic mean, not 60."""
+    """With 6 and 54 images it takes the multiple of the error that 11 have, their harmonic mean, not 60."""
     table = table_of(*noisy(60, positive=0.1, seed=1))
-    figures, drawn = evaluate_resampled(table, clusters_of(table), 500, 0)
-    of_mean = on_log_odds(figures["balanced_accuracy"]["value"], drawn["", "balanced_accuracy"], 10.8)
-    assert figures["balanced_accuracy"]["interval"] == pytest.approx(of_mean)
-    of_all = on_log_odds(figures["accuracy"]["value"], drawn["", "accuracy"], 60)
-    assert figures["accuracy"]["interval"] == pytest.approx(of_all)
+    metrics, drawn = evaluate_resampled(table, clusters_of(table), 500, 0)
+    of_mean = on_log_odds(metrics["balanced_accuracy"]["value"], drawn["", "balanced_accuracy"], 10.8)
+    assert metrics["balanced_accuracy"]["interval"] == pytest.approx(of_mean)
+    of_all = on_log_odds(metrics["accuracy"]["value"], drawn["", "accuracy"], 60)
+    assert metrics["accuracy"]["interval"] == pytest.approx(of_all)
 
 
 def test_all_right_of_five_patients_is_worth_five_cases():
@@ -103,19 +103,19 @@ def test_all_right_of_five_patients_is_worth_five_cases():
 
 def test_one_patient_says_nothing_of_others():
     labels, scores = noisy(44, positive=4 / 44)
-    figures = evaluate(table_of(labels, scores, ["1"] * 4 + [f"n{i}" for i in range(40)]), 500)
-    covid = figures["per_class"]["Covid"]
+    metrics = evaluate(table_of(labels, scores, ["1"] * 4 + [f"n{i}" for i in range(40)]), 500)
+    covid = metrics["per_class"]["Covid"]
     reason = "all images labelled Covid are of one patient"
     assert covid["sensitivity"]["interval"] == pytest.approx(wilson(covid["sensitivity"]["value"], 1))
     assert covid["specificity"]["method"] == "bootstrap on log odds"
     assert covid["roc_auc"]["interval"] == pytest.approx(newcombe(covid["roc_auc"]["value"], 1, 40))
     assert covid["pr_auc"]["interval_reason"] == reason
     assert (
-        figures["per_class"]["Normal"]["pr_auc"]["interval_reason"]
+        metrics["per_class"]["Normal"]["pr_auc"]["interval_reason"]
         == "all images not labelled Normal are of one patient"
     )
-    assert figures["pr_auc_macro"]["interval_reason"] == f"Covid has none: {reason}"
-    assert figures["roc_auc_macro"]["method"] == "combined"
+    assert metrics["pr_auc_macro"]["interval_reason"] == f"Covid has none: {reason}"
+    assert metrics["roc_auc_macro"]["method"] == "combined"
 
 
 def test_the_only_patient_with_both_classes_is_not_certain():
@@ -145,46 +145,46 @@ def test_a_class_of_one_patient_is_not_certain(others):
         }
     )
     table = make_predictions(rows, classes, logits.astype(np.float32))
-    figures, drawn = evaluate_resampled(table, clusters_of(table), 500, 0)
-    covid = figures["per_class"]["Covid"]
+    metrics, drawn = evaluate_resampled(table, clusters_of(table), 500, 0)
+    covid = metrics["per_class"]["Covid"]
     assert covid["sensitivity"]["interval"] == pytest.approx(wilson(0, 1))
     assert covid["pr_auc"]["interval_reason"] == "all images labelled Covid are of one patient"
-    assert {figures[name]["method"] for name in ("balanced_accuracy", "macro_f1", "roc_auc_macro")} == {"combined"}
+    assert {metrics[name]["method"] for name in ("balanced_accuracy", "macro_f1", "roc_auc_macro")} == {"combined"}
     assert drawn["", "accuracy"].std() > 0.08
-    assert all(np.diff(figures[name]["interval"])[0] > 0.1 for name in ("accuracy", "brier", "log_loss"))
+    assert all(np.diff(metrics[name]["interval"])[0] > 0.1 for name in ("accuracy", "brier", "log_loss"))
 
 
 def test_one_large_patient_is_worth_less_than_many():
-    """Of 21, 1, ..., 1 images: the degrees of freedom are those of Kish's effective number of patients."""
+    """With 21, 1, ..., 1 images the degrees of freedom are those of Kish's effective number of patients."""
     table = table_of(*noisy(60), ["0"] * 21 + [str(i) for i in range(1, 40)])
-    figures, drawn = evaluate_resampled(table, clusters_of(table), 500, 0)
+    metrics, drawn = evaluate_resampled(table, clusters_of(table), 500, 0)
     clusters = 60**2 / (21**2 + 39)
-    interval = on_log_odds(figures["accuracy"]["value"], drawn["", "accuracy"], clusters)
-    assert figures["accuracy"]["interval"] == pytest.approx(interval)
-    sensitivity = figures["per_class"]["Covid"]["sensitivity"]
+    interval = on_log_odds(metrics["accuracy"]["value"], drawn["", "accuracy"], clusters)
+    assert metrics["accuracy"]["interval"] == pytest.approx(interval)
+    sensitivity = metrics["per_class"]["Covid"]["sensitivity"]
     of_class = on_log_odds(sensitivity["value"], drawn["Covid", "sensitivity"], 30**2 / (21**2 + 9))
     assert sensitivity["interval"] == pytest.approx(of_class)
 
 
 def test_a_patient_with_nearly_all_images_says_nothing_of_others():
-    figures = evaluate(table_of(*noisy(1000), ["0"] * 999 + ["1"]), 500)
-    assert figures["accuracy"]["interval"] == pytest.approx([0, 1], abs=0.01)
-    assert figures["log_loss"]["interval_reason"] == "nearly all images are of one patient"
+    metrics = evaluate(table_of(*noisy(1000), ["0"] * 999 + ["1"]), 500)
+    assert metrics["accuracy"]["interval"] == pytest.approx([0, 1], abs=0.01)
+    assert metrics["log_loss"]["interval_reason"] == "nearly all images are of one patient"
 
 
 def test_one_image():
-    figures = evaluate(table_of("c", [0.9]), 500)
-    assert figures["accuracy"]["interval"] == pytest.approx(wilson(1, 1))
-    assert figures["log_loss"]["interval_reason"] == figures["ece"]["interval_reason"] == "there is only one image"
+    metrics = evaluate(table_of("c", [0.9]), 500)
+    assert metrics["accuracy"]["interval"] == pytest.approx(wilson(1, 1))
+    assert metrics["log_loss"]["interval_reason"] == metrics["ece"]["interval_reason"] == "there is only one image"
 
 
-def test_a_class_that_is_rarely_called():
-    # One call: in a third of the resamples there is none.
+def test_a_class_that_is_rarely_predicted():
+    # One prediction: in a third of the resamples there is none.
     precision = evaluate(table_of("c" * 10 + "n" * 10, [0.9] + [0.2] * 10 + [0.1] * 9), 500)["per_class"]["Covid"][
         "precision"
     ]
     assert precision["interval"] == pytest.approx(wilson(1, 1))
-    # Four calls, in two of a hundred resamples none.
+    # Four predictions, in two of a hundred resamples none.
     scores = [0.9, 0.9, 0.8] + [0.2] * 7 + [0.9] + [0.1] * 9
     precision = evaluate(table_of("c" * 10 + "n" * 10, scores), 500)["per_class"]["Covid"]["precision"]
     assert precision["method"] == "bootstrap on log odds"
@@ -192,24 +192,24 @@ def test_a_class_that_is_rarely_called():
 
 
 def test_majority_class():
-    figures = evaluate(table_of("c" * 20 + "n" * 40, [0.4] * 60), 500)
-    covid = figures["per_class"]["Covid"]
+    metrics = evaluate(table_of("c" * 20 + "n" * 40, [0.4] * 60), 500)
+    covid = metrics["per_class"]["Covid"]
     assert covid["sensitivity"]["interval"] == pytest.approx(wilson(0, 20))
-    assert figures["accuracy"]["interval"] == pytest.approx(wilson(40, 60))  # the same in every resample of this mix
+    assert metrics["accuracy"]["interval"] == pytest.approx(wilson(40, 60))  # the same in every resample of this mix
     assert covid["roc_auc"]["interval_reason"] == "it is 0.5 in every resample"
-    assert figures["log_loss"]["interval_reason"].startswith("it is 0.6")
-    assert figures["balanced_accuracy"]["method"] == "combined"
-    assert figures["balanced_accuracy"]["interval"][0] < 0.5 < figures["balanced_accuracy"]["interval"][1]
+    assert metrics["log_loss"]["interval_reason"].startswith("it is 0.6")
+    assert metrics["balanced_accuracy"]["method"] == "combined"
+    assert metrics["balanced_accuracy"]["interval"][0] < 0.5 < metrics["balanced_accuracy"]["interval"][1]
 
 
 def test_the_calibration_error_of_a_calibrated_model_may_be_zero():
     rng = np.random.default_rng(0)
     scores = rng.random(400)
     labels = "".join("c" if hit else "n" for hit in rng.random(400) < scores)
-    figures = evaluate(table_of(labels, scores), 500)
+    metrics = evaluate(table_of(labels, scores), 500)
     wrong = evaluate(table_of("c" * 200 + "n" * 200, [0.99, 0.01] * 200), 500)
-    assert figures["ece"]["method"] == "bootstrap of gaps"
-    assert figures["ece"]["interval"][0] == 0
+    assert metrics["ece"]["method"] == "bootstrap of gaps"
+    assert metrics["ece"]["interval"][0] == 0
     assert wrong["ece"]["interval"][0] > 0.4
 
 
@@ -233,9 +233,9 @@ def coverage_of(patients, slope, overall, per_class):
     """Share of 500 intervals that hold the truth, which is that of very many patients; its standard error is 1 %."""
     rng, held = np.random.default_rng(0), {}
 
-    def some(figures):
-        yield from ((name, figures[name]) for name in overall)
-        yield from ((name, figures["per_class"]["Covid"][name]) for name in per_class)
+    def some(metrics):
+        yield from ((name, metrics[name]) for name in overall)
+        yield from ((name, metrics["per_class"]["Covid"][name]) for name in per_class)
 
     truth = {name: metric["value"] for name, metric in some(evaluate(patients_with_images(rng, 100_000, slope)))}
     for seed in range(500):

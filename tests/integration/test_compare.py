@@ -44,17 +44,17 @@ def folds(tmp_path_factory, command) -> Path:
     return folder
 
 
-def test_a_run_over_folds_says_what_it_had_seen_and_is_not_called_better_for_it(folds):
+def test_a_run_over_folds_says_what_leaked_and_is_not_found_better_for_it(folds):
     said = (folds / "said.txt").read_text()
     pooled = {name: pd.read_parquet(folds / name / "predictions.parquet") for name in ("leaky", "clean")}
-    seen = {name: int(table["seen"].sum()) for name, table in pooled.items()}
-    assert seen["leaky"] > len(pooled["leaky"]) / 2
-    assert seen["clean"] == 0
-    assert f"folds_by=image: {seen['leaky']} of the {len(pooled['leaky'])} images were leaked" in said
+    leaked = {name: int(table["leaked"].sum()) for name, table in pooled.items()}
+    assert leaked["leaky"] > len(pooled["leaky"]) / 2
+    assert leaked["clean"] == 0
+    assert f"folds_by=image: {leaked['leaky']} of the {len(pooled['leaky'])} images were leaked" in said
     assert "The tests show" not in said
     board = pd.read_csv(folds / "compared" / "leaderboard.csv").set_index("run")
     leaky, clean = board.loc["folds_by=image"], board.loc["seeds=[0,1]"]
-    assert (leaky["leaked images"], clean["leaked images"]) == (seen["leaky"], 0)
+    assert (leaky["leaked images"], clean["leaked images"]) == (leaked["leaky"], 0)
     assert (leaky["networks"], clean["networks"]) == (3, 6)
     assert (leaky["folds"], clean["folds"]) == ("3, by image", "3, by patient")
     assert (leaky["seed"], clean["seed"]) == ("0", "0, the first of 0, 1")

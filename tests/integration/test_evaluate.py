@@ -14,7 +14,7 @@ NORTH = ("+external={north: folder}", "sets.north.root=north data", "classes.nor
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory, draw, command) -> Path:
-    """A finished run, and two data sets: one with copies and other names, one as published, with a split."""
+    """A finished run, and two data sets: one with duplicates and other names, one as published, with a split."""
     folder = tmp_path_factory.mktemp("work place")
     own = draw(folder / "my xrays", images=20)
     north = draw(folder / "north data", classes=("sick", "Normal", "odd"), images=8, seed=3)

@@ -1,4 +1,4 @@
-"""What the README shows works as it stands: the Python example here, the commands in the slow tests."""
+"""The examples of the README work as they stand: the Python example here, the commands in the slow tests."""
 
 import json
 import re
@@ -51,14 +51,14 @@ def test_commands_of_the_readme_are_the_ones_tested_below():
 
 @pytest.mark.slow
 def test_demo_learns_what_thumbnails_do_not_show(tmp_path):
-    """What ``make train`` runs."""
+    """Run the line of ``make train``."""
     done = python(*shlex.split("-m cxrnet.train experiment=demo"), folder=tmp_path)
     assert done.returncode == 0, done.stderr
     (run,) = (tmp_path / "outputs" / "runs").iterdir()
     metrics = metrics_of(run)
     thumbnail = metrics["baselines"]["test"]["thumbnail"]["accuracy"]["value"]
     assert metrics["test"]["accuracy"]["value"] > thumbnail + 0.1
-    assert pd.read_parquet(run / "manifest.parquet")["group_id"].isna().all()  # no two patients are taken for copies
+    assert pd.read_parquet(run / "manifest.parquet")["group_id"].isna().all()  # no two patients look alike
 
 
 @pytest.mark.slow

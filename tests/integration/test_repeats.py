@@ -64,7 +64,7 @@ def test_the_pooled_predictions_have_every_image_once_by_the_network_of_its_fold
     assert len(pooled) == 36
     for fold, name in enumerate(RUNS, 1):
         own = pd.read_parquet(folder / name / "predictions.parquet").query("split == 'test'").reset_index(drop=True)
-        ours = pooled[pooled["fold"] == fold].drop(columns=["fold", "seen"]).reset_index(drop=True)
+        ours = pooled[pooled["fold"] == fold].drop(columns=["fold", "leaked"]).reset_index(drop=True)
         pd.testing.assert_frame_equal(ours, own)
         manifest = pd.read_parquet(folder / name / "manifest.parquet").set_index("image_id")["split"]
         assert set(manifest[own["image_id"]]) == {"test"}

@@ -1,4 +1,4 @@
-"""What a user has who installs the wheel and owns no checkout."""
+"""The wheel, as a user has it who owns no checkout."""
 
 import os
 import subprocess

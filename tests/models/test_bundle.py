@@ -1,4 +1,5 @@
 import dataclasses
+import hashlib
 import json
 import logging
 import shutil
@@ -53,10 +54,10 @@ def test_everything_comes_back(bundle, folder):
     assert not any(p.requires_grad for p in again.network.parameters())
 
 
-def test_a_cutoff_for_a_reader_comes_back_where_there_is_one(bundle, folder):
-    assert "refer_below" not in json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
-    save_bundle(dataclasses.replace(bundle, refer_below=0.625), folder)
-    assert load_bundle(folder).refer_below == 0.625
+def test_a_deferral_threshold_comes_back_where_there_is_one(bundle, folder):
+    assert "defer_below" not in json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
+    save_bundle(dataclasses.replace(bundle, defer_below=0.625), folder)
+    assert load_bundle(folder).defer_below == 0.625
 
 
 def test_prior_and_decision_weights_come_back(bundle, folder):
@@ -85,7 +86,7 @@ def test_a_bundle_of_format_2_knows_no_prior_and_weighs_nothing(folder, caplog):
     with caplog.at_level(logging.WARNING, "cxrnet"):
         again = load_bundle(folder)
     assert "has format 2 and no digest" in caplog.text
-    assert (again.temperature, again.refer_below) == (1.5, 0.5)
+    assert (again.temperature, again.defer_below) == (1.5, 0.5)
     assert (again.prior, again.decision_weights) == (None, None)
 
 
@@ -123,7 +124,7 @@ WRONG = [
 WRONG += [({"operating_points": value}, "operating_points") for value in ([0.5], {"COVID-19": 1.5}, {"COVID-19": None})]
 WRONG += [({"operating_points": dict.fromkeys(names, 0.5)}, "operating_points") for names in (["?"], PRIOR)]
 WRONG += [({"temperature_offset": value}, "temperature_offset") for value in ([0.0], [0, 0, float("nan")], "abc", 1)]
-WRONG += [({"refer_below": value}, "refer_below") for value in (1.01, -0.1, float("nan"), "0.5")]
+WRONG += [({"defer_below": value}, "defer_below") for value in (1.01, -0.1, float("nan"), "0.5")]
 WRONG += [({"resize": "squash"}, "resize"), ({"resize": ["pad"]}, "resize"), ({"output": "sigmoid"}, "output")]
 WRONG += [
     ({"versions": {"torch": 2}}, "versions"),
@@ -210,12 +211,29 @@ def test_a_bundle_of_format_3_is_read_with_a_word_until_it_is_signed(bundle, fol
         load_bundle(folder)
 
 
+def test_a_bundle_of_format_4_keeps_its_deferral_threshold_and_its_digest(bundle, folder):
+    save_bundle(dataclasses.replace(bundle, defer_below=0.625), folder)
+    text = (folder / "bundle.json").read_text(encoding="utf-8")
+    old = json.loads(text.replace('"defer_below"', '"refer_below"')) | {"format": 4}
+    signed = json.dumps({name: value for name, value in old.items() if name != "digest"}, separators=(",", ":"))
+    (folder / "bundle.json").write_text(json.dumps(old | {"digest": hashlib.sha256(signed.encode()).hexdigest()}))
+    assert load_bundle(folder).defer_below == 0.625
+    sign_bundle(folder)
+    assert (folder / "bundle.json").read_text(encoding="utf-8") == text
+    _change(folder, **old)
+    with pytest.raises(CxrnetError, match="a field 'refer_below', which is not known"):
+        load_bundle(folder)
+    _change(folder, defer_below=..., refer_below=0.5)
+    with pytest.raises(CxrnetError, match=r"its bundle.json is not as it was written"):
+        load_bundle(folder)
+
+
 def test_a_digest_counts_whatever_the_format_says(folder):
     classes = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))["network"]["classes"]
     text = (folder / "bundle.json").read_text(encoding="utf-8")
     for name, other in zip(classes[:2], classes[1::-1], strict=True):
         text = text.replace(f'"{name}"', f'"<{other}>"')
-    text = text.replace('"<', '"').replace('>"', '"').replace('"format": 4', '"format": 3')
+    text = text.replace('"<', '"').replace('>"', '"').replace(f'"format": {FORMAT}', '"format": 3')
     (folder / "bundle.json").write_text(text, encoding="utf-8")
     with pytest.raises(CxrnetError, match=r"its bundle.json is not as it was written"):
         load_bundle(folder)

@@ -50,16 +50,16 @@ def test_what_cannot_be_cut(halves, backbone, trainable):
     assert halves(trainable, backbone=backbone, pool="own" if "timm" in backbone else "average")[1] is None
 
 
-def test_nothing_trainable_is_in_front_and_all_of_it_is_in_the_rest(halves):
+def test_nothing_trainable_is_in_the_trunk_and_all_of_it_is_in_the_trainable_part(halves):
     network, parts = halves({"last": 40}, backbone="mobilenet_v2")
     assert not any(parameter.requires_grad for parameter in parts.trunk.parameters())
-    rest = {id(parameter) for parameter in nn.ModuleList(parts.modules).parameters()}
+    part = {id(parameter) for parameter in nn.ModuleList(parts.modules).parameters()}
     trainable = {id(parameter) for parameter in network.parameters() if parameter.requires_grad}
     assert trainable
-    assert trainable <= rest
+    assert trainable <= part
 
 
-def test_the_rest_is_alive_and_the_front_a_copy(halves):
+def test_the_trainable_part_follows_the_network_and_the_trunk_does_not(halves):
     network, parts = halves({"from": "block2"})
     before = parts.trunk(IMAGES)
     with torch.no_grad():

@@ -61,7 +61,7 @@ def test_one_number_of_bins_serves_the_diagram_and_every_ece(make_table, setting
     assert evaluator(few)(table)["ece"]["value"] < evaluator(many)(table)["ece"]["value"]
 
 
-def test_a_class_without_images_has_no_decision_curve_and_says_why_its_calls_are_worth_nothing(
+def test_a_class_without_images_has_no_decision_curve_and_says_why_it_has_no_predictive_values(
     analysed, make_table, tmp_path
 ):
     analysis = analysed(make_table(labels=["Covid", "Normal"] * 20))
@@ -94,7 +94,7 @@ def test_tables_are_written_with_the_ends_of_their_intervals(analysed, make_tabl
     [
         ({"prevalences": [5]}, "prevalences: 5 is no prevalence"),
         ({"calibration": {"bins": 0, "kind": "equal_width"}}, "calibration.bins: 0"),
-        ({"referral": {"shares": [2]}}, "referral.shares: 2"),
+        ({"deferral": {"shares": [2]}}, "deferral.shares: 2"),
         ({"decision_curve": {"thresholds": [0, 1], "prevalence": None}}, "decision_curve.thresholds"),
         ({"resamples": 7}, "resamples: 7"),
         ({"level": 95}, "level: 95"),

@@ -71,7 +71,7 @@ def test_the_verdict_says_what_is_shown_and_what_is_not(said):
         ({}, "of which that is not known."),
     ],
 )
-def test_a_run_with_more_leaked_images_is_not_called_better(said, others, words):
+def test_a_run_with_more_leaked_images_is_not_found_better(said, others, words):
     text, warnings = said({"weak": 0.0, "strong": 3.0}, {"strong": {"0", "1"}, **others})
     assert "But 2 of the 90 images were leaked into its training" in text
     assert text.endswith(f"it is not shown to be better than weak, {words}")

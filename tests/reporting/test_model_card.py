@@ -39,10 +39,10 @@ def test_both_cards_say_the_same(card, facts):
 
 
 def test_data_without_documented_issues_are_told_from_data_without_faults(facts, tmp_path):
-    unknown = dataclasses.replace(facts, known_issues=[], warnings=["3 images are copies."])
+    unknown = dataclasses.replace(facts, known_issues=[], warnings=["3 images are duplicates."])
     sections = {section.title: section for section in make_card(unknown).sections}
     assert sections["Known issues of the data"].sentences == ["None are documented."]
-    assert "3 images are copies." in sections["Found by the checks of this program"].sentences
+    assert "3 images are duplicates." in sections["Found by the checks of this program"].sentences
 
 
 def test_the_page_asks_for_nothing_and_fits_a_phone(card, phone, check_standalone):

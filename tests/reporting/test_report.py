@@ -15,12 +15,12 @@ from cxrnet.reporting.report import render_repeats, render_report, thumbnail_ver
 from cxrnet.reporting.report_data import DeferralFacts
 from cxrnet.reporting.sentences import weighing_sentences
 
-# Two curves of the training, four figures of each split, its reliability, a decision curve a class, the referral.
+# Two curves of the training, four plots of each split, its reliability, a decision curve a class, the deferral.
 SHOWN = 2 + 2 * 4 + 2 + 3 + 1
 
 
 def text_of(page: str) -> str:
-    """What a reader sees."""
+    """Return the text that a reader sees."""
     return re.sub(r"\s+", " ", html.unescape(re.sub("<[^>]*>", " ", page.split("<body>")[1])))
 
 
@@ -112,7 +112,7 @@ def test_gaps_are_shown_with_their_reason(facts, make_table, tmp_path):
     assert "nan" not in re.sub('base64,[^"]*', "", page)
 
 
-def test_page_says_how_intervals_are_made_and_why_a_figure_has_none(facts, make_table, tmp_path):
+def test_page_says_how_intervals_are_made_and_why_a_metric_has_none(facts, make_table, tmp_path):
     table = make_table(labels=["Covid", *["Normal", "Viral Pneumonia"] * 10])  # one image of Covid
     metrics = evaluate(table, resamples=100)
     render_report(dataclasses.replace(facts, metrics={"test": metrics}), tmp_path / "report.html")
@@ -126,7 +126,7 @@ def test_page_says_how_intervals_are_made_and_why_a_figure_has_none(facts, make_
     )
 
 
-def test_tables_of_calls_and_groups_say_why_a_figure_or_an_interval_is_missing(facts, make_table, settings, tmp_path):
+def test_predictive_values_and_subgroups_say_what_is_missing(facts, make_table, settings, tmp_path):
     table = make_table(labels=["Covid", *["Normal"] * 20])  # one image of Covid, and none of Viral Pneumonia
     table["view"] = ["AP", *["PA"] * 20]
     metrics = evaluate(table, resamples=100)
@@ -135,8 +135,8 @@ def test_tables_of_calls_and_groups_say_why_a_figure_or_an_interval_is_missing(f
     )
     render_report(changed, tmp_path / "report.html")
     text = text_of((tmp_path / "report.html").read_text(encoding="utf-8"))
-    calls, groups = text.split("Negative predictive value (NPV)")[1].split("Subgroups")
-    assert "n/a: PPV of Viral Pneumonia, NPV of Viral Pneumonia: no image is labelled Viral Pneumonia." in calls
+    predictive, groups = text.split("Negative predictive value (NPV)")[1].split("Subgroups")
+    assert "n/a: PPV of Viral Pneumonia, NPV of Viral Pneumonia: no image is labelled Viral Pneumonia." in predictive
     assert re.search(r"n/a: [^.]*Sensitivity of Covid \(view PA\)[^.]*: no image is labelled Covid", groups)
     without = dataclasses.replace(changed, analyses={"test": analyse(table, metrics, {**settings, "resamples": 0}, 1)})
     render_report(without, tmp_path / "without.html")
@@ -163,9 +163,9 @@ def test_decision_weights_are_said_where_there_are_some(facts, tmp_path):
         assert "the most probable class is predicted" not in said.lower()
 
 
-def test_what_is_left_to_a_reader_stands_with_its_interval(facts, make_table, settings, tmp_path):
+def test_deferral_stands_with_its_interval(facts, make_table, settings, tmp_path):
     made = make_table(strength=4.0)
-    table = make_predictions(made, classes_of(made), logits_of(made), DecisionRule(refer_below=0.8))
+    table = make_predictions(made, classes_of(made), logits_of(made), DecisionRule(defer_below=0.8))
     analyses = {"test": analyse(table, facts.metrics["test"], settings, 1.5)}
     one = dataclasses.replace(
         facts, metrics={"test": facts.metrics["test"]}, analyses=analyses, deferral=DeferralFacts(0.8, 0.125)
@@ -173,7 +173,7 @@ def test_what_is_left_to_a_reader_stands_with_its_interval(facts, make_table, se
     render_report(one, tmp_path / "report.html")
     text = text_of((tmp_path / "report.html").read_text(encoding="utf-8"))
     deferral = analyses["test"].deferral
-    count = int(table["referred"].sum())
+    count = int(table["deferred"].sum())
     assert 0 < count < 60
     assert "below 0.8, the threshold that defers 12 % of the validation images" in text
     low, high = deferral.deferred["interval"]
@@ -227,7 +227,7 @@ def test_losing_to_thumbnails_is_said(facts, make_table, tmp_path):
     assert "it may have learned little more than brightness" in (tmp_path / "r.html").read_text(encoding="utf-8")
 
 
-def test_phone_does_not_scroll_sideways_and_figures_are_seen(page, phone):
+def test_phone_does_not_scroll_sideways_and_plots_are_seen(page, phone):
     assert phone(page) == f"hidden 0 px, seen {SHOWN} of {SHOWN}"
 
 

@@ -69,19 +69,19 @@ def test_without_a_test_split_val_is_the_headline(written):
     assert (folder / "confusion_matrix.png").is_file()
 
 
-def test_what_was_seen_before_is_left_out_in_a_second_result(written):
+def test_leaked_images_are_left_out_in_a_second_result(written):
     test = predictions_of("test", "vcnvcnvcn", seed=1)
-    results, folder = written(test, seen=["test/0.png", "test/4.png", "val/0.png"])
+    results, folder = written(test, leaked=["test/0.png", "test/4.png", "val/0.png"])
     assert results.without_leaked["accuracy"]["n"] == 7
     assert results.metrics["test"]["accuracy"]["n"] == 9
-    assert json.loads((folder / "metrics.json").read_text())["without_seen"]["test"] == results.without_leaked
+    assert json.loads((folder / "metrics.json").read_text())["without_leaked"]["test"] == results.without_leaked
 
 
-@pytest.mark.parametrize("seen", [(), ["val/0.png"], [f"test/{i}.png" for i in range(9)]])
-def test_there_is_no_second_result_where_nothing_or_everything_was_seen(written, seen):
-    results, folder = written(predictions_of("test", "vcnvcnvcn", seed=1), seen=seen)
+@pytest.mark.parametrize("leaked", [(), ["val/0.png"], [f"test/{i}.png" for i in range(9)]])
+def test_there_is_no_second_result_where_nothing_or_everything_leaked(written, leaked):
+    results, folder = written(predictions_of("test", "vcnvcnvcn", seed=1), leaked=leaked)
     assert results.without_leaked is None
-    assert "without_seen" not in json.loads((folder / "metrics.json").read_text())
+    assert "without_leaked" not in json.loads((folder / "metrics.json").read_text())
 
 
 def test_a_class_called_like_a_mean_keeps_its_own_metrics():

@@ -1,4 +1,4 @@
-"""What MLflow shows of a result."""
+"""The page of a result in MLflow."""
 
 import json
 from dataclasses import asdict
@@ -64,7 +64,7 @@ def test_without_a_test_split_val_is_shown_apart_from_its_curves(page):
 
 
 def test_the_table_has_every_metric_once(page, tmp_path):
-    table = page(predictions_of("val", "vcnvcn"), predictions_of("test", "vcnvcnvcn", seed=1), seen=["test/0.png"])[
+    table = page(predictions_of("val", "vcnvcn"), predictions_of("test", "vcnvcnvcn", seed=1), leaked=["test/0.png"])[
         "table"
     ]
     assert table["metric"].is_unique

@@ -31,7 +31,7 @@ def two_classes(probabilities: list[float], labels: str) -> pd.DataFrame:
     return pd.DataFrame(rows).assign(prob_well=lambda t: 1 - t["prob_sick"])
 
 
-def test_text_says_what_calls_are_worth() -> None:
+def test_text_states_predictive_values() -> None:
     text = triage_text("Covid", SENSITIVITY, SPECIFICITY, predictive_table(SENSITIVITY, SPECIFICITY, [0.05, 0.5]), 0.01)
     assert "40 of 50 images of Covid were predicted as Covid, and 20 of 200 others" in text[0]
     assert "At a prevalence of 5 % a positive prediction is right in 30 of 100 cases, so it" in text[1]
@@ -50,20 +50,20 @@ def test_intervals_stand_in_the_text() -> None:
     assert f"53 of 1000 are Covid (95 % CI {1000 * (1 - most):.0f} to {1000 * (1 - least):.0f}), without" in text[1]
 
 
-def test_a_perfect_figure_is_doubted() -> None:
+def test_a_perfect_metric_is_doubted() -> None:
     perfect = {"value": 1.0, "n": 40}, {"value": 1.0, "n": 80}
     text = triage_text("Covid", *perfect, predictive_table(*perfect, [0.05]), 0.01)
     assert "None of 80 images without Covid was predicted as Covid, which a specificity of 0.954" in text[2]
     assert "below a prevalence of 4.4 %" in text[2]
     assert "None of 40 images of Covid was missed, which a sensitivity of 0.912" in text[3]
     assert "more than 1 % of the negative predictions are Covid above a prevalence of 10 %" in text[3]
-    known = tuple(figure | {"interval": [low, 1.0]} for figure, low in zip(perfect, (0.8, 0.9), strict=True))
+    known = tuple(metric | {"interval": [low, 1.0]} for metric, low in zip(perfect, (0.8, 0.9), strict=True))
     text = triage_text("Covid", *known, predictive_table(*known, [0.05]), 0.01)
     assert "a specificity of 0.900" in text[2]
     assert "a sensitivity of 0.800" in text[3]
 
 
-def test_a_call_that_says_nothing_and_one_that_is_unknown() -> None:
+def test_a_prediction_that_says_nothing_and_one_that_is_unknown() -> None:
     chance = {"value": 0.3, "n": 10}, {"value": 0.7, "n": 10}
     assert (
         "says nothing, at any prevalence" in triage_text("Covid", *chance, predictive_table(*chance, [0.05]), 0.01)[1]

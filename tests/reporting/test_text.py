@@ -12,14 +12,14 @@ def _rows(text: str) -> dict[str, list[str]]:
     return {name: cells for name, *cells in found}
 
 
-def test_report_holds_the_figures_of_scikit_learn(make_table):
+def test_report_holds_the_metrics_of_scikit_learn(make_table):
     table = make_table()
     rows = _rows(classification_report_text(evaluate(table)))
     expected = classification_report(table["label"], table["predicted"], output_dict=True)
     for name in ("Viral Pneumonia", "Covid", "Normal", "macro avg", "weighted avg"):
         precision, sensitivity, _, _, f1, support = rows[name]
-        figures = [expected[name][key] for key in ("precision", "recall", "f1-score")]
-        assert [precision, sensitivity, f1] == [f"{value:.4f}" for value in figures]
+        metrics = [expected[name][key] for key in ("precision", "recall", "f1-score")]
+        assert [precision, sensitivity, f1] == [f"{value:.4f}" for value in metrics]
         assert int(support) == expected[name]["support"]
     assert rows["accuracy"] == [f"{expected['accuracy']:.4f}"]
 

@@ -18,7 +18,7 @@ def test_durations_are_read_aloud():
         ({"value": None, "n": 0, "reason": "no image is labelled Covid"}, "n/a"),
     ],
 )
-def test_figures_are_written_with_their_interval(metric, text):
+def test_metrics_are_written_with_their_interval(metric, text):
     assert metric_text(metric) == text
 
 

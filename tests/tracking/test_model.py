@@ -70,15 +70,15 @@ def test_mlflow_loads_the_bundle_by_model_and_by_run(
     assert not [name for name in kept if name.endswith(("pkl", "pickle"))]
 
 
-def test_calls_that_are_left_to_a_reader_are_marked(bundle, tmp_path):
+def test_deferred_predictions_are_marked(bundle, tmp_path):
     files = [png(seed) for seed in range(3)]
     highest = predict_bytes(bundle, predictor(bundle, 32, torch.device("cpu")), files, ["a", "b", "c"]).max(axis=1)
-    cutoff = float(np.sort(highest)[:2].mean())
-    save_bundle(dataclasses.replace(bundle, refer_below=cutoff), tmp_path / "bundle")
+    threshold = float(np.sort(highest)[:2].mean())
+    save_bundle(dataclasses.replace(bundle, defer_below=threshold), tmp_path / "bundle")
     answer = BundleModel(tmp_path / "bundle").predict(pd.DataFrame({"image": files}))
-    assert answer["referred"].tolist() == (highest < cutoff).tolist()
-    assert answer["referred"].sum() == 1
-    assert signature(CLASSES, refers=True).outputs.input_names() == list(answer.columns)
+    assert answer["deferred"].tolist() == (highest < threshold).tolist()
+    assert answer["deferred"].sum() == 1
+    assert signature(CLASSES, defers=True).outputs.input_names() == list(answer.columns)
 
 
 def test_the_logged_model_predicts_by_the_decision_weights(bundle, tmp_path):

@@ -15,7 +15,7 @@ from PIL import Image
 from cxrnet.tracking.model import BundleModel
 
 PROBABILITIES = [0.33942941895430995, 0.28527700445487997, 0.3752935765908102]
-COLUMNS = ["predicted", "referred", "prob_COVID", "prob_Lung Opacity", "prob_Normal"]
+COLUMNS = ["predicted", "deferred", "prob_COVID", "prob_Lung Opacity", "prob_Normal"]
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What runs could not tell MLflow, sent later."""
+"""Calls that did not reach MLflow, sent later."""
 
 import os
 import shutil

@@ -33,7 +33,7 @@ def views_of(n: int = 5, augment=None, number: int = 1, **changes) -> Views:
 
 @pytest.fixture
 def half(make_network):
-    """A cut network; counts the batches that go through its front."""
+    """A cut network; counts the batches that go through its trunk."""
 
     def make(trainable="head", **changes):
         network = make_network(**changes)

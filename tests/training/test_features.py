@@ -173,7 +173,7 @@ def test_what_a_phase_trains_on(feed_of, make_data, phase, changes, kind, cached
     data = make_data(augment=AUGMENT)
     feed = feed_of(phase, data=data, **changes)
     assert feed.cached is cached
-    assert (feed.data is data and feed.rest is None) if kind is None else type(feed.data) is kind
+    assert (feed.data is data and feed.trainable_part is None) if kind is None else type(feed.data) is kind
 
 
 @pytest.mark.parametrize(("cached", "kind"), [(True, FeatureDataModule), (False, TrunkDataModule)])

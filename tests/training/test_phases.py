@@ -286,7 +286,7 @@ def test_it_learns(run, make_data):
     assert history.table()["val/accuracy"].max() > 0.85
 
 
-# On images, on a table of features, and through the frozen front.
+# On images, on a table of features, and through the frozen trunk.
 @pytest.mark.parametrize(("views", "gigabytes"), [(0, 0), (1, 1), (1, 0)])
 def test_training_is_in_mixed_precision_and_validation_is_not(run, make_network, make_data, views, gigabytes):
     # With a rate of next to nothing, and batch norms that are frozen, the network stays what it was.
@@ -431,7 +431,7 @@ def test_a_compiled_front_makes_the_same_features(run, make_network, tmp_path, m
         losses.append([row[name] for row in history.rows for name in ("train/loss", "val/loss")])
         shutil.rmtree(tmp_path / "run")
     assert losses[1] == pytest.approx(losses[0], 1e-3)
-    assert compiled_parts == [nn.Sequential, Classifier]  # the front, and what is trained
+    assert compiled_parts == [nn.Sequential, Classifier]  # the trunk, and the trainable part
 
 
 @pytest.mark.slow

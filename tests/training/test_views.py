@@ -1,4 +1,4 @@
-"""What K stored views cost in quality, beside augmenting anew in every epoch, on real X-rays."""
+"""The cost in quality of K stored views, beside augmenting anew in every epoch, on real X-rays."""
 
 from functools import partial
 

@@ -62,7 +62,7 @@ def make_run(tmp_path) -> Callable[..., Path]:
 
 def test_a_folder_tells_what_the_run_was(make_run):
     folder = make_run("one", "model=vgg16", "tracking=none", "data.root=/my/xrays", "trainer.devices=1", "seed=3")
-    manifest = make_manifest(rows().assign(sha256=list("abcdefgh")), "made up")  # no image is a copy
+    manifest = make_manifest(rows().assign(sha256=list("abcdefgh")), "made up")  # no image is a duplicate
     write_manifest(manifest, folder / "manifest.parquet")
     run = read_run(folder, URI)
     assert (run.name, run.place, run.run_id) == ("one", str(folder), "id of one")
@@ -173,9 +173,9 @@ def test_leaked_images_follow_from_the_manifest(make_run):
 def make_folds(make_run) -> Callable[..., Path]:
     """A run over folds: every image is a test image, and the manifest knows of no split."""
 
-    def make(name: str, config: str, seen: int, **settings) -> Path:
+    def make(name: str, config: str, leaked: int, **settings) -> Path:
         folder = make_run(name, splits=("test",), **settings)
-        pooled = table(splits=("test",)).assign(fold=1, seen=[place < seen for place in range(4)])
+        pooled = table(splits=("test",)).assign(fold=1, leaked=[place < leaked for place in range(4)])
         write_table(pooled, folder / "predictions.parquet")
         manifest = read_manifest(folder / "manifest.parquet")
         write_manifest(manifest.assign(split=pd.NA), folder / "manifest.parquet")
@@ -187,7 +187,7 @@ def make_folds(make_run) -> Callable[..., Path]:
 
 def test_over_folds_the_table_says_what_was_leaked(make_folds):
     folds = "folds: 5\nfolds_by: image\nseeds: null\n"
-    leaky, clean = (read_run(make_folds(name, folds, seen), None) for name, seen in (("leaky", 3), ("clean", 0)))
+    leaky, clean = (read_run(make_folds(name, folds, leaked), None) for name, leaked in (("leaky", 3), ("clean", 0)))
     assert (leaky.leaked, clean.leaked) == ({"test/0", "test/1", "test/2"}, frozenset())
     check_same_files({"leaky": leaky, "clean": clean})
     other = read_run(make_folds("other", folds, 0, hashes="b"), None)
@@ -195,8 +195,13 @@ def test_over_folds_the_table_says_what_was_leaked(make_folds):
         check_same_files({"clean": clean, "other": other})
 
 
+def test_the_column_of_an_older_table_is_read(tmp_path):
+    write_table(table(splits=("test",)).assign(fold=1, seen=[True, False, False, False]), tmp_path / "older.parquet")
+    assert read_run(tmp_path / "older.parquet", None).leaked == {"test/0"}
+
+
 def test_a_table_that_says_it_in_words_is_not_asked(make_folds, tmp_path):
-    pooled = table(splits=("test",)).assign(seen="yes")
+    pooled = table(splits=("test",)).assign(leaked="yes")
     write_table(pooled, tmp_path / "theirs.csv")
     assert read_run(tmp_path / "theirs.csv", None).leaked is None
 

@@ -20,7 +20,7 @@ from cxrnet.workflows.run_context import RunContext
 CONFIG = {
     "trainer": {"accelerator": "cpu"},
     "operating_points": None,
-    "refer": None,
+    "defer": None,
     "loss": {
         "_target_": "cxrnet.models.losses.cross_entropy",
         "_partial_": True,
@@ -47,10 +47,10 @@ def test_thresholds_are_chosen_on_validation_images_and_kept_in_the_bundle(bundl
     made, predictions = bundled(make_network(), make_data(), operating_points={"Covid": {"sensitivity": 0.5}})
     threshold = made.bundle.operating_points["Covid"]
     assert predictions["split"].tolist() == ["val"] * 9 + ["test"] * 9
-    called = probabilities_of(predictions)[:, 0] >= threshold
-    assert ((predictions["predicted"] == "Covid") == called).all()
+    predicted = probabilities_of(predictions)[:, 0] >= threshold
+    assert ((predictions["predicted"] == "Covid") == predicted).all()
     of_class = (predictions["split"] == "val") & (predictions["label"] == "Covid")
-    assert called[of_class].mean() >= 0.5
+    assert predicted[of_class].mean() >= 0.5
     assert "chosen for sensitivity >= 0.5" in made.thresholds[0]
 
 
@@ -91,24 +91,24 @@ def test_the_deferral_threshold_is_chosen_on_validation_images_and_applied_by_th
     bundled, make_network, make_data
 ):
     policy = {"Covid": {"sensitivity": 0.5}}
-    made, predictions = bundled(make_network(), make_data(), operating_points=policy, refer=0.25)
-    assert predictions.loc[predictions["split"] == "val", "referred"].sum() == 2  # of nine
-    called = [row[f"prob_{row['predicted']}"] for row in predictions.to_dict("records")]
-    assert predictions["referred"].tolist() == [probability < made.bundle.refer_below for probability in called]
-    assert "referred" not in bundled(make_network(), make_data())[1]
+    made, predictions = bundled(make_network(), make_data(), operating_points=policy, defer=0.25)
+    assert predictions.loc[predictions["split"] == "val", "deferred"].sum() == 2  # of nine
+    predicted = [row[f"prob_{row['predicted']}"] for row in predictions.to_dict("records")]
+    assert predictions["deferred"].tolist() == [probability < made.bundle.defer_below for probability in predicted]
+    assert "deferred" not in bundled(make_network(), make_data())[1]
 
 
 def test_with_class_weights_the_deferral_threshold_is_of_the_share_in_weight_x_probability(
     bundled, make_network, make_data
 ):
     loss = {**CONFIG["loss"], "class_weights": "balanced"}
-    made, predictions = bundled(make_network(), rare(make_data()), loss=loss, refer=0.25)
+    made, predictions = bundled(make_network(), rare(make_data()), loss=loss, defer=0.25)
     bundle = made.bundle
     scores = probabilities_of(predictions) * [bundle.decision_weights[name] for name in bundle.classes]
     certain = scores.max(axis=1) / scores.sum(axis=1)
     np.testing.assert_allclose(predictions["certainty"], certain, rtol=1e-9)
-    assert predictions["referred"].tolist() == (certain < bundle.refer_below).tolist()
-    assert predictions.loc[predictions["split"] == "val", "referred"].sum() == 2  # of nine
+    assert predictions["deferred"].tolist() == (certain < bundle.defer_below).tolist()
+    assert predictions.loc[predictions["split"] == "val", "deferred"].sum() == 2  # of nine
 
 
 def test_what_the_validation_images_cannot_do_is_refused_and_leaves_no_bundle(
@@ -121,7 +121,7 @@ def test_what_the_validation_images_cannot_do_is_refused_and_leaves_no_bundle(
 
 
 def rare(data):
-    """Of Viral Pneumonia one training image is left."""
+    """Leave one training image of Viral Pneumonia."""
     gone = (data.manifest["label"] == "Viral Pneumonia") & (data.manifest["split"] == "train")
     rows = data.manifest[gone]
     data.manifest = data.manifest.drop(index=rows.index[1:])

@@ -28,7 +28,7 @@ def test_what_is_composed_makes_the_class_of_the_command():
     [
         ("seed=-1", "^seed: -1 is out of range; give a whole number from 0 to"),
         ("seed=2147483648", "^seed: "),
-        ("refer=2", "^refer: .*between 0 and 1"),
+        ("defer=2", "^defer: .*between 0 and 1"),
         ("data.batch_size=0", "^data.batch_size: .*from 1 on"),
         ("data.size=[224]", "^data.size: .* of 2"),
         ("data.num_workers=-1", "^data.num_workers: "),

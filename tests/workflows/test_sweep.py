@@ -1,4 +1,4 @@
-"""What a sweep leaves behind, on folders as Hydra leaves them."""
+"""The report of a sweep, on folders as Hydra leaves them."""
 
 import subprocess
 import sys

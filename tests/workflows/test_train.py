@@ -37,7 +37,7 @@ def once(make_data, tmp_path):
 
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
 def test_the_tables_of_a_run_are_those_of_its_bundle_to_the_last_bit(once):
-    run, data, outcome = once("refer=0.25", "+operating_points={Covid: {sensitivity: 0.5}}", "loss=focal")
+    run, data, outcome = once("defer=0.25", "+operating_points={Covid: {sensitivity: 0.5}}", "loss=focal")
     bundle, parts = load_bundle(run / "bundle"), []
     assert bundle.manifest_digest == digest(data.manifest)
     for split in ("val", "test"):

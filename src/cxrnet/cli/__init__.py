@@ -1,1 +1,1 @@
-"""What every command needs: arguments, messages, folders."""
+"""Arguments, messages and folders of every command."""

@@ -1,4 +1,4 @@
-"""What every entry point shares: Hydra around it, and one line instead of a traceback for a user's mistake."""
+"""The frame of every entry point: Hydra around it, and one line instead of a traceback for a user's mistake."""
 
 import os
 import shlex
@@ -33,7 +33,7 @@ HELP = frozenset({"--help", "-h"})
 
 
 def config_folder() -> Path:
-    """The configs: inside the installed package, or at the top of the checkout."""
+    """Return the folder of the configs: inside the installed package, or at the top of the checkout."""
     package = Path(__file__).parents[1]
     installed = package / "conf"
     return installed if installed.is_dir() else package.parents[1] / "conf"
@@ -103,7 +103,7 @@ def entry_point(
 def _guarded(
     task: Callable[[DictConfig], Any], settings: type[Any] | None, full_error: bool
 ) -> Callable[[DictConfig], Any]:
-    """The task, with what a user's mistake and a signal make of it.
+    """Wrap the task, so that a user's mistake ends in one line and a signal in its exit status.
 
     Args:
         task: from config to anything.
@@ -155,7 +155,7 @@ def refusal(line: str) -> SystemExit:
 
 
 def one_line(error: BaseException) -> str:
-    """The user's mistake in a chain of errors: ours if there is one, else the first line of what Hydra says."""
+    """Return the user's mistake in a chain of errors: ours if there is one, else the first line of what Hydra says."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, CxrnetError):

@@ -1,4 +1,4 @@
-"""What a user types, made into what Hydra reads as it is meant: home folders, and mappings that replace the default."""
+"""A typed command line, translated for Hydra: home folders, and mappings that replace the default."""
 
 import re
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ HOME = re.compile(r"(?<=[=,\[\s:\"'])~[\w.-]*(?=[/,\]}\"'\s]|$)")
 
 
 def typed_words(arguments: list[str]) -> list[str]:
-    """The command line that Hydra gets.
+    """Return the command line that Hydra gets.
 
     ``~/xrays`` and ``~name/xrays`` become the home folder's path: a shell leaves them alone behind a dotted key, and
     Hydra can't read them. A mapping whose keys are the user's own names (``OWN_NAMES`` of :mod:`cxrnet.core.config`)
@@ -41,7 +41,7 @@ def _expanded(match: re.Match[str]) -> str:
 
 
 def _replaced(word: str) -> Iterator[str]:
-    """The keys of the mappings in a word that replace the default; of ``+key={...}`` none, which adds to it."""
+    """List the keys of the mappings in a word that replace the default; none of ``+key={...}``, which adds to it."""
     if "{" not in word or word.startswith("-"):
         return
     try:

@@ -43,7 +43,7 @@ def _choices(configs: Path, groups: Sequence[str]) -> Iterator[str]:
 
 
 def _keys(node: Any, indent: str = "") -> Iterator[str]:  # noqa: ANN401 (a node of OmegaConf)
-    """Lines of YAML, with comments on the keys of data classes."""
+    """Yield lines of YAML, with comments on the keys of data classes."""
     said = _attributes(OmegaConf.get_type(node))
     for name in node:
         if name in said:
@@ -58,7 +58,7 @@ def _keys(node: Any, indent: str = "") -> Iterator[str]:  # noqa: ANN401 (a node
 
 
 def _attributes(schema: Any) -> dict[str, str]:  # noqa: ANN401 (what OmegaConf says of a node)
-    """What the docstrings of a data class, and of those it inherits from, say of its fields."""
+    """Read what the docstrings of a data class, and of those it inherits from, say of its fields."""
     said = {}
     for each in reversed(getattr(schema, "settings", object).__mro__):
         text = (inspect.cleandoc(each.__doc__ or "")).partition("Attributes:\n")[2]

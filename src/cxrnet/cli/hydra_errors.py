@@ -1,4 +1,4 @@
-"""What is wrong with a command line, and what to type, in one line; Hydra says it in several, of paths and grammars."""
+"""Mistakes in a command line, and what to type, in one line; Hydra says it in several, of paths and grammars."""
 
 import logging
 import re
@@ -21,7 +21,7 @@ from cxrnet.core.config import flat
 from cxrnet.errors import CxrnetError
 
 REFUSALS = (HydraException, OmegaConfBaseException, ValueError)
-"""What Hydra raises before a command's own work begins."""
+"""Errors that Hydra raises before a command's own work begins."""
 
 logger = logging.getLogger("cxrnet")
 
@@ -92,13 +92,13 @@ def no_such_key(key: str, names: Collection[str]) -> str:
 
 
 def options(configs: Path, group: str, known: Sequence[str] | None = None) -> list[str]:
-    """Names of the options of a group; ``known`` where Hydra has listed them."""
+    """List the options of a group; ``known`` where Hydra has listed them."""
     names = known or sorted(file.stem for file in (configs / group).glob("*.yaml"))
     return [name for name in names if not name.startswith("_")]
 
 
 def _overrides(arguments: Sequence[str]) -> Iterator[Override]:
-    """What of a command line changes the configuration; what can't be read is left out."""
+    """List the words that change the configuration; those that can't be read are left out."""
     parser = OverridesParser.create()
     for word in arguments:
         try:
@@ -152,7 +152,7 @@ def _reason(error: Exception) -> str:
 
 
 def _names(configs: Path, config_name: str, others: Sequence[Override]) -> set[str]:
-    """All keys that there are with the rest of the command line, or without it where that is wrong too."""
+    """List the keys that there are with the rest of the command line, or without it where that is wrong too."""
     words = [str(override.input_line) for override in others if not override.is_sweep_override()]
     with initialize_config_dir(str(configs), version_base="1.3"):
         try:
@@ -167,7 +167,7 @@ def _all_names(config: DictConfig) -> set[str]:
 
 
 def _added(node: Any, above: str = "") -> Iterator[str]:  # noqa: ANN401 (any node of OmegaConf)
-    """The keys that a schema lacks, at any depth."""
+    """List the keys that a schema lacks, at any depth."""
     if not OmegaConf.is_config(node) or node._is_none() or node._is_missing() or node._is_interpolation():
         return
     schema = OmegaConf.get_type(node)
@@ -183,5 +183,5 @@ def _within(key: str, node: str) -> bool:
 
 
 def _dotted(key: object) -> str:
-    """``a.0.b`` of OmegaConf's ``a[0].b``; nothing of ``None``."""
+    """Write OmegaConf's ``a[0].b`` as ``a.0.b``; ``None`` as nothing."""
     return re.sub(r"\[(\w+)\]", r".\1", str(key or ""))

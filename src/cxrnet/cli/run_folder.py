@@ -24,7 +24,7 @@ def refuse_used(folder: Path, file: str, what: str, key: str = "hydra.run.dir") 
 
 
 def shown(folder: Path) -> Path:
-    """The folder from where the person is, if it lies below; else the whole of it."""
+    """Return the folder from where the person is, if it lies below; else the whole of it."""
     return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
 
 

@@ -55,19 +55,19 @@ def keep_streams() -> None:
 
 
 def stdout_lost() -> OSError | None:
-    """Why what was printed is not where it should be; ``None`` where it is, as far as the system knows."""
+    """Say why what was printed isn't where it should be; ``None`` where it is, as far as the system knows."""
     sys.stdout.flush()
     raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
     return raw.lost if isinstance(raw, _Lasting) else None
 
 
 def nobody_reads() -> bool:
-    """Whether the reader of stdout has left, as ``head`` does when it has its lines."""
+    """Tell whether the reader of stdout has left, as ``head`` does when it has its lines."""
     lost = stdout_lost()
     return lost is not None and lost.errno == errno.EPIPE
 
 
 def _is_plain(stream: object, number: int) -> bool:
-    """Whether a stream is the one that Python has made for a file number."""
+    """Tell whether a stream is the one that Python has made for a file number."""
     raw = getattr(getattr(stream, "buffer", None), "raw", getattr(stream, "buffer", None))
     return isinstance(stream, io.TextIOWrapper) and type(raw) is io.FileIO and raw.fileno() == number

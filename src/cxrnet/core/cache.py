@@ -34,7 +34,7 @@ logger = logging.getLogger("cxrnet")
 def kept(folder: Path, make: Callable[[Path], None]) -> Path:
     """Return a result's folder, after making it if it is missing or damaged.
 
-    Of several processes that ask at the same time one makes it and the others wait. When it dies, the next one goes on.
+    When several processes ask at the same time, one makes it and the others wait. When it dies, the next one goes on.
     On POSIX, readers of a damaged file keep it open as it is.
 
     Args:
@@ -188,7 +188,7 @@ def _wrong_block(file: Path, first: int, noted: Sequence[int]) -> str | None:
 
 
 def _checksums(file: Path, first: int, number: int) -> Iterator[int]:
-    """CRC-32 of some blocks of a file, the last of which may be short."""
+    """Compute the CRC-32 of some blocks of a file, the last of which may be short."""
     block = memoryview(bytearray(_BLOCK))
     with file.open("rb") as opened:  # a reader with a buffer reads a block whole, and large ones past its buffer
         opened.seek(first * _BLOCK)

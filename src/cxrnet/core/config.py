@@ -27,7 +27,7 @@ CLASS_NAMES = frozenset({"labels", "classes"})  # whose values are names of clas
 
 
 def plain_config(config: DictConfig) -> Config:
-    """Dictionaries, lists and values, interpolations resolved; names of classes are text, ``0`` too.
+    """Return dictionaries, lists and values, interpolations resolved; names of classes are text, ``0`` too.
 
     Raises:
         CxrnetError: the name of a class is a truth value or null.
@@ -40,7 +40,7 @@ def plain_config(config: DictConfig) -> Config:
 
 
 def _named(value: Any, key: str, last: str, own: bool = False, classes: bool = False) -> Any:  # noqa: ANN401
-    """What stands at a key, with names as text.
+    """Return what stands at a key, with names as text.
 
     Args:
         value: as YAML and Hydra read it.
@@ -73,7 +73,7 @@ def _name(value: Any, key: str) -> str:  # noqa: ANN401
 
 
 def own_mappings(config: Config, key: str = "") -> Iterator[str]:
-    """The dotted keys of the mappings of :data:`OWN_NAMES` in a configuration, the outermost."""
+    """List the dotted keys of the mappings of :data:`OWN_NAMES` in a configuration, the outermost."""
     for part, value in config.items():
         if isinstance(value, dict):
             name = f"{key}.{part}".strip(".")
@@ -84,7 +84,7 @@ def own_mappings(config: Config, key: str = "") -> Iterator[str]:
 
 
 def flat(value: Any, name: str = "") -> Config:  # noqa: ANN401 (whatever YAML holds)
-    """One level of dotted names; the parts of a list of phases are named by the phase."""
+    """Flatten to one level of dotted names; the parts of a list of phases are named by the phase."""
     if isinstance(value, list) and value and all(isinstance(part, dict) and "name" in part for part in value):
         value = {part["name"]: part for part in value}
     if not isinstance(value, dict):
@@ -102,7 +102,7 @@ def write_config(folder: Path, config: Config) -> Path:
 
 
 def read_config(folder: Path) -> Config | None:
-    """The configuration of the last start; ``None`` where there is none.
+    """Read the configuration of the last start; ``None`` where there is none.
 
     Raises:
         CxrnetError: the file holds no configuration, or one that asks for something outside of it, as for a variable of
@@ -117,7 +117,7 @@ def read_config(folder: Path) -> Config | None:
 
 
 def unresolved(file: Path) -> Config:
-    """The dictionary in a YAML file with its interpolations as they stand there: what they ask for may be a secret.
+    """Read a YAML file with its interpolations as they stand there: what they ask for may be a secret.
 
     Raises:
         CxrnetError: there is none.
@@ -132,6 +132,6 @@ def unresolved(file: Path) -> Config:
 
 
 def _configs(folder: Path) -> list[Path]:
-    """The files in the order of the starts."""
+    """List the files in the order of the starts."""
     later = sorted(folder.glob("config.resumed-*.yaml"), key=lambda file: int(file.stem.rpartition("-")[2]))
     return [file for file in (folder / "config.yaml", *later) if file.is_file()]

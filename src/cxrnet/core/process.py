@@ -17,7 +17,7 @@ _RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")  # as Ligh
 
 
 def is_main_process() -> bool:
-    """Whether this process has rank 0 in a distributed training; the others only train.
+    """Tell whether this process has rank 0 in a distributed training; the others only train.
 
     Before Lightning is imported, which takes seconds, the environment tells.
     """
@@ -104,7 +104,7 @@ def signals_raise() -> Iterator[None]:
 
 
 def was_killed(error: BaseException) -> bool:
-    """Whether Ctrl-C, SIGTERM or SIGHUP caused an exception.
+    """Tell whether Ctrl-C, SIGTERM or SIGHUP caused an exception.
 
     Lightning's Trainer turns a ``KeyboardInterrupt`` into ``SystemExit(1)``, the code of any failure; the interrupt
     then is the exit's ``__context__``.

@@ -23,7 +23,7 @@ Settings = TypeVar("Settings")
 
 @cache
 def schema(settings: type[Any]) -> type[Any]:
-    """The twin of a data class that OmegaConf takes as a schema.
+    """Make the twin of a data class that OmegaConf takes as a schema.
 
     Choices become enumerations and tuples lists. A field without a default must be given, ``???``; one that is a data
     class has the defaults of that class.
@@ -42,7 +42,7 @@ def register(settings: type[Any]) -> str:
 
 
 def _kind(name: str, hint: Any) -> Any:  # noqa: ANN401 (any type)
-    """The type that OmegaConf takes for a type of Python."""
+    """Return the type that OmegaConf takes for a type of Python."""
     origin, arguments = get_origin(hint), get_args(hint)
     if is_dataclass(hint):
         return schema(hint)  # type: ignore[arg-type]

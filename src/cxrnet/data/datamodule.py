@@ -177,7 +177,7 @@ class XrayDataModule(pl.LightningDataModule):
             raise CxrnetError("data: no validation images; give data.split a validation part")
 
     def rows(self, split: str) -> pd.DataFrame:
-        """Rows of the manifest in one split."""
+        """Return the rows of the manifest in one split."""
         return self.manifest[self.manifest["split"] == split]
 
     def counts(self, split: str) -> list[int]:

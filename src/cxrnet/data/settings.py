@@ -12,7 +12,7 @@ OnError = Literal["fail", "skip"]
 
 @dataclass(frozen=True, kw_only=True)
 class DataNumbers:
-    """How images are prepared and drawn.
+    """Preparation and drawing of images.
 
     Attributes:
         size: height and width in pixels.

@@ -61,7 +61,7 @@ def allocate(contents: FloatArray, shares: FloatArray, seed: int) -> IntArray:
 def nearest_targets(totals: FloatArray, shares: FloatArray) -> FloatArray:
     """Find the whole numbers of images by part and class ``(S, K)`` nearest to the shares (largest remainder).
 
-    Of equal remainders that of the part goes first that lacks most of the classes before.
+    Where remainders are equal, the part goes first that lacks most of the classes before.
     """
     exact = np.round(shares[:, None] * totals[None, :], 9)
     targets = np.floor(exact)

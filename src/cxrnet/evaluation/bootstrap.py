@@ -64,7 +64,7 @@ class Clusters:
     def cases(self, rows: BoolArray, share: float) -> float:
         """Count the cases that a share of rows ``(N,)`` is of, as if the images of a cluster went right together.
 
-        Of a share of 0 or 1 every cluster is a case; of another one, clusters of many images weigh more than others.
+        For a share of 0 or 1 every cluster is a case; else clusters of many images weigh more than others.
         """
         return self.count(rows) if share in (0, 1) else self.effective(rows)
 
@@ -135,7 +135,7 @@ def _times(random: np.random.Generator, resamples: int, size: int) -> IntArray:
 
 
 Share = tuple[BoolArray, BoolArray]
-"""Of N images: those that count, ``(N, T)``, and those that they are a share of, the same or ``(N, 1)``."""
+"""The images that count, ``(N, T)``, and those that they are a share of, the same shape or ``(N, 1)``."""
 
 # Along a risk-coverage curve, which has a point an image: every hundredth of the images.
 POINTS = 100
@@ -159,7 +159,7 @@ class Resampling:
 
 
 def intervals(shares: Sequence[Share], resampling: Resampling) -> list[FloatArray]:
-    """The interval of each share, ``(T, 2)``; all of the same resamples."""
+    """Compute the confidence interval of each share, ``(T, 2)``; all of the same resamples."""
     sums = [(part.astype(np.float64), whole.astype(np.float64)) for part, whole in shares]
 
     def drawn(weights: FloatArray) -> dict[int, FloatArray]:
@@ -171,14 +171,14 @@ def intervals(shares: Sequence[Share], resampling: Resampling) -> list[FloatArra
 
 
 def _of_share(part: BoolArray, whole: BoolArray, drawn: FloatArray, resampling: Resampling) -> FloatArray:
-    """The interval at each of T points, of which there are R resamples, ``(R, T)``."""
+    """Compute the confidence interval at each of T points, of which there are R resamples, ``(R, T)``."""
     values = part.sum(axis=0) / whole.sum(axis=0)
     points = zip(values, drawn.T, np.broadcast_to(whole, part.shape).T, strict=True)
     return np.array([_interval(*point, resampling) for point in points])
 
 
 def _interval(value: float, drawn: FloatArray, rows: BoolArray, resampling: Resampling) -> Interval:
-    """The interval of one share of the rows ``(N,)``, which is in each resample ``drawn``, ``(R,)``."""
+    """Compute the interval of one share of the rows ``(N,)``; ``drawn``, ``(R,)``, has it in each resample."""
     clusters, level, defined = resampling.clusters, resampling.level, drawn[~np.isnan(drawn)]
     if clusters.count(rows) < 2 or len(defined) < LEAST_DEFINED * len(drawn) or np.ptp(defined) < ROUNDING:
         cases = clusters.cases(rows, value)

@@ -97,7 +97,7 @@ def _edges(confidence: FloatArray, bins: int, kind: Kind) -> FloatArray:
 
 
 def error_of_table(table: pd.DataFrame) -> float:
-    """Expected calibration error (Guo et al. 2017, eq. 5) of a table from :func:`reliability_table`.
+    """Compute the expected calibration error (Guo et al. 2017, eq. 5) from :func:`reliability_table`.
 
     Mean distance of confidence and accuracy over the bins, weighted by their images, in [0, 1]. It grows with the
     number of bins, so that only values of equal binning compare.
@@ -181,7 +181,7 @@ def fit_temperature(validation: pd.DataFrame, prior: Mapping[str, float] | None 
 def before_temperature(
     logits: npt.NDArray[np.float32], temperature: float, offset: Sequence[float], shift: FloatArray | float = 0.0
 ) -> npt.NDArray[np.float32]:
-    """The logits that a temperature was fitted on, of those that it and its offset gave, (N, K).
+    """Return the logits that a temperature was fitted on, from those that it and its offset gave, (N, K).
 
     Args:
         logits: (N, K), as predictions hold them.
@@ -234,7 +234,7 @@ def _slope(
 ) -> float:
     """Derivative of the likelihood above by 1/T: the expected logit less that of the label, weighted mean over images.
 
-    That of the offset plays no part, for at each 1/T it is the best.
+    The derivative by the offset plays no part, for at each 1/T the offset is the best.
     """
     expected = np.sum(softmax(logits * inverse - offset(inverse), axis=1) * logits, axis=1)
     return float(weights @ (expected - logits[np.arange(len(codes)), codes]))

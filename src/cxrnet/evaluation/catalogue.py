@@ -23,7 +23,7 @@ Key = tuple[str, str]
 Estimates = dict[Key, FloatArray]
 """Metrics under R weightings, ``(R,)`` each."""
 Place = Literal["summary", "result", "calibration", "classes"]
-"""Where a metric is shown: console and spread over runs; tables of the result, of the calibration, of each class."""
+"""The places that show a metric: console and spread over runs; tables of the result, the calibration, each class."""
 
 
 @dataclass(frozen=True)
@@ -98,14 +98,14 @@ def _accuracy(sums: Sums) -> FloatArray:
 
 
 def _kappa(sums: Sums) -> FloatArray:
-    """Agreement beyond chance (Cohen 1960, doi:10.1177/001316446002000104)."""
+    """Compute the agreement beyond chance (Cohen 1960, doi:10.1177/001316446002000104)."""
     labels, predictions = sums.confusion.sum(axis=2), sums.confusion.sum(axis=1)
     chance = (labels * predictions).sum(axis=1) / sums.total**2
     return np.asarray((_accuracy(sums) - chance) / (1 - chance))
 
 
 def _mcc(sums: Sums) -> FloatArray:
-    """Correlation of labels and predictions (Matthews 1975; of K classes Gorodkin 2004, R_K)."""
+    """Compute the correlation of labels and predictions (Matthews 1975; of K classes Gorodkin 2004, R_K)."""
     labels, predictions = sums.confusion.sum(axis=2), sums.confusion.sum(axis=1)
     together = np.trace(sums.confusion, axis1=1, axis2=2) * sums.total - (labels * predictions).sum(axis=1)
     spreads = [sums.total**2 - (counts**2).sum(axis=1) for counts in (labels, predictions)]
@@ -117,17 +117,17 @@ def _log_loss(sums: Sums) -> FloatArray:
 
 
 def _brier(sums: Sums) -> FloatArray:
-    """Squared distance of the probabilities to the one-hot label."""
+    """Compute the squared distance of the probabilities to the one-hot label."""
     return np.asarray(sums.squares.sum(axis=1) / sums.total)
 
 
 def _ece(sums: Sums) -> FloatArray:
-    """Calibration error of the largest probability, in bins of equal width (Guo et al. 2017, arXiv:1706.04599)."""
+    """Compute the ECE of the largest probability, in bins of equal width (Guo et al. 2017, arXiv:1706.04599)."""
     return np.asarray(np.abs(sums.gaps).sum(axis=1))
 
 
 def _cosine(sums: Sums) -> FloatArray:
-    """Cosine between the probabilities and the one-hot label, as Keras's metric."""
+    """Compute the cosine between the probabilities and the one-hot label, as Keras's metric."""
     return sums.cosine / sums.total
 
 
@@ -178,13 +178,13 @@ def _wilson(cases: Cases) -> Closed:
 
 
 def _wilson_f1(cases: Cases) -> Closed:
-    """Wilson's of tp / (tp + fp + fn), of which the F1 is a function."""
+    """Take Wilson's interval of tp / (tp + fp + fn), of which the F1 is a function."""
     low, high = wilson(cases.value / (2 - cases.value) * cases.n, cases.n, cases.level)
     return (2 * low / (1 + low), 2 * high / (1 + high)), "wilson"
 
 
 def _wilson_agreement(cases: Cases) -> Closed | None:
-    """Wilson's of an accuracy of 1, less what chance agrees on, which is taken for known (Cohen 1960)."""
+    """Take Wilson's interval of an accuracy of 1, less the agreement by chance, which counts as known (Cohen 1960)."""
     if cases.value != 1:
         return None
     chance = float((cases.label_shares**2).sum())
@@ -193,14 +193,14 @@ def _wilson_agreement(cases: Cases) -> Closed | None:
 
 
 def _newcombe_auc(cases: Cases) -> Closed | None:
-    """Newcombe's of an AUC of 0 or 1, or of one cluster; of one score for all images the AUC is 0.5 by definition."""
+    """Take Newcombe's interval of an AUC of 0 or 1, or of one cluster; one score for all images gives 0.5."""
     if cases.value not in (0, 1) and not cases.one_cluster:
         return None
     return newcombe(cases.value, cases.positives, cases.negatives, cases.level), "newcombe"
 
 
 def _wilson_pr_auc(cases: Cases) -> Closed | None:
-    """Wilson's of a PR-AUC of 1, taken for a proportion of the positives (Boyd, Eng & Page 2013)."""
+    """Take Wilson's interval of a PR-AUC of 1 as a proportion of the positives (Boyd, Eng & Page 2013)."""
     if cases.value != 1 or cases.one_cluster:
         return None
     return wilson(cases.positives, cases.positives, cases.level), "wilson"

@@ -71,7 +71,7 @@ def _missing(name: str, table: pd.DataFrame, other: str, theirs: pd.DataFrame) -
 
 @dataclass(frozen=True)
 class ComparisonSettings:
-    """What is compared and how.
+    """Metrics of a comparison, and its bootstrap.
 
     Attributes:
         metrics: those that are tested, named as in MLflow (``accuracy``, ``sensitivity_Covid``). A metric of one class

@@ -36,7 +36,7 @@ def percentile(drawn: FloatArray, clusters: float, level: float = LEVEL) -> Inte
 def on_log_odds(
     value: float, drawn: FloatArray, clusters: float, ends: Interval = (0.0, 1.0), level: float = LEVEL
 ) -> Interval:
-    """Interval of a metric from its standard error, taken on the scale of the log odds of its place in its range.
+    """Compute a confidence interval from a standard error, on the log odds of the metric's place in its range.
 
     Near an end of its range a metric errs further away from that end than towards it, and a resample can't be better
     than perfect: of small test sets, 85 to 93 of 100 percentile intervals hold a ROC-AUC of 0.96 to 0.99. On log odds
@@ -62,7 +62,7 @@ def on_log_odds(
 
 
 def wilson(part: float, whole: float, level: float = LEVEL) -> Interval:
-    """Wilson's interval of a proportion, which has a width at 0 and at 1 too.
+    """Compute Wilson's confidence interval of a proportion, which has a width at 0 and at 1 too.
 
     Brown, Cai & DasGupta 2001 (doi:10.1214/ss/1009213286, section 4) recommend it for up to 40 cases. The cases are
     taken for independent.
@@ -83,7 +83,7 @@ def wilson(part: float, whole: float, level: float = LEVEL) -> Interval:
 
 
 def newcombe(auc: float, positives: float, negatives: float, level: float = LEVEL) -> Interval:
-    """Newcombe's interval of a ROC-AUC, which has a width at 0 and at 1 too.
+    """Compute Newcombe's confidence interval of a ROC-AUC, which has a width at 0 and at 1 too.
 
     As Wilson's it holds the AUCs from which the observed one is no further than chance would have it, under the
     variance of Hanley & McNeil at that AUC (Newcombe 2006, doi:10.1002/sim.2324, method 5).
@@ -110,7 +110,7 @@ def newcombe(auc: float, positives: float, negatives: float, level: float = LEVE
 
 
 def of_gaps(value: float, drawn: FloatArray, moved: FloatArray, level: float = LEVEL) -> Interval:
-    """Interval of a sum of absolute gaps, as the ECE is one.
+    """Compute the confidence interval of a sum of absolute gaps, as the ECE is one.
 
     Chance adds to such a sum and doesn't cancel: the ECE of a calibrated model is above 0, and that of a resample above
     that of its table, so that percentiles leave the truth out. The lower end is the value less the distance that the
@@ -130,7 +130,7 @@ def of_gaps(value: float, drawn: FloatArray, moved: FloatArray, level: float = L
 
 
 def of_mean(values: FloatArray, ends: FloatArray, weights: FloatArray, independent: bool) -> Interval:
-    """Interval of a mean from the intervals of its parts (Zou & Donner 2008, doi:10.1002/sim.3095).
+    """Combine the confidence intervals of parts to that of their mean (Zou & Donner 2008, doi:10.1002/sim.3095).
 
     Args:
         values: the parts, ``(K,)``.
@@ -164,7 +164,7 @@ class Auc:
     free: float = np.inf
 
     def interval(self, level: float = LEVEL) -> Interval:
-        """The value -/+ a multiple of the error, which for one AUC may reach past 0 or 1."""
+        """Return the value -/+ a multiple of the error, which for one AUC may reach past 0 or 1."""
         half = float(t.ppf((1 + level) / 2, self.free)) * self.error
         return self.value - half, self.value + half
 
@@ -208,7 +208,7 @@ def delong_difference(
 
 
 def _shares(positive: BoolArray, score: FloatArray) -> FloatArray:
-    """For a positive the share of negatives below it, for a negative that of positives above it, ties half: (N,)."""
+    """Compute for a positive the share of negatives below, for a negative that of positives above, ties half: (N,)."""
     among_all = rankdata(score)
     shares = np.empty(len(score))
     shares[positive] = (among_all[positive] - rankdata(score[positive])) / (~positive).sum()
@@ -217,7 +217,7 @@ def _shares(positive: BoolArray, score: FloatArray) -> FloatArray:
 
 
 def _auc(positive: BoolArray, shares: FloatArray, clusters: IntArray | None) -> Auc:
-    """Mean of the shares, and its error from the spread of their sums over each cluster."""
+    """Average the shares, and take the error from the spread of their sums over each cluster."""
     cluster = np.arange(len(shares)) if clusters is None else clusters
     total, value = cluster.max() + 1, float(shares[positive].mean())
     sums, variances, free = [], [], []

@@ -44,7 +44,7 @@ class Uncertainty(TypedDict, total=False):
     resamples: int
     """Number that the interval is from, where the metric can't be computed in all of them."""
     interval_reason: str
-    """Why there is no interval."""
+    """Reason why there is no interval."""
 
 
 @dataclass(frozen=True)
@@ -85,9 +85,9 @@ def of_one_cluster(clusters: Clusters, key: Key, *tables: Rows) -> bool:
 
 
 def behind(clusters: Clusters, key: Key, *tables: Rows) -> float:
-    """The effective number of clusters that a metric rests on, the smaller one where it weighs a class against others.
+    """Count the clusters behind a metric, the fewer where it weighs a class against others; an effective number.
 
-    Of a mean over classes it is the harmonic mean of theirs: variances go with 1 / clusters, and a mean adds them.
+    For a mean over classes it is the harmonic mean of theirs: variances go with 1 / clusters, and a mean adds them.
 
     Args:
         clusters: the clusters.
@@ -98,7 +98,7 @@ def behind(clusters: Clusters, key: Key, *tables: Rows) -> float:
 
 
 def _least(measure: Callable[[BoolArray], float], key: Key, tables: Sequence[Rows]) -> list[float]:
-    """The fewest clusters that a metric rests on, by a measure of the rows ``(N,)``; of a mean, by class."""
+    """Count the fewest clusters behind a metric, by a measure of the rows ``(N,)``; of a mean, by class."""
     spec = spec_of(key)
     if spec.mean_of:
         keys = [(tables[0].classes[place], spec.mean_of) for place in tables[0].over]
@@ -125,7 +125,7 @@ def _of_metric(sample: Sample, key: Key) -> Uncertainty:
 
 
 def _of_mean(sample: Sample, key: Key, known: Mapping[Key, Uncertainty]) -> Uncertainty:
-    """The interval of a mean over classes; it combines those of the classes where they are of different kinds."""
+    """Combine the intervals of the classes where they are of different kinds, else take that of the mean itself."""
     spec, over = spec_of(key), sample.rows.over
     keys = [(sample.rows.classes[place], spec.mean_of) for place in over]
     parts = [known[part] for part in keys]

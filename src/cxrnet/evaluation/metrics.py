@@ -29,7 +29,7 @@ class Metric(Uncertainty):
     """The images that the metric is computed on: the positives for a sensitivity, those predicted positive for a
     precision, those that are or are predicted positive for an F1."""
     reason: NotRequired[str]
-    """Why there is no value."""
+    """Reason why there is no value."""
 
 
 Evaluation = dict[str, Any]

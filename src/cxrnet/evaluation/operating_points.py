@@ -22,12 +22,12 @@ class DecisionRule:
     Attributes:
         points: threshold by class.
         weights: of the probability of each class, above 0; ``None`` weighs all alike.
-        refer_below: predictions of a lower certainty are deferred to a reader; ``None`` where none is.
+        defer_below: predictions of a lower certainty are deferred to a reader; ``None`` where none is.
     """
 
     points: Mapping[str, float] = field(default_factory=dict)
     weights: Mapping[str, float] | None = None
-    refer_below: float | None = None
+    defer_below: float | None = None
 
     @property
     def deciding_weights(self) -> Mapping[str, float] | None:

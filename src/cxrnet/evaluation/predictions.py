@@ -15,12 +15,12 @@ predicted          string   name of the predicted class, which need not be the m
                             (:mod:`cxrnet.evaluation.operating_points`)
 certainty          float64  of the prediction; only where decision weights decide, else it is the probability of
                             the predicted class (:meth:`cxrnet.evaluation.operating_points.DecisionRule.certainty`)
-referred           bool     the call is deferred to a reader; only where the model has a cut-off for that
+deferred           bool     the prediction is deferred to a reader; only where the model has a deferral threshold
 =================  =======  ==============================================================================
 
 Where the data have them, ``group_id`` (images that are duplicates of each other), ``view``, ``sex`` and ``age`` follow:
-a bootstrap and subgroups need them. In the pooled predictions of a cross-validation ``fold`` and ``seen`` (bool: a
-copy, or another image of the patient, was in train or val of that fold) stand last. The predictions of any other
+a bootstrap and subgroups need them. In the pooled predictions of a cross-validation ``fold`` and ``leaked`` (bool:
+a duplicate, or another image of the patient, was in train or val of that fold) stand last. The predictions of any other
 program in this shape are as good as our own. A file needs ``image_id``, ``label``, ``predicted`` and the ``prob_``
 columns. The others are added where it lacks them: logits as log(prob), the rest empty.
 """
@@ -50,7 +50,9 @@ NEEDED_COLUMNS = {
     "predicted": "add the class that was predicted for each image",
 }
 OPTIONAL_COLUMNS = ("group_id", "view", "sex", "age")
-CERTAINTY, REFERRED = "certainty", "referred"
+CERTAINTY, DEFERRED, LEAKED = "certainty", "deferred", "leaked"
+OLD_NAMES = {"referred": DEFERRED, "seen": LEAKED}
+"""Present name of a column by the one that older runs wrote."""
 # Passes probabilities that another program rounded to four digits, fails sigmoids and percentages.
 SUM_TOLERANCE = 1e-3
 EVEN = DecisionRule()
@@ -100,9 +102,9 @@ def make_predictions(
     table["predicted"] = pd.array(np.array(classes, object)[predicted], dtype="string")
     if rule.deciding_weights is not None:
         table[CERTAINTY] = rule.certainty(probabilities, classes, predicted)
-    if rule.refer_below is not None:
+    if rule.defer_below is not None:
         as_trained = decide(at_training, classes, rule.points, rule.weights)
-        table[REFERRED] = rule.certainty(at_training, classes, as_trained) < rule.refer_below
+        table[DEFERRED] = rule.certainty(at_training, classes, as_trained) < rule.defer_below
     for name in OPTIONAL_COLUMNS:
         if name in rows and rows[name].notna().any():
             table[name] = rows[name].astype("string").array
@@ -111,7 +113,7 @@ def make_predictions(
 
 
 def softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    """Softmax over the last axis in float64: ``(N, K) float32`` to ``(N, K)`` in [0, 1], rows sum to one."""
+    """Take the softmax over the last axis in float64: ``(N, K) float32`` to ``(N, K)`` in [0, 1], rows sum to one."""
     wide = logits.astype(np.float64)
     powers = np.exp(wide - wide.max(axis=-1, keepdims=True))
     return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
@@ -215,8 +217,8 @@ def check_predictions(predictions: pd.DataFrame, where: str) -> None:
                 f"{where}: {column} '{unknown[0]}' is not one of the classes {', '.join(classes)} "
                 f"({len(unknown)} unknown in all); rename it or drop its rows"
             )
-    if called := int(predictions["predicted"].isna().sum()):
-        raise CxrnetError(f"{where}: column predicted is empty in {called} of {len(predictions)} rows; fill it")
+    if empty := int(predictions["predicted"].isna().sum()):
+        raise CxrnetError(f"{where}: column predicted is empty in {empty} of {len(predictions)} rows; fill it")
 
 
 def _require(table: pd.DataFrame, classes: Sequence[str], where: str) -> None:
@@ -274,6 +276,7 @@ def read_predictions(path: str | Path) -> pd.DataFrame:
         raise CxrnetError(
             f"predictions: '{path}' cannot be read as a table ({reason}); use .csv or .parquet"
         ) from error
+    table = table.rename(columns={old: new for old, new in OLD_NAMES.items() if new not in table})
     for name in table.columns:
         if name in (*ROW_COLUMNS, *OPTIONAL_COLUMNS, "predicted"):
             table[name] = table[name].astype("string")

@@ -100,7 +100,7 @@ def predictive_table(sensitivity: Metric, specificity: Metric, prevalences: Sequ
 
 
 def _predictive_value(own: Metric, other: Metric, prevalence: float, nothing: str) -> Metric:
-    """The PPV; or the NPV, which is the PPV with the two sides exchanged."""
+    """Compute the PPV; or the NPV, which is the PPV with the two sides exchanged."""
     if own["value"] is None or other["value"] is None:
         return gap(own.get("reason") or other["reason"])
     value = float(predictive_values(own["value"], other["value"], prevalence)[0])
@@ -117,7 +117,7 @@ def _predictive_value(own: Metric, other: Metric, prevalence: float, nothing: st
 
 
 def _interval_of_share(right: FloatArray, wrong: FloatArray) -> list[float]:
-    """Interval of right / (right + wrong) from those of both, which are computed on different images.
+    """Combine the intervals of right and wrong, of different images, to that of right / (right + wrong).
 
     A share is inside when the interval of (1 - share) right - share wrong holds 0 (Donner and Zou 2012,
     doi:10.1177/0962280210383082). It has a width where a specificity of 1 leaves a bootstrap none.
@@ -172,7 +172,7 @@ def decision_band(
 def net_benefit(
     sensitivity: npt.ArrayLike, specificity: npt.ArrayLike, prevalence: npt.ArrayLike, threshold: npt.ArrayLike
 ) -> FloatArray:
-    """True positives less false positives at their weight, a patient (Vickers and Elkin 2006, p. 567).
+    """Compute true positives less false positives at their weight, a patient (Vickers and Elkin 2006, p. 567).
 
     Args:
         sensitivity: in [0, 1], number or array; arrays broadcast.

@@ -93,7 +93,7 @@ def read_mix(given: object, trained: Shares | None) -> Mix:
 
 
 def _class_name(key: object, classes: Shares) -> str:
-    """The class that a key of a mapping means: Hydra reads 1 as a number and true as a truth value."""
+    """Return the class that a key of a mapping means: Hydra reads 1 as a number and true as a truth value."""
     for name in classes:
         if name == str(key) or (isinstance(key, bool) and name.lower() == str(key).lower()):
             return name
@@ -103,7 +103,7 @@ def _class_name(key: object, classes: Shares) -> str:
 def fitted_offset(
     logits: npt.NDArray[np.floating], shares: FloatArray, start: FloatArray, weights: FloatArray | None = None
 ) -> FloatArray:
-    """The offset b (K,) for which the mean over images of softmax(z - b) is ``shares``.
+    """Fit the offset b (K,) for which the mean over images of softmax(z - b) is ``shares``.
 
     It is where the mean of log softmax(z - b) over images and, by their shares, classes is largest: concave in b.
 

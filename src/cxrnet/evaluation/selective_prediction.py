@@ -14,7 +14,7 @@ from cxrnet.errors import CxrnetError
 from cxrnet.evaluation.bootstrap import POINTS, BoolArray, Resampling, intervals
 from cxrnet.evaluation.confidence_intervals import wilson
 from cxrnet.evaluation.metrics import Evaluation, Metric, measured
-from cxrnet.evaluation.predictions import CERTAINTY, REFERRED, label_codes, predicted_codes, probabilities_of
+from cxrnet.evaluation.predictions import CERTAINTY, DEFERRED, label_codes, predicted_codes, probabilities_of
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -45,7 +45,7 @@ def risk_with_band(
     return curve
 
 
-KEY = "refer"
+KEY = "defer"
 
 
 @dataclass(frozen=True)
@@ -77,13 +77,13 @@ def choose_deferral_threshold(validation: pd.DataFrame, share: float) -> float:
     """
     levels, sizes = np.unique(certainty(validation)[0], return_counts=True)
     # The slack is for a share that misses a whole number of images by rounding.
-    referred = np.flatnonzero(sizes.cumsum() <= share * len(validation) + 1e-6)
-    if len(referred) == 0:
+    deferred = np.flatnonzero(sizes.cumsum() <= share * len(validation) + 1e-6)
+    if len(deferred) == 0:
         raise CxrnetError(
             f"{KEY}: {share:g} of the {len(validation)} validation images is none ({sizes[0]} are the least certain); "
             "give a larger share or null"
         )
-    return float(levels[referred[-1] : referred[-1] + 2].mean())
+    return float(levels[deferred[-1] : deferred[-1] + 2].mean())
 
 
 def deferral_of(predictions: pd.DataFrame, evaluate: Callable[[pd.DataFrame], Evaluation]) -> Deferral | None:
@@ -93,12 +93,12 @@ def deferral_of(predictions: pd.DataFrame, evaluate: Callable[[pd.DataFrame], Ev
         predictions: the rows of one split, every label known.
         evaluate: computes the metrics of a part of them.
     """
-    if REFERRED not in predictions:
+    if DEFERRED not in predictions:
         return None
-    referred = predictions[REFERRED].to_numpy(bool)
-    share = measured(float(referred.mean()), len(referred))
-    share |= {"interval": list(wilson(int(referred.sum()), len(referred))), "method": "wilson"}
-    return Deferral(share, evaluate(predictions[~referred]) if not referred.all() else None)
+    deferred = predictions[DEFERRED].to_numpy(bool)
+    share = measured(float(deferred.mean()), len(deferred))
+    share |= {"interval": list(wilson(int(deferred.sum()), len(deferred))), "method": "wilson"}
+    return Deferral(share, evaluate(predictions[~deferred]) if not deferred.all() else None)
 
 
 def certainty(predictions: pd.DataFrame) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
@@ -126,14 +126,14 @@ def risk_coverage(confidence: FloatArray, correct: npt.NDArray[np.bool_]) -> pd.
 
     Returns:
         One row a distinct confidence, the highest first: ``confidence`` (predictions below it are deferred), ``n``
-        (kept), ``coverage`` (share kept), ``referred`` (the rest), ``error`` (share of the kept that is wrong). Images
+        (kept), ``coverage`` (share kept), ``deferred`` (the rest), ``error`` (share of the kept that is wrong). Images
         of equal confidence are kept or deferred together.
 
     Raises:
         CxrnetError: there are no images.
     """
     if len(confidence) == 0:
-        raise CxrnetError("referral: no images; give at least one that is labelled")
+        raise CxrnetError("deferral: no images; give at least one that is labelled")
     levels, sizes, wrong = _levels(confidence, correct)
     kept = sizes.cumsum()
     coverage = kept / len(confidence)
@@ -142,7 +142,7 @@ def risk_coverage(confidence: FloatArray, correct: npt.NDArray[np.bool_]) -> pd.
             "confidence": levels,
             "n": kept,
             "coverage": coverage,
-            "referred": 1 - coverage,
+            "deferred": 1 - coverage,
             "error": wrong.cumsum() / kept,
         }
     )
@@ -151,7 +151,7 @@ def risk_coverage(confidence: FloatArray, correct: npt.NDArray[np.bool_]) -> pd.
 def _levels(
     confidence: FloatArray, correct: npt.NDArray[np.bool_]
 ) -> tuple[FloatArray, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Distinct confidences, the highest first, with the images and the errors at each."""
+    """List the distinct confidences, the highest first, with the images and the errors at each."""
     levels, places = np.unique(confidence, return_inverse=True)
     sizes = np.bincount(places, minlength=len(levels))
     wrong = np.bincount(places[~correct], minlength=len(levels))
@@ -159,7 +159,7 @@ def _levels(
 
 
 def area_under_risk_coverage(confidence: FloatArray, correct: npt.NDArray[np.bool_]) -> float:
-    """Mean error over keeping the 1, 2, ..., N most certain images (AURC); the lower the better.
+    """Compute the mean error over keeping the 1, 2, ..., N most certain images (AURC); the lower the better.
 
     Images of equal confidence come in random order: the expectation over it is taken. Where confidence says nothing,
     the area is the error of all images.

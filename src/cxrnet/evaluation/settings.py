@@ -53,7 +53,7 @@ class DecisionCurve:
 
 
 @dataclass(frozen=True)
-class Referral:
+class DeferralSettings:
     """Selective prediction.
 
     Attributes:
@@ -66,7 +66,7 @@ class Referral:
         """Refuse numbers out of range."""
         need(
             all(0 < share < 1 for share in self.shares),
-            "evaluation.referral.shares",
+            "evaluation.deferral.shares",
             list(self.shares),
             f"each {SHARE}",
         )
@@ -84,7 +84,7 @@ class Evaluation:
         prevalences: prevalences at which predictive values are stated.
         missed: share of the negative predictions that may be wrong, for a class to be ruled out by one; set your own.
         decision_curve: net benefit over threshold probabilities.
-        referral: selective prediction.
+        deferral: selective prediction.
         fewest: number of images of a class below which the metrics of a subgroup come with a warning.
     """
 
@@ -95,7 +95,7 @@ class Evaluation:
     prevalences: tuple[float, ...] = (0.005, 0.05, 0.2)
     missed: float = 0.01
     decision_curve: DecisionCurve = field(default_factory=DecisionCurve)
-    referral: Referral = field(default_factory=Referral)
+    deferral: DeferralSettings = field(default_factory=DeferralSettings)
     fewest: int = 20
 
     def __post_init__(self) -> None:

@@ -30,7 +30,7 @@ class PairedTest(NamedTuple):
     test: str
     """Name of the test; empty where there is none."""
     reason: str = ""
-    """Why the interval, the p or both are NaN."""
+    """Reason why the interval, the p or both are NaN."""
 
 
 def no_test(reason: str) -> PairedTest:
@@ -112,12 +112,12 @@ def bootstrap_test(first: FloatArray, second: FloatArray, clusters: float, level
 
 
 def smallest_p(resamples: int, clusters: float) -> float:
-    """The p where every resample is on the same side of zero; arguments as for :func:`bootstrap_test`."""
+    """Return the p where every resample is on the same side of zero; arguments as for :func:`bootstrap_test`."""
     return _p(0, resamples, clusters)
 
 
 def _p(beyond: int, resamples: int, clusters: float) -> float:
-    """Two-sided p of ``beyond`` of the resamples on the other side of zero."""
+    """Compute the two-sided p of ``beyond`` of the resamples on the other side of zero."""
     z = max(0.0, -float(norm.ppf((1 + beyond) / (1 + resamples))))
     return float(2 * t.sf(z * np.sqrt((clusters - 1) / clusters), clusters - 1))
 

@@ -81,7 +81,7 @@ def age_bands(ages: pd.Series) -> pd.Series:
 
 
 def _warnings(where: str, support: dict[str, int], n: int, fewest: int) -> list[str]:
-    """One sentence on the classes with few positives or few negatives in a group."""
+    """Warn, in one sentence, of the classes with few positives or few negatives in a group."""
     few = [f"{count} of {name}" for name, count in support.items() if count < fewest]
     few += [f"{n - count} that are not {name}" for name, count in support.items() if n - count < fewest <= count]
     if not few:

@@ -124,7 +124,7 @@ def choose_thresholds(validation: pd.DataFrame, policy: Mapping[str, Any]) -> di
 
 
 def _choose(name: str, rule: Rule, score: FloatArray, positive: npt.NDArray[np.bool_]) -> float:
-    """The threshold that meets one rule."""
+    """Choose the threshold that meets one rule."""
     positives, negatives = int(positive.sum()), int((~positive).sum())
     if not positives or not negatives:
         which = "no" if not positives else "every"
@@ -155,7 +155,7 @@ def _best(first: npt.NDArray[np.int64], second: npt.NDArray[np.int64]) -> int:
 
 
 def _candidates(score: FloatArray) -> FloatArray:
-    """Every threshold in (0, 1] that parts the scores differently: halfway between neighbours, 0 and 1 included."""
+    """List the thresholds in (0, 1] that part the scores differently: halfway between neighbours, 0 and 1 included."""
     grid = np.unique([0.0, 1.0, *score[(score > 0) & (score < 1)]])
     low, high = grid[:-1], grid[1:]
     middle = (low + high) / 2

@@ -29,14 +29,15 @@ from cxrnet.models.network import Network
 from cxrnet.models.settings import NetworkConfig
 
 # 1 was before windowed pooling, batch norm in the head and sigmoids, 2 before priors and decision weights, 3 before
-# digests.
-FORMAT = 4
-READ = (2, 3, FORMAT)
+# digests, 4 before ``defer_below``, which was ``refer_below``.
+FORMAT = 5
+READ = (2, 3, 4, FORMAT)
+SIGNED = (4, FORMAT)  # formats with digests
 WEIGHTS, DESCRIPTION = "model.safetensors", "bundle.json"
-LATER = ("refer_below", "prior", "decision_weights", "temperature_offset")
+LATER = ("defer_below", "prior", "decision_weights", "temperature_offset")
 """Fields that a bundle.json may lack: of a policy or a fit, and those that a bundle of format 2 knows nothing of."""
 DIGESTS = ("weights_sha256", "digest")
-"""Fields that a bundle.json of format 4 has besides: of the file of weights, and of all other fields."""
+"""Fields that a bundle.json has besides, from format 4 on: of the file of weights, and of all other fields."""
 
 logger = logging.getLogger("cxrnet")
 
@@ -53,7 +54,7 @@ class Bundle:
         manifest_digest: of the data that it was trained on.
         versions: of the packages that trained it.
         training: the resolved configuration of the run.
-        refer_below: deferral threshold: predictions of a lower certainty
+        defer_below: deferral threshold: predictions of a lower certainty
             (:meth:`cxrnet.evaluation.operating_points.DecisionRule.certainty`) are deferred; ``None`` for none.
         prior: share of each class that the probabilities are of, that of the training images; ``None`` where it isn't
             known, in bundles of format 2. The network's last bias has it: class weights, a balanced sampler and costs
@@ -71,7 +72,7 @@ class Bundle:
     manifest_digest: str
     versions: dict[str, str]
     training: dict[str, Any]
-    refer_below: float | None = None
+    defer_below: float | None = None
     prior: dict[str, float] | None = None
     decision_weights: dict[str, float] | None = None
     temperature_offset: tuple[float, ...] = ()
@@ -103,7 +104,7 @@ def load_bundle(folder: str | Path) -> Bundle:
     """
     folder = Path(folder)
     values, bundle = _read(folder)
-    if values["format"] != FORMAT and not set(DIGESTS) & set(values):
+    if values["format"] not in SIGNED and not set(DIGESTS) & set(values):
         logger.warning(
             "bundle: '%s' has format %s and no digest, so damage or changes can't be told; python -m cxrnet.sign "
             "bundle=<it> adds one",
@@ -124,13 +125,13 @@ def sign_bundle(folder: str | Path) -> str:
         CxrnetError: the folder is no bundle, or what it holds is out of its range or doesn't fit.
     """
     folder = Path(folder)
-    values = _signed(_read(folder)[0], folder / WEIGHTS)
+    values = _signed(_renamed(_read(folder)[0]), folder / WEIGHTS)
     write_json(folder / DESCRIPTION, values)
     return str(values["digest"])
 
 
 def _read(folder: Path) -> tuple[dict[str, Any], Bundle]:
-    """Read the description of a bundle, and the bundle; its digests are not looked at."""
+    """Read the description of a bundle, as it is in the file, and the bundle; its digests are not checked."""
     for name in (DESCRIPTION, WEIGHTS):
         if not (folder / name).is_file():
             raise CxrnetError(f"bundle: '{folder}' has no {name}; give the folder 'bundle' of a finished run")
@@ -138,7 +139,7 @@ def _read(folder: Path) -> tuple[dict[str, Any], Bundle]:
         text = (folder / DESCRIPTION).read_text(encoding="utf-8")
         values = json.loads(text, object_pairs_hook=_each_once)
         if values["format"] in READ:
-            return values, _from_description(values, load_file(folder / WEIGHTS))
+            return values, _from_description(_renamed(values), load_file(folder / WEIGHTS))
     except (
         CxrnetError,
         ArithmeticError,
@@ -155,6 +156,13 @@ def _read(folder: Path) -> tuple[dict[str, Any], Bundle]:
     raise CxrnetError(
         f"bundle: '{folder}' has format {values['format']}, this cxrnet reads {FORMAT}; use one that fits"
     )
+
+
+def _renamed(values: dict[str, Any]) -> dict[str, Any]:
+    """Give a description of an older format the present names of its fields, in their order."""
+    if values["format"] == FORMAT or "defer_below" in values:
+        return values
+    return {"defer_below" if name == "refer_below" else name: value for name, value in values.items()}
 
 
 def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -175,7 +183,7 @@ def _changed(folder: Path, name: str) -> CxrnetError:
 
 def _from_description(values: dict[str, Any], tensors: dict[str, Tensor]) -> Bundle:
     needed = [name for name in Bundle.__dataclass_fields__ if name not in LATER]
-    signed = DIGESTS if values["format"] == FORMAT else ()
+    signed = DIGESTS if values["format"] in SIGNED else ()
     check_description(values, ("format", "output", *needed, *signed), (*LATER, *DIGESTS))
     network = Network(NetworkConfig.from_dict(values["network"]))
     network.load_state_dict(tensors)
@@ -218,7 +226,7 @@ def _file_digest(file: Path) -> str:
 
 
 def device_of(name: str) -> torch.device:
-    """``auto`` takes the accelerator where there is one; any other name is taken as torch names devices.
+    """Return a device by its name in torch; ``auto`` takes the accelerator where there is one.
 
     Raises:
         CxrnetError: torch has no such device here.

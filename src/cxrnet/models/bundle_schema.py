@@ -132,7 +132,7 @@ _RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "manifest_digest": ("a text", lambda value: isinstance(value, str)),
     "versions": ("versions by package", _texts),
     "training": ("an object", lambda value: isinstance(value, dict)),
-    "refer_below": ("null, or a number from 0 to 1", lambda value: value is None or _share(value)),
+    "defer_below": ("null, or a number from 0 to 1", lambda value: value is None or _share(value)),
     "temperature_offset": ("a list of numbers", lambda value: value is None or _all(value, _finite)),
     "weights_sha256": ("a SHA-256", lambda value: isinstance(value, str)),
     "digest": ("a SHA-256", lambda value: isinstance(value, str)),

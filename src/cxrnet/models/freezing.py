@@ -1,4 +1,4 @@
-"""What is trainable: one specification for everything that people freeze and unfreeze.
+"""The trainable part: one specification for everything that people freeze and unfreeze.
 
 =====================  =====================================================================================
 ``head``               the head alone; the backbone is frozen

@@ -63,7 +63,7 @@ def _fuse_activations(copied: nn.Module, followers: Mapping[str, str]) -> None:
 
 
 def fuses_activations() -> bool:
-    """Whether convolutions can do activations on this processor."""
+    """Tell whether convolutions can do activations on this processor."""
     on_x86 = torch.backends.cpu.get_cpu_capability().startswith("AVX")
     return on_x86 and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
 

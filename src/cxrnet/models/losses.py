@@ -115,7 +115,7 @@ class FocalLoss(nn.Module):
         self.register_buffer("class_weights", class_weights)
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Loss () of logits (N, K) and labels (N,)."""
+        """Compute the loss () of logits (N, K) and labels (N,)."""
         log_p = F.log_softmax(logits.float(), dim=1).gather(1, labels[:, None])[:, 0]
         # 1 - p_y by expm1, because 1 - exp(log_p) of float32 is 0 long before p_y is 1; and a floor, because at 0 the
         # slope of a power below 1 is infinite.
@@ -145,7 +145,7 @@ class CostSensitiveLoss(nn.Module):
         self.register_buffer("costs", costs)
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Loss () of logits (N, K) and labels (N,)."""
+        """Compute the loss () of logits (N, K) and labels (N,)."""
         expected = (F.softmax(logits.float(), dim=1) * self.costs[labels]).sum(dim=1)
         loss: Tensor = self.base(logits, labels) + self.weight * expected.mean()
         return loss

@@ -32,7 +32,7 @@ class Normalise(nn.Module):
         self.register_buffer("shift", -torch.tensor(mean) / spread, persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images (N, 1, H, W), uint8 or float, in 0..255 -> (N, 3, H, W) float32, channels last."""
+        """Normalise images (N, 1, H, W), uint8 or float, in 0..255 to (N, 3, H, W) float32, channels last."""
         pixels = images.to(self.scale.dtype).permute(0, 2, 3, 1)
         return torch.addcmul(self.shift, pixels, self.scale).permute(0, 3, 1, 2)
 
@@ -65,12 +65,12 @@ class Network(nn.Module):
         self.to(memory_format=torch.channels_last)
 
     def features(self, images: Tensor) -> Tensor:
-        """Images (N, 1, H, W) in 0..255 -> features (N, F)."""
+        """Map images (N, 1, H, W) in 0..255 to features (N, F)."""
         pooled: Tensor = self.pool(self.backbone(self.normalise(images)))
         return pooled
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images (N, 1, H, W) in 0..255 -> logits (N, K)."""
+        """Map images (N, 1, H, W) in 0..255 to logits (N, K)."""
         logits: Tensor = self.head(self.features(images))
         return logits
 

@@ -69,12 +69,12 @@ class NetworkConfig(Architecture):
     size: tuple[int, int]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """Return plain values for JSON."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        """The inverse of :meth:`to_dict`; lists become tuples.
+        """Read what :meth:`to_dict` returned; lists become tuples.
 
         Raises:
             CxrnetError: a name is not known.

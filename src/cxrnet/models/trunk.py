@@ -26,13 +26,13 @@ class SplitNetwork:
     whole_backbone: bool
 
     def trainable_part(self, features: Tensor) -> Tensor:
-        """Features -> logits (N, K)."""
+        """Map features to logits (N, K)."""
         for module in self.modules:
             features = module(features)
         return features
 
     def shape(self, size: tuple[int, int]) -> torch.Size:
-        """Shape of the features of one image of that height and width."""
+        """Return the shape of the features of one image of that height and width."""
         with torch.no_grad():
             features: Tensor = self.trunk(torch.zeros(1, 1, *size, dtype=torch.uint8))
         return features.shape[1:]

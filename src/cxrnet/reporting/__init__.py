@@ -1,1 +1,1 @@
-"""What a person reads: results, report, model card, comparison, in words, tables and plots."""
+"""Results, report, model card and comparison, in words, tables and plots."""

@@ -107,7 +107,7 @@ def analyse(
     confidence, correct = certainty(predictions)
     clusters = clusters_of(predictions)
     resampling = Resampling(clusters, settings["resamples"], settings["seed"], settings["level"])
-    shares = settings["referral"]["shares"]
+    shares = settings["deferral"]["shares"]
     risk = risk_with_band(risk_coverage(confidence, correct), confidence, correct, resampling, shares)
     subgroups, warnings = evaluate_subgroups(predictions, evaluator(settings), settings["fewest"])
     return Analysis(
@@ -131,7 +131,7 @@ def analyse(
 
 
 def _prevalences(name: str, settings: Mapping[str, Any], mix: Mix) -> list[float]:
-    """Those of the configuration, and that of the class where a prior was asked for."""
+    """List those of the configuration, and that of the class where a prior was asked for."""
     return sorted({*settings["prevalences"], *([mix.asked[name]] if mix.asked is not None else [])})
 
 
@@ -160,7 +160,7 @@ def _reliability(
     mix: Mix,
     offset: Sequence[float],
 ) -> dict[str, pd.DataFrame]:
-    """Reliability at a temperature of 1 without its offset and, where they differ, of the probabilities as they are."""
+    """Tabulate the reliability at a temperature of 1 without its offset and, where they differ, as it is."""
     codes, shift = label_codes(predictions), mix.shift(classes_of(predictions))
     if temperature is None:
         tables = {"each at its own temperature": probabilities_of(predictions)}

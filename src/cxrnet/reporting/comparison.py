@@ -65,7 +65,7 @@ def verdict(runs: ComparedRuns) -> str:
     """Name the best run, and the other runs that it is shown to be better than.
 
     Better is what the corrected p and the confidence interval of the difference both show: they may be of two tests. A
-    run is not called better than one into whose training less was leaked.
+    run is not stated to be better than one into whose training less was leaked.
     """
     comparison, best, by = runs.comparison, runs.comparison.runs[0], runs.comparison.settings.by
     metrics, title = comparison.metrics, title_of(comparison.shown[by])
@@ -336,7 +336,7 @@ MOST_ROWS = 30  # of a table on the console
 def say_comparison(runs: ComparedRuns) -> None:
     """Show the verdict, the warnings, and metric by metric the runs and their differences.
 
-    Of many runs, only the metric that ranks them. Facts, other metrics and those of one class are in the files.
+    Many runs get only the metric that ranks them. Facts, other metrics and those of one class are in the files.
     """
     comparison, tables = runs.comparison, printed_tables(runs)
     console.heading(_title(comparison))

@@ -79,7 +79,7 @@ def say_bundle(bundled: Bundled) -> None:
         console.say("costs", text)
     for text in bundled.thresholds:
         console.say("threshold", text)
-    if (threshold := bundled.bundle.refer_below) is not None:
+    if (threshold := bundled.bundle.defer_below) is not None:
         certainty = rule_of(bundled.bundle).certainty_name
         console.say("deferral", f"predictions are deferred where their {certainty} is below {threshold:.4g}")
 

@@ -74,7 +74,7 @@ def mix_warnings(bundle: Bundle, mix: Mix) -> list[str]:
         ]
     if mix.asked is None:
         return []
-    kept = threshold_sentence(mix, bundle.operating_points, bundle.refer_below is not None)
+    kept = threshold_sentence(mix, bundle.operating_points, bundle.defer_below is not None)
     return [
         f"the probabilities are {mix}, those of the internal result and of the baselines too; the images are as "
         "frequent as they are, so log loss, Brier score and ECE mix the two",
@@ -135,7 +135,7 @@ def data_facts(each: ExternalSet) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class ExternalFacts:
-    """What the page says of an evaluation.
+    """Facts of the page on an evaluation.
 
     Attributes:
         title: of the page.
@@ -264,7 +264,7 @@ def subgroup_tables(analyses: Mapping[str, Analysis]) -> list[Table]:
     ]
     if not rows:
         return []
-    columns = ["Data", "Group", "Class", "Images", "Of the class", *(PER_CLASS[name] for name in METRICS)]
+    columns = ["Data", "Group", "Class", "Images", "Positives", *(PER_CLASS[name] for name in METRICS)]
     note = " ".join(f"{data}: {text}" for data, analysis in analyses.items() for text in analysis.warnings)
     return [Table("Subgroups", pd.DataFrame(rows, columns=columns), 3, True, note)]
 

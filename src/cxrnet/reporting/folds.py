@@ -183,7 +183,7 @@ def _part_facts(part: FinishedPart) -> RepeatFacts:
         metrics=part.metrics,
         temperature=part.bundle.temperature,
         points=part.bundle.operating_points,
-        deferral_threshold=part.bundle.refer_below,
+        deferral_threshold=part.bundle.defer_below,
     )
 
 

@@ -88,7 +88,7 @@ class ClaimItem:
     number: int
     wording: str
     answer: str | None
-    """What the run answers; None where a person must."""
+    """The answer that the run gives; None where a person must."""
 
 
 def claim_items(facts: RunFacts) -> list[ClaimItem]:
@@ -367,7 +367,7 @@ def _subgroups(facts: RunFacts) -> list[list[str]]:
         [row["attribute"], row["group"], row["class"], grouped(row["n"]), grouped(row["positives"]), *_metrics(row)]
         for row in table.to_dict("records")
     ]
-    titles = ["", "Group", "Class", "Images", "Of the class", *(PER_CLASS[name] for name in METRICS)]
+    titles = ["", "Group", "Class", "Images", "Positives", *(PER_CLASS[name] for name in METRICS)]
     return [titles, *rows]
 
 

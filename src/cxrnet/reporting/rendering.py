@@ -73,14 +73,14 @@ class Table:
     note: str
 
     def groups(self) -> list[tuple[str, list[list[str]]]]:
-        """The groups of rows by name, without the column of their name; one group without a name if not grouped."""
+        """Yield the groups of rows by name, without the column of their name; one without a name if not grouped."""
         if not self.grouped:
             return [("", self.rows.to_numpy().tolist())]
         groups = self.rows.groupby(self.rows.columns[0], sort=False)
         return [(str(name), rows.iloc[:, 1:].to_numpy().tolist()) for name, rows in groups]
 
     def lines(self) -> list[list[str]]:
-        """The rows with all columns; the name of a group stands in its first row only."""
+        """Yield the rows with all columns; the name of a group stands in its first row only."""
         if not self.grouped:
             return self.groups()[0][1]
         return [["" if place else name, *row] for name, rows in self.groups() for place, row in enumerate(rows)]

@@ -44,14 +44,15 @@ def render_report(facts: RunFacts, path: Path) -> None:
         facts: what to say.
         path: the file to write.
     """
-    _render("report.html.j2", path, facts, metric_tables(facts), worth=classes_first(facts), data_rows=data_rows(facts))
+    places, rows = classes_first(facts), data_rows(facts)
+    _render("report.html.j2", path, facts, metric_tables(facts), places=places, data_rows=rows)
 
 
 def render_repeats(facts: RepeatsFacts, path: Path) -> None:
     """Write the report of a run over folds or seeds, as :func:`render_report` does that of one."""
     runs = [(f"{HEADLINE[name]} ({run.name})", run.metrics[name]) for run in facts.runs for name in facts.moments]
-    tables, worth = metric_tables(facts) | {"runs": runs}, places_of(facts.classes, facts.runs[0].points)
-    _render("repeats.html.j2", path, facts, tables, worth=worth, interval_meaning=interval_meaning)
+    tables, places = metric_tables(facts) | {"runs": runs}, places_of(facts.classes, facts.runs[0].points)
+    _render("repeats.html.j2", path, facts, tables, places=places, interval_meaning=interval_meaning)
 
 
 def _render(
@@ -152,7 +153,7 @@ def classes_first(facts: RunFacts) -> dict[str, int]:
 
 
 def places_of(classes: Sequence[str], first: Collection[str]) -> dict[str, int]:
-    """The places of the classes, some of which come first."""
+    """Return the places of the classes, some of which come first."""
     places = {name: place for place, name in enumerate(classes)}
     return {name: places[name] for name in sorted(places, key=lambda name: name not in first)}
 
@@ -167,7 +168,7 @@ def all_warnings(facts: ResultFacts) -> list[str]:
 
 
 def data_rows(facts: RunFacts) -> dict[str, list[int]]:
-    """Images by class: one number a split, then their sum; the last row is the sum over classes."""
+    """Count images by class: one number a split, then their sum; the last row is the sum over classes."""
     rows = {name: [split.images.get(name, 0) for split in facts.data.values()] for name in facts.classes}
     rows["All classes"] = [sum(column) for column in zip(*rows.values(), strict=True)]
     return {name: [*counts, sum(counts)] for name, counts in rows.items()}

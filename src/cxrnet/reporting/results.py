@@ -55,12 +55,12 @@ def _flat_predictive(predictive: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
 
 def _of_classes(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """The tables of the classes below each other, the class in the first column."""
+    """Stack the tables of the classes, the class in the first column."""
     return pd.concat(tables, names=["class"]).reset_index("class")
 
 
 def _flat(table: pd.DataFrame, metrics: tuple[str, ...]) -> pd.DataFrame:
-    """Each metric as its value and the ends of its interval; empty where there is none."""
+    """Write each metric as its value and the ends of its confidence interval; empty where there is none."""
     columns = {name: table[name] for name in table if name not in metrics}
     for name in metrics:
         columns[name] = [metric["value"] for metric in table[name]]
@@ -102,7 +102,7 @@ def write_results(
     history: pd.DataFrame | None = None,
     kept_epoch: int = 0,
     temperature: float | None = 1.0,
-    seen: Collection[str] = (),
+    leaked: Collection[str] = (),
     mix: Mix = UNKNOWN,
     offset: Sequence[float] = (),
 ) -> Results:
@@ -121,8 +121,8 @@ def write_results(
         history: one row an epoch; ``None`` where nothing was trained, or several trainings are pooled.
         kept_epoch: the epoch whose weights were kept.
         temperature: by which the logits of the predictions were divided; ``None`` where not all by the same.
-        seen: ``image_id`` of what was seen in training (:func:`cxrnet.data.leaks.leaked_images`): the headline metrics
-            are computed without it too.
+        leaked: ``image_id`` of the images that leaked into training (:func:`cxrnet.data.leaks.leaked_images`): the
+            headline metrics are computed without them too.
         mix: that the probabilities of the predictions are of.
         offset: of the classes, that goes with the temperature, (K,); empty where there is none.
 
@@ -134,7 +134,7 @@ def write_results(
     headline = "test" if "test" in by_split else "val"
     metrics = {name: evaluated(rows) for name, rows in by_split.items()}
     baseline_metrics = {name: evaluated(rows) for name, rows in baselines.items()}
-    left = by_split[headline][~by_split[headline]["image_id"].isin(list(seen))]
+    left = by_split[headline][~by_split[headline]["image_id"].isin(list(leaked))]
     without_leaked = evaluated(left) if 0 < len(left) < len(by_split[headline]) else None
     analyses = {
         name: analyse(rows, metrics[name], settings, temperature, mix, offset) for name, rows in by_split.items()
@@ -165,14 +165,14 @@ def _write_metrics(
     without_leaked: Evaluation | None,
     kept: Mapping[str, Evaluation],
 ) -> None:
-    others = {} if without_leaked is None else {"without_seen": {headline: without_leaked}}
+    others = {} if without_leaked is None else {"without_leaked": {headline: without_leaked}}
     if kept:
-        others["without_referred"] = dict(kept)
+        others["without_deferred"] = dict(kept)
     write_json(folder / "metrics.json", {**metrics, "baselines": {headline: baselines}, **others})
 
 
 def values_of(metrics: Evaluation) -> dict[str, float]:
-    """The values by name, ``sensitivity_<class>`` for those of a class; what is n/a is left out."""
+    """Return the values by name, ``sensitivity_<class>`` for those of a class; what is n/a is left out."""
     return {name: metric["value"] for name, _, metric in flat(metrics) if metric["value"] is not None}
 
 

@@ -1,4 +1,4 @@
-"""What MLflow shows of a result: the metrics on a run's page, the table of all, the description in Markdown.
+"""The page of a result in MLflow: the metrics on a run's page, the table of all, the description in Markdown.
 
 The metrics are few, so that a page of charts can be read: the headline with its confidence intervals, sensitivity and
 specificity of each class, one of each baseline. All others are in ``metrics.json`` and in the table.
@@ -45,7 +45,7 @@ def headline_metrics(results: Results) -> dict[str, float]:
     """Name the metrics of the headline split: ``test/accuracy``, ``test/accuracy/ci_low``, ``test/sensitivity/COVID``.
 
     Beside the balanced accuracy stands that of each baseline, ``test/balanced_accuracy/thumbnail``. Metrics of val are
-    named ``final_val/...``, as ``val/...`` are the curves. What is not defined is left out.
+    named ``final_val/...``, as ``val/...`` are the curves. Metrics without a value are left out.
     """
     prefix = _prefix(results.headline)
     values = shown_metrics(results.metrics[results.headline], prefix)

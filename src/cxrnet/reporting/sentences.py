@@ -76,7 +76,7 @@ def threshold_sentences(validation: pd.DataFrame, policy: Mapping[str, Any], poi
         )
         if hits == 0 or passed == 0:
             useless = f"no image of {name} is found" if hits == 0 else f"every other image is predicted as {name} too"
-            sentences.append(f"The threshold meets the rule and is worth nothing: {useless}.")
+            sentences.append(f"The threshold meets the rule but is useless: {useless}.")
     return sentences
 
 
@@ -96,7 +96,7 @@ def deferral_text(curve: pd.DataFrame, shares: Sequence[float], level: float) ->
     sentences = []
     for share in shares:
         if not 0 < share < 1:
-            raise CxrnetError(f"referral.shares: {share} is no share of the images; give a number between 0 and 1")
+            raise CxrnetError(f"deferral.shares: {share} is no share of the images; give a number between 0 and 1")
         text = f"With the least certain {100 * share:g} % of the predictions deferred to a reader, "
         place = place_of(curve, share)
         if place is None:
@@ -115,7 +115,7 @@ def _wrong(row: pd.Series, level: float) -> str:
 
 
 def triage_text(name: str, sensitivity: Metric, specificity: Metric, table: pd.DataFrame, missed: float) -> list[str]:
-    """Say in plain sentences what a positive and a negative prediction are worth.
+    """Say in plain sentences what the predictive values are.
 
     Args:
         name: the class.

@@ -27,7 +27,7 @@ def roc_auc_text(metrics: Evaluation) -> str:
 
 
 def _table(metrics: Evaluation, names: Sequence[str]) -> str:
-    """One line a class, then the means over classes."""
+    """Write one line a class, then the means over classes."""
     values = _values(metrics, names)
     support = values.pop("support")
     means = {"macro avg": values.mean(skipna=False), "weighted avg": values.T @ (support / support.sum())}
@@ -37,7 +37,7 @@ def _table(metrics: Evaluation, names: Sequence[str]) -> str:
 
 
 def _values(metrics: Evaluation, names: Sequence[str]) -> pd.DataFrame:
-    """The metrics of each class, one column each, and the images of the class; NaN where one can't be computed."""
+    """Tabulate the metrics of each class, one column each, and its images; NaN where one can't be computed."""
     rows = {
         label: {name: of_class[name]["value"] for name in names} | {"support": of_class["sensitivity"]["n"]}
         for label, of_class in metrics["per_class"].items()
@@ -70,7 +70,7 @@ def side_by_side(tables: Mapping[str, pd.DataFrame]) -> str:
 
 
 def _column(table: pd.DataFrame) -> "pd.Series[str]":
-    """The report of one run: each class by its metrics, then the rows over all classes."""
+    """Tabulate the report of one run: each class by its metrics, then the rows over all classes."""
     metrics, names = evaluate(table), ("precision", "sensitivity", "specificity", "f1")
     values = _values(metrics, names)
     cells: dict[str, str] = {}

@@ -153,8 +153,8 @@ def report_facts(
         chosen=trained.bundled.thresholds,
         weighing=trained.bundled.weighing,
         deferral=None
-        if bundle.refer_below is None
-        else DeferralFacts(bundle.refer_below, config["refer"], rule_of(bundle).certainty_name),
+        if bundle.defer_below is None
+        else DeferralFacts(bundle.defer_below, config["defer"], rule_of(bundle).certainty_name),
         temperature=trained.bundled.temperature,
         level=config["evaluation"]["level"],
         methods=methods_of(data, weights, phases, config),

@@ -56,7 +56,7 @@ class Delivery:
         artifacts is out of order still takes metrics.
 
         Returns:
-            What does not arrive and why; ``None`` where nothing waits.
+            The calls that do not arrive and why; ``None`` where nothing waits.
         """
         held: dict[str, str] = {}
         number = 0
@@ -128,7 +128,7 @@ def make(client: "MlflowClient", run_id: str, call: Call, folder: Path) -> None:
 
 
 def _log_params(client: "MlflowClient", run_id: str, call: Call) -> None:
-    """MLflow never changes a parameter: those it has stay, and a tag tells what differs."""
+    """Log parameters. MLflow never changes one: those it has stay, and a tag tells what differs."""
     from mlflow.entities import Param
 
     values = call.arguments["values"]
@@ -141,7 +141,7 @@ def _log_params(client: "MlflowClient", run_id: str, call: Call) -> None:
 
 
 def _log_metrics(client: "MlflowClient", run_id: str, call: Call) -> None:
-    """A point with the same name, step, time and value is one point in MLflow."""
+    """Log metrics. A point with the same name, step, time and value is one point in MLflow."""
     from mlflow.entities import Metric
 
     values, step = call.arguments["values"], call.arguments["step"]
@@ -164,7 +164,7 @@ def _log_text(client: "MlflowClient", run_id: str, call: Call) -> None:
 
 
 def _log_dataset(client: "MlflowClient", run_id: str, call: Call) -> None:
-    """MLflow has a data set of the same name and digest once, and a run has it once as its input."""
+    """Log a data set. MLflow has one of the same name and digest once, and a run has it once as its input."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     told = call.arguments
@@ -179,7 +179,9 @@ def _log_dataset(client: "MlflowClient", run_id: str, call: Call) -> None:
 
 
 def _log_model(client: "MlflowClient", run_id: str, call: Call) -> None:
-    log_model(client, run_id, Path(call.arguments["path"]), call.arguments["classes"], call.arguments["refers"])
+    told = call.arguments
+    defers = told["defers"] if "defers" in told else told["refers"]  # as runs before format 5 of the bundle wrote it
+    log_model(client, run_id, Path(told["path"]), told["classes"], defers)
 
 
 def _set_status(client: "MlflowClient", run_id: str, call: Call) -> None:

@@ -21,7 +21,7 @@ URI_TAG, DIGEST_TAG = "cxrnet.model_uri", "cxrnet.bundle_digest"
 CODE = "code/cxrnet.zip"
 
 
-def log_model(client: "MlflowClient", run_id: str, bundle: Path, classes: Sequence[str], refers: bool) -> None:
+def log_model(client: "MlflowClient", run_id: str, bundle: Path, classes: Sequence[str], defers: bool) -> None:
     """Log a bundle as the model ``bundle`` of a run; the tag ``cxrnet.model_uri`` has its address in MLflow.
 
     A model that was begun and not ended is ended; the same bundle is never logged twice.
@@ -31,7 +31,7 @@ def log_model(client: "MlflowClient", run_id: str, bundle: Path, classes: Sequen
         run_id: of the run that made it.
         bundle: its folder.
         classes: in the order of the bundle.
-        refers: whether it defers predictions.
+        defers: whether it defers predictions.
     """
     from mlflow.entities import LoggedModelOutput, LoggedModelStatus
 
@@ -39,7 +39,7 @@ def log_model(client: "MlflowClient", run_id: str, bundle: Path, classes: Sequen
     logged = _find_or_create(client, run, digest)
     if logged.status != LoggedModelStatus.READY:
         with TemporaryDirectory() as scratch:
-            _save(Path(scratch) / "model", logged, run_id, bundle, classes, refers)
+            _save(Path(scratch) / "model", logged, run_id, bundle, classes, defers)
             if _digest(bundle) != digest:  # a run that goes on has put another one there; the next attempt takes that
                 raise OSError(f"'{bundle}' has been written anew")
             client.log_model_artifacts(logged.model_id, f"{scratch}/model")
@@ -72,7 +72,7 @@ def _find_or_create(client: "MlflowClient", run: "Run", digest: str) -> "LoggedM
     )
 
 
-def _save(folder: Path, logged: "LoggedModel", run_id: str, bundle: Path, classes: Sequence[str], refers: bool) -> None:
+def _save(folder: Path, logged: "LoggedModel", run_id: str, bundle: Path, classes: Sequence[str], defers: bool) -> None:
     """Write what MLflow keeps: the bundle, the code as one file, the requirements."""
     import mlflow.pyfunc
     from mlflow.models import Model
@@ -84,7 +84,7 @@ def _save(folder: Path, logged: "LoggedModel", run_id: str, bundle: Path, classe
         run_id=run_id,
         model_id=logged.model_id,
         model_uuid=logged.model_id,
-        signature=model.signature(classes, refers),  # as an argument below, it brings a warning about an example
+        signature=model.signature(classes, defers),  # as an argument below, it brings a warning about an example
     )
     # mlflow.pyfunc.log_model does the same with the active run and tracking address of the whole process.
     mlflow.pyfunc.save_model(

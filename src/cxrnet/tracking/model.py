@@ -1,7 +1,7 @@
 """A bundle as an MLflow model: no pickle; MLflow loads it through this module.
 
 ``mlflow.pyfunc.load_model("runs:/<run id>/bundle")`` gives a model whose ``predict`` takes a table with the column
-``image`` (the bytes of an image file) and returns ``predicted`` and ``prob_<class>...``, and ``referred`` (deferred to
+``image`` (the bytes of an image file) and returns ``predicted`` and ``prob_<class>...``, and ``deferred`` (deferred to
 a reader) where the bundle has a deferral threshold.
 """
 
@@ -37,7 +37,7 @@ class BundleModel:
 
         Returns:
             N rows with the same index: ``predicted`` (as the bundle's operating points and decision weights say),
-            ``referred`` where the bundle has a deferral threshold, and ``prob_<class>...`` in the
+            ``deferred`` where the bundle has a deferral threshold, and ``prob_<class>...`` in the
             order of the classes, at the mix of the training images.
         """
         from cxrnet.evaluation.operating_points import decide
@@ -50,8 +50,8 @@ class BundleModel:
         rule = rule_of(self._bundle)
         predicted = decide(probabilities, classes, rule.points, rule.weights)
         answer.insert(0, "predicted", [classes[index] for index in predicted])
-        if rule.refer_below is not None:
-            answer.insert(1, "referred", rule.certainty(probabilities, classes, predicted) < rule.refer_below)
+        if rule.defer_below is not None:
+            answer.insert(1, "deferred", rule.certainty(probabilities, classes, predicted) < rule.defer_below)
         return answer
 
 
@@ -60,11 +60,11 @@ def _load_pyfunc(data_path: str) -> BundleModel:
     return BundleModel(Path(data_path))
 
 
-def signature(classes: Sequence[str], refers: bool) -> "ModelSignature":
-    """Names and types of the columns that go in and come out."""
+def signature(classes: Sequence[str], defers: bool) -> "ModelSignature":
+    """Return the names and types of the columns that go in and come out."""
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema
 
-    decisions = [ColSpec("string", "predicted"), *([ColSpec("boolean", "referred")] if refers else [])]
+    decisions = [ColSpec("string", "predicted"), *([ColSpec("boolean", "deferred")] if defers else [])]
     probabilities = [ColSpec("double", f"prob_{name}") for name in classes]
     return ModelSignature(inputs=Schema([ColSpec("binary", "image")]), outputs=Schema([*decisions, *probabilities]))

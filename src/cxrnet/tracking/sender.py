@@ -55,7 +55,7 @@ class Sender:
         self._wake()
 
     def close(self, patience: float, at_most: float) -> None:
-        """End: wait until everything has arrived, as long as calls do arrive.
+        """Wait until everything has arrived, as long as calls do arrive, and end.
 
         Args:
             patience: seconds without any arriving after which the rest is left.

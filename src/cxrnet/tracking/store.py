@@ -1,4 +1,4 @@
-"""Where runs are kept: an MLflow server, or a SQLite file under the outputs folder."""
+"""The store of runs: an MLflow server, or a SQLite file under the outputs folder."""
 
 import contextlib
 import logging
@@ -35,7 +35,7 @@ COLUMNS = (
     ("model_versions", "storage_location"),  # of the model registry
     ("model_versions", "source"),
 )
-"""Where MLflow's database holds the place of an artifact."""
+"""Columns in MLflow's database that hold the place of an artifact."""
 
 ENVIRONMENT = {
     # MLflow's own defaults wait 120 s, seven times. The time-out must leave a busy server the time to answer, and to
@@ -212,7 +212,7 @@ def prepare_mlflow() -> None:
 def quiet() -> Iterator[None]:
     """Keep MLflow's notes on migrations, its tracebacks of a busy database, and urllib3's words off the console.
 
-    What goes wrong is raised too.
+    Errors are raised too.
     """
     loggers = [logging.getLogger(name) for name in ("mlflow", "alembic", "urllib3.connectionpool")]
     levels = [logger.level for logger in loggers]

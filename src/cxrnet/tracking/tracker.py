@@ -114,15 +114,15 @@ class TrackedRun:
         listed = json.dumps([{"path": TABLE, "type": "table"}])
         self.set_tags({"mlflow.loggedArtifacts": listed, "mlflow.note.content": description})
 
-    def log_bundle(self, folder: Path, classes: Sequence[str], refers: bool = False) -> None:
+    def log_bundle(self, folder: Path, classes: Sequence[str], defers: bool = False) -> None:
         """Log a bundle as the model ``bundle`` of the run; the tag ``cxrnet.model_uri`` has its address in MLflow.
 
         Args:
             folder: the bundle; must stay in place until it has arrived.
             classes: in the order of the bundle.
-            refers: whether it defers predictions.
+            defers: whether it defers predictions.
         """
-        self._add("model", path=self._place(folder), classes=list(classes), refers=refers)
+        self._add("model", path=self._place(folder), classes=list(classes), defers=defers)
 
     def log_dataset(self, name: str, digest: str, source: str, counts: Mapping[str, object], context: str) -> None:
         """Log a manifest as a dataset input.

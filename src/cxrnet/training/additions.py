@@ -31,7 +31,7 @@ REFUSED: dict[tuple[type[Callback], ...], str] = {
     (lightning.ModelPruning,): "the network that is kept has the layers that model says",
     (lightning.ProgressBar, lightning.ModelSummary): "the console is cxrnet's own",
 }
-"""What the schedule or cxrnet itself decides, and what to do instead."""
+"""Callbacks for what the schedule or cxrnet itself decides, and what to do instead."""
 
 _NEED_LOGGER = (lightning.LearningRateMonitor, lightning.DeviceStatsMonitor, lightning.ThroughputMonitor)
 
@@ -119,7 +119,7 @@ class MovingAverage(Callback):
     """Validates and keeps an exponential moving average of the weights in place of the weights themselves.
 
     After step t of a phase the average is ``d`` x itself + (1 - ``d``) x the weights, with ``d`` the smaller one of
-    ``decay`` and (1 + t) / (10 + t), so that few steps don't hang on the weights that they began with (as
+    ``decay`` and (1 + t) / (10 + t), so that few steps don't depend on the weights that they began with (as
     ``tf.train.ExponentialMovingAverage``). What is averaged is what the phase trains, running statistics of batch norms
     included; frozen layers stay bitwise what they are. A checkpoint has the average as its ``state_dict``, so it is
     what is kept, bundled and evaluated, and where the next phase begins.

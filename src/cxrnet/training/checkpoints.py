@@ -85,7 +85,7 @@ def rank(score: float, mode: str) -> float:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a phase has come.
+    """The progress of a phase.
 
     Attributes:
         plan: what must not change while a phase is trained, see :func:`plan_of`.
@@ -129,7 +129,7 @@ class PlainFiles(TorchCheckpointIO):
     """Writes a checkpoint straight to the disk, in a third of the time that Lightning takes by way of memory."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: object = None) -> None:
-        """Lightning calls it in the first process only, and lets the others go on when it is done."""
+        """Write a checkpoint; Lightning calls it in the first process only, the others go on when it is done."""
         with whole_file(Path(path)) as partial:
             torch.save(checkpoint, partial)
 

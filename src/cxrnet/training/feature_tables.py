@@ -58,12 +58,12 @@ class Views:
 
 
 def features_of(
-    front: nn.Module, views: Views, shape: Sequence[int], device: torch.device, batch_size: int, cache: Path | None
+    trunk: nn.Module, views: Views, shape: Sequence[int], device: torch.device, batch_size: int, cache: Path | None
 ) -> Table:
     """Return the features of some images; computed if they aren't in the cache.
 
     Args:
-        front: of :class:`cxrnet.models.trunk.SplitNetwork`; moved to the device.
+        trunk: of :class:`cxrnet.models.trunk.SplitNetwork`; moved to the device.
         views: of the images.
         shape: of the features of an image, channels first, as the trunk gives them.
         device: where the trunk runs.
@@ -82,13 +82,13 @@ def features_of(
         cache = None
     if cache is None:
         table = np.empty(full, np.float32)
-        _compute(table, front, views, device, batch_size)
+        _compute(table, trunk, views, device, batch_size)
         return table
-    made_of = _made_of(front, views, device)
+    made_of = _made_of(trunk, views, device)
 
     def write(folder: Path) -> None:
         (folder / "made_of.json").write_text(made_of, encoding="utf-8")
-        _compute(new_array(folder / _FILE, full, np.float32), front, views, device, batch_size)
+        _compute(new_array(folder / _FILE, full, np.float32), trunk, views, device, batch_size)
 
     folder = kept(cache / "features" / hashlib.sha256(made_of.encode()).hexdigest()[:32], write)
     stored: Table = np.load(folder / _FILE, mmap_mode="r")
@@ -100,10 +100,10 @@ def has_name(augment: Augmentation | None) -> bool:
     return type(augment) in (Geometric, NoneType)
 
 
-def _made_of(front: nn.Module, views: Views, device: torch.device) -> str:
+def _made_of(trunk: nn.Module, views: Views, device: torch.device) -> str:
     """Return all that a table depends on, as JSON: its digest names the table, and it is written beside it."""
     ingredients = {
-        "front": digest(front),
+        "front": digest(trunk),  # not renamed: the caches of older versions stay good
         "images": hashlib.sha256("\n".join(views.digests).encode()).hexdigest(),
         "size": views.images.shape[1:],
         "resize": views.resize,
@@ -132,12 +132,12 @@ def digest(module: nn.Module) -> str:
 
 
 @torch.no_grad()
-def _compute(table: Table, front: nn.Module, views: Views, device: torch.device, batch_size: int) -> None:
+def _compute(table: Table, trunk: nn.Module, views: Views, device: torch.device, batch_size: int) -> None:
     """Fill a table; the caller's random state is left as it was.
 
     Images are augmented in batches that don't follow the run's, on which the views would then depend.
     """
-    front.to(device)
+    trunk.to(device)
     drawn = 32 if device.type == "cpu" else 256
     with (
         torch.random.fork_rng([device] if device.type == "cuda" else []),
@@ -151,6 +151,6 @@ def _compute(table: Table, front: nn.Module, views: Views, device: torch.device,
                     batch = views.augment(batch)
                 rows = view[start : start + len(batch)]
                 for first in range(0, len(batch), batch_size):
-                    features: Tensor = front(batch[first : first + batch_size])
+                    features: Tensor = trunk(batch[first : first + batch_size])
                     rows[first : first + batch_size] = features.movedim(1, -1).float().cpu().numpy()
                     advance(len(features))

@@ -33,16 +33,16 @@ logger = logging.getLogger("cxrnet")
 
 @dataclass(frozen=True)
 class Feed:
-    """What a phase trains on.
+    """The data that a phase trains on.
 
     Attributes:
         data: gives batches with ``image`` or ``features``.
-        rest: features -> logits; ``None`` where the batches hold images.
+        trainable_part: features -> logits; ``None`` where the batches hold images.
         cached: the features are computed once.
     """
 
     data: pl.LightningDataModule
-    rest: Callable[[Tensor], Tensor] | None
+    trainable_part: Callable[[Tensor], Tensor] | None
     cached: bool
 
 
@@ -62,7 +62,7 @@ def make_feed(
     schedule = training.schedule
     parts = split_network(network) if schedule.views > 0 else None
     if parts is None:
-        return Feed(data, rest=None, cached=False)
+        return Feed(data, trainable_part=None, cached=False)
     table = FeatureDataModule(data, parts, schedule.views, training.seed)
     if _table_pays(table, phase, schedule) if cached is None else cached:
         return Feed(table, parts.trainable_part, cached=True)
@@ -165,12 +165,12 @@ class FeatureDataModule(pl.LightningDataModule):
             self.tables[split] = FeatureDataset(table, rows, data.arrays(split)[1])
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Features in the order of the images' sampler."""
+        """Load features in the order of the images' sampler."""
         data = self.data
         return train_loader(self.tables["train"], data.sampler, data.batch_size, data.seed, 0, self.trainer)
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        """Features of the validation images, in order."""
+        """Load the features of the validation images, in order."""
         return eval_loader(self.tables["val"], self.data.batch_size, 0, self.trainer)
 
 
@@ -179,27 +179,27 @@ class TrunkDataModule(pl.LightningDataModule):
 
     Args:
         data: the images.
-        front: the trunk.
+        trunk: the frozen part of the network.
         augmented: training images are augmented, where there is an augmentation.
     """
 
-    def __init__(self, data: XrayDataModule, front: nn.Module, augmented: bool) -> None:
+    def __init__(self, data: XrayDataModule, trunk: nn.Module, augmented: bool) -> None:
         super().__init__()
         self.data = data
-        self.front = front
+        self.trunk = trunk
         self.augmented = augmented
 
     def setup(self, stage: str | None = None) -> None:
         """Bring the trunk to the trainer's device."""
         self.data.trainer = self.trainer
-        self.front.to(_device(self.trainer))
+        self.trunk.to(_device(self.trainer))
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Batches of training images."""
+        """Load batches of training images."""
         return self.data.train_dataloader()
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        """Batches of validation images."""
+        """Load batches of validation images."""
         return self.data.val_dataloader()
 
     def teardown(self, stage: str) -> None:
@@ -214,7 +214,7 @@ class TrunkDataModule(pl.LightningDataModule):
         assert self.trainer is not None
         training = self.trainer.training  # validation is without mixed precision
         with self.trainer.precision_plugin.forward_context() if training else nullcontext():
-            return {"features": self.front(batch["image"]), "label": batch["label"]}
+            return {"features": self.trunk(batch["image"]), "label": batch["label"]}
 
 
 def _device(trainer: pl.Trainer | None) -> torch.device:

@@ -122,7 +122,7 @@ def _train_phase(network: Network, data: XrayDataModule, keeper: EpochKeeper) ->
         )
     callbacks += training.callbacks(phase)
     trainer = make_trainer(training.trainer, phase.epochs, training.folder, callbacks)
-    classifier = make_classifier(training, network, phase, feed.rest)
+    classifier = make_classifier(training, network, phase, feed.trainable_part)
     classifier.train()  # Lightning doesn't: it keeps the mode in which it finds a network
     if training.compiled:
         classifier.compile()

@@ -1,4 +1,4 @@
-"""What a schedule is: phases, each with what is trainable, for how long and at what rate."""
+"""A schedule: phases, each with its trainable part, epochs and learning rate."""
 
 import dataclasses
 import math
@@ -16,7 +16,7 @@ from cxrnet.models.settings import Trainable
 
 @dataclass(frozen=True)
 class Phase:
-    """What is trainable, for how long, at what rate.
+    """A phase: its trainable part, epochs and learning rate.
 
     Attributes:
         name: name of the phase, unique in a schedule.
@@ -112,16 +112,16 @@ class Schedule:
 
     @property
     def mode(self) -> Literal["min", "max"]:
-        """Whether the monitored metric is better when it is small: a loss is."""
+        """``min`` where the monitored metric is better when it is small, as a loss is."""
         return "min" if self.monitor in ("train/loss", "val/loss") else "max"
 
     def keeps_last(self, phase: Phase, validation: int) -> bool:
-        """Whether the last epoch of a phase is kept, where there are so many validation images."""
+        """Tell whether the last epoch of a phase is kept, where there are so many validation images."""
         return phase.keep == "last" or validation < self.best_from
 
 
 def enabled_phases(schedule: Schedule, pretrained: bool) -> tuple[Phase, ...]:
-    """The phases that will run.
+    """List the phases that will run.
 
     Random weights are never frozen. Without pretrained weights ``schedule.scratch`` takes the place of the phases
     that train the head alone; of the phases after it the last one trains everything, and those on the way there, which
@@ -161,7 +161,7 @@ def check_finetune(finetune: bool | None, schedule: DictConfig) -> None:
 
 
 def _unfrozen(phases: Sequence[Phase], scratch: Phase | None) -> list[Phase]:
-    """The phases for random weights; see :func:`enabled_phases`."""
+    """Return the phases for random weights; see :func:`enabled_phases`."""
     later = [phase for phase in phases if phase.trainable != "head"]
     kept = [phase for phase in later if phase.trainable == "all" or phase is later[-1]]
     first = [scratch] if scratch is not None and len(later) < len(phases) else []
@@ -169,7 +169,7 @@ def _unfrozen(phases: Sequence[Phase], scratch: Phase | None) -> list[Phase]:
 
 
 def _capped(phase: Phase, epochs: int) -> Phase:
-    """The phase with at most so many epochs; a warm-up leaves one of them at the full rate."""
+    """Return the phase with at most so many epochs; a warm-up leaves one of them at the full rate."""
     if phase.epochs <= epochs:
         return phase
     spec = phase.lr_schedule

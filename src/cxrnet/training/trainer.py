@@ -31,7 +31,7 @@ def _no_callbacks(_: Phase) -> list[Callback]:
 
 @dataclass(frozen=True)
 class Training:
-    """How a network is trained.
+    """The plan and the parts of a training.
 
     Attributes:
         phases: from :func:`cxrnet.training.schedule.enabled_phases`.

@@ -127,7 +127,7 @@ def make_bundle(run: RunContext, network: Network, data: XrayDataModule) -> Bund
     applied to their features again.
 
     Raises:
-        CxrnetError: the validation images can't meet the policy of ``operating_points`` or ``refer``.
+        CxrnetError: the validation images can't meet the policy of ``operating_points`` or ``defer``.
     """
     config, rows, policy = run.config, data.rows("val"), run.config["operating_points"] or {}
     trained = Bundle(
@@ -150,8 +150,8 @@ def make_bundle(run: RunContext, network: Network, data: XrayDataModule) -> Bund
     logits = head_logits(bundle, features)
     validation = make_predictions(rows, data.classes, logits)
     bundle = replace(bundle, operating_points=choose_thresholds(validation, policy))
-    if (share := config["refer"]) is not None:
-        bundle = replace(bundle, refer_below=choose_deferral_threshold(predictions_of(bundle, rows, logits), share))
+    if (share := config["defer"]) is not None:
+        bundle = replace(bundle, defer_below=choose_deferral_threshold(predictions_of(bundle, rows, logits), share))
     save_bundle(bundle, run.folder / "bundle")
     saved, cause = load_bundle(run.folder / "bundle"), weighed_by(data.sampler, config["loss"])
     return Bundled(

@@ -23,7 +23,7 @@ from cxrnet.data.manifest import digest, write_manifest
 from cxrnet.data.splits import fold_manifest
 from cxrnet.errors import CxrnetError
 from cxrnet.evaluation.metrics import evaluate
-from cxrnet.evaluation.predictions import read_predictions
+from cxrnet.evaluation.predictions import LEAKED, read_predictions
 from cxrnet.models.bundle import load_bundle
 from cxrnet.reporting.folds import FinishedPart, mean_mix, repeats_facts, say_spread, whose_table
 from cxrnet.reporting.report import render_repeats, thumbnail_verdict
@@ -102,7 +102,7 @@ def _train_part(run: RunContext, data: XrayDataModule, train_once: TrainOnce) ->
     console.heading(run.folder.name)
     began = read_config(run.folder)
     finished = began is not None and read_record(run.folder).get("status") == "FINISHED"
-    more_to_do = ("schedule", "operating_points", "refer", "evaluation")  # which a resumption may change
+    more_to_do = ("schedule", "operating_points", "defer", "evaluation")  # which a resumption may change
     if began is None or not finished or any(began.get(key) != run.config[key] for key in more_to_do):
         with opened(run) as at_work:
             return train_once(at_work, data).score
@@ -131,7 +131,7 @@ def _put_together(run: RunContext, parts: Sequence[FinishedPart], score: float) 
         first[0].data.classes,
         run.config["evaluation"],
         temperature=first[0].bundle.temperature if len(first) == 1 else None,
-        seen=[image for part in first for image in leaked_images(part.data.manifest, "test")],
+        leaked=[image for part in first for image in leaked_images(part.data.manifest, "test")],
         mix=mean_mix(first),
         offset=first[0].bundle.temperature_offset if len(first) == 1 else (),
     )
@@ -164,7 +164,8 @@ def _tested(part: FinishedPart) -> pd.DataFrame:
     """Return the test predictions of a run; of a fold with its number, and which images leaked into training."""
     if part.fold is None:
         return part.test
-    return part.test.assign(fold=part.fold, seen=part.test["image_id"].isin(leaked_images(part.data.manifest, "test")))
+    leaked = part.test["image_id"].isin(leaked_images(part.data.manifest, "test"))
+    return part.test.assign(fold=part.fold, **{LEAKED: leaked})
 
 
 def _baselines(parts: Sequence[FinishedPart]) -> dict[str, pd.DataFrame]:

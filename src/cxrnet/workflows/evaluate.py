@@ -126,7 +126,7 @@ def _open(folder: Path, run: Path, place: str) -> Origin:
 
 @dataclass(frozen=True)
 class Job:
-    """What every step of an evaluation needs: the bundle and its run, the plain configuration, the tracked run."""
+    """The context of an evaluation: the bundle and its run, the plain configuration, the tracked run."""
 
     origin: Origin
     config: Config

@@ -13,7 +13,7 @@ from cxrnet.core.config import Config, flat, read_config
 from cxrnet.data.leaks import LEAKS_FROM, leaked_images
 from cxrnet.data.manifest import digest, read_manifest
 from cxrnet.errors import CxrnetError
-from cxrnet.evaluation.predictions import read_predictions
+from cxrnet.evaluation.predictions import LEAKED, read_predictions
 from cxrnet.reporting.wording import BASELINES
 from cxrnet.tracking.names import WHERE
 from cxrnet.tracking.record import read_record
@@ -149,8 +149,8 @@ def check_same_files(runs: Mapping[str, FinishedRun]) -> None:
 
 def _leaked(manifest: pd.DataFrame | None, table: pd.DataFrame) -> frozenset[str] | None:
     """Read it from the table, as that of several folds has it, else from the splits of the manifest."""
-    if "seen" in table and is_bool_dtype(table["seen"]):
-        return frozenset(table["image_id"][table["seen"].fillna(False).astype(bool)])
+    if LEAKED in table and is_bool_dtype(table[LEAKED]):
+        return frozenset(table["image_id"][table[LEAKED].fillna(False).astype(bool)])
     if manifest is None or manifest["split"].isna().all():
         return None
     splits = set(table["split"].dropna()) & set(LEAKS_FROM)

@@ -38,7 +38,7 @@ from cxrnet.workflows.build import make_data
 
 @dataclass(frozen=True)
 class Findings:
-    """What there is to know of a data set.
+    """Findings on a data set.
 
     Attributes:
         notes: what was said while it was read, such as why rows are left out.
@@ -191,5 +191,5 @@ def _say_training(config: Config, folder: Path) -> None:
 
 
 def _quoted(value: str) -> str:
-    """Text in Hydra's quotation marks, in which a class called 1 or null stays text."""
+    """Write text in Hydra's quotation marks, in which a class called 1 or null stays text."""
     return json.dumps(value, ensure_ascii=False)

@@ -34,13 +34,12 @@ COMMAND = ("python", "-m", "cxrnet.train")
 MAY_CHANGE = (
     "trainer",
     "logger",
-    "logger",
     "tracking",
     "outputs",
     "schedule",
     "finetune",
     "operating_points",
-    "refer",
+    "defer",
     "evaluation",
     "data.root",  # the digest of the data tells whether they are the same
     "data.manifest.root",

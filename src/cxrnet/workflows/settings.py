@@ -50,7 +50,7 @@ class Train:
         operating_points: {class name: from which probability on it is predicted}, a number or what it shall reach on
             the validation images, as {COVID: {specificity: 0.99}}, {COVID: {sensitivity: 0.95}} or
             {COVID: {youden: true}}; null takes the most probable class.
-        refer: a share, as 0.1: the least certain predictions are deferred to a reader, a tenth of the validation
+        defer: a share, as 0.1: the least certain predictions are deferred to a reader, a tenth of the validation
             images; null defers none.
         outputs: everything that a run writes lies below this folder.
         cache: decoded images, duplicates and outputs of frozen layers, which all runs share; what is deleted is made
@@ -76,7 +76,7 @@ class Train:
     folds_by: Literal["patient", "image"] = "patient"
     seeds: list[int] | None = None
     operating_points: dict[str, Any] | None = None
-    refer: float | None = None
+    defer: float | None = None
     outputs: str = "outputs"
     cache: str | None = "${outputs}/cache"
 
@@ -88,7 +88,7 @@ class Train:
         """
         need(0 <= self.seed < 2**31, "seed", self.seed, "a whole number from 0 to 2147483647")
         need(self.evaluation.seed >= 0, "evaluation.seed", self.evaluation.seed, "a whole number from 0 on")
-        need(self.refer is None or 0 < self.refer < 1, "refer", self.refer, "a number between 0 and 1, or null")
+        need(self.defer is None or 0 < self.defer < 1, "defer", self.defer, "a number between 0 and 1, or null")
         # What `auto` comes to is known to torch alone: cxrnet.workflows.build.check_trainer sees that.
         check_precision(self.trainer.precision, on_cpu=self.trainer.accelerator == "cpu")
         if self.data.batch_size == 1 and self.model.batch_norm:

@@ -143,7 +143,7 @@ def _report(run: RunContext, trained: TrainedRun) -> None:
     write_card(make_card(facts), run.folder)
     run.tracker.set_tags(mix_tags(bundle, Mix(bundle.prior)))
     run.tracker.log_results(run.folder)
-    run.tracker.log_bundle(run.folder / "bundle", bundle.classes, bundle.refer_below is not None)
+    run.tracker.log_bundle(run.folder / "bundle", bundle.classes, bundle.defer_below is not None)
 
 
 def _progress(phase: Phase) -> list[Callback]:

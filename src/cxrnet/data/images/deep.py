@@ -153,7 +153,7 @@ def tiff_kind(data: bytes) -> str | None:
 
 
 def tiff_bytes(image: TiffImageFile, each: int) -> int:
-    """Bytes that decoding an opened TIFF of ``each`` bytes a pixel needs besides the image.
+    """Count the bytes that decoding an opened TIFF of ``each`` bytes a pixel needs besides the image.
 
     libtiff unpacks a strip or a tile at a time, and an image that is turned is there twice.
     """

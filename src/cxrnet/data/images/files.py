@@ -127,7 +127,7 @@ def _mask_of(image: Path, places: dict[tuple[str, ...], list[Path]]) -> str | No
 
 
 def _image_of(mask: str) -> str:
-    """Path of the image that a mask is of by its name, without an ending."""
+    """Return the path of the image that a mask belongs to by its name, without an ending."""
     folder, name = os.path.split(mask)
     match = _MASK.fullmatch(os.path.splitext(name)[0])
     return os.path.join(folder, match[1] if match else name)

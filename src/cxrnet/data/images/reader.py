@@ -112,7 +112,7 @@ def read_into(
         stopped: asked before each file; once it is true, none is read any more.
 
     Returns:
-        What is noted of these files, ``(len(rows),)`` of :data:`FACTS`, and what is wrong with those that give no
+        Facts of these files, ``(len(rows),)`` of :data:`FACTS`, and what is wrong with those that give no
         image, by row: a kind of :class:`cxrnet.data.images.decode.ImageError`.
     """
     for size, rule in sizes:
@@ -212,7 +212,7 @@ def one_ahead(read: Callable[[int, Callable[[], bool]], T], starts: range) -> It
         starts: of the chunks; at the end of them ``read`` is called once more, for nothing.
 
     Yields:
-        What ``read`` returns, one after the other. Who leaves early doesn't wait for the rest of a chunk.
+        Each result of ``read``, one after the other. Who leaves early doesn't wait for the rest of a chunk.
     """
     left = Event()
 

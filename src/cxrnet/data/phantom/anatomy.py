@@ -86,7 +86,7 @@ def splat(cloud: Cloud, view: View) -> Array:
 
 
 def tube(curve: Array, across: Array, height: Array, thickness: Array, around: int, wall: float) -> Cloud:
-    """Bones along curves: elliptic tubes with a dense wall and a spongy inside.
+    """Make bones along curves: elliptic tubes with a dense wall and a spongy inside.
 
     Args:
         curve: ``(3, ..., L)`` points along the bones, cm.
@@ -144,7 +144,7 @@ class Anatomy:
     scoliosis: float  # sideways bow of the spine
 
     def half_width(self, z: Array) -> Array:
-        """Inner half width of the rib cage at level z."""
+        """Return the inner half width of the rib cage at level z."""
         widest = 8.0
         up = np.clip((widest - z) / (widest - self.apex), 0, 1)
         down = np.clip((z - widest) / 6, 0, 2)
@@ -152,12 +152,12 @@ class Anatomy:
         return np.asarray(tip + (self.width - tip) * (1 - up**2.3) ** 0.55 - 0.35 * down**2)
 
     def half_depth(self, z: Array) -> Array:
-        """Inner half depth of the rib cage at level z; nothing is left above the tips of the lungs."""
+        """Return the inner half depth of the rib cage at level z; nothing is left above the tips of the lungs."""
         up = np.clip((8.0 - z) / (8.0 - self.apex), 0, 1)
         return np.asarray(self.depth * (1 - up**4) ** 0.5)
 
     def midline(self, z: Array) -> Array:
-        """Sideways place of the spine at level z."""
+        """Return the sideways place of the spine at level z."""
         return np.asarray(self.scoliosis * np.cos(np.pi * (z - 1) / 18))
 
 
@@ -214,12 +214,12 @@ def organ_paths(anatomy: Anatomy, view: View, breath: float) -> Paths:
 
 
 def _arc(u: Array) -> Array:
-    """Chord of the unit circle at distance u from its centre, as a share of the diameter."""
+    """Compute the chord of the unit circle at distance u from its centre, as a share of the diameter."""
     return np.asarray(np.sqrt(np.clip(1 - u * u, 0, None)))
 
 
 def _step(u: Array, width: float) -> Array:
-    """0 below, 1 above zero, over about ``width``."""
+    """Step from 0 below to 1 above zero, over about ``width``."""
     return np.asarray(1 / (1 + np.exp(-np.clip(4 * u / width, -40, 40))))
 
 
@@ -228,7 +228,7 @@ def _ellipsoid(x: Array, z: Array, wide: float, high: float, depth: float) -> Ar
 
 
 def _heart(anatomy: Anatomy, view: View, breath: float) -> Array:
-    """Left ventricle, right atrium and the trunk of the lung artery."""
+    """Draw the left ventricle, the right atrium and the trunk of the lung artery."""
     x, z = view.plane(2.5)
     size, low = anatomy.heart, anatomy.base - anatomy.dome - anatomy.left_lower * 0.5 + breath
     cosine, sine = np.cos(anatomy.heart_turn), np.sin(anatomy.heart_turn)
@@ -240,14 +240,14 @@ def _heart(anatomy: Anatomy, view: View, breath: float) -> Array:
 
 
 def _mediastinum(anatomy: Anatomy, x: Array, z: Array) -> Array:
-    """Distance from the midline in half widths of the mediastinum, which opens towards the neck."""
+    """Compute the distance from the midline in half widths of the mediastinum, which opens towards the neck."""
     top = _step(anatomy.apex + 1.6 - z, 5.0)
     half = anatomy.mediastinum + 2.0 * top
     return (x - anatomy.midline(z) + 0.15) / half
 
 
 def _great_vessels(anatomy: Anatomy, view: View) -> Array:
-    """Aortic arch and descending aorta on the left of the spine, upper vena cava on the right."""
+    """Draw the aortic arch and the descending aorta on the left of the spine, the upper vena cava on the right."""
     x, z = view.plane(-3.0)
     arch = _ellipsoid(x - 1.6, z + 5.6, anatomy.knob + 0.5, anatomy.knob, 4.5)
     descending = 2 * 1.2 * _arc((x - 1.6 - 0.05 * (z + 5)) / 1.3) * _step(z + 5.6, 1.0)
@@ -257,7 +257,7 @@ def _great_vessels(anatomy: Anatomy, view: View) -> Array:
 
 
 def _diaphragm(anatomy: Anatomy, x: Array, z: Array, breath: float) -> Array:
-    """Path that the two domes take from the chest; below their base nothing is left."""
+    """Compute the path that the two domes take from the chest; below their base nothing is left."""
     floor = anatomy.base + breath
     half = anatomy.half_width(np.array(floor)) / 2
     taken = np.zeros_like(x)
@@ -270,7 +270,7 @@ def _diaphragm(anatomy: Anatomy, x: Array, z: Array, breath: float) -> Array:
 
 
 def _body(anatomy: Anatomy, view: View, x: Array, z: Array) -> Array:
-    """Trunk, shoulders, neck and breasts."""
+    """Draw trunk, shoulders, neck and breasts."""
     out, level, fat = np.abs(x), anatomy.shoulder, anatomy.fat
     half = anatomy.width + 1.35 + 0.7 * fat + 0.12 * np.clip(z, -10, 20)
     thick = (anatomy.depth + 1.2 + 0.55 * fat) * (0.66 + 0.34 * _step(z + 9, 14.0))
@@ -287,7 +287,7 @@ def _body(anatomy: Anatomy, view: View, x: Array, z: Array) -> Array:
 
 
 def _arm(anatomy: Anatomy, x: Array, z: Array) -> Array:
-    """Upper arms held off the body: cylinders that run out of the image."""
+    """Draw the upper arms held off the body: cylinders that run out of the image."""
     radius = 4.0 + 0.45 * anatomy.fat
     dx, dz = np.abs(x) - anatomy.width - 2.6, z - anatomy.shoulder - 0.5
     along = np.clip(0.3162 * dx + 0.9487 * dz, 0, None)  # a unit vector, so that the distance follows from it
@@ -304,7 +304,7 @@ def _breasts(anatomy: Anatomy, view: View) -> Array:
 
 
 def _airways(anatomy: Anatomy, view: View) -> Array:
-    """The windpipe, filled with air, and the two main bronchi."""
+    """Draw the windpipe, filled with air, and the two main bronchi."""
     x, z = view.plane(-1.0)
     fork = -3.6
     pipe = 1.7 * _arc((x + 0.25 - anatomy.midline(z) + 0.03 * (z - fork)) / 0.9) * _step(fork + 0.5 - z, 0.8)
@@ -320,7 +320,7 @@ def _bronchus(dx: Array, dz: Array, slant: float, length: float) -> Array:
 
 
 def _stomach(anatomy: Anatomy, view: View, breath: float) -> Array:
-    """Gas under the left dome; standing, it lies on a fluid level."""
+    """Draw the gas under the left dome; standing, it lies on a fluid level."""
     if anatomy.bubble < 0.7:
         return np.zeros((view.size, view.size))
     x, z = view.plane(0.0)
@@ -396,7 +396,7 @@ Knots = list[tuple[float, float, float]]
 
 
 def shoulders(anatomy: Anatomy, rng: np.random.Generator, spacing: float) -> Cloud:
-    """The shoulders of both sides; how far they are rolled forward, out of the lungs, varies with the patient."""
+    """Draw both shoulders; how far they are rolled forward, out of the lungs, varies with the patient."""
     reach = rng.uniform(-0.8, 1.0)
     sides = []
     for side in (-1.0, 1.0):
@@ -406,7 +406,7 @@ def shoulders(anatomy: Anatomy, rng: np.random.Generator, spacing: float) -> Clo
 
 
 def _shoulder(anatomy: Anatomy, reach: float, spacing: float) -> Cloud:
-    """Clavicle, shoulder blade and upper arm on the patient's left."""
+    """Draw clavicle, shoulder blade and upper arm on the patient's left."""
     level, out = anatomy.shoulder, anatomy.width + 2.3
     tip, inner = (out - 2.2 + reach, -7.5, level + 11.5), (out - 6.3 + reach, -8.0, level + 0.2)
     socket, acromion = (out - 1.0, -3.5, level + 1.6), (out + 1.2, -4.0, level - 1.9)
@@ -436,7 +436,7 @@ def _shoulder(anatomy: Anatomy, reach: float, spacing: float) -> Cloud:
 
 
 def _bone(knots: Knots, radii: list[float], flat: float, wall: float, spacing: float) -> Cloud:
-    """A long bone through a few knots; ``radii`` along it in cm, ``flat`` the ratio of its section's axes."""
+    """Draw a long bone through a few knots; ``radii`` along it in cm, ``flat`` the ratio of its section's axes."""
     length = float(np.linalg.norm(np.diff(knots, axis=0), axis=1).sum())
     t = np.linspace(0, 1, int(length / spacing))
     path, height = _through(np.array(knots), t).T.copy(), _through(np.array(radii), t)
@@ -453,7 +453,7 @@ def _through(values: Array, t: Array) -> Array:
 
 
 def _head(centre: Array, radius: float, spacing: float) -> Cloud:
-    """The head of the upper arm: a spongy ball."""
+    """Draw the head of the upper arm: a spongy ball."""
     count = int(4 * np.pi * radius**2 / spacing**2)
     k = np.arange(count) + 0.5  # a Fibonacci lattice on the sphere, every point moved inwards as if at random
     polar, angle = np.arccos(1 - 2 * k / count), np.pi * (1 + 5**0.5) * k
@@ -463,7 +463,7 @@ def _head(centre: Array, radius: float, spacing: float) -> Cloud:
 
 
 def _blade(first: tuple[float, ...], second: tuple[float, ...], third: tuple[float, ...], spacing: float) -> Cloud:
-    """The thin plate of the shoulder blade between three corners."""
+    """Draw the thin plate of the shoulder blade between three corners."""
     a, b, c = np.array([first, second, third])
     u, v = (g.ravel() for g in np.meshgrid(*2 * [np.linspace(0, 1, int(8 / spacing))]))
     keep = u + v < 1
@@ -480,13 +480,13 @@ RIB_DROP = np.array([2.3, 3.1, 3.6, 4.1, 4.4, 4.7, 5.0, 5.2, 5.3, 5.2, 4.6, 3.6]
 
 
 def skeleton(anatomy: Anatomy, rng: np.random.Generator, spacing: float) -> Cloud:
-    """All bones of a patient; ``spacing`` is the distance (cm) of neighbouring points along a bone."""
+    """Draw all bones of a patient; ``spacing`` is the distance (cm) of neighbouring points along a bone."""
     cloud = join([_ribs(anatomy, rng, spacing), _spine(anatomy, spacing), shoulders(anatomy, rng, spacing)])
     return Cloud(cloud.points, cloud.volumes * anatomy.bone)
 
 
 def vertebra_levels(anatomy: Anatomy) -> tuple[Array, Array]:
-    """Levels (z) and heights of the vertebrae from the sixth of the neck to the second of the loin."""
+    """Return levels (z) and heights of the vertebrae from the sixth of the neck to the second of the loin."""
     size = anatomy.width / 13.6
     heights = np.concatenate([np.full(2, 1.6), np.linspace(1.85, 2.45, RIBS), np.full(2, 2.7)]) * size
     levels = np.cumsum(heights)
@@ -540,7 +540,7 @@ def _spine(anatomy: Anatomy, spacing: float) -> Cloud:
 
 
 def _bodies(centres: Array, radii: Array, heights: Array, spacing: float) -> Cloud:
-    """Vertebral bodies: waisted cylinders with a dense wall, two end plates and a spongy inside.
+    """Draw vertebral bodies: waisted cylinders with a dense wall, two end plates and a spongy inside.
 
     One unit body (radius 1, height 1) is scaled to each vertebra; ``centres (3, V)``, ``radii``, ``heights (V,)``.
     """
@@ -564,7 +564,7 @@ def _bodies(centres: Array, radii: Array, heights: Array, spacing: float) -> Clo
 
 
 def _pipes(centres: Array, wide: float, high: float, spacing: float) -> Cloud:
-    """Arches of the vertebrae, seen end on as ovals; ``centres (3, V)``."""
+    """Draw the arches of the vertebrae, seen end on as ovals; ``centres (3, V)``."""
     angle = np.linspace(0, 2 * np.pi, max(16, int(4 / spacing)), endpoint=False)
     oval = np.stack([wide * np.cos(angle), 0 * angle, high * np.sin(angle)])
     filled = np.concatenate([oval, 0.65 * oval], axis=1)

@@ -55,14 +55,14 @@ def _cm(wavelength: float) -> float:
 
 
 def _patch(x: Array, z: Array, wide: float, high: float, lean: float, edge: float = 1.5) -> Array:
-    """A soft-edged plateau of half axes wide and high, leaning by an angle; a larger ``edge`` is crisper."""
+    """Draw a soft-edged plateau of half axes wide and high, leaning by an angle; a larger ``edge`` is crisper."""
     u = (x * np.cos(lean) + z * np.sin(lean)) / wide
     v = (z * np.cos(lean) - x * np.sin(lean)) / high
     return np.asarray(np.exp(-((u * u + v * v) ** edge)))
 
 
 def _ground_glass(anatomy: Anatomy, x: Array, z: Array, rng: np.random.Generator) -> Lesion:
-    """COVID-19: hazy patches in both lungs, along the chest wall, most of them in the lower zones."""
+    """Draw COVID-19: hazy patches in both lungs, along the chest wall, most of them in the lower zones."""
     warp = texture(rng, POINTS, _cm(6), _cm(2.2))
     clear = np.ones_like(x)
     for side in (-1, 1):
@@ -78,7 +78,7 @@ def _ground_glass(anatomy: Anatomy, x: Array, z: Array, rng: np.random.Generator
 
 
 def _reticular(x: Array, z: Array, rng: np.random.Generator) -> Lesion:
-    """Viral pneumonia: a net of thickened septa throughout both lungs, densest around the hila."""
+    """Draw viral pneumonia: a net of thickened septa throughout both lungs, densest around the hila."""
     lines = np.zeros_like(x)
     for _ in range(2):
         lines = np.maximum(lines, np.exp(-((texture(rng, POINTS, _cm(4.5), _cm(1.7)) / 0.34) ** 2)))
@@ -91,7 +91,7 @@ def _reticular(x: Array, z: Array, rng: np.random.Generator) -> Lesion:
 
 
 def _consolidation(anatomy: Anatomy, x: Array, z: Array, rng: np.random.Generator) -> Lesion:
-    """Lung opacity: one dense focus with an irregular edge, crossed by bronchi that still hold air."""
+    """Draw lung opacity: one dense focus with an irregular edge, crossed by bronchi that still hold air."""
     side, level = rng.choice([-1, 1]), rng.uniform(-7.5, 5.5)
     out = rng.uniform(0.5, 0.72) * float(anatomy.half_width(np.array(level)))
     warp, other = texture(rng, POINTS, _cm(8), _cm(2.5)), texture(rng, POINTS, _cm(8), _cm(2.5))

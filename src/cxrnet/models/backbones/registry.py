@@ -30,7 +30,7 @@ def _without_classifier(model: nn.Module) -> nn.Sequential:
 
 
 def _custom_cnn() -> nn.Sequential:
-    """Three blocks of convolution, batch norm, ReLU and 2 x 2 max pooling with 32, 64 and 128 channels."""
+    """Build three blocks of convolution, batch norm, ReLU and 2 x 2 max pooling with 32, 64 and 128 channels."""
     blocks: OrderedDict[str, nn.Module] = OrderedDict()
     for number, (before, after) in enumerate(pairwise((3, 32, 64, 128)), start=1):
         convolution = nn.Conv2d(before, after, kernel_size=3, padding=1, bias=False)

@@ -1,4 +1,4 @@
-"""What a backbone is made of: how it is built, and its published weights, where they are and how to get them."""
+"""The specification of a backbone: how it is built, and its published weights, where they are and how to get them."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ class Published:
 
 @dataclass(frozen=True)
 class BackboneSpec:
-    """How to build a backbone, and the normalisation that its weights were trained with.
+    """The builder of a backbone, and the normalisation that its weights were trained with.
 
     Attributes:
         build: makes the backbone with random weights for images of a height and width.

@@ -56,7 +56,7 @@ class LoadedWeights:
 
     @property
     def pretrained(self) -> bool:
-        """Whether the backbone can be frozen."""
+        """True where the weights are trained ones, so that the backbone can be frozen."""
         return self.origin != "random"
 
 

@@ -195,13 +195,13 @@ def loss_curve(history: pd.DataFrame, kept_epoch: int) -> Figure:
 
 
 @styled
-def _curve(history: pd.DataFrame, figure_name: str, kept_epoch: int) -> Figure:
+def _curve(history: pd.DataFrame, metric: str, kept_epoch: int) -> Figure:
     figure = Figure(figsize=(4.6, 3.1))
     axes = figure.subplots(gridspec_kw=FULL)
     for split, colour in (("train", PALETTE[4]), ("val", PALETTE[0])):
         axes.plot(
             history["epoch"],
-            history[f"{split}/{figure_name}"],
+            history[f"{split}/{metric}"],
             color=colour,
             marker=".",
             label=split,
@@ -210,7 +210,7 @@ def _curve(history: pd.DataFrame, figure_name: str, kept_epoch: int) -> Figure:
     kept = history[history["epoch"] == kept_epoch]
     axes.plot(
         kept["epoch"],
-        kept[f"val/{figure_name}"],
+        kept[f"val/{metric}"],
         linestyle="none",
         marker="o",
         markersize=10,
@@ -223,13 +223,13 @@ def _curve(history: pd.DataFrame, figure_name: str, kept_epoch: int) -> Figure:
     _mark_phases(axes, history)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("epoch")
-    axes.set_ylabel(figure_name)
+    axes.set_ylabel(metric)
     legend_below(axes, columns=3)
     return figure
 
 
 def _mark_phases(axes: Axes, history: pd.DataFrame) -> None:
-    """A thin line where a phase starts, its name above the frame."""
+    """Draw a thin line where a phase starts, its name above the frame."""
     starts = history[history["phase"] != history["phase"].shift()]
     for phase, epoch in zip(starts["phase"], starts["epoch"], strict=True):
         axes.axvline(epoch - 0.5, color=FAINT, linewidth=0.8)

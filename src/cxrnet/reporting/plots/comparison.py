@@ -82,7 +82,7 @@ def roc_overlay(comparison: Comparison) -> Figure:
 
 
 def _curves(axes: Axes, comparison: Comparison, tables: dict[str, pd.DataFrame], name: str) -> None:
-    """One panel: a curve a run, its AUC in the corner where no good curve goes."""
+    """Draw one panel: a curve a run, its AUC in the corner where no good curve goes."""
     index = comparison.classes.index(name)
     aucs = comparison.metrics[comparison.metrics["metric"] == f"roc_auc_{name}"].set_index("run")["value"]
     for (run, table), colour, dash in zip(tables.items(), PALETTE, cycle(DASHES), strict=False):
@@ -103,12 +103,12 @@ def _drawn(comparison: Comparison) -> dict[str, pd.DataFrame]:
 
 
 def _columns(panels: int) -> int:
-    """How many panels stand in a row: at most three, and four as two by two."""
+    """Return how many panels stand in a row: at most three, and four as two by two."""
     return 2 if panels == 4 else min(panels, 3)
 
 
 def _grid(panels: int, size: float, space: float) -> tuple[Figure, list[Axes]]:
-    """A figure of square panels, ``size`` inches wide, with a share of ``space`` between them."""
+    """Make a plot of square panels, ``size`` inches wide, with a share of ``space`` between them."""
     columns = _columns(panels)
     rows = ceil(panels / columns)
     figure = Figure(figsize=(size * columns * (1 + space), size * rows * (1 + space)))

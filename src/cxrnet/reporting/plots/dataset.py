@@ -1,4 +1,4 @@
-"""The figures of a data set: how many images of what, in which split, and how large their files are."""
+"""The plots of a data set: how many images of what, in which split, and how large their files are."""
 
 import textwrap
 from collections.abc import Sequence
@@ -194,13 +194,13 @@ def contact_sheet(rows: Sequence[Sequence[UInt8Array]], names: Sequence[str], ti
 
 
 def _spread(manifest: pd.DataFrame, label: str, number: int) -> pd.DataFrame:
-    """Rows of a class at even distances: a manifest is sorted, and neighbours come from one hospital or patient."""
+    """Take rows of a class at even distances: a manifest is sorted, and neighbours come from one hospital."""
     rows = manifest[manifest["label"] == label]
     return rows.iloc[np.unique(np.linspace(0, len(rows) - 1, number).round().astype(int))]
 
 
 def _thumbnail(path: str) -> UInt8Array:
-    """The image of a file, its longer side as many pixels as a cell has."""
+    """Read the image of a file, its longer side as many pixels as a cell has."""
     image = read_image(Path(path).read_bytes(), path)
     scale = SIDE * DPI / max(image.shape)
     height, width = (max(1, round(side * scale)) for side in image.shape)

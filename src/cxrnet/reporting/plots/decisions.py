@@ -44,7 +44,7 @@ def reliability_diagram(tables: Mapping[str, pd.DataFrame]) -> Figure:
 
 
 def _accuracies(axes: Axes, table: pd.DataFrame, label: str, colour: str) -> None:
-    """A marker a bin, with the interval of its accuracy."""
+    """Draw a marker a bin, with the confidence interval of its accuracy."""
     right = (table["accuracy"] * table["n"]).round().astype(int)
     bounds = np.array([wilson(part, whole) for part, whole in zip(right, table["n"], strict=True)]).T
     reach = np.abs(bounds - table["accuracy"].to_numpy())
@@ -98,12 +98,12 @@ def risk_coverage_plot(curve: pd.DataFrame, area: float) -> Figure:
     """
     figure = Figure(figsize=(4.6, 3.1))
     axes = figure.subplots(gridspec_kw=FULL)
-    axes.plot(curve["referred"], curve["error"], color=PALETTE[0], drawstyle="steps-post", label=f"AURC {area:.3f}")
-    _band(axes, curve["referred"], curve, "confidence band", step="post")
+    axes.plot(curve["deferred"], curve["error"], color=PALETTE[0], drawstyle="steps-post", label=f"AURC {area:.3f}")
+    _band(axes, curve["deferred"], curve, "confidence band", step="post")
     axes.axhline(curve["error"].iloc[-1], color=FAINT, linewidth=1, linestyle=(0, (4, 3)), label="none deferred")
     axes.set_xlim(0, 1)
-    # Of the few calls that are left at last nearly nothing is known: their intervals may leave the picture.
-    tops = pd.concat([curve["error"], curve["high"][curve["referred"] <= 0.5]])
+    # The intervals of the last few predictions are wide and may leave the plot.
+    tops = pd.concat([curve["error"], curve["high"][curve["deferred"] <= 0.5]])
     axes.set_ylim(0, 1.05 * tops.max() or None)
     axes.set_xlabel("share of predictions deferred, least certain first")
     axes.set_ylabel("error of the other predictions")

@@ -1,6 +1,6 @@
 """The style of every plot, and its file.
 
-Figures need neither pyplot nor a display. The font is the one that comes with matplotlib, so a figure is the same
+Plots need neither pyplot nor a display. The font is the one that comes with matplotlib, so a plot is the same
 on every machine.
 """
 
@@ -18,7 +18,7 @@ DPI = 150
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DASHES = ("-", "--", ":")
 INK, FAINT = "#1f2933", "#8a949e"
-# About 11 pt on a page 5 inches wide: still readable when a phone shows the figure 350 px wide.
+# About 11 pt on a page 5 inches wide: still readable when a phone shows the plot 350 px wide.
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 11,
@@ -37,11 +37,11 @@ STYLE: dict[Any, Any] = {
     # A dollar in a class name is a dollar.
     "text.parse_math": False,
     "figure.facecolor": "white",
-    # The size of a figure is that of its axes: a long class name makes the picture larger and is not cut off.
+    # The size of a plot is that of its axes: a long class name makes it larger and is not cut off.
     "savefig.bbox": "tight",
     "savefig.pad_inches": 0.12,
 }
-# Axes that fill the figure, for `gridspec_kw`; ticks and labels stand outside, so write figures with `save`.
+# Axes that fill the plot, for `gridspec_kw`; ticks and labels stand outside, so write plots with `save`.
 FULL = {"left": 0, "right": 1, "bottom": 0, "top": 1}
 styled = rc_context(STYLE)
 """Decorator: draw in the style of this module, and leave matplotlib's settings as they were."""
@@ -49,7 +49,7 @@ styled = rc_context(STYLE)
 
 @styled
 def save(figure: Figure, path: Path) -> Path:
-    """Write a figure as PNG, 150 dpi, whole or not at all, and return its path."""
+    """Write a plot as PNG, 150 dpi, whole or not at all, and return its path."""
     with whole_file(path) as partial:
         figure.savefig(partial, dpi=DPI, format="png")
     return path

@@ -27,7 +27,7 @@ def _texts(figure) -> set[str]:
     return {text.get_text() for text in figure.findobj(mpl.text.Text)}
 
 
-def test_decision_figure_compares_model_all_and_none(outcomes, resampling, tmp_path) -> None:
+def test_decision_plot_compares_model_all_and_none(outcomes, resampling, tmp_path) -> None:
     curve = decision_band(decision_curve(*outcomes, np.arange(1, 100) / 100, 0.05), *outcomes, resampling)
     figure = decision_plot(curve, "Covid")
     assert {
@@ -44,12 +44,12 @@ def test_decision_figure_compares_model_all_and_none(outcomes, resampling, tmp_p
     save(figure, tmp_path / "decision.png")
 
 
-def test_risk_coverage_figure_says_its_area(outcomes, resampling, tmp_path) -> None:
+def test_risk_coverage_plot_says_its_area(outcomes, resampling, tmp_path) -> None:
     area = area_under_risk_coverage(*outcomes)
     curve = risk_with_band(risk_coverage(*outcomes), *outcomes, resampling, [])
     figure = risk_coverage_plot(curve, area)
     assert {"confidence band", f"AURC {area:.3f}", "none deferred", "n = 200"} <= _texts(figure)
-    save(figure, tmp_path / "referral.png")
+    save(figure, tmp_path / "deferral.png")
 
 
 def test_without_resamples_nothing_is_shaded(outcomes, resampling) -> None:

@@ -26,7 +26,7 @@ def _texts(figure: Figure) -> list[str]:
     return [text.get_text() for text in figure.findobj(mpl.text.Text)]
 
 
-def test_figures_of_a_split_are_written(make_table, tmp_path):
+def test_plots_of_a_split_are_written(make_table, tmp_path):
     paths = save(make_table(), tmp_path / "run", "_val")
     assert paths == {f"{name}_val": tmp_path / "run" / f"{name}_val.png" for name in NAMES}
     assert sorted(p.name for p in (tmp_path / "run").iterdir()) == sorted(p.name for p in paths.values())
