@@ -95,7 +95,7 @@ def test_seeds_and_folds_are_kept_apart(folds):
     assert len(pd.read_csv(folds / "clean" / "repeats.csv")) == 6
     page = (folds / "clean" / "report.html").read_text(encoding="utf-8")
     assert (
-        "Mean over 2 seeds, the predictions of all folds of a seed together (SD; 95 % interval over seeds): "
+        "Mean over 2 seeds, the predictions of all folds of a seed together (SD; 95 % confidence interval over seeds): "
         f"Accuracy {seeds['accuracy'].mean():.3f} ({seeds['accuracy'].std():.3f}" in page
     )
     assert all(f"<tr><th>Over {what}</th>" in page for what in ("seeds", "folds"))
