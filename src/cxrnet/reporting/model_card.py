@@ -27,6 +27,7 @@ from cxrnet.reporting.wording import (
     has_intervals,
     interval_gaps,
     interval_method,
+    level_text,
     metric_text,
     percent,
 )
@@ -100,9 +101,13 @@ def claim_items(facts: RunFacts) -> list[ClaimItem]:
 def _of_methods(facts: RunFacts) -> dict[int, str]:
     methods = facts.methods
     rules = [f"{name} from {point.threshold:.4g} on ({point.chosen})" for name, point in facts.points.items()]
-    decision = f"thresholds chosen on validation: {', '.join(rules)}" if rules else "the most probable class decides"
+    most_probable = f"the most probable class{' of those without a threshold' if rules else ''}"
+    decision = f"predicted is {facts.decision or most_probable}"
+    if rules:
+        decision = f"thresholds: {', '.join(rules)}; where none is reached, {decision}"
     if facts.deferral is not None:
-        decision += f"; a prediction of a probability below {facts.deferral.threshold:.4g} is deferred to a reader"
+        deferral = facts.deferral
+        decision += f"; deferred to a reader where its {deferral.certainty} is below {deferral.threshold:.4g}"
     return {
         7: f"{methods['sources']}; known issues: {' '.join(facts.known_issues) or 'none are documented'}",
         9: methods["preprocessing"],
@@ -333,8 +338,8 @@ def _intervals(facts: RunFacts) -> str:
     if not has_intervals(facts.metrics[facts.headline]):
         return "Without confidence intervals: none were asked for (evaluation.resamples)."
     return (
-        f"Each metric stands with its {100 * facts.level:g} % confidence interval (CI), which holds for other patients "
-        "in the same mix of classes."
+        f"Each metric stands with its {level_text(facts.level)} confidence interval (CI), which holds for other "
+        "patients in the same mix of classes."
     )
 
 

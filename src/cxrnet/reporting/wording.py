@@ -66,7 +66,7 @@ def interval_method(metrics: Evaluation, level: float, cluster: str) -> str:
         return "No confidence intervals: none were asked for (evaluation.resamples)"
     clusters = "duplicate groups, as patients aren't known" if cluster == "duplicate group" else f"{cluster}s"
     return (
-        f"{100 * level:g} % confidence intervals (CI): bootstrap of {clusters}, within strata of labels. Where all "
+        f"{level_text(level)} confidence intervals (CI): bootstrap of {clusters}, within strata of labels. Where all "
         "resamples agree, Wilson's interval of a proportion, F1, PR-AUC, kappa or MCC, and Newcombe's of a ROC-AUC. A "
         "mean over classes then follows from the intervals of the classes, and PPV, NPV and net benefit always follow "
         "from sensitivity and specificity"
@@ -97,6 +97,11 @@ def _by_reason(reasons: Iterable[tuple[str, str]]) -> list[str]:
 def percent(share: float) -> str:
     """Say a share in percent, two digits that count: ``0.5 %``."""
     return f"{100 * share:.2g} %"
+
+
+def level_text(level: float) -> str:
+    """Say the level of confidence intervals in percent, all its digits: ``95 %``, ``97.5 %``."""
+    return f"{100 * level:g} %"
 
 
 def grouped(number: int) -> str:
