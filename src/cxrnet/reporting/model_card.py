@@ -13,7 +13,7 @@ from cxrnet.core.atomic import write_json, write_text
 from cxrnet.errors import CxrnetError
 from cxrnet.evaluation.metrics import Evaluation, Metric
 from cxrnet.evaluation.subgroups import METRICS
-from cxrnet.reporting.rendering import bullets, paragraph, plain, render_page
+from cxrnet.reporting.rendering import bullets, code, paragraph, plain, render_page
 from cxrnet.reporting.report import all_warnings, classes_first, columns_of, data_rows
 from cxrnet.reporting.report_data import RunFacts
 from cxrnet.reporting.sentences import offset_text
@@ -178,11 +178,13 @@ class Section:
         title: of the part.
         sentences: one item of a list each.
         rows: of a table, its titles first; empty for none.
+        command: printed as it is typed; empty for none.
     """
 
     title: str
     sentences: Sequence[str] = ()
     rows: Sequence[Sequence[str]] = ()
+    command: str = ""
 
 
 @dataclass(frozen=True)
@@ -278,7 +280,7 @@ def _sections(facts: RunFacts) -> list[Section]:
         Section("Subgroups", analysis.warnings or _no_groups(facts), _subgroups(facts)),
         Section(EXTERNAL, [NOT_VALIDATED]),
         Section(CLAIM, (), _claim(facts)),
-        Section("How to reproduce it", [facts.command], [["", ""], *map(list, facts.environment.items())]),
+        Section("How to reproduce it", (), [["", ""], *map(list, facts.environment.items())], facts.command),
     ]
 
 
@@ -289,6 +291,8 @@ def markdown_card(card: Card) -> str:
         parts.append(f"## {plain(section.title)}")
         if section.sentences:
             parts.append(bullets(section.sentences))
+        if section.command:
+            parts.append(code(section.command))
         if section.rows:
             head, *rows = (f"| {' | '.join(map(plain, row))} |" for row in section.rows)
             parts.append("\n".join([head, "|---" * len(section.rows[0]) + "|", *rows]))

@@ -1,7 +1,9 @@
-"""Names and formats of metrics, on every page and on the console."""
+"""Names and formats of metrics, levels, times and commands, on every page and on the console."""
 
-from collections.abc import Iterable
+import shlex
+from collections.abc import Iterable, Sequence
 
+from cxrnet.cli.command_line import typed_words
 from cxrnet.evaluation.catalogue import METRICS, Place
 from cxrnet.evaluation.metrics import Evaluation, Metric
 
@@ -102,6 +104,22 @@ def percent(share: float) -> str:
 def level_text(level: float) -> str:
     """Say the level of confidence intervals in percent, all its digits: ``95 %``, ``97.5 %``."""
     return f"{100 * level:g} %"
+
+
+def command_text(command: Sequence[str]) -> str:
+    """Write a command as a person types it into a shell.
+
+    The words that :func:`cxrnet.cli.command_line.typed_words` made of one, ``<key>=null +<key>={...}``, are one again.
+    """
+    words: list[str] = []
+    for word in command:
+        typed = word.removeprefix("+")
+        *added, last = typed_words([typed])
+        if added and last == word and words[-len(added) :] == added:
+            words[-len(added) :] = [typed]
+        else:
+            words.append(word)
+    return shlex.join(words)
 
 
 def grouped(number: int) -> str:
