@@ -169,7 +169,9 @@ def _trained_before(run: RunContext) -> list[Progress]:
     """Read what a resumed run has trained; MLflow gets it again, as it may have been saved and not logged."""
     trained = trained_so_far(run.folder) if run.resumed else []
     if trained:
-        console.say("resumed", f"in phase '{trained[-1].name}', {len(trained[-1].rows)} epochs are done")
+        epochs = len(trained[-1].rows)
+        done = f"{epochs} epoch{' is' if epochs == 1 else 's are'} done"
+        console.say("resumed", f"in phase '{trained[-1].name}', {done}")
         for row in trained[-1].rows:
             run.tracker.log_metrics(metrics_of(row), row["epoch"])
     return trained
