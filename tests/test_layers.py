@@ -21,7 +21,9 @@ LEVELS = {
     "reporting": 5,
     "workflows": 6,
 }
-"""By package or module; the commands at the root come last. Packages of one level don't import each other."""
+"""By package or module. Packages of one level don't import each other."""
+COMMAND = 7
+"""The level of any other module at the root."""
 
 
 def imports() -> dict[str, set[str]]:
@@ -31,7 +33,9 @@ def imports() -> dict[str, set[str]]:
     for name, path in names.items():
         found[name] = set()
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "cxrnet":
+            if isinstance(node, ast.Import):
+                found[name] |= {alias.name for alias in node.names if alias.name.startswith("cxrnet.")}
+            elif isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "cxrnet":
                 of_names = {f"{node.module}.{alias.name}" for alias in node.names}
                 found[name] |= (of_names & set(names)) or {str(node.module)}
     return found
@@ -44,13 +48,18 @@ def package(module: str) -> str:
 IMPORTS = imports()
 
 
+def test_each_package_has_a_level():
+    folders = {path.parent.name for path in SOURCES.glob("*/__init__.py")}
+    assert folders <= set(LEVELS) <= {package(module) for module in IMPORTS}
+
+
 @pytest.mark.parametrize("name", sorted(LEVELS))
 def test_a_package_imports_what_stands_below_it(name):
     up = [
         f"{module} -> {imported}"
         for module, those in IMPORTS.items()
         for imported in those
-        if package(module) == name != package(imported) and LEVELS.get(package(imported), -1) >= LEVELS[name]
+        if package(module) == name != package(imported) and LEVELS.get(package(imported), COMMAND) >= LEVELS[name]
     ]
     assert not up
 

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from cxrnet.data.duplicates.overlap import load_known
-from cxrnet.data.external import SetConfig, read_set, remove_duplicates
+from cxrnet.data.external import remove_duplicates
 from cxrnet.errors import CxrnetError
 from cxrnet.reporting.external import data_facts, data_warnings, known_issues, origin_warnings
 
@@ -128,11 +128,9 @@ def test_a_data_set_without_images_is_refused_alone_and_a_gap_beside_others(read
     assert f"own: not evaluated, for {gap}" in data_warnings(sets)
 
 
-def test_a_mapping_that_leaves_out_everything_and_an_option_that_is_no_data_set(read_external, north):
+def test_a_mapping_that_leaves_out_everything(read_external, north):
     with pytest.raises(CxrnetError, match=r"classes\.north: leaves out every image; map a label to a class"):
         read_external(north, **dict.fromkeys(NAMES))
-    with pytest.raises(CxrnetError, match=r"sets\.x: is no data set"):
-        read_set(SetConfig("x", "sets.x", {}, {}), (), ((32, 32), "pad"))
 
 
 def test_leaked_internal_images_are_told(manifest):

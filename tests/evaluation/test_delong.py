@@ -1,3 +1,4 @@
+import dataclasses
 import math
 
 import numpy as np
@@ -6,7 +7,7 @@ from scipy.stats import norm, t
 from sklearn.metrics import roc_auc_score
 
 from cxrnet.errors import CxrnetError
-from cxrnet.evaluation.confidence_intervals import delong, delong_difference
+from cxrnet.evaluation.confidence_intervals import Auc, delong_difference
 
 # The 43 complete patients of DeLong, DeLong & Clarke-Pearson 1988, with ovarian cancer and an obstructed intestine:
 # albumin, total protein, K-G score (the less the better) and the outcome that they shall foretell.
@@ -20,6 +21,12 @@ PATIENTS = """
 """
 ALBUMIN, PROTEIN, KG, OUTCOME = np.fromstring(PATIENTS, sep=" ").reshape(-1, 4).T
 OUTCOME = OUTCOME == 1
+
+
+def delong(positive, score, clusters=None) -> Auc:
+    """One ROC-AUC: that of a model that tells nothing is 0.5, without error."""
+    difference = delong_difference(positive, score, np.zeros(len(score)), clusters)
+    return dataclasses.replace(difference, value=0.5 + difference.value)
 
 
 @pytest.mark.parametrize(

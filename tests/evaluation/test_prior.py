@@ -103,7 +103,10 @@ def test_thresholds_and_deferred_images_stay_with_the_training_mix(make_table):
         for shift in (None, np.array([-3.0, 0.2]))
     ]
     assert kept[0] == kept[1]
-    assert threshold_sentence(mix, rule.points, True).startswith("the thresholds of Covid and the deferral threshold")
+    assert threshold_sentence(mix, rule.points, True).startswith(
+        "the threshold of Covid and the deferral threshold were"
+    )
+    assert threshold_sentence(mix, {}, True).startswith("the deferral threshold was chosen at the training mix")
     assert threshold_sentence(Mix(TRAINED), rule.points, True) is None
     assert threshold_sentence(mix, {}, False) is None
 

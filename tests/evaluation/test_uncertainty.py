@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from cxrnet.evaluation.bootstrap import clusters_of
-from cxrnet.evaluation.confidence_intervals import delong, newcombe, on_log_odds, wilson
+from cxrnet.evaluation.confidence_intervals import delong_difference, newcombe, on_log_odds, wilson
 from cxrnet.evaluation.metrics import evaluate, evaluate_resampled
 from cxrnet.evaluation.predictions import make_predictions
 
@@ -43,8 +43,8 @@ def test_intervals_agree_with_closed_forms_where_images_are_independent():
             assert metric["method"] == "bootstrap on log odds"
             assert metric["interval"] == pytest.approx(wilson(metric["value"] * metric["n"], metric["n"]), abs=0.015)
         positive = (table["label"] == name).to_numpy()
-        auc = delong(positive, table[f"prob_{name}"].to_numpy())
-        assert of_class["roc_auc"]["interval"] == pytest.approx(auc.interval(0.95), abs=0.01)
+        above_chance = delong_difference(positive, table[f"prob_{name}"].to_numpy(), np.zeros(600)).interval(0.95)
+        assert of_class["roc_auc"]["interval"] == pytest.approx(np.add(above_chance, 0.5), abs=0.01)
 
 
 def test_duplicates_of_a_patient_say_no_more_than_one_image():

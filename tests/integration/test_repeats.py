@@ -132,7 +132,7 @@ def test_a_finished_fold_that_gets_more_epochs_goes_on(resumed, workplace, train
 
 
 def test_a_users_mistake_is_one_line(workplace, train):
-    # The other ones are in tests/test_repeats.py.
+    # The other ones are in tests/workflows/test_cross_validation.py.
     done = train(workplace, *QUICK, "folds=2", "seeds=[0,1]", "hydra.run.dir=mistake", "tracking=none")
     message = "folds: 2; give a whole number from 3 on (one part is test, one val, the rest train)"
     assert (done.returncode, done.stderr) == (2, f"error: {message}\n")

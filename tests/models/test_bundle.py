@@ -315,7 +315,9 @@ def test_no_folder(tmp_path):
 
 def test_a_newer_format(folder):
     _change(folder, format=FORMAT + 1)
-    with pytest.raises(CxrnetError, match=f"has format {FORMAT + 1}, this cxrnet reads {FORMAT}; use one that fits"):
+    with pytest.raises(
+        CxrnetError, match=f"has format {FORMAT + 1}, this cxrnet reads 2 to {FORMAT}; use one that fits"
+    ):
         load_bundle(folder)
 
 

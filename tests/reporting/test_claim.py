@@ -1,7 +1,9 @@
 import copy
 import dataclasses
 
+from cxrnet.evaluation.prior import decision_text
 from cxrnet.reporting.model_card import claim_items
+from cxrnet.reporting.report_data import DeferralFacts
 
 
 def test_the_run_answers_what_it_knows_and_leaves_the_rest_open(facts):
@@ -15,6 +17,24 @@ def test_the_run_answers_what_it_knows_and_leaves_the_rest_open(facts):
     assert items[35].answer.startswith("images: train 1273")
     # What only a person knows: ethics, the reference standard, funding; and what these data don't tell.
     assert all(items[number].answer is None for number in (5, 14, 16, 36, 40, 44))
+
+
+def test_the_decision_of_the_checklist_is_that_of_the_model(facts):
+    def decision(**changed):
+        return claim_items(dataclasses.replace(facts, **changed))[21].answer.removeprefix(facts.summary)
+
+    weighed = decision_text({"Covid": 3.0, "Normal": 1.0}, ())
+    share = DeferralFacts(0.36, 0.2, "share in the sum of weight x probability")
+    assert decision(points={}, decision=weighed, deferral=share) == (
+        f" Predicted is {weighed}; deferred to a reader where its share in the sum of weight x probability is "
+        "below 0.36."
+    )
+    assert decision(points={}, deferral=DeferralFacts(0.6, 0.2)) == (
+        " Predicted is the most probable class; deferred to a reader where its probability is below 0.6."
+    )
+    assert decision().endswith(
+        "where none is reached, predicted is the most probable class of those without a threshold."
+    )
 
 
 def test_the_way_to_intervals_is_that_of_the_data(facts):

@@ -54,7 +54,7 @@ def said(make_table, compare_runs):
 
 def test_the_verdict_says_what_is_shown_and_what_is_not(said):
     text, _ = said({"weak": 0.0, "strong": 3.0, "twin": 3.0})
-    assert re.match(r"(strong|twin) is the best by ROC-AUC, macro: 0\.9\d+ \(95% confidence interval 0\.", text)
+    assert re.match(r"(strong|twin) is the best by ROC-AUC, macro: 0\.9\d+ \(95 % confidence interval 0\.", text)
     assert text.endswith(("to be better than weak, but not than twin.", "better than weak, but not than strong."))
     assert said({"weak": 0.0, "strong": 3.0})[0].endswith("The tests show it to be better than weak.")
     assert "The tests do not show it to be better than" in said({"strong": 3.0, "twin": 3.0})[0]

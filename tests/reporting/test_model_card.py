@@ -73,6 +73,12 @@ def test_what_a_user_wrote_is_text(facts, tmp_path):
     assert "# Model card: &lt;b>a\\|b&lt;/b>" in markdown
 
 
+def test_the_command_is_printed_as_it_is_typed(facts, tmp_path):
+    command = "python -m cxrnet.train 'model.head.units=[32,32]' 'loss.class_weights={COVID: 3.0}'"
+    markdown, *_ = write_card(make_card(dataclasses.replace(facts, command=command)), tmp_path)
+    assert f"\n`{command}`\n" in markdown.read_text(encoding="utf-8")
+
+
 def test_a_damaged_card_is_said_and_a_missing_one_is_none(tmp_path):
     assert read_card(tmp_path) is None
     for text in ("{", "[]", '{"title": "x"}'):

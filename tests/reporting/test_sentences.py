@@ -32,7 +32,9 @@ def two_classes(probabilities: list[float], labels: str) -> pd.DataFrame:
 
 
 def test_text_states_predictive_values() -> None:
-    text = triage_text("Covid", SENSITIVITY, SPECIFICITY, predictive_table(SENSITIVITY, SPECIFICITY, [0.05, 0.5]), 0.01)
+    text = triage_text(
+        "Covid", SENSITIVITY, SPECIFICITY, predictive_table(SENSITIVITY, SPECIFICITY, [0.05, 0.5]), 0.01, 0.95
+    )
     assert "40 of 50 images of Covid were predicted as Covid, and 20 of 200 others" in text[0]
     assert "At a prevalence of 5 % a positive prediction is right in 30 of 100 cases, so it" in text[1]
     assert "after a negative prediction 12 of 1000 are Covid, without a prediction 50 of 1000" in text[1]
@@ -45,33 +47,44 @@ def test_intervals_stand_in_the_text() -> None:
     sensitivity, specificity = SENSITIVITY | {"interval": [0.7, 0.9]}, SPECIFICITY | {"interval": [0.85, 0.95]}
     table = predictive_table(sensitivity, specificity, [0.2])
     (low, high), (least, most) = table.loc[0, "ppv"]["interval"], table.loc[0, "npv"]["interval"]
-    text = triage_text("Covid", sensitivity, specificity, table, 0.01)
+    text = triage_text("Covid", sensitivity, specificity, table, 0.01, 0.95)
     assert f"right in 67 of 100 cases (95 % CI {100 * low:.0f} to {100 * high:.0f});" in text[1]
     assert f"53 of 1000 are Covid (95 % CI {1000 * (1 - most):.0f} to {1000 * (1 - least):.0f}), without" in text[1]
 
 
 def test_a_perfect_metric_is_doubted() -> None:
     perfect = {"value": 1.0, "n": 40}, {"value": 1.0, "n": 80}
-    text = triage_text("Covid", *perfect, predictive_table(*perfect, [0.05]), 0.01)
+    text = triage_text("Covid", *perfect, predictive_table(*perfect, [0.05]), 0.01, 0.95)
     assert "None of 80 images without Covid was predicted as Covid, which a specificity of 0.954" in text[2]
     assert "below a prevalence of 4.4 %" in text[2]
     assert "None of 40 images of Covid was missed, which a sensitivity of 0.912" in text[3]
     assert "more than 1 % of the negative predictions are Covid above a prevalence of 10 %" in text[3]
     known = tuple(metric | {"interval": [low, 1.0]} for metric, low in zip(perfect, (0.8, 0.9), strict=True))
-    text = triage_text("Covid", *known, predictive_table(*known, [0.05]), 0.01)
+    text = triage_text("Covid", *known, predictive_table(*known, [0.05]), 0.01, 0.95)
     assert "a specificity of 0.900" in text[2]
     assert "a sensitivity of 0.800" in text[3]
+
+
+def test_the_level_of_the_intervals_is_said() -> None:
+    perfect = {"value": 1.0, "n": 40}, {"value": 1.0, "n": 80}
+    text = triage_text("Covid", *perfect, predictive_table(*perfect, [0.05]), 0.01, 0.975)
+    assert "a specificity of 0.941 would also explain (97.5 % CI)" in text[2]
+    assert "a sensitivity of 0.888 would also explain (97.5 % CI)" in text[3]
+    sensitivity, specificity = SENSITIVITY | {"interval": [0.7, 0.9]}, SPECIFICITY | {"interval": [0.85, 0.95]}
+    table = predictive_table(sensitivity, specificity, [0.2])
+    assert triage_text("Covid", sensitivity, specificity, table, 0.01, 0.999)[1].count("(99.9 % CI ") == 2
 
 
 def test_a_prediction_that_says_nothing_and_one_that_is_unknown() -> None:
     chance = {"value": 0.3, "n": 10}, {"value": 0.7, "n": 10}
     assert (
-        "says nothing, at any prevalence" in triage_text("Covid", *chance, predictive_table(*chance, [0.05]), 0.01)[1]
+        "says nothing, at any prevalence"
+        in triage_text("Covid", *chance, predictive_table(*chance, [0.05]), 0.01, 0.95)[1]
     )
     absent = {"value": None, "n": 0, "reason": "no image is labelled Covid"}
     table = predictive_table(absent, SPECIFICITY, [0.05])
     assert table.loc[0, "ppv"] == absent
-    assert triage_text("Covid", absent, SPECIFICITY, table, 0.01) == [
+    assert triage_text("Covid", absent, SPECIFICITY, table, 0.01, 0.95) == [
         "The predictive values of Covid can't be computed: no image is labelled Covid."
     ]
 

@@ -1,7 +1,10 @@
+import shlex
+
 import pytest
 
+from cxrnet.cli.command_line import typed_words
 from cxrnet.evaluation.metrics import Metric, evaluate
-from cxrnet.reporting.wording import duration, interval_gaps, interval_method, metric_text
+from cxrnet.reporting.wording import command_text, duration, interval_gaps, interval_method, level_text, metric_text
 
 
 def test_durations_are_read_aloud():
@@ -20,6 +23,19 @@ def test_durations_are_read_aloud():
 )
 def test_metrics_are_written_with_their_interval(metric, text):
     assert metric_text(metric) == text
+
+
+def test_a_level_is_not_rounded():
+    assert [level_text(level) for level in (0.9, 0.95, 0.975, 0.999)] == ["90 %", "95 %", "97.5 %", "99.9 %"]
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["loss.class_weights={COVID: 3.0}", "loss={class_weights: {COVID: 3.0}}", "loss.class_weights=null", "+a={b: 1}"],
+)
+def test_a_command_is_written_as_it_was_typed(word):
+    typed = ["python", "-m", "cxrnet.train", "data=phantom", word, "defer=0.2"]
+    assert command_text(typed_words(typed)) == shlex.join(typed)
 
 
 def test_how_intervals_are_made_follows_what_was_drawn(make_table) -> None:

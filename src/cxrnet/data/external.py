@@ -103,8 +103,6 @@ def read_set(config: SetConfig, classes: Sequence[str], at: AtSize) -> ExternalS
         CxrnetError: the data set isn't there or not usable, or a label has no class.
     """
     data, labels = config.data, {str(label): target for label, target in config.classes.items()}
-    if "manifest" not in data:
-        raise CxrnetError(f"{config.key}: is no data set, for it has no manifest; give another option of data")
     cache = Path(data["cache"]) if data["cache"] else None
     with heard() as notes:
         with _named(config):

@@ -176,33 +176,19 @@ class Auc:
         return float(2 * t.sf(abs(self.value) / self.error, self.free))
 
 
-def delong(positive: BoolArray, score: FloatArray, clusters: IntArray | None = None) -> Auc:
-    """Compute a ROC-AUC and its standard error.
-
-    Args:
-        positive: which images are of the class, ``(N,)``.
-        score: of the class, any scale, ``(N,)``.
-        clusters: number of the patient of each image, ``(N,)``; None where each image is on its own.
-
-    Raises:
-        CxrnetError: the positives, or the negatives, are of fewer than two patients.
-    """
-    return _auc(positive, _shares(positive, score), clusters)
-
-
 def delong_difference(
     positive: BoolArray, first: FloatArray, second: FloatArray, clusters: IntArray | None = None
 ) -> Auc:
     """Compute the difference of two AUCs on the same images, first - second, with its standard error and p.
 
     Args:
-        positive: as for :func:`delong`.
-        first: scores of one model, ``(N,)``.
+        positive: which images are of the class, ``(N,)``.
+        first: scores of one model, any scale, ``(N,)``.
         second: scores of the other, ``(N,)``.
-        clusters: as for :func:`delong`.
+        clusters: number of the patient of each image, ``(N,)``; None where each image is on its own.
 
     Raises:
-        CxrnetError: as for :func:`delong`.
+        CxrnetError: the positives, or the negatives, are of fewer than two patients.
     """
     return _auc(positive, _shares(positive, first) - _shares(positive, second), clusters)
 

@@ -155,10 +155,12 @@ def threshold_sentence(mix: Mix, points: Mapping[str, float], deferring: bool) -
         points: thresholds by class.
         deferring: the model has a deferral threshold.
     """
-    kept = [f"the thresholds of {', '.join(points)}"] * bool(points) + ["the deferral threshold"] * deferring
+    several = len(points) > 1 or (len(points) == 1 and deferring)
+    of_points = f"the threshold{'s' if len(points) > 1 else ''} of {', '.join(points)}"
+    kept = [of_points] * bool(points) + ["the deferral threshold"] * deferring
     if mix.asked is None or not kept:
         return None
     return (
-        f"{' and '.join(kept)} were chosen at the training mix and stay there, so that they do what they were chosen "
-        "for: what they decide follows the probabilities at the training mix, not those at the prior"
+        f"{' and '.join(kept)} {'were' if several else 'was'} chosen at the training mix and still "
+        f"{'apply' if several else 'applies'} to the probabilities at the training mix, not to those at the prior"
     )

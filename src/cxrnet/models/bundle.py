@@ -154,7 +154,7 @@ def _read(folder: Path) -> tuple[dict[str, Any], Bundle]:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise CxrnetError(f"bundle: '{folder}' is damaged ({reason}); copy it again or train anew") from error
     raise CxrnetError(
-        f"bundle: '{folder}' has format {values['format']}, this cxrnet reads {FORMAT}; use one that fits"
+        f"bundle: '{folder}' has format {values['format']}, this cxrnet reads {READ[0]} to {FORMAT}; use one that fits"
     )
 
 

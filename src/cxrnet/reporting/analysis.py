@@ -114,7 +114,12 @@ def analyse(
         predictive=predictive,
         triage={
             name: triage_text(
-                name, of_class["sensitivity"], of_class["specificity"], predictive[name], settings["missed"]
+                name,
+                of_class["sensitivity"],
+                of_class["specificity"],
+                predictive[name],
+                settings["missed"],
+                settings["level"],
             )
             for name, of_class in per_class.items()
         },

@@ -25,7 +25,7 @@ from cxrnet.reporting.rendering import (
     render_page,
     rich_table,
 )
-from cxrnet.reporting.wording import duration, grouped
+from cxrnet.reporting.wording import duration, grouped, level_text
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def verdict(runs: ComparedRuns) -> str:
     row = metrics[(metrics["run"] == best) & (metrics["metric"] == by)].iloc[0]
     if pd.isna(row["value"]):
         return f"No run has a value of {title}: {row['reason']}."
-    interval = f" ({comparison.settings.level:.0%} confidence interval {row['low']:.3f}–{row['high']:.3f})"
+    interval = f" ({level_text(comparison.settings.level)} confidence interval {row['low']:.3f}–{row['high']:.3f})"
     says = f"{best} is the best by {title}: {row['value']:.3f}{'' if pd.isna(row['low']) else interval}."
     tests = comparison.tests[(comparison.tests["metric"] == by) & (comparison.tests["a"] == best)]
     own = runs.leaked.get(best, frozenset())
@@ -172,7 +172,7 @@ def _leaderboard_table(runs: ComparedRuns) -> Table:
         rows.insert(place, _fact_title(name).capitalize(), texts, allow_duplicates=True)
     note = (
         f"The best first, by {title_of(comparison.shown[settings.by])}. {grouped(comparison.n)} images; each metric "
-        f"with its {settings.level:.0%} confidence interval."
+        f"with its {level_text(settings.level)} confidence interval."
     )
     note += f" ECE in {settings.bins} bins." if "ece" in metrics else ""  # only equal bins compare
     note += _gaps(comparison, metrics)
@@ -210,7 +210,7 @@ def _class_table(comparison: Comparison) -> Table:
         for run, *cells in _cells(comparison, [metrics.get((label, name)) for name in names])
     ]
     columns = ["Class", "Run", *(spec_of(("class", name)).title for name in names), "Images"]
-    level = f"{comparison.settings.level:.0%} confidence interval"
+    level = f"{level_text(comparison.settings.level)} confidence interval"
     note = f"Each class against the rest, each metric with its {level}.{_gaps(comparison, metrics.values())}"
     return Table("Metrics of each class", pd.DataFrame(rows, columns=columns), 2, True, note)
 
@@ -243,9 +243,9 @@ def _tests_table(comparison: Comparison) -> Table:
     pairs = "1 pair" if comparison.pairs == 1 else f"{comparison.pairs} pairs"
     note = (
         f"Paired tests on the same {grouped(comparison.n)} images; each difference is the first run minus the other, "
-        f"with its {comparison.settings.level:.0%} confidence interval. Holm: corrected for {pairs} of runs in each "
-        "metric, in a metric of each class for the classes too, but not for the number of metrics; the intervals are "
-        "not corrected."
+        f"with its {level_text(comparison.settings.level)} confidence interval. Holm: corrected for {pairs} of "
+        "runs in each metric, in a metric of each class for the classes too, but not for the number of metrics; the "
+        "intervals are not corrected."
     )
     aucs = [metric for metric, key in comparison.shown.items() if "roc_auc" in (key[1], spec_of(key).mean_of)]
     if {"DeLong", "paired bootstrap"} <= set(comparison.tests["test"][comparison.tests["metric"].isin(aucs)]):

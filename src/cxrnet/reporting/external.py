@@ -30,6 +30,7 @@ from cxrnet.reporting.wording import (
     PER_CLASS,
     RESULT,
     grouped,
+    level_text,
     metric_text,
     titles,
 )
@@ -198,7 +199,7 @@ def drop_table(table: pd.DataFrame, level: float, parts: Sequence[str] = PARTS) 
         for row in shown[shown["data"] == data].to_dict("records")
     ]
     reasons = dict.fromkeys(f"{row['data']}: {row['reason']}" for row in shown.to_dict("records") if row["reason"])
-    stated = f"Each metric with its {level:.0%} confidence interval" if has_intervals(table) else "No intervals"
+    stated = f"Each metric with its {level_text(level)} confidence interval" if has_intervals(table) else "No intervals"
     note = (
         f"{stated}. Internal: the bundle's own test images of the classes that the external data have, without those "
         "whose patient, or a duplicate, is in train or val. Change: external minus internal. ROC-AUC, sensitivity, "

@@ -21,7 +21,7 @@ from cxrnet.reporting.report_data import RepeatFacts, RepeatsFacts
 from cxrnet.reporting.results import Results
 from cxrnet.reporting.sentences import weighing_sentences
 from cxrnet.reporting.training_run import SPLITS, issues_of, sources_of
-from cxrnet.reporting.wording import HEADLINE
+from cxrnet.reporting.wording import HEADLINE, level_text
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def means_text(seeds: Mapping[str, Moments], level: float) -> str:
     if not seeds:
         return ""
     number = max(each.runs for each in seeds.values())
-    errors = f" (SD; {100 * level:g} % confidence interval over seeds)" if number > 1 else ""
+    errors = f" (SD; {level_text(level)} confidence interval over seeds)" if number > 1 else ""
     metrics = []
     for name, each in seeds.items():
         between = "" if each.interval is None else "; {:.3f} to {:.3f}".format(*each.interval)
@@ -222,7 +222,13 @@ def _spread_table(spread: pd.DataFrame, title: str, level: float) -> Table:
     over_seeds = any(each.interval for each in found.values())
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 2), collapse_padding=True)
     table.add_column(title)
-    for name in ("mean", "sd", "lowest", "highest", *([f"mean, {level:.0%} CI over seeds"] if over_seeds else [])):
+    for name in (
+        "mean",
+        "sd",
+        "lowest",
+        "highest",
+        *([f"mean, {level_text(level)} CI over seeds"] if over_seeds else []),
+    ):
         table.add_column(name, justify="right")
     for name, each in found.items():
         values = (each.mean, each.sd, each.lowest, each.highest)

@@ -13,7 +13,7 @@ from cxrnet.core.atomic import write_json, write_text
 from cxrnet.errors import CxrnetError
 from cxrnet.evaluation.metrics import Evaluation, Metric
 from cxrnet.evaluation.subgroups import METRICS
-from cxrnet.reporting.rendering import bullets, paragraph, plain, render_page
+from cxrnet.reporting.rendering import bullets, code, paragraph, plain, render_page
 from cxrnet.reporting.report import all_warnings, classes_first, columns_of, data_rows
 from cxrnet.reporting.report_data import RunFacts
 from cxrnet.reporting.sentences import offset_text
@@ -27,6 +27,7 @@ from cxrnet.reporting.wording import (
     has_intervals,
     interval_gaps,
     interval_method,
+    level_text,
     metric_text,
     percent,
 )
@@ -100,9 +101,13 @@ def claim_items(facts: RunFacts) -> list[ClaimItem]:
 def _of_methods(facts: RunFacts) -> dict[int, str]:
     methods = facts.methods
     rules = [f"{name} from {point.threshold:.4g} on ({point.chosen})" for name, point in facts.points.items()]
-    decision = f"thresholds chosen on validation: {', '.join(rules)}" if rules else "the most probable class decides"
+    most_probable = f"the most probable class{' of those without a threshold' if rules else ''}"
+    decision = f"predicted is {facts.decision or most_probable}"
+    if rules:
+        decision = f"thresholds: {', '.join(rules)}; where none is reached, {decision}"
     if facts.deferral is not None:
-        decision += f"; a prediction of a probability below {facts.deferral.threshold:.4g} is deferred to a reader"
+        deferral = facts.deferral
+        decision += f"; deferred to a reader where its {deferral.certainty} is below {deferral.threshold:.4g}"
     return {
         7: f"{methods['sources']}; known issues: {' '.join(facts.known_issues) or 'none are documented'}",
         9: methods["preprocessing"],
@@ -173,11 +178,13 @@ class Section:
         title: of the part.
         sentences: one item of a list each.
         rows: of a table, its titles first; empty for none.
+        command: printed as it is typed; empty for none.
     """
 
     title: str
     sentences: Sequence[str] = ()
     rows: Sequence[Sequence[str]] = ()
+    command: str = ""
 
 
 @dataclass(frozen=True)
@@ -273,7 +280,7 @@ def _sections(facts: RunFacts) -> list[Section]:
         Section("Subgroups", analysis.warnings or _no_groups(facts), _subgroups(facts)),
         Section(EXTERNAL, [NOT_VALIDATED]),
         Section(CLAIM, (), _claim(facts)),
-        Section("How to reproduce it", [facts.command], [["", ""], *map(list, facts.environment.items())]),
+        Section("How to reproduce it", (), [["", ""], *map(list, facts.environment.items())], facts.command),
     ]
 
 
@@ -284,6 +291,8 @@ def markdown_card(card: Card) -> str:
         parts.append(f"## {plain(section.title)}")
         if section.sentences:
             parts.append(bullets(section.sentences))
+        if section.command:
+            parts.append(code(section.command))
         if section.rows:
             head, *rows = (f"| {' | '.join(map(plain, row))} |" for row in section.rows)
             parts.append("\n".join([head, "|---" * len(section.rows[0]) + "|", *rows]))
@@ -333,8 +342,8 @@ def _intervals(facts: RunFacts) -> str:
     if not has_intervals(facts.metrics[facts.headline]):
         return "Without confidence intervals: none were asked for (evaluation.resamples)."
     return (
-        f"Each metric stands with its {100 * facts.level:g} % confidence interval (CI), which holds for other patients "
-        "in the same mix of classes."
+        f"Each metric stands with its {level_text(facts.level)} confidence interval (CI), which holds for other "
+        "patients in the same mix of classes."
     )
 
 

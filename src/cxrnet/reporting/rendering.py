@@ -18,7 +18,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from rich.table import Table as RichTable
 
 from cxrnet.core.atomic import write_text
-from cxrnet.reporting.wording import duration, grouped, interval_text, metric_text, number_text
+from cxrnet.reporting.wording import duration, grouped, interval_text, level_text, metric_text, number_text
 
 _BREAKS = re.compile(r"[\t\n\v\f\r\x1c-\x1f\x85\u2028\u2029]+")  # of lines: what follows one may begin anything
 _MARKUP = re.compile(r"[\\`*\[\]|~$]|(?<![^\W_])_|_(?![^\W_])|#(?=#*\s*$)")  # "val_loss" is read as it is
@@ -159,7 +159,12 @@ def render_page(template: str, path: Path, **values: object) -> Path:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        duration=duration, count=grouped, number=number_text, interval=interval_text, metric=metric_text
+        duration=duration,
+        count=grouped,
+        number=number_text,
+        interval=interval_text,
+        metric=metric_text,
+        level=level_text,
     )
     return write_text(path, environment.get_template(template).render(values))
 

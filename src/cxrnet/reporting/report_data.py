@@ -127,6 +127,8 @@ class RunFacts(ResultFacts):
     (at which the splits are disjoint), ``initial weights``, ``training``, ``final model``, ``software``; and
     ``characteristics`` (of the patients in each split), empty where nothing is known of them."""
     phases: Sequence[PhaseFacts]
+    decision: str = field(default="", kw_only=True)
+    """What decision weights predict where no threshold is reached; empty where none decide."""
 
 
 @dataclass(frozen=True)

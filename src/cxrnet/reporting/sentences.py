@@ -16,7 +16,7 @@ from cxrnet.evaluation.prevalence import break_even_prevalence, rule_out_prevale
 from cxrnet.evaluation.prior import Mix, decision_text, listed
 from cxrnet.evaluation.selective_prediction import place_of
 from cxrnet.evaluation.threshold_selection import Rule, check_policy
-from cxrnet.reporting.wording import percent
+from cxrnet.reporting.wording import level_text, percent
 
 USELESS = "on the validation images the network tells no more than the shares of the classes do"
 
@@ -110,11 +110,13 @@ def deferral_text(curve: pd.DataFrame, shares: Sequence[float], level: float) ->
 def _wrong(row: pd.Series, level: float) -> str:
     """Say an error with its images and its CI: ``0.0 % (0 of 46, 95 % CI 0.0 to 7.7 %)``."""
     predictions = f"{round(row['error'] * row['n'])} of {row['n']:.0f}"
-    bounds = f", {100 * level:g} % CI {100 * row['low']:.1f} to {100 * row['high']:.1f} %"
+    bounds = f", {level_text(level)} CI {100 * row['low']:.1f} to {100 * row['high']:.1f} %"
     return f"{100 * row['error']:.1f} % ({predictions}{'' if pd.isna(row['low']) else bounds})"
 
 
-def triage_text(name: str, sensitivity: Metric, specificity: Metric, table: pd.DataFrame, missed: float) -> list[str]:
+def triage_text(
+    name: str, sensitivity: Metric, specificity: Metric, table: pd.DataFrame, missed: float, level: float
+) -> list[str]:
     """Say in plain sentences what the predictive values are.
 
     Args:
@@ -123,6 +125,7 @@ def triage_text(name: str, sensitivity: Metric, specificity: Metric, table: pd.D
         specificity: of the class.
         table: from :func:`predictive_table`.
         missed: share of the negative predictions that may be wrong, for the class to be ruled out by one.
+        level: of the intervals.
 
     Returns:
         Sentences, in order.
@@ -139,29 +142,32 @@ def triage_text(name: str, sensitivity: Metric, specificity: Metric, table: pd.D
     if hit <= 1 - pass_ + 1e-12:
         return [
             first,
-            f"{name} is predicted no more often with it than without it: a prediction says nothing, at any prevalence.",
+            f"Images of {name} are predicted as {name} no more often than the others: a prediction says nothing, at "
+            "any prevalence.",
         ]
     predictions = []
     for row in table.itertuples():
-        positive = _positive(row.ppv["value"], row.ppv.get("interval"))
-        negative = _negative(name, row.prevalence, row.npv["value"], row.npv.get("interval"))
+        positive = _positive(row.ppv["value"], row.ppv.get("interval"), level)
+        negative = _negative(name, row.prevalence, row.npv["value"], row.npv.get("interval"), level)
         predictions.append(f"At a prevalence of {percent(row.prevalence)} {positive}; {negative}.")
-    limit = _limit(name, hit, specificity) if pass_ == 1 else _break_even(hit, pass_)
-    ruled_out = _unmissed(name, sensitivity, pass_, missed) if hit == 1 else _rule_out(name, hit, pass_, missed)
+    limit = _limit(name, hit, specificity, level) if pass_ == 1 else _break_even(hit, pass_)
+    ruled_out = _unmissed(name, sensitivity, pass_, missed, level) if hit == 1 else _rule_out(name, hit, pass_, missed)
     return [first, *predictions, limit, ruled_out]
 
 
-def _positive(ppv: float, interval: Sequence[float] | None) -> str:
+def _positive(ppv: float, interval: Sequence[float] | None, level: float) -> str:
     base = _base(ppv)
     doubt = ", so it is more often wrong than right" if ppv < 0.5 else ""
-    return f"a positive prediction is right in {cases(ppv, base)} cases{_interval(interval, base)}{doubt}"
+    return f"a positive prediction is right in {cases(ppv, base)} cases{_interval(interval, base, level)}{doubt}"
 
 
-def _negative(name: str, prevalence: float, npv: float, interval: Sequence[float] | None) -> str:
+def _negative(name: str, prevalence: float, npv: float, interval: Sequence[float] | None, level: float) -> str:
     base = max(_base(1 - npv), _base(prevalence))
     missed = [1 - bound for bound in reversed(interval)] if interval else None
     after, before = cases(1 - npv, base), cases(prevalence, base)
-    return f"after a negative prediction {after} are {name}{_interval(missed, base)}, without a prediction {before}"
+    return (
+        f"after a negative prediction {after} are {name}{_interval(missed, base, level)}, without a prediction {before}"
+    )
 
 
 def _break_even(sensitivity: float, specificity: float) -> str:
@@ -169,14 +175,14 @@ def _break_even(sensitivity: float, specificity: float) -> str:
     return f"Below a prevalence of {limit} a positive prediction is wrong more often than right."
 
 
-def _limit(name: str, hit: float, specificity: Metric) -> str:
+def _limit(name: str, hit: float, specificity: Metric, level: float) -> str:
     """Say what no false positive among a few images leaves open."""
-    low = _lower_end(specificity)
+    low = _lower_end(specificity, level)
     limit = percent(break_even_prevalence(hit, low))
     return (
         f"None of {specificity['n']} images without {name} was predicted as {name}, which a specificity of {low:.3f} "
-        "would also explain (95 % CI); then a positive prediction is wrong more often than right below a prevalence of "
-        f"{limit}."
+        f"would also explain ({level_text(level)} CI); then a positive prediction is wrong more often than right below "
+        f"a prevalence of {limit}."
     )
 
 
@@ -189,21 +195,21 @@ def _rule_out(name: str, hit: float, pass_: float, missed: float) -> str:
     )
 
 
-def _unmissed(name: str, sensitivity: Metric, pass_: float, missed: float) -> str:
+def _unmissed(name: str, sensitivity: Metric, pass_: float, missed: float, level: float) -> str:
     """Say what no missed case among a few images leaves open."""
-    low = _lower_end(sensitivity)
+    low = _lower_end(sensitivity, level)
     limit = percent(rule_out_prevalence(low, pass_, missed))
     return (
         f"None of {sensitivity['n']} images of {name} was missed, which a sensitivity of {low:.3f} would also explain "
-        f"(95 % CI); then more than {percent(missed)} of the negative predictions are {name} above a prevalence of "
-        f"{limit}: where no more may be missed (evaluation.missed), a negative prediction rules {name} out only below "
-        "it."
+        f"({level_text(level)} CI); then more than {percent(missed)} of the negative predictions are {name} above a "
+        f"prevalence of {limit}: where no more may be missed (evaluation.missed), a negative prediction rules "
+        f"{name} out only below it."
     )
 
 
-def _lower_end(metric: Metric) -> float:
+def _lower_end(metric: Metric, level: float) -> float:
     """Return the lower end of a proportion of 1: its own, or that of as many independent images."""
-    return metric["interval"][0] if "interval" in metric else wilson(metric["n"], metric["n"])[0]
+    return metric["interval"][0] if "interval" in metric else wilson(metric["n"], metric["n"], level)[0]
 
 
 def cases(share: float, base: int) -> str:
@@ -223,8 +229,8 @@ def _base(share: float) -> int:
     return next((base for base in (100, 1000) if 9.5 <= share * base <= base - 9.5), 10_000)
 
 
-def _interval(bounds: Sequence[float] | None, base: int) -> str:
-    return f" (95 % CI {bounds[0] * base:.0f} to {bounds[1] * base:.0f})" if bounds else ""
+def _interval(bounds: Sequence[float] | None, base: int, level: float) -> str:
+    return f" ({level_text(level)} CI {bounds[0] * base:.0f} to {bounds[1] * base:.0f})" if bounds else ""
 
 
 def interval_meaning(moments: Mapping[str, Moments], level: float) -> str:
@@ -233,6 +239,6 @@ def interval_meaning(moments: Mapping[str, Moments], level: float) -> str:
     if not seeds:
         return ""
     return (
-        f"The {100 * level:g} % confidence interval of a mean is over seeds (Student's t, n = {max(seeds)}): it says "
+        f"The {level_text(level)} confidence interval of a mean is over seeds (Student's t, n = {max(seeds)}): it says "
         "what other seeds would give on these data, and nothing of other patients."
     )

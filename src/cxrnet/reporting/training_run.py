@@ -14,6 +14,7 @@ from cxrnet.core.provenance import git_revision, package_versions
 from cxrnet.data.datamodule import XrayDataModule
 from cxrnet.data.leaks import LEAKS_FROM, conflict_statement, leak_statement, leaks
 from cxrnet.evaluation.calibration import Temperature
+from cxrnet.evaluation.prior import decision_text
 from cxrnet.evaluation.threshold_selection import Rule, check_policy
 from cxrnet.inference import rule_of
 from cxrnet.models.backbones.weights import LoadedWeights
@@ -127,6 +128,7 @@ def report_facts(
     """
     data, weights, phases, results = trained.data, trained.weights, trained.phases, trained.results
     bundle = trained.bundled.bundle
+    rule = rule_of(bundle)
     backbone = config["model"]["backbone"]
     start = {
         "imagenet": "from ImageNet weights",
@@ -154,7 +156,8 @@ def report_facts(
         weighing=trained.bundled.weighing,
         deferral=None
         if bundle.defer_below is None
-        else DeferralFacts(bundle.defer_below, config["defer"], rule_of(bundle).certainty_name),
+        else DeferralFacts(bundle.defer_below, config["defer"], rule.certainty_name),
+        decision="" if rule.deciding_weights is None else decision_text(rule.deciding_weights, rule.points),
         temperature=trained.bundled.temperature,
         level=config["evaluation"]["level"],
         methods=methods_of(data, weights, phases, config),

@@ -1,7 +1,9 @@
-"""Names and formats of metrics, on every page and on the console."""
+"""Names and formats of metrics, levels, times and commands, on every page and on the console."""
 
-from collections.abc import Iterable
+import shlex
+from collections.abc import Iterable, Sequence
 
+from cxrnet.cli.command_line import typed_words
 from cxrnet.evaluation.catalogue import METRICS, Place
 from cxrnet.evaluation.metrics import Evaluation, Metric
 
@@ -66,7 +68,7 @@ def interval_method(metrics: Evaluation, level: float, cluster: str) -> str:
         return "No confidence intervals: none were asked for (evaluation.resamples)"
     clusters = "duplicate groups, as patients aren't known" if cluster == "duplicate group" else f"{cluster}s"
     return (
-        f"{100 * level:g} % confidence intervals (CI): bootstrap of {clusters}, within strata of labels. Where all "
+        f"{level_text(level)} confidence intervals (CI): bootstrap of {clusters}, within strata of labels. Where all "
         "resamples agree, Wilson's interval of a proportion, F1, PR-AUC, kappa or MCC, and Newcombe's of a ROC-AUC. A "
         "mean over classes then follows from the intervals of the classes, and PPV, NPV and net benefit always follow "
         "from sensitivity and specificity"
@@ -97,6 +99,27 @@ def _by_reason(reasons: Iterable[tuple[str, str]]) -> list[str]:
 def percent(share: float) -> str:
     """Say a share in percent, two digits that count: ``0.5 %``."""
     return f"{100 * share:.2g} %"
+
+
+def level_text(level: float) -> str:
+    """Say the level of confidence intervals in percent, all its digits: ``95 %``, ``97.5 %``."""
+    return f"{100 * level:g} %"
+
+
+def command_text(command: Sequence[str]) -> str:
+    """Write a command as a person types it into a shell.
+
+    The words that :func:`cxrnet.cli.command_line.typed_words` made of one, ``<key>=null +<key>={...}``, are one again.
+    """
+    words: list[str] = []
+    for word in command:
+        typed = word.removeprefix("+")
+        *added, last = typed_words([typed])
+        if added and last == word and words[-len(added) :] == added:
+            words[-len(added) :] = [typed]
+        else:
+            words.append(word)
+    return shlex.join(words)
 
 
 def grouped(number: int) -> str:

@@ -5,7 +5,6 @@ metric over the runs. A run that was finished before, in a folder that is resume
 to do now.
 """
 
-import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -30,6 +29,7 @@ from cxrnet.reporting.report import render_repeats, thumbnail_verdict
 from cxrnet.reporting.results import Results, values_of, write_results
 from cxrnet.reporting.run_page import moments_metrics, run_page
 from cxrnet.reporting.training_run import data_warnings, environment, written_out
+from cxrnet.reporting.wording import command_text
 from cxrnet.tracking.record import read_record
 from cxrnet.tracking.sync import sync, unsent_runs
 from cxrnet.training.baselines import baseline_predictions
@@ -148,12 +148,12 @@ def _put_together(run: RunContext, parts: Sequence[FinishedPart], score: float) 
         warnings=written_out(warnings),
         environment=environment(run.folder, run.config, of_each, run.tracker.run_id)
         | {"seed": ", ".join(map(str, seeds))},
-        command=shlex.join(run.command),
+        command=command_text(run.command),
     )
     render_repeats(facts, run.folder / "report.html")
     verdict = thumbnail_verdict(results.metrics["test"], results.baselines["thumbnail"])
     warnings = [whose_table(parts), *warnings, *([verdict] if verdict else [])]
-    run.tracker.log_page(**run_page(results, warnings, shlex.join(run.command)))
+    run.tracker.log_page(**run_page(results, warnings, command_text(run.command)))
     moments = moments_metrics(facts.moments, "over_runs") | moments_metrics(facts.seeds, "over_seeds")
     run.tracker.log_metrics(moments, step=0)
     run.tracker.log_results(run.folder)

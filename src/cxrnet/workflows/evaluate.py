@@ -4,7 +4,6 @@ bundle and its run -> data sets -> duplicates removed -> predictions -> metrics 
 """
 
 import re
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -47,6 +46,7 @@ from cxrnet.reporting.external import (
 from cxrnet.reporting.model_card import Card, read_card, with_external, write_card
 from cxrnet.reporting.results import Results, write_results
 from cxrnet.reporting.run_page import shown_metrics
+from cxrnet.reporting.wording import command_text
 from cxrnet.tracking.read import fetch_run
 from cxrnet.tracking.record import RECORD, read_record
 from cxrnet.tracking.run import track
@@ -254,7 +254,7 @@ def _evaluate(configs: Sequence[SetConfig], job: Job, command: Sequence[str]) ->
         baseline_gap=baselines.gap,
         level=job.config["evaluation"]["level"],
         warnings=[*origin_warnings(known, origin.leaked, tested), *data_warnings(sets), *mixed],
-        command=shlex.join(command),
+        command=command_text(command),
         environment=_environment(job) | mix,
     )
     files = write_external(facts, folder)

@@ -3,7 +3,6 @@
 Everything is written to the run's folder first and to MLflow second, so a server that is away loses nothing.
 """
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -36,6 +35,7 @@ from cxrnet.reporting.report import render_report, thumbnail_verdict
 from cxrnet.reporting.results import write_results
 from cxrnet.reporting.run_page import run_page
 from cxrnet.reporting.training_run import SPLITS, TrainedRun, data_warnings, environment, report_facts, sources_of
+from cxrnet.reporting.wording import command_text
 from cxrnet.training.baselines import baseline_predictions
 from cxrnet.training.callbacks import PhaseProgress
 from cxrnet.training.checkpoints import Progress, metrics_of, trained_so_far
@@ -126,7 +126,7 @@ def train_once(run: RunContext, data: XrayDataModule) -> Outcome:
     _report(run, TrainedRun(data, weights, facts_of_phases, bundled, results, warnings))
     verdict = thumbnail_verdict(results.metrics[headline], results.baselines["thumbnail"])
     warnings = [*warnings, verdict] if verdict else warnings
-    run.tracker.log_page(**run_page(results, warnings, shlex.join(run.command)))
+    run.tracker.log_page(**run_page(results, warnings, command_text(run.command)))
     return Outcome(kept.kept_score, results, warnings)
 
 
@@ -137,7 +137,7 @@ def _report(run: RunContext, trained: TrainedRun) -> None:
         trained,
         run.config,
         environment=environment(run.folder, run.config, run.data_digest, run.tracker.run_id),
-        command=shlex.join(run.command),
+        command=command_text(run.command),
     )
     render_report(facts, run.folder / "report.html")
     write_card(make_card(facts), run.folder)
@@ -169,7 +169,9 @@ def _trained_before(run: RunContext) -> list[Progress]:
     """Read what a resumed run has trained; MLflow gets it again, as it may have been saved and not logged."""
     trained = trained_so_far(run.folder) if run.resumed else []
     if trained:
-        console.say("resumed", f"in phase '{trained[-1].name}', {len(trained[-1].rows)} epochs are done")
+        epochs = len(trained[-1].rows)
+        done = f"{epochs} epoch{' is' if epochs == 1 else 's are'} done"
+        console.say("resumed", f"in phase '{trained[-1].name}', {done}")
         for row in trained[-1].rows:
             run.tracker.log_metrics(metrics_of(row), row["epoch"])
     return trained
