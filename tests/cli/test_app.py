@@ -52,6 +52,7 @@ def command(tmp_path):
         ("data.limit=16", "config: Error locating target 'cxrnet.models.backbones.registry.no_such_thing'"),
         ("data.limit=0", "data.limit: 0 is out of range; give a whole number from 1 on, or null"),
         ("+data.limits=0", "data.limits: no such key; did you mean data.limit?"),
+        ("data.classes.0=a", "data.classes.0: data.classes is null here; give all of it, as data.classes=[a]"),
         ("data=folder", "data.root: no value is set; give data.root=<value>"),
     ],
 )
