@@ -70,6 +70,18 @@ def test_a_mistake_on_the_command_line_is_one_line_and_status_2(command, also):
     assert done.stderr == ("error: data.batchsize: no such key; did you mean data.batch_size?\n")
 
 
+def test_an_added_key_at_the_top_is_said_and_taken(command):
+    done = command("+mine=3", "seed=${mine}", "data.limit=${mine}")
+    assert (done.returncode, done.stdout) == (0, "done 3 None\n")
+    assert "mine: no such key" in done.stderr
+
+
+def test_an_empty_name_of_outputs_is_refused(command):
+    done = command("outputs=")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: outputs: '' is no folder")
+
+
 def test_no_job_of_a_sweep_begins_when_one_has_a_mistake(command):
     done = command("-m", "model=vgg16,resnet999")
     assert (done.returncode, done.stdout) == (2, "")
