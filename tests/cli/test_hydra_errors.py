@@ -50,6 +50,8 @@ def refused(*arguments: str, configs=None, command="train") -> str:
         ("schedule.views=abc", "schedule.views=abc: Value 'abc' of type 'str' could not be converted to Integer"),
         ("schedule.phases.0.epochs=2.5", "schedule.phases.0.epochs=2.5: Value '2.5' of type 'float' could not be conv"),
         ("evaluation.calibration.kind=equal", "evaluation.calibration.kind=equal: Invalid value 'equal', expected one"),
+        ("data.classes=a", "data.classes=a: a list is needed; give data.classes=[a]"),
+        ("evaluation.deferral=0.1", "evaluation.deferral=0.1: evaluation.deferral is a group of keys"),
         ("compile=maybe", "compile=maybe: Value 'maybe' is not a valid bool"),
         ("data.sampler=often", "data.sampler=often: Invalid value 'often', expected one of [shuffle, balanced]"),
     ],

@@ -202,7 +202,12 @@ def _mistake(error: Exception, word: Override) -> str:
             return f"several values; to run one after the other add -m{as_list}"
         if word.is_add():
             return f"{word.key_or_group} is there already; leave the + out: {str(word.input_line).removeprefix('+')}"
-    return _reason(error)
+    said = _reason(error)
+    if "is not a ListConfig" in said:
+        return f"a list is needed; give {key}=[{value}]"
+    if "is not a subclass of" in said:
+        return f"{key} is a group of keys; give one of them, as {key}.<key>=<value> (--help shows them)"
+    return said
 
 
 def _reason(error: Exception) -> str:
