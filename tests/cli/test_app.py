@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from cxrnet.cli.app import config_folder
+from cxrnet.compare import main as compare
 
 COMMAND = """
 import sys
@@ -74,6 +75,14 @@ def test_an_added_key_at_the_top_is_said_and_taken(command):
     done = command("+mine=3", "seed=${mine}", "data.limit=${mine}")
     assert (done.returncode, done.stdout) == (0, "done 3 None\n")
     assert "mine: no such key" in done.stderr
+
+
+def test_a_list_that_another_value_is_taken_from_is_empty(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["compare", "metrics=[]"])
+    with pytest.raises(SystemExit):
+        compare()
+    assert capsys.readouterr().err.startswith("error: metrics: by is taken from it")
 
 
 def test_an_empty_name_of_outputs_is_refused(command):

@@ -1,6 +1,7 @@
 """The frame of every entry point: Hydra around it, and one line instead of a traceback for a user's mistake."""
 
 import os
+import re
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -14,7 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException, InstantiationException
 from hydra.types import RunMode
 from omegaconf import DictConfig
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from omegaconf.errors import InterpolationKeyError, MissingMandatoryValue, OmegaConfBaseException
 
 from cxrnet.cli.command_line import typed_words
 from cxrnet.cli.help import help_text
@@ -174,5 +175,7 @@ def one_line(error: BaseException) -> str:
         cause = cause.__cause__
     if isinstance(error, MissingMandatoryValue):
         return f"{error.full_key}: no value is set; give {error.full_key}=<value>"
+    if isinstance(error, InterpolationKeyError) and (named := re.search(r"key '(\w+)\[\d+\]'", str(error))):
+        return f"{named[1]}: {error.full_key} is taken from it, and it is empty; give one at least"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return "config: " + " ".join(lines[:2])
