@@ -21,7 +21,8 @@ def hydra_words(arguments: list[str]) -> list[str]:
     """Translate what users type into what Hydra composes.
 
     ``external=[a,b]`` becomes ``+data@sets.a=a +data@sets.b=b``, which puts each data option below its own name, and
-    ``classes.<name>=...`` gets the ``++`` that Hydra wants for new names.
+    ``classes.<name>=...`` and ``sets={...}`` get the ``++`` that Hydra wants for new names. ``classes=null`` is left
+    out: there are none to begin with.
 
     Raises:
         CxrnetError: ``external`` names no options, or a key of a data option counts for training only.
@@ -32,8 +33,8 @@ def hydra_words(arguments: list[str]) -> list[str]:
             raise CxrnetError(f"{key[1]}: means nothing here; of a data option only {', '.join(COUNTED)} count")
         if word.lstrip("+").startswith("external="):
             words += [f"+data@sets.{name}={option}" for name, option in _named(word.lstrip("+"))]
-        else:
-            words.append(f"++{word}" if word.startswith(("classes.", "classes=")) else word)
+        elif word != "classes=null":
+            words.append(f"++{word}" if word.startswith(("classes.", "classes=", "sets={")) else word)
     return words
 
 

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from cxrnet.cli.app import config_folder
+from cxrnet.compare import main as compare
 
 COMMAND = """
 import sys
@@ -52,6 +53,7 @@ def command(tmp_path):
         ("data.limit=16", "config: Error locating target 'cxrnet.models.backbones.registry.no_such_thing'"),
         ("data.limit=0", "data.limit: 0 is out of range; give a whole number from 1 on, or null"),
         ("+data.limits=0", "data.limits: no such key; did you mean data.limit?"),
+        ("data.classes.0=a", "data.classes.0: data.classes is null here; give all of it, as data.classes=[a]"),
         ("data=folder", "data.root: no value is set; give data.root=<value>"),
     ],
 )
@@ -67,6 +69,26 @@ def test_a_mistake_on_the_command_line_is_one_line_and_status_2(command, also):
     done = command(*also, "data.batchsize=3")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == ("error: data.batchsize: no such key; did you mean data.batch_size?\n")
+
+
+def test_an_added_key_at_the_top_is_said_and_taken(command):
+    done = command("+mine=3", "seed=${mine}", "data.limit=${mine}")
+    assert (done.returncode, done.stdout) == (0, "done 3 None\n")
+    assert "mine: no such key" in done.stderr
+
+
+def test_a_list_that_another_value_is_taken_from_is_empty(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["compare", "metrics=[]"])
+    with pytest.raises(SystemExit):
+        compare()
+    assert capsys.readouterr().err.startswith("error: metrics: by is taken from it")
+
+
+def test_an_empty_name_of_outputs_is_refused(command):
+    done = command("outputs=")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: outputs: '' is no folder")
 
 
 def test_no_job_of_a_sweep_begins_when_one_has_a_mistake(command):

@@ -10,11 +10,11 @@ from cxrnet.errors import CxrnetError
 from cxrnet.workflows.settings import COMMANDS, Compare, Evaluate, Prepare, Train
 
 
-def refused(*arguments: str, configs=None) -> str:
+def refused(*arguments: str, configs=None, command="train") -> str:
     folder = configs or config_folder()
     with pytest.raises(REFUSALS) as caught, initialize_config_dir(str(folder), version_base="1.3"):
-        compose("train", list(arguments), return_hydra_config=True)
-    line = explain(caught.value, folder, "train", arguments)
+        compose(command, list(arguments), return_hydra_config=True)
+    line = explain(caught.value, folder, command, arguments)
     assert "\n" not in line
     return line
 
@@ -33,7 +33,7 @@ def refused(*arguments: str, configs=None) -> str:
         ("data.limit.x=3", "data.limit.x: no such key; "),
         ("data={foo: 1}", "data.foo: no such key; "),
         ("nothing.like.it=1", "nothing.like.it: no such key; --help shows all"),
-        ("optimizer.lr=1", "optimizer.lr: no such key; did you mean schedule.head.lr or schedule.phases.finetune.lr"),
+        ("optimizer.lr=1", "optimizer.lr: no such key; did you mean schedule.head.lr or schedule.phases.0.lr or "),
         ("optimizer.amsgrat=1", "optimizer.amsgrat: no such key; --help shows all (+optimizer.amsgrat=1 would add it)"),
         ("trainer.max_epochs=2", "trainer.max_epochs: the schedule says how long each phase trains; give schedule."),
         ("trainer.max_epoch=2", "trainer.max_epoch: a Trainer has no such argument; max_epochs: the schedule "),
@@ -50,12 +50,38 @@ def refused(*arguments: str, configs=None) -> str:
         ("schedule.views=abc", "schedule.views=abc: Value 'abc' of type 'str' could not be converted to Integer"),
         ("schedule.phases.0.epochs=2.5", "schedule.phases.0.epochs=2.5: Value '2.5' of type 'float' could not be conv"),
         ("evaluation.calibration.kind=equal", "evaluation.calibration.kind=equal: Invalid value 'equal', expected one"),
+        ("data.classes=a", "data.classes=a: a list is needed; give data.classes=[a]"),
+        ("evaluation.deferral=0.1", "evaluation.deferral=0.1: evaluation.deferral is a group of keys"),
         ("compile=maybe", "compile=maybe: Value 'maybe' is not a valid bool"),
         ("data.sampler=often", "data.sampler=often: Invalid value 'often', expected one of [shuffle, balanced]"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_and_what_to_type(argument, line):
     assert refused("data.limit=3", argument, "finetune=true").startswith(line)
+
+
+@pytest.mark.parametrize(
+    ("words", "command", "line"),
+    [
+        (["bundle=x", "data.root=/o"], "evaluate", "data.root: data is null here; give data=<option> too: covid19"),
+        (["schedule=full", "schedule.head.epochs=3"], "train", "schedule.head.epochs: schedule.head is null here; "),
+        (["data.classes.0=a"], "train", "data.classes.0: data.classes is null here; give all of it, as data"),
+        (["seeds.0=1"], "train", "seeds.0: seeds is null here; give all of it, as seeds=[1]"),
+        (["runs.0=a"], "compare", "runs.0: runs is null here; give all of it, as runs=[a]"),
+        (["folders.0=x"], "sync", "folders.0: folders is null here; "),
+        (["seed=1", "seeds.0=1", "runs.0=1"], "train", "seeds.0: seeds is null here; "),
+        (["schedule.phases.finetune.lr=1"], "train", "schedule.phases.finetune.lr: no such key; schedule.phases is a "
+         "list of 1 here, numbered from 0; did you mean schedule.phases.0.lr?"),
+        (["schedule.phases.1.epochs=3"], "train", "schedule.phases.1.epochs: no such key; schedule.phases is a list"),
+        (["schedule=head", "schedule.phases.0.lr=3"], "train", "schedule.phases.0.lr: no such key; "),
+    ],
+)  # fmt: skip
+def test_a_key_below_a_null_or_beyond_a_list(words, command, line):
+    assert refused(*words, command=command).startswith(line)
+
+
+def test_the_keys_proposed_are_taken():
+    compose_config(Train, ["schedule.head.lr=0.1", "schedule.phases.0.lr=0.1", "schedule.scratch.lr=0.1"])
 
 
 def test_the_other_words_decide_which_keys_there_are():

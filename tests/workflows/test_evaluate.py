@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 
-from cxrnet.cli.app import config_folder
+from cxrnet.cli.app import compose_config, config_folder
+from cxrnet.cli.command_line import typed_words
 from cxrnet.core.atomic import write_table
 from cxrnet.core.config import plain_config
 from cxrnet.data.duplicates.overlap import load_known
@@ -50,6 +51,17 @@ def test_data_and_external_sets_by_the_names_of_their_options():
     assert [each.data["manifest"]["root"] for each in sets.values()] == ["a", "b", "c d"]
     assert [each.data["on_error"] for each in sets.values()] == ["fail", "fail", "skip"]
     assert sets["folder"].classes == {"1": "Covid"}
+
+
+@pytest.mark.parametrize("word", ["classes={folder: {1: Covid}}", "classes.folder={1: Covid}"])
+def test_classes_of_a_data_set(word):
+    plain = plain_config(compose_config("evaluate", hydra_words(typed_words(["bundle=x", word]))))
+    assert plain["classes"] == {"folder": {"1": "Covid"}}
+
+
+def test_a_data_set_of_ones_own():
+    sets = configured(*typed_words(["sets={mine: {root: a, manifest: {_target_: x, root: b}, split: {_target_: y}}}"]))
+    assert sets["mine"].data["root"] == "a"
 
 
 def test_one_option_may_serve_several_data_sets():

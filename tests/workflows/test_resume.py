@@ -1,3 +1,6 @@
+import re
+import sys
+
 import pandas as pd
 import pytest
 
@@ -5,6 +8,7 @@ from cxrnet.core.config import write_config
 from cxrnet.data.manifest import digest, make_manifest, write_manifest
 from cxrnet.errors import CxrnetError
 from cxrnet.tracking.record import start_of, write_record
+from cxrnet.train import main
 from cxrnet.workflows.resume import COMMAND, check_resumable, check_same_data, resumed_arguments, without_resume
 
 CONFIG = {
@@ -67,7 +71,7 @@ def test_a_folder_with_an_apostrophe(tmp_path):
     assert resumed_arguments([f"resume='{tmp_path}/it\\'s'"])[-2] == f"hydra.run.dir='{folder}'".replace("t's", "t\\'s")
 
 
-@pytest.mark.parametrize("words", [[], ["seed=1"], ["resume=null"], ["resume="], ["--help"], ["resume=a=b"]])
+@pytest.mark.parametrize("words", [[], ["seed=1"], ["resume=null"], ["--help"], ["resume=a=b"]])
 def test_without_a_folder_the_line_stays(words):
     assert resumed_arguments(words) == words
 
@@ -80,6 +84,7 @@ def test_the_command_without_resume():
     ("words", "message"),
     [
         (["resume={0}/no"], "resume: '{0}/no' is not a folder; give that of a run, as outputs/runs/<time>_<name>"),
+        (["resume="], "resume: no folder is given; give that of a run, as outputs/runs/<time>_<name>"),
         (["resume={0}"], "resume: '{0}' holds no run of cxrnet.train (no run.json of one); give the folder of a run"),
         (["resume={0}", "-m"], "resume: one run goes on at a time; leave -m out"),
         (["resume={0},{0}"], "resume: one run goes on at a time; give one folder"),
@@ -207,6 +212,32 @@ def test_what_must_stay(tmp_path, config, line):
     write_config(tmp_path, CONFIG)
     with pytest.raises(CxrnetError, match=f"^resume: {line}"):
         check_resumable(tmp_path, config)
+
+
+@pytest.mark.parametrize(
+    ("began", "key"),
+    [
+        ({**CONFIG, "refer": 0.2}, "refer"),
+        (changed(schedule={"monitor": "val_loss"}), "schedule.monitor=val_loss"),
+        (changed(schedule={"phases": [{"name": "head", "epoch": 3}]}), "schedule.phases.epoch"),
+    ],
+)
+def test_a_run_of_another_version(tmp_path, began, key):
+    write_config(tmp_path, began)
+    with pytest.raises(CxrnetError, match=rf"^resume: .* another version of cxrnet, whose keys differ \({key}\)"):
+        check_resumable(tmp_path, {**CONFIG, "seed": 1})
+
+
+def test_a_word_of_another_version(tmp_path, monkeypatch, capsys):
+    run(tmp_path, "refer=0.2")
+    for words, said in (
+        ([], "resume: .* another version of cxrnet"),
+        (["refer=1"], "refer: no such key; did you"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["train", f"resume={tmp_path}", *words])
+        with pytest.raises(SystemExit):
+            main()
+        assert re.search(f"error: {said}", capsys.readouterr().err)
 
 
 def test_a_finished_run_needs_more_to_do(tmp_path):

@@ -8,7 +8,7 @@ from cxrnet.cli.app import compose_config
 from cxrnet.core.config import plain_config
 from cxrnet.core.schema import build
 from cxrnet.errors import CxrnetError
-from cxrnet.workflows.settings import Compare, Evaluate, Predict, Prepare, Train
+from cxrnet.workflows.settings import Compare, Evaluate, Predict, Prepare, Sync, Train
 
 
 def made(*words: str) -> Train:
@@ -28,6 +28,11 @@ def test_what_is_composed_makes_the_class_of_the_command():
     [
         ("seed=-1", "^seed: -1 is out of range; give a whole number from 0 to"),
         ("seed=2147483648", "^seed: "),
+        ("data.seed=-1", "^data.seed: -1 is out of range"),
+        ("outputs=", "^outputs: "),
+        ("model.dropout=true", "^model.dropout: True is of another type"),
+        ("model.dropout=[0.1,true]", "^model.dropout: .* is of another type"),
+        ("schedule.scratch.enabled=false", "^schedule.scratch.enabled: false"),
         ("defer=2", "^defer: .*between 0 and 1"),
         ("data.batch_size=0", "^data.batch_size: .*from 1 on"),
         ("data.size=[224]", "^data.size: .* of 2"),
@@ -70,6 +75,12 @@ def test_what_will_do(words):
         (Prepare, ["sheet.views=0"], "sheet.views"),
         (Compare, ["metrics=[]", "by=f1"], "metrics"),
         (Compare, ["bins=0"], "bins"),
+        (Compare, ["seed=-1"], "seed"),
+        (Evaluate, ["bundle=a", "seed=-1"], "seed"),
+        (Prepare, ["seed=-1"], "seed"),
+        (Prepare, ["data.seed=-1"], "data.seed"),
+        (Sync, ["outputs="], "outputs"),
+        (Compare, ["outputs="], "outputs"),
         (Compare, ["resamples=0"], "resamples"),
     ],
 )

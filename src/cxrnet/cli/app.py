@@ -1,6 +1,7 @@
 """The frame of every entry point: Hydra around it, and one line instead of a traceback for a user's mistake."""
 
 import os
+import re
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -14,7 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException, InstantiationException
 from hydra.types import RunMode
 from omegaconf import DictConfig
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from omegaconf.errors import InterpolationKeyError, MissingMandatoryValue, OmegaConfBaseException
 
 from cxrnet.cli.command_line import typed_words
 from cxrnet.cli.help import help_text
@@ -24,7 +25,7 @@ from cxrnet.core.config import plain_config
 from cxrnet.core.machine import machine_told
 from cxrnet.core.process import Terminated, keep_freed_memory, was_killed
 from cxrnet.core.schema import build, register
-from cxrnet.errors import CxrnetError
+from cxrnet.errors import ANOTHER_VERSION, CxrnetError
 
 USER_ERROR = 2  # exit status, as argparse has it
 INTERRUPTED = 130  # exit status of a shell command ended by Ctrl-C
@@ -70,6 +71,7 @@ def entry_point(
         def command() -> None:
             asked = os.environ.get(FULL_ERROR) == "1"
             keep_streams()
+            typed = typed_words(sys.argv[1:])
             try:
                 sys.argv[1:] = typed_words(sys.argv[1:])
                 if arguments is not None:
@@ -90,7 +92,10 @@ def entry_point(
             except REFUSALS as error:
                 if asked or FULL_ERROR not in os.environ:
                     raise
-                raise refusal(explain(error, config_folder(), config_name, sys.argv[1:])) from error
+                line = explain(error, config_folder(), config_name, sys.argv[1:])
+                if _of_a_record(line, typed):
+                    line = ANOTHER_VERSION.format(line.partition(":")[0])
+                raise refusal(line) from error
             finally:
                 if not asked:
                     os.environ.pop(FULL_ERROR, None)
@@ -119,7 +124,7 @@ def _guarded(
             plain = plain_config(config)  # what is missing or wrong is told before the imports of the task
             check_keys(config)
             if settings is not None:
-                build(settings, plain)
+                build(settings, {name: plain[name] for name in plain if name in settings.__dataclass_fields__})
             with machine_told():
                 return task(config)
         except (CxrnetError, InstantiationException, OmegaConfBaseException) as error:
@@ -138,6 +143,13 @@ def _guarded(
             raise SystemExit(error.code if isinstance(error, Terminated) else INTERRUPTED) from None
 
     return guarded
+
+
+def _of_a_record(line: str, typed: Sequence[str]) -> bool:
+    """Tell whether a refusal is of a word that nobody typed: a resumed run brought it."""
+    keys = {word.lstrip("+~").partition("=")[0] for word in typed}
+    key = line.partition(":")[0].partition("=")[0]
+    return "resume" in keys and key != "config" and not any(f"{key}.".startswith(f"{each}.") for each in keys)
 
 
 def _leave_reason(line: str) -> None:
@@ -163,5 +175,7 @@ def one_line(error: BaseException) -> str:
         cause = cause.__cause__
     if isinstance(error, MissingMandatoryValue):
         return f"{error.full_key}: no value is set; give {error.full_key}=<value>"
+    if isinstance(error, InterpolationKeyError) and (named := re.search(r"key '(\w+)\[\d+\]'", str(error))):
+        return f"{named[1]}: {error.full_key} is taken from it, and it is empty; give one at least"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return "config: " + " ".join(lines[:2])

@@ -13,14 +13,13 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import AnyNode, Container, DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from cxrnet.cli.trainer_arguments import refusal
-from cxrnet.core.config import flat
 from cxrnet.errors import CxrnetError
 
-REFUSALS = (HydraException, OmegaConfBaseException, ValueError)
+REFUSALS = (HydraException, OmegaConfBaseException, ValueError, AssertionError, TypeError)
 """Errors that Hydra raises before a command's own work begins."""
 
 logger = logging.getLogger("cxrnet")
@@ -43,11 +42,9 @@ def explain(error: Exception, configs: Path, config_name: str, arguments: Sequen
         asked = any(override.key_or_group == group for override in overrides)
         what = f"{group}={name}: there is no such option" if asked else f"config: {_reason(error).rstrip('.')}"
         return f"{what}; choose one of {', '.join(options(configs, group, error.options))}"
-    for override in overrides if isinstance(error, ValueError) else ():
-        group = override.key_or_group
-        if group and (configs / group).is_dir() and not isinstance(override.value(), str | list):  # model=3
-            names = ", ".join(options(configs, group))
-            return f"{override.input_line}: there is no such option; choose one of {names}"
+    line = _no_option(error, overrides, configs) or _unreachable(configs, config_name, overrides)
+    if line is not None:
+        return line
     word = _word(error, overrides)
     if word is None:
         return f"{getattr(error, 'full_key', None) or 'config'}: {_reason(error)}"
@@ -132,6 +129,70 @@ def _word(error: Exception, overrides: Sequence[Override]) -> Override | None:
     return next(iter(found), None)
 
 
+def _no_option(error: Exception, overrides: Sequence[Override], configs: Path) -> str | None:
+    """Refuse a value that is no name of an option: ``model=3``."""
+    for override in overrides if isinstance(error, ValueError) else ():
+        group = override.key_or_group
+        if group and (configs / group).is_dir() and not isinstance(override.value(), str | list):
+            names = ", ".join(options(configs, group))
+            return f"{override.input_line}: there is no such option; choose one of {names}"
+    return None
+
+
+def _unreachable(configs: Path, config_name: str, overrides: Sequence[Override]) -> str | None:
+    """Say of the first key that lies below a null, or below a part that a list lacks, what to give instead."""
+    choices = [word for word in overrides if (configs / str(word.key_or_group)).is_dir()]
+    words = [str(word.input_line) for word in choices if not word.is_sweep_override()]
+    with initialize_config_dir(str(configs), version_base="1.3"):
+        for word in overrides:
+            if word in choices or word.is_delete():
+                continue
+            try:
+                line = _blocked(compose(config_name, words), word, configs)
+            except REFUSALS:  # another word is wrong too
+                return None
+            if line is not None:
+                return line
+            words += [] if word.is_sweep_override() else [str(word.input_line)]
+    return None
+
+
+def _blocked(config: DictConfig, word: Override, configs: Path) -> str | None:
+    """Say what stands in the way of a key; ``None`` where nothing does."""
+    key = word.key_or_group
+    node: Any = config
+    parts = key.split(".")
+    for depth, part in enumerate(parts):
+        above, rest = ".".join(parts[:depth]), ".".join(parts[depth + 1 :])
+        if node is None or not isinstance(node, Container | AnyNode) or node._is_interpolation() or node._is_missing():
+            return None
+        if node._is_none():
+            return f"{key}: {above} is null here; {_instead(word, above, part, configs)}"
+        if not isinstance(node, Container):
+            return None
+        if not isinstance(node, ListConfig):
+            node = node._get_node(part, validate_access=False)
+        elif part.isdecimal() and int(part) < len(node):
+            node = node._get_node(int(part))
+        else:
+            names: list[Any] = [each.get("name") if OmegaConf.is_dict(each) else None for each in node]
+            meant = f"{above}.{names.index(part) if part in names else 0}.{rest}".strip(".")
+            hint = f"did you mean {meant}?" if names else f"give {above}=[...]"
+            return f"{key}: no such key; {above} is a list of {len(names)} here, numbered from 0; {hint}"
+    return None
+
+
+def _instead(word: Override, above: str, part: str, configs: Path) -> str:
+    """Say what to give where the key of a word lies below a null."""
+    group, inner, _ = above.partition(".")
+    names = options(configs, group)
+    if names and not inner:
+        return f"give {above}=<option> too: {', '.join(names)}"
+    value = str(word.input_line).partition("=")[2]
+    whole = f"give all of it, as {above}=" + (f"[{value}]" if part.isdecimal() else f"{{{part}: ...}}")
+    return whole if part.isdecimal() or not names else f"{whole}, or take another {group}=<option>"
+
+
 def _mistake(error: Exception, word: Override) -> str:
     """Say what is wrong with a word whose key there is."""
     key, _, value = str(word.input_line).partition("=")
@@ -141,7 +202,12 @@ def _mistake(error: Exception, word: Override) -> str:
             return f"several values; to run one after the other add -m{as_list}"
         if word.is_add():
             return f"{word.key_or_group} is there already; leave the + out: {str(word.input_line).removeprefix('+')}"
-    return _reason(error)
+    said = _reason(error)
+    if "is not a ListConfig" in said:
+        return f"a list is needed; give {key}=[{value}]"
+    if "is not a subclass of" in said:
+        return f"{key} is a group of keys; give one of them, as {key}.<key>=<value> (--help shows them)"
+    return said
 
 
 def _reason(error: Exception) -> str:
@@ -162,8 +228,16 @@ def _names(configs: Path, config_name: str, others: Sequence[Override]) -> set[s
 
 
 def _all_names(config: DictConfig) -> set[str]:
-    leaves = [leaf.split(".") for leaf in flat(OmegaConf.to_container(config))]
-    return {".".join(leaf[:depth]) for leaf in leaves for depth in range(1, len(leaf) + 1)}
+    return set(_names_within(OmegaConf.to_container(config)))
+
+
+def _names_within(value: Any, above: str = "") -> Iterator[str]:  # noqa: ANN401 (whatever YAML holds)
+    """List dotted names at any depth; those of the parts of a list of mappings with their numbers."""
+    if isinstance(value, list) and all(isinstance(part, dict) for part in value):
+        value = dict(enumerate(value))
+    for part, inner in value.items() if isinstance(value, dict) else ():
+        yield f"{above}{part}"
+        yield from _names_within(inner, f"{above}{part}.")
 
 
 def _added(node: Any, above: str = "") -> Iterator[str]:  # noqa: ANN401 (any node of OmegaConf)

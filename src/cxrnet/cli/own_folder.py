@@ -44,6 +44,8 @@ class OwnFolder(Callback):
 
         if not is_main_process():
             return
+        if config.get("outputs") == "":  # or the folder would lie at the root of the file system
+            raise refusal("outputs: '' is no folder; give one, as outputs=outputs, or leave it out")
         HydraConfig.instance().set_config(config)  # as Hydra does before it resolves the folder's name itself
         key = f"hydra.{mode}.dir"
         asked = any(word.lstrip("+").startswith(f"{key}=") for word in config.hydra.overrides.hydra)

@@ -6,7 +6,7 @@ the class. :func:`build` makes the class of what was composed.
 
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING as NO_DEFAULT
 from dataclasses import Field, field, fields, is_dataclass, make_dataclass
 from enum import StrEnum
@@ -95,12 +95,31 @@ def build(settings: type[Settings], values: Mapping[str, Any], key: str = "") ->
         raise CxrnetError(f"{key or 'config'}: {str(error).partition('__init__() ')[2]}") from error
 
 
+def unknown_keys(settings: type[Any], values: Mapping[str, Any], key: str = "") -> Iterator[str]:
+    """List the dotted keys of a configuration that a data class, or one within it, has no fields for."""
+    hints = typing.get_type_hints(settings)
+    for name, value in values.items():
+        place = f"{key}.{name}".strip(".")
+        if name not in hints:
+            yield place
+            continue
+        inner = next((each for each in (hints[name], *get_args(hints[name])) if is_dataclass(each)), None)
+        for part in value if isinstance(value, list) else [value]:
+            if inner is not None and isinstance(part, dict):
+                yield from unknown_keys(inner, part, place)  # type: ignore[arg-type]
+
+
 def _built(hint: Any, value: Any, key: str) -> Any:  # noqa: ANN401 (any type)
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
         others = [each for each in arguments if each is not type(None)]
         alone = len(others) == 1 and (value is not None or len(others) == len(arguments))
-        return _built(others[0], value, key) if alone else value
+        if alone:
+            return _built(others[0], value, key)
+        truth = any(isinstance(part, bool) for part in (value if isinstance(value, list) else [value]))
+        if truth and not {bool, Any} & set(others):
+            raise CxrnetError(f"{key}: {value} is of another type; give no truth value")
+        return value
     if is_dataclass(hint):
         return build(hint, value, key)  # type: ignore[arg-type]
     if origin is Literal and value not in arguments:

@@ -99,6 +99,11 @@ class Schedule:
             raise CxrnetError(
                 f"schedule.scratch: there is none; give the phase that trains random weights instead of '{heads[0]}'"
             )
+        if self.scratch is not None and self.scratch.enabled is False:
+            raise CxrnetError(
+                "schedule.scratch.enabled: false would leave random weights frozen; leave it out, and for pretrained "
+                "weights the phase is left out"
+            )
         need(self.views >= 0, "schedule.views", self.views, "a whole number from 0 on (0 trains on images)")
         need(self.features_gb >= 0, "schedule.features_gb", self.features_gb, "gigabytes from 0 on (0 stores none)")
         need(self.best_from >= 0, "schedule.best_from", self.best_from, "a whole number from 0 on")

@@ -24,7 +24,8 @@ from omegaconf import OmegaConf
 
 from cxrnet.cli.app import config_folder
 from cxrnet.core.config import Config, flat, read_config
-from cxrnet.errors import CxrnetError
+from cxrnet.core.schema import unknown_keys
+from cxrnet.errors import ANOTHER_VERSION, CxrnetError
 from cxrnet.tracking.record import RECORD, last_start, read_record
 from cxrnet.tracking.sync import sync, unsent_runs
 from cxrnet.workflows.settings import Train
@@ -110,6 +111,11 @@ def check_resumable(folder: Path, config: Config) -> list[str]:
     old, new = flat(began), flat(config)
     changed = [name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]
     if fixed := [name for name in changed if not _may_change(name)]:
+        gone = [key for key in unknown_keys(Train, began) if key not in config]  # +mine is kept
+        if "/" not in str(old.get("schedule.monitor", "/")):
+            gone.append(f"schedule.monitor={old['schedule.monitor']}")
+        if gone:
+            raise CxrnetError(ANOTHER_VERSION.format(gone[0]))
         name, was = fixed[0], old.get(fixed[0])
         if not any(f"{key}.".startswith(f"{name}.") for key in old):
             raise CxrnetError(
@@ -168,7 +174,9 @@ def _folder(word: str) -> Path | None:
     if override.is_sweep_override():
         raise CxrnetError("resume: one run goes on at a time; give one folder")
     value = override.value()
-    return None if value in (None, "") else Path(str(value))
+    if value == "":
+        raise CxrnetError("resume: no folder is given; give that of a run, as outputs/runs/<time>_<name>")
+    return None if value is None else Path(str(value))
 
 
 def _command(folder: Path) -> list[str]:

@@ -86,8 +86,8 @@ class Train:
         Raises:
             CxrnetError: something doesn't, or a number is out of range.
         """
-        need(0 <= self.seed < 2**31, "seed", self.seed, "a whole number from 0 to 2147483647")
-        need(self.evaluation.seed >= 0, "evaluation.seed", self.evaluation.seed, "a whole number from 0 on")
+        _check_seeds(self.seed, **{"data.seed": self.data.seed, "evaluation.seed": self.evaluation.seed})
+        _check_outputs(self.outputs)
         need(self.defer is None or 0 < self.defer < 1, "defer", self.defer, "a number between 0 and 1, or null")
         # What `auto` comes to is known to torch alone: cxrnet.workflows.build.check_trainer sees that.
         check_precision(self.trainer.precision, on_cpu=self.trainer.accelerator == "cpu")
@@ -141,6 +141,8 @@ class Evaluate:
     def __post_init__(self) -> None:
         """Refuse a number out of range."""
         need(self.batch_size > 0, "batch_size", self.batch_size, "a whole number from 1 on")
+        _check_seeds(self.seed, **{"evaluation.seed": self.evaluation.seed})
+        _check_outputs(self.outputs)
 
 
 @dataclass(frozen=True)
@@ -179,6 +181,11 @@ class Prepare:
     sheet: Sheet = field(default_factory=Sheet)
     outputs: str = "outputs"
     cache: str | None = "${outputs}/cache"
+
+    def __post_init__(self) -> None:
+        """Refuse what is out of range."""
+        _check_seeds(self.seed, **{"data.seed": self.data.seed})
+        _check_outputs(self.outputs)
 
 
 TESTED = ("roc_auc_macro", "roc_auc", "accuracy", "balanced_accuracy", "macro_f1", "pr_auc_macro", "brier")
@@ -226,6 +233,8 @@ class Compare:
         need(bool(self.metrics), "metrics", self.metrics, "one at least, as [accuracy,brier]")
         need(self.bins > 0, "bins", self.bins, "a whole number from 1 on")
         need(self.resamples > 0, "resamples", self.resamples, "100 or more: the paired tests need the bootstrap")
+        _check_seeds(self.seed)
+        _check_outputs(self.outputs)
 
 
 @dataclass(frozen=True)
@@ -278,6 +287,20 @@ class Sync:
 
     folders: list[str] | None = None
     outputs: str = "outputs"
+
+    def __post_init__(self) -> None:
+        """Refuse an empty name."""
+        _check_outputs(self.outputs)
+
+
+def _check_seeds(seed: int, **others: int) -> None:
+    """Refuse seeds that numpy or torch can't take; first the one that the others follow from."""
+    for key, value in {"seed": seed, **others}.items():
+        need(0 <= value < 2**31, key, value, "a whole number from 0 to 2147483647")
+
+
+def _check_outputs(folder: str) -> None:
+    need(bool(folder), "outputs", "''", "a folder")
 
 
 COMMANDS = (Train, Evaluate, Prepare, Compare, Predict, Sign, Sync)
