@@ -78,7 +78,7 @@ def _stop(
             break
     took = running.ended - running.sent
     note = f"stopped after {took:.1f} s, {_where(folder / 'run', running)}"
-    slow = took > max(SLOWEST_STOP, bench.seconds / 4)  # a machine that is busy with other things takes longer
+    slow = took > max(SLOWEST_STOP, bench.seconds / 2)  # a machine that is busy with other things takes longer
     lost = ["slow to stop"] if slow else []
     lost += ["a traceback"] if "Traceback" in running.text else []
     return Try("kills", fault, lost + _finish(bench, whole, folder), note)
