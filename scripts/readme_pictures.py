@@ -43,7 +43,7 @@ DRAWING = 400_000  # milliseconds of a page's own clock until it has drawn what 
 
 
 def main() -> None:
-    """Make the three pictures."""
+    """Make the pictures."""
     parser = argparse.ArgumentParser(description="Make the pictures of the README.")
     parser.add_argument("outputs", type=Path, help="the folder that training writes to (with runs/ and mlflow.db)")
     parser.add_argument("--run", type=Path, help="the run whose report is shown; the newest one if not given")

@@ -23,6 +23,7 @@ from cxrnet.models.bundle import Bundle, save_bundle
 from cxrnet.tracking.record import write_record
 from cxrnet.training.baselines import fit_baselines
 from cxrnet.workflows.evaluate import evaluate_external, find_origin, set_configs
+from cxrnet.workflows.settings import Evaluate
 
 CLASSES = ("Covid", "Normal", "Viral Pneumonia")
 
@@ -55,7 +56,7 @@ def test_data_and_external_sets_by_the_names_of_their_options():
 
 @pytest.mark.parametrize("word", ["classes={folder: {1: Covid}}", "classes.folder={1: Covid}"])
 def test_classes_of_a_data_set(word):
-    plain = plain_config(compose_config("evaluate", hydra_words(typed_words(["bundle=x", word]))))
+    plain = plain_config(compose_config(Evaluate, hydra_words(typed_words(["bundle=x", word]))))
     assert plain["classes"] == {"folder": {"1": "Covid"}}
 
 

@@ -40,40 +40,37 @@ def config_folder() -> Path:
     return installed if installed.is_dir() else package.parents[1] / "conf"
 
 
-def compose_config(settings: type[Any] | str, words: Sequence[str] = ()) -> DictConfig:
+def compose_config(settings: type[Any], words: Sequence[str] = ()) -> DictConfig:
     """Compose the configuration of a command as its command line would.
 
     Args:
-        settings: the schema of the command, of :mod:`cxrnet.workflows.settings`; the name of one without a schema.
-        words: of the command line.
+        settings: the schema of the command, of :mod:`cxrnet.workflows.settings`.
+        words: what is typed behind the command.
     """
-    name = settings if isinstance(settings, str) else register(settings)
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        return compose(name, list(words))
+        return compose(register(settings), list(words))
 
 
 def entry_point(
-    settings: type[Any] | str, arguments: Callable[[list[str]], list[str]] | None = None
+    settings: type[Any], arguments: Callable[[list[str]], list[str]] | None = None
 ) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
     """Make a command of a function from config to anything.
 
     In a sweep a job that fails says why, and the sweep goes on with the next one. Ctrl-C and SIGTERM end everything.
 
     Args:
-        settings: the schema of the command, whose name is that of its config in ``conf/``; the name alone for a config
-            without a schema.
+        settings: the schema of the command; its name is that of the config in ``conf/``.
         arguments: makes the command line that Hydra gets of the one that the user typed.
     """
-    schema_of = None if isinstance(settings, str) else settings
-    config_name = settings if isinstance(settings, str) else register(settings)
+    config_name = register(settings)
 
     def decorate(task: Callable[[DictConfig], Any]) -> Callable[[], None]:
         def command() -> None:
             asked = os.environ.get(FULL_ERROR) == "1"
             keep_streams()
-            typed = typed_words(sys.argv[1:])
+            typed = sys.argv[1:]
             try:
-                sys.argv[1:] = typed_words(sys.argv[1:])
+                sys.argv[1:] = typed_words(typed)
                 if arguments is not None:
                     with machine_told():
                         sys.argv[1:] = arguments(sys.argv[1:])
@@ -84,7 +81,7 @@ def entry_point(
                     print(help_text(config_folder(), config_name, words))
                     return
                 composed = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=config_name)
-                composed(_guarded(task, schema_of, asked))()
+                composed(_guarded(task, settings, asked))()
             except CxrnetError as error:
                 raise refusal(str(error)) from error
             except KeyboardInterrupt:  # before the task began
@@ -105,14 +102,12 @@ def entry_point(
     return decorate
 
 
-def _guarded(
-    task: Callable[[DictConfig], Any], settings: type[Any] | None, full_error: bool
-) -> Callable[[DictConfig], Any]:
+def _guarded(task: Callable[[DictConfig], Any], settings: type[Any], full_error: bool) -> Callable[[DictConfig], Any]:
     """Wrap the task, so that a user's mistake ends in one line and a signal in its exit status.
 
     Args:
         task: from config to anything.
-        settings: the schema of the command, if it has one.
+        settings: the schema of the command.
         full_error: a defect's traceback is to show Hydra's part of it too.
     """
 
@@ -123,8 +118,7 @@ def _guarded(
         try:
             plain = plain_config(config)  # what is missing or wrong is told before the imports of the task
             check_keys(config)
-            if settings is not None:
-                build(settings, {name: plain[name] for name in plain if name in settings.__dataclass_fields__})
+            build(settings, {name: plain[name] for name in plain if name in settings.__dataclass_fields__})
             with machine_told():
                 return task(config)
         except (CxrnetError, InstantiationException, OmegaConfBaseException) as error:

@@ -22,7 +22,7 @@ def help_text(configs: Path, config_name: str, words: Sequence[str]) -> str:
     Args:
         configs: the folder that the configuration is composed of.
         config_name: the config that stands at its top.
-        words: of the command line.
+        words: what is typed behind the command.
     """
     with initialize_config_dir(str(configs), version_base="1.3"):
         config = compose(config_name, list(words), return_hydra_config=True)

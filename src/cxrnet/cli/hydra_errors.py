@@ -29,7 +29,7 @@ def explain(error: Exception, configs: Path, config_name: str, arguments: Sequen
     """Say what is wrong with a command line, and what to type.
 
     Args:
-        error: of :data:`REFUSALS`.
+        error: one of :data:`REFUSALS`.
         configs: the folder that the configuration is composed of.
         config_name: the config that stands at its top.
         arguments: the command line that Hydra got.

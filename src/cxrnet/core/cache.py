@@ -38,7 +38,7 @@ def kept(folder: Path, make: Callable[[Path], None]) -> Path:
     On POSIX, readers of a damaged file keep it open as it is.
 
     Args:
-        folder: of the result.
+        folder: the folder that holds the result.
         make: fills the folder that it gets, which is renamed afterwards. It may hold what a process that died had made.
 
     Raises:
@@ -126,7 +126,7 @@ def write_checksums(folder: Path, name: str) -> None:
 
     Args:
         folder: where the files are.
-        name: that the folder is about to get: under another one it would be the result of something else.
+        name: the name that the folder is about to get; under another one it would be the result of something else.
     """
     files = {
         file.relative_to(folder).as_posix(): {

@@ -66,7 +66,7 @@ class XrayDataModule(pl.LightningDataModule):
         classes: names in the order of the logits; ``None`` takes the manifest's labels in alphabetical order.
         limit: keep at most that many images of each class in each split (for trying things out).
         cache: folder of the decoded images and of their duplicates, shared by all runs; ``None`` keeps them in memory.
-        known_issues: of the data, by source, in sentences.
+        known_issues: what is known to be wrong with the data, by source, in sentences.
 
     Attributes:
         manifest: after :meth:`setup`, the rows that are used, with split, size and hash filled in.

@@ -19,7 +19,7 @@ SHOWN_PER_CLASS = ("sensitivity", "specificity")
 
 
 class RunPage(TypedDict):
-    """The arguments of :meth:`cxrnet.tracking.tracker.TrackedRun.log_page` but for the step."""
+    """The arguments of :meth:`cxrnet.tracking.tracker.TrackedRun.log_page`."""
 
     metrics: dict[str, float]
     table: pd.DataFrame

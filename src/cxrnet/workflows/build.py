@@ -63,9 +63,8 @@ def check_trainer(config: Config, folder: Path) -> None:
     """
     callbacks = [*make_callbacks(config), Checkpoint()]
     made = make_trainer(_trainer_factory(config["trainer"], make_loggers(config, folder)), 1, folder, callbacks)
-    if (
-        made.gradient_clip_val and "mixed" in made.precision and config["optimizer"].get("fused")
-    ):  # Lightning refuses it late
+    fused = config["optimizer"].get("fused")
+    if made.gradient_clip_val and "mixed" in made.precision and fused:  # Lightning refuses it late
         raise CxrnetError(
             f"trainer.gradient_clip_val: {made.gradient_clip_val}, but gradients of a fused optimizer can't be clipped "
             f"in {made.precision}; give optimizer.fused=false"

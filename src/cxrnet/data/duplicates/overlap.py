@@ -24,7 +24,7 @@ class KnownImages:
     Attributes:
         manifest: all of them.
         readable: its rows whose file is there.
-        images: of these, at ``SEARCH_SIZE``. The others have exact duplicates only.
+        images: those of ``readable``, at ``SEARCH_SIZE``; of the other rows only exact duplicates are found.
     """
 
     manifest: pd.DataFrame

@@ -261,7 +261,7 @@ def pairs_that_may_reach(limit: float, projected: FloatArray) -> Iterator[_Pairs
     Rows are sorted along the axis on which they differ most, and compared with those near them on it only.
 
     Args:
-        limit: of the correlation, 0..1.
+        limit: least correlation of a pair, 0..1.
         projected: from :func:`project`, ``(N, 49)``.
 
     Yields:
