@@ -15,7 +15,8 @@ train: $(VENV)/installed  ## train on the embedded data; more with ARGS="model=r
 	@$(BIN)/python -m cxrnet.train $(or $(ARGS),experiment=demo)
 
 test: $(VENV)/installed-test  ## run the tests, but for the slow ones; those with ARGS="-m slow"
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto -m "not slow" $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder \
+		-m "not slow" $(ARGS)
 
 ui: $(VENV)/installed  ## compare runs in MLflow's pages, at http://127.0.0.1:5000
 	@test -s outputs/mlflow.db || { echo "no runs in outputs/mlflow.db yet: make train makes one" >&2; exit 1; }

@@ -63,4 +63,7 @@ def public(tree: ast.Module) -> Iterator[str]:
 
 
 if __name__ == "__main__":
+    if {"--help", "-h"} & set(sys.argv):
+        print(__doc__)
+        sys.exit()
     sys.exit(main(Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).parents[1])))

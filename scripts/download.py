@@ -21,7 +21,8 @@ from tempfile import TemporaryDirectory
 
 from hydra.utils import instantiate
 
-from cxrnet.cli.app import USER_ERROR, compose_config
+from cxrnet.cli.app import compose_config
+from cxrnet.core.console import USER_ERROR
 from cxrnet.data.sources import covid19_image, covid19_radiography
 from cxrnet.errors import CxrnetError
 from cxrnet.workflows.settings import Train

@@ -18,9 +18,9 @@ from PIL import Image, ImageDraw, ImageOps
 
 from cxrnet.cli.app import compose_config
 from cxrnet.core.config import plain_config
-from cxrnet.data.duplicates.search import SEARCH_SIZE, find_duplicates
+from cxrnet.data.duplicates import SEARCH_SIZE, find_duplicates
 from cxrnet.data.images.decode import UInt8Array, read_image
-from cxrnet.data.images.resize import resize
+from cxrnet.data.images.reader import resize
 from cxrnet.workflows.settings import Train
 
 Change = Callable[[Image.Image], Image.Image]
@@ -87,6 +87,9 @@ def small(image: Image.Image) -> UInt8Array:
 
 def main() -> None:
     """Print a row for each kind."""
+    if not sys.argv[1:] or {"--help", "-h"} & set(sys.argv):
+        print(__doc__)
+        return
     config = plain_config(compose_config(Train, sys.argv[1:]))
     manifest: pd.DataFrame = instantiate(config["data"]["manifest"])()
     files = [Path(path) for path in manifest["path"]]

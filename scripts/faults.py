@@ -55,6 +55,9 @@ class Options:
 
 def main(words: list[str]) -> int:
     """Try what the command line names; return the exit status."""
+    if {"--help", "-h"} & set(words):
+        print(__doc__)
+        return 0
     try:
         options: Options = OmegaConf.to_object(OmegaConf.merge(Options, OmegaConf.from_cli(words)))  # type: ignore[assignment]
     except OmegaConfBaseException as error:

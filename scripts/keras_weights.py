@@ -14,7 +14,6 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-import keras
 import numpy as np
 from safetensors.numpy import load_file
 
@@ -38,6 +37,8 @@ def main() -> None:
     parser.add_argument("source", help="a .safetensors file with the features of torchvision's mobilenet_v2")
     parser.add_argument("target", help="a file to write, <name>.weights.h5")
     words = parser.parse_args()
+
+    import keras
 
     network = keras.applications.MobileNetV2(include_top=False, weights=None)
     layers = [layer for layer in network.layers if layer.weights]

@@ -36,6 +36,9 @@ def areas(table: np.ndarray, manifest: pd.DataFrame, labels: np.ndarray, by: Fol
 
 def main() -> None:
     """Print a line for each way to divide and each number of parts to train on."""
+    if not sys.argv[1:] or {"--help", "-h"} & set(sys.argv):
+        print(__doc__)
+        return
     config = configuration(sys.argv[1:])
     data = make_data(config["data"])
     table, labels = features(data, config), (data.manifest["label"] == data.classes[-1]).to_numpy(int)

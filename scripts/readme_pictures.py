@@ -4,8 +4,9 @@ docs/images/phantom_sheet.png   the embedded data set, one row a class
 docs/images/report.png          the top of a run's report
 docs/images/mlflow.png          the newest runs side by side in MLflow's own pages
 docs/images/mlflow_run.png      the metrics of the newest run there
+docs/images/mlflow_sweep.png    the newest sweep there
 
-The last three are screenshots of headless Chromium, which must be installed.
+The last four are screenshots of headless Chromium, which must be installed.
 """
 
 import argparse
@@ -86,7 +87,9 @@ def mlflow_page(outputs: Path, path: Path, runs: int) -> None:
     uri = tracking_uri(f"sqlite:///{outputs / 'mlflow.db'}", outputs)
     client = MlflowClient(uri)
     experiments = [found.experiment_id for found in client.search_experiments()]
-    newest = client.search_runs(experiments, "attributes.status = 'FINISHED'", max_results=runs)
+    finished = "attributes.status = 'FINISHED'"
+    newest = client.search_runs(experiments, finished, max_results=runs)
+    sweeps = client.search_runs(experiments, f"{finished} and attributes.run_name LIKE 'sweep %'", max_results=1)
     if not newest:
         sys.exit(f"no finished run in {outputs}/mlflow.db; train first")
     query = {
@@ -102,6 +105,9 @@ def mlflow_page(outputs: Path, path: Path, runs: int) -> None:
             f"{address}/#/experiments/{run.experiment_id}/runs/{run.run_id}/model-metrics?workflowType=machine_learning"
         )
         screenshot(page, path.with_name("mlflow_run.png"), size=(1600, 960), keep=1180)
+        for run in (sweep.info for sweep in sweeps):
+            page = f"{address}/#/experiments/{run.experiment_id}/runs/{run.run_id}?workflowType=machine_learning"
+            screenshot(page, path.with_name("mlflow_sweep.png"), size=(1600, 1290), keep=1180)
 
 
 @contextmanager

@@ -19,28 +19,26 @@ from PIL import Image
 from cxrnet.core.process import keep_freed_memory
 from cxrnet.core.schema import register
 from cxrnet.evaluation.calibration import Temperature
-from cxrnet.evaluation.comparison import Comparison, ComparisonSettings, compare
+from cxrnet.evaluation.comparison import Comparison, ComparisonSettings, compare, moments_of
+from cxrnet.evaluation.decision import DecisionRule
 from cxrnet.evaluation.metrics import evaluate
-from cxrnet.evaluation.over_runs import moments_of
 from cxrnet.evaluation.predictions import make_predictions
-from cxrnet.reporting.analysis import analyse
+from cxrnet.reporting.folds import spread_table
 from cxrnet.reporting.plots.classification import save_curves, save_plots
-from cxrnet.reporting.report_data import (
-    PhaseFacts,
-    PointFacts,
-    RepeatFacts,
-    RepeatsFacts,
-    ResultFacts,
-    RunFacts,
-    SplitFacts,
-)
-from cxrnet.reporting.results import save_analysis
+from cxrnet.reporting.report import RepeatsFacts, ResultFacts, RunFacts, SplitFacts
+from cxrnet.reporting.results import Results, analyse, save_analysis
+from cxrnet.training.schedule import PhaseResult
 from cxrnet.workflows.settings import COMMANDS
 
 for command in COMMANDS:  # as their modules do
     register(command)
 keep_freed_memory()  # as the commands do; it makes the tests that train faster
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the integration tests first: their files take longest, and the last file should be a short one."""
+    items.sort(key=lambda item: "integration" not in item.path.parts)
 
 
 @pytest.fixture(scope="session")
@@ -232,6 +230,16 @@ def compare_runs() -> Callable[..., Comparison]:
 
 
 @pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow database without runs, to be copied: to make one takes seconds."""
+    from cxrnet.tracking.store import opened
+
+    file = tmp_path_factory.mktemp("store") / "mlflow.db"
+    with opened(f"sqlite:///{file}"):
+        return file
+
+
+@pytest.fixture(scope="session")
 def logged_files():
     """Lists the artifacts of an MLflow run, with their folders."""
 
@@ -296,13 +304,17 @@ def facts(
             split: SplitFacts(images={"Covid": 1200, "Normal": 70, "Viral Pneumonia": 3}, patients=None)
             for split in ("train", "val", "test")
         },
-        metrics=metrics,
-        analyses=analyses,
-        baselines={"majority": evaluate(make_table(strength=0.0)), "thumbnail": evaluate(make_table())},
-        without_leaked=evaluate(tables["test"].iloc[9:], resamples=100),
-        points={"Covid": PointFacts(0.375, "specificity >= 0.99")},
+        results=Results(
+            metrics,
+            analyses,
+            baselines={"majority": evaluate(make_table(strength=0.0)), "thumbnail": evaluate(make_table())},
+            without_leaked=evaluate(tables["test"].iloc[9:], resamples=100),
+            plots=plots,
+        ),
+        rule=DecisionRule({"Covid": 0.375}),
+        chosen_for={"Covid": "specificity >= 0.99"},
         chosen=["Covid is predicted from a probability of 0.375 on."],
-        deferral=None,
+        deferred_share=None,
         temperature=Temperature(1.5, 60, 0.6, 0.5, None),
         level=0.95,
         methods={
@@ -318,35 +330,36 @@ def facts(
             "software": "torch 2.11",
         },
         phases=[
-            PhaseFacts("head", "head", 3843, 5, "best", 4, "val/loss", 0.2512, 24.3, True, False, 1e-2, 0),
-            PhaseFacts("finetune", "last 100", 1863683, 4, "best", 7, "val/loss", 0.1822, 192.0, False, True, 1e-5, 0),
+            PhaseResult("head", "head", 3843, 1e-2, 0, True, 1, 5, "best", 4, "val/loss", 0.2512, 24.3),
+            PhaseResult("finetune", "last 100", 1863683, 1e-5, 0, False, 6, 4, "best", 7, "val/loss", 0.182, 192, True),
         ],
         environment={"Git revision": "a61342b" * 5, "Seed": "0", "Data digest": "9f" * 32},
         command="python -m cxrnet.train model=mobilenet_v2 +finetune=true " + "x" * 200,
         config_yaml="tracking:\n  uri: http://localhost:5000\n",
-        plots=plots,
     )
 
 
 @pytest.fixture(scope="session")
 def repeats_facts(facts: RunFacts, make_table: Callable[..., pd.DataFrame]) -> RepeatsFacts:
     """A run of two seeds, made up too."""
-    tables = [make_table(seed=seed, strength=2.0) for seed in (0, 1)]
-    runs = [
-        RepeatFacts(f"seed{seed}", {"train": 40, "val": 20, "test": 60}, evaluate(table), 1.25, {"Covid": 0.4}, None)
-        for seed, table in enumerate(tables)
-    ]
+    values = [evaluate(make_table(seed=seed, strength=2.0))["accuracy"]["value"] for seed in (0, 1)]
+    moments = moments_of(pd.DataFrame({"accuracy": values}), 0.95)
+    results = facts.results
+    only_test = dataclasses.replace(
+        results,
+        metrics={"test": results.metrics["test"]},
+        analyses={"test": results.analyses["test"]},
+        plots={name: file for name, file in results.plots.items() if not name.endswith(("_val", "_curve"))},
+    )
     shared = {field.name: getattr(facts, field.name) for field in dataclasses.fields(ResultFacts)}
-    plots = {name: file for name, file in facts.plots.items() if not name.endswith(("_val", "_curve"))}
-    spread = pd.DataFrame([{"accuracy": run.metrics["accuracy"]["value"]} for run in runs])
-    only_test = {"metrics": {"test": facts.metrics["test"]}, "analyses": {"test": facts.analyses["test"]}}
-    meaning = "All runs are tested on the same 60 images."
     return RepeatsFacts(
-        **{**shared, **only_test, "plots": plots},
-        meaning=meaning,
-        runs=runs,
-        moments=moments_of(spread, 0.95),
+        **{**shared, "results": only_test},
+        meaning="All runs are tested on the same 60 images.",
+        tables=[spread_table(moments, "Over runs", 0.95)],
+        moments=moments,
         seeds={},
+        points={"seed0": {"Covid": 0.4}, "seed1": {"Covid": 0.5}},
+        deferral_thresholds={"seed0": None, "seed1": None},
     )
 
 

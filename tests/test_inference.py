@@ -11,8 +11,8 @@ from PIL import Image
 from cxrnet.data.images.store import load_images
 from cxrnet.data.sources.folder import folder
 from cxrnet.errors import CxrnetError
+from cxrnet.evaluation.decision import Mix
 from cxrnet.evaluation.predictions import logits_of, probabilities_of
-from cxrnet.evaluation.prior import Mix
 from cxrnet.inference import (
     check_output,
     mix_facts,

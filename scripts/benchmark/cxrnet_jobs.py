@@ -19,10 +19,10 @@ from lightning.pytorch.callbacks import Callback
 from shared import Stopwatch, Task, peak_memory
 
 from cxrnet.cli.app import compose_config, config_folder
-from cxrnet.cli.hydra_errors import REFUSALS, explain
+from cxrnet.cli.command_line import REFUSALS, explain
 from cxrnet.core.config import Config, plain_config
+from cxrnet.core.machine import package_versions
 from cxrnet.core.process import keep_freed_memory
-from cxrnet.core.provenance import package_versions
 from cxrnet.core.schema import build
 from cxrnet.data.images.reader import processors
 from cxrnet.errors import CxrnetError
@@ -65,7 +65,8 @@ def setup(fresh: bool, **settings: Any) -> dict[str, Any]:  # noqa: ANN401 (thos
     begin = time.perf_counter()
     images = len(make_data(config["data"]).manifest)
     seconds = time.perf_counter() - begin
-    return {"seconds": seconds, "images_per_second": images / seconds, "images": images, **peak_memory()}
+    rates = {"images_per_second": images / seconds, "ms_per_image": 1000 * seconds / images}
+    return {"seconds": seconds, **rates, "images": images, **peak_memory()}
 
 
 def composed(
@@ -77,35 +78,26 @@ def composed(
     overrides: Sequence[str],
     **task: Any,  # noqa: ANN401
 ) -> Config:
-    """Compose and check the configuration of ``cxrnet.train`` for a task of the other contenders.
+    """Compose and check the configuration of ``cxrnet.train``: a linear head, plain cross-entropy, Adam, one phase.
 
-    It has a linear head, cross-entropy without weights, Adam and one phase.
-
-    Args:
-        fresh: empty the cache.
-        cache: folder of decoded images and features.
-        views: as ``schedule.views``.
-        features_gb: as ``schedule.features_gb``.
-        compiled: as ``compile``.
-        overrides: further words of the user.
-        task: a :class:`shared.Task`.
+    ``fresh`` empties the cache; ``overrides`` are further words of the user, ``task`` is a :class:`shared.Task`, and
+    the others are keys of ``cxrnet.train``.
 
     Raises:
         CxrnetError: the user's words won't do.
     """
     asked = Task(**task)
     trainable = asked.trainable if isinstance(asked.trainable, str) else f"{{last: {asked.trainable['last']}}}"
+    phase = f"{{name: benchmark, trainable: {trainable}, epochs: {asked.epochs}, lr: {asked.lr}, solver: gradient}}"
+    device = {"cpu": "cpu", "cuda": "gpu"}.get(asked.device, "auto")
     words = [
         "data=folder", quoted("data.root", asked.root), f"data.size={asked.size}",
         f"data.batch_size={asked.batch_size}", f"model={asked.backbone}", "model.hidden=[]", "model.dropout=0.2",
-        quoted("model.weights", asked.weights), "loss.class_weights=none", "schedule=head",
-        "schedule.head=null", "schedule.phases=[{name: benchmark, "
-        f"trainable: {trainable}, epochs: {asked.epochs}, lr: {asked.lr}}}]",
-        f"schedule.views={views}", f"schedule.features_gb={features_gb}", f"compile={str(compiled).lower()}",
-        f"trainer={trainer_option(asked.device)}", f"trainer.precision={'bf16-mixed' if asked.bf16 else '32-true'}",
-        f"seed={asked.seed}", quoted("cache", cache),
-        *(["augment=light", "augment.flip=0.5"] if asked.augment else ["augment=none"]),
-        *overrides,
+        quoted("model.weights", asked.weights), "loss.class_weights=none", "schedule=head", "schedule.head=null",
+        f"schedule.phases=[{phase}]", f"schedule.views={views}", f"schedule.features_gb={features_gb}",
+        f"compile={str(compiled).lower()}", f"trainer={device}",
+        f"trainer.precision={'bf16-mixed' if asked.bf16 else '32-true'}", f"seed={asked.seed}", quoted("cache", cache),
+        *(["augment=light", "augment.flip=0.5"] if asked.augment else ["augment=none"]), *overrides,
     ]  # fmt: skip
     try:
         config = plain_config(compose_config(Train, words))
@@ -136,11 +128,6 @@ def quoted(name: str, value: str) -> str:
     """Write an override whose value may hold anything, as a path does."""
     text = value.replace("\\", "\\\\").replace("'", "\\'")
     return f"{name}='{text}'"
-
-
-def trainer_option(device: str) -> str:
-    """Name the option of ``trainer`` for a device."""
-    return {"cpu": "cpu", "cuda": "gpu"}.get(device, "auto")
 
 
 class _Clock(Callback):

@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -72,38 +71,6 @@ def manifest(file: str, seed: int) -> dict[str, Any]:
     split_manifest(table, FRACTIONS, seed)
     times = {"open_seconds": opened - begin, "split_seconds": time.perf_counter() - opened}
     return {"rows": len(table), **times, **peak_memory()}
-
-
-def setup(root: str, images: int, size: list[int], batch_size: int, seed: int, scratch: str) -> dict[str, Any]:
-    """Set a data module up for the first time, on so many of the images below a folder of class folders.
-
-    The cache lies in ``scratch`` and is removed.
-    """
-    from cxrnet.data.datamodule import XrayDataModule
-
-    keep_freed_memory()
-    # Files are numbered through the classes: the first ones are of all classes alike.
-    chosen = sorted(find_images(Path(root)).images, key=lambda file: file.name)[:images]
-    rows = {"image_id": [file.relative_to(root).as_posix() for file in chosen], "path": [str(file) for file in chosen]}
-    table = pd.DataFrame({**rows, "label": [file.parent.name for file in chosen], "source": "drawn"})
-    with TemporaryDirectory(dir=scratch) as cache:
-        begin = time.perf_counter()
-        data = XrayDataModule(
-            manifest=make_manifest(table, root),
-            split=partial(split_manifest, fractions=FRACTIONS, seed=seed),
-            size=size,
-            resize="stretch",
-            augment=None,
-            batch_size=batch_size,
-            sampler="shuffle",
-            num_workers=0,
-            on_error="fail",
-            seed=seed,
-            cache=cache,
-        )
-        data.setup()
-        seconds = time.perf_counter() - begin
-    return {"images": images, "seconds": seconds, "ms_per_image": 1000 * seconds / images, **peak_memory()}
 
 
 def command(line: list[str], fails: bool) -> dict[str, Any]:

@@ -86,11 +86,11 @@ def _clock() -> Any:  # noqa: ANN401 (as above)
 
 
 if __name__ == "__main__":
-    request = json.load(sys.stdin)
+    _, settings = json.load(sys.stdin)
     try:
         import keras  # noqa: F401 (whether they are there)
         import tensorflow  # noqa: F401
     except ImportError as error:
         print("\n" + json.dumps({"missing": f"{error.name} not installed; see keras_python"}))
     else:
-        print("\n" + json.dumps({"numbers": train(**request["settings"])}))
+        print("\n" + json.dumps(train(**settings)))

@@ -1,12 +1,12 @@
-"""Measurements of a group, the ratios that are taken in each round, and their tables."""
+"""The jobs of a group, the ratios that are taken in each round, and their tables."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from jobs import Job, Measurement, Numbers
+from jobs import Job, Numbers
 from rich.table import Table
 
 from cxrnet.core import console
@@ -23,44 +23,35 @@ UNITS = {
     "open_seconds": "open, s",
     "split_seconds": "split, s",
 }
-Formula = Callable[..., float | None]
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """A number that is made of those of one or several jobs, and its target.
+    """A number that is made of those of one or several jobs, and its target."""
 
-    Attributes:
-        name: what stands against what.
-        operands: job and number of each argument of the formula.
-        formula: makes the value; ``None`` where there is none.
-        least: target from below.
-        most: target from above.
-        unit: of the value; empty for a ratio.
-    """
-
-    name: str
-    operands: tuple[tuple[str, str], ...]
-    formula: Formula = lambda value: value
-    least: float | None = None
-    most: float | None = None
-    unit: str = ""
-
-    def value(self, numbers: Mapping[str, Numbers]) -> float | None:
-        """Compute the value in a round whose numbers are given by job; ``None`` where one of them wasn't measured."""
-        given = [numbers.get(job, {}).get(number) for job, number in self.operands]
-        return None if None in given else self.formula(*given)
+    name: str  # what stands against what
+    operands: tuple[tuple[str, str], ...]  # job and number of each argument of the formula
+    formula: Callable[..., float | None] = lambda value: value  # gives None where there is no value
+    least: float | None = None  # target from below
+    most: float | None = None  # target from above
+    unit: str = ""  # of the value; empty for a ratio
 
     def over(self, rounds: Sequence[Mapping[str, Numbers]]) -> dict[str, Any]:
         """Return the median of the rounds, their extremes and whether the target is met, as JSON has them.
 
-        ``None`` where most of the rounds have no value, or where there is no target.
+        Args:
+            rounds: the numbers of each, by job.
+
+        Returns:
+            ``None`` for the value where most of the rounds have none, and for ``met`` where there is no target.
         """
-        values = [value for numbers in rounds if (value := self.value(numbers)) is not None]
-        middle, met = None, None
-        if values and 2 * len(values) >= len(rounds):
-            middle = median(values)
-            met = middle >= self.least if self.least is not None else middle <= self.most if self.most else None
+        given = [[numbers.get(job, {}).get(number) for job, number in self.operands] for numbers in rounds]
+        computed = [self.formula(*operands) for operands in given if None not in operands]
+        values = [value for value in computed if value is not None]
+        middle = median(values) if values and 2 * len(values) >= len(rounds) else None
+        met = None
+        if middle is not None and (self.least is not None or self.most is not None):
+            met = (self.least is None or middle >= self.least) and (self.most is None or middle <= self.most)
         extremes = None if middle is None else (min(values), max(values))
         facts = {"name": self.name, "value": middle, "unit": self.unit, "extremes": extremes}
         return {**facts, "least": self.least, "most": self.most, "met": met}
@@ -69,11 +60,6 @@ class Ratio:
 def quotient(a: float, b: float) -> float | None:
     """Compute ``a / b``; ``None`` where b is 0."""
     return a / b if b else None
-
-
-def difference(a: float, b: float) -> float:
-    """Compute ``a - b``."""
-    return a - b
 
 
 def repaid_after(start: float, fast_start: float, slow: float, fast: float) -> float | None:
@@ -86,55 +72,69 @@ def repaid_after(start: float, fast_start: float, slow: float, fast: float) -> f
 
 @dataclass(frozen=True)
 class Group:
-    """Jobs that are measured together.
-
-    Attributes:
-        title: heading.
-        numbers: those of :data:`UNITS` that are shown; the first one also when a job ends.
-        jobs: in the order of each round.
-        ratios: taken in each round.
-        before: jobs that are done once before, and not measured.
-        rounds: their number; ``None`` takes ``repeats``.
-    """
+    """Jobs that are measured together."""
 
     title: str
-    numbers: Sequence[str]
-    jobs: Sequence[Job]
-    ratios: Sequence[Ratio]
-    before: Sequence[Job] = ()
-    rounds: int | None = None
+    numbers: Sequence[str]  # those of UNITS that are shown; the first one that a job has also when it ends
+    jobs: Sequence[Job]  # in the order of each round
+    ratios: Sequence[Ratio]  # taken in each round
+    before: Sequence[Job] = ()  # done once before, and not measured
+    rounds: int | None = None  # None takes the option repeats
 
-    def to_dict(self, measured: Sequence[Measurement]) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Return what came of it so far, as JSON has it: every repeat, the medians, the ratios."""
-        count = max((len(one.repeats) for one in measured), default=0)
-        rounds = [{one.job.name: one.repeats[k] for one in measured if k < len(one.repeats)} for k in range(count)]
-        jobs = {one.job.name: {"median": one.medians, **asdict(one)} for one in measured}
-        return {"title": self.title, "jobs": jobs, "ratios": [ratio.over(rounds) for ratio in self.ratios]}
+        count = max((len(job.repeats) for job in self.jobs), default=0)
+        rounds = [{job.name: job.repeats[k] for job in self.jobs if k < len(job.repeats)} for k in range(count)]
+        jobs = {job.name: {"median": job.medians, **asdict(job)} for job in self.jobs}
+        ratios = [ratio.over(rounds) for ratio in self.ratios]
+        return {"title": self.title, "numbers": list(self.numbers), "jobs": jobs, "ratios": ratios}
 
 
-def show(result: Mapping[str, Any], numbers: Sequence[str]) -> None:
-    """Print the medians of each job of a group, then the ratios with their targets."""
-    console.heading(result["title"])
-    table = _table("median", *(UNITS[name] for name in numbers))
+Rows = list[list[str]]
+
+
+def tables(result: Mapping[str, Any]) -> tuple[Rows, Rows]:
+    """Write the medians of each job of a group, and the ratios with their targets, as rows under a row of titles.
+
+    Args:
+        result: what :meth:`Group.to_dict` returned.
+    """
+    jobs: Rows = [["median", *(UNITS[name] for name in result["numbers"])]]
     for job, one in result["jobs"].items():
-        table.add_row(job, *(number_text(one["median"].get(name)) for name in numbers))
-    console.show(table)
-    table = _table("ratio", "value", "target", "")
+        jobs.append([job, *(number_text(one["median"].get(name)) for name in result["numbers"])])
+    ratios: Rows = [["ratio", "value", "target", ""]]
     for ratio in result["ratios"]:
         value, unit, least, most = number_text(ratio["value"]), ratio["unit"], ratio["least"], ratio["most"]
         low, high = ratio["extremes"] or (0, 0)
         value = f"{value} {unit}".strip() + (f" ({number_text(low)} to {number_text(high)})" if low < high else "")
         target = f"≥ {least:g} {unit}" if least is not None else f"≤ {most:g} {unit}" if most is not None else ""
-        table.add_row(ratio["name"], value, target.strip(), {True: "met", False: "missed", None: ""}[ratio["met"]])
-    console.show(table)
+        met = {True: "met", False: "missed", None: ""}[ratio["met"]]
+        ratios.append([ratio["name"], value, target.strip(), met])
+    return jobs, ratios
 
 
-def _table(first: str, *others: str) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 2))
-    table.add_column(first, overflow="fold")
-    for name in others:
-        table.add_column(name, justify="right")
-    return table
+def show(result: Mapping[str, Any]) -> None:
+    """Print the tables of a group."""
+    console.heading(result["title"])
+    for (first, *others), *rows in tables(result):
+        table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 2))
+        table.add_column(first, overflow="fold")
+        for name in others:
+            table.add_column(name, justify="right")
+        for row in rows:
+            table.add_row(*row)
+        console.show(table)
+
+
+def page(results: Iterable[Mapping[str, Any]], machine: str, command: str) -> str:
+    """Write the tables of all groups as Markdown, below the machine and the command that measured them."""
+    parts = [f"{machine}: `{command}`"]
+    for result in results:
+        parts.append(f"## {result['title']}")
+        for titles, *rows in tables(result):
+            lines = [titles, ["---"] + ["---:"] * (len(titles) - 1), *rows]
+            parts.append("\n".join(f"| {' | '.join(line)} |" for line in lines))
+    return "\n\n".join(parts) + "\n"
 
 
 def number_text(value: float | None) -> str:

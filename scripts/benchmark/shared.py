@@ -1,4 +1,4 @@
-"""Parts of several contenders: the task that they are given, a stopwatch, the peak memory."""
+"""Parts of several contenders: the task that they are given, a stopwatch, the peak memory; without torch."""
 
 import resource
 import sys

@@ -3,6 +3,7 @@
 import json
 import runpy
 import sys
+import time
 from contextlib import redirect_stdout
 from io import StringIO
 from typing import Any
@@ -13,7 +14,7 @@ from timm.data import create_dataset, create_loader  # type: ignore[attr-defined
 from timm.models import create_model
 from timm.optim import create_optimizer_v2  # type: ignore[attr-defined]
 from torch import nn
-from torch_jobs import CLASSES, WARM_UP, WORKERS, Parts, resident_steps, run
+from torch_jobs import CLASSES, WARM_UP, WORKERS, from_files, resident_steps
 
 NAMES = {"mobilenet_v2": "mobilenetv2_100"}  # where timm's name is another one
 FEWEST = 5  # steps of benchmark.py: it prints its progress five times, and divides by what lies between
@@ -21,24 +22,20 @@ FEWEST = 5  # steps of benchmark.py: it prints its progress five times, and divi
 
 def train(**settings: Any) -> dict[str, Any]:  # noqa: ANN401 (a Task)
     """Train from image files, from random weights; ``trainable`` is head or all."""
-    task = Task(**settings)
+    task, begin = Task(**settings), time.perf_counter()
+    torch.manual_seed(task.seed)
     torch.backends.cudnn.benchmark = task.device == "cuda"
-    return run(task, _parts)
-
-
-def _parts(task: Task) -> Parts:
     train, val = (_loader(task, split) for split in ("train", "val"))
-    network = timm_network(task.backbone, len(train.dataset.reader.class_to_idx))
+    network = _network(task, len(train.dataset.reader.class_to_idx))
     if task.trainable == "head":
         network.requires_grad_(False)
         head: nn.Module = network.get_classifier()  # type: ignore[operator]
         head.requires_grad_(True)
-    return Parts(network, train, val, lambda of: create_optimizer_v2(of, opt="adam", lr=task.lr))
+    return from_files(task, begin, network, train, val, lambda of: create_optimizer_v2(of, opt="adam", lr=task.lr))
 
 
-def timm_network(backbone: str, classes: int) -> nn.Module:
-    """Build the network by cxrnet's name, with random weights."""
-    return create_model(NAMES.get(backbone, backbone), pretrained=False, num_classes=classes)
+def _network(task: Task, classes: int) -> nn.Module:
+    return create_model(NAMES.get(task.backbone, task.backbone), pretrained=False, num_classes=classes)
 
 
 def _loader(task: Task, split: str) -> Any:  # noqa: ANN401 (a loader, or timm's own around one)
@@ -61,8 +58,7 @@ def _loader(task: Task, split: str) -> Any:  # noqa: ANN401 (a loader, or timm's
 def step(**settings: Any) -> dict[str, Any]:  # noqa: ANN401 (a Task)
     """Do the step of timm's ``benchmark.py --bench train``: its model and its optimizer (SGD) on one random batch."""
     task = Task(**settings)
-    network = timm_network(task.backbone, CLASSES)
-    return resident_steps(task, network, lambda of: create_optimizer_v2(of, opt="sgd", lr=1e-4))
+    return resident_steps(task, _network(task, CLASSES), lambda of: create_optimizer_v2(of, opt="sgd", lr=1e-4))
 
 
 def script(file: str, **settings: Any) -> dict[str, Any]:  # noqa: ANN401 (a Task)

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from itertools import islice, repeat
 from typing import Any
 
@@ -17,7 +16,7 @@ from torchvision.datasets import ImageFolder
 
 from cxrnet.core.process import keep_freed_memory
 from cxrnet.inference import ieee_convolutions
-from cxrnet.models.backbones.spec import IMAGENET_MEAN, IMAGENET_STD
+from cxrnet.models.backbones.registry import IMAGENET_MEAN, IMAGENET_STD
 from cxrnet.models.backbones.weights import load_weights
 from cxrnet.models.freezing import set_trainable
 from cxrnet.models.fusion import fused as fused_copy
@@ -25,31 +24,18 @@ from cxrnet.models.network import Network
 from cxrnet.models.settings import NetworkConfig
 
 Batches = Iterable[tuple[Tensor, Tensor]]
+MakeOptimizer = Callable[[nn.Module], Optimizer]
+"""Makes an optimizer of a network that is on its device."""
 WORKERS = 2
 WARM_UP = 3  # steps of the ceiling: kernels are chosen, memory is fetched
 CLASSES = 4  # of the ceiling
 
 
-@dataclass(frozen=True)
-class Parts:
-    """The parts of a training loop; ``optimizer`` makes one for the network on its device."""
-
-    network: nn.Module
-    train: Batches
-    val: Batches
-    optimizer: Callable[[nn.Module], Optimizer]
-
-
 def starting_network(task: Task, classes: int) -> Network:
     """Make a network of cxrnet with a linear head, with the weights and the frozen layers of the task."""
-    height, width = task.size
-    settings = {
-        "backbone": task.backbone, "classes": tuple(f"class {k}" for k in range(classes)), "size": (height, width),
-        "mean": None, "std": None, "pool": "average", "pool_window": None, "hidden": (), "activation": "relu",
-        "batch_norm": False, "dropout": 0.2, "l2": 0.0, "output": "softmax",
-    }  # fmt: skip
-    network = Network(NetworkConfig.from_dict(settings))
-    load_weights(network.backbone, task.backbone, task.weights, (height, width))
+    names, size = tuple(f"class {k}" for k in range(classes)), (task.size[0], task.size[1])
+    network = Network(NetworkConfig(backbone=task.backbone, classes=names, size=size))
+    load_weights(network.backbone, task.backbone, task.weights, size)
     set_trainable(network, task.trainable)
     return network
 
@@ -72,14 +58,14 @@ def torchvision_network(task: Task, classes: int) -> nn.Module:
 
 def plain(**settings: Any) -> dict[str, Any]:  # noqa: ANN401 (a Task)
     """Train from image files with ImageFolder, transforms, workers and Adam."""
-    return run(Task(**settings), _plain_parts)
-
-
-def _plain_parts(task: Task) -> Parts:
+    task, begin = Task(**settings), time.perf_counter()
+    torch.manual_seed(task.seed)
     augment = [T.RandomHorizontalFlip(), T.RandomAffine(7, (0.05, 0.05), (0.95, 1.05))] if task.augment else []
     train, val = (_loader(f"{task.root}/{split}", task, augment) for split in ("train", "val"))
     network = torchvision_network(task, len(train.dataset.classes))  # type: ignore[attr-defined]
-    return Parts(network, train, val, lambda of: Adam([p for p in of.parameters() if p.requires_grad], lr=task.lr))
+    return from_files(
+        task, begin, network, train, val, lambda of: Adam([p for p in of.parameters() if p.requires_grad], lr=task.lr)
+    )
 
 
 def _loader(folder: str, task: Task, augment: list[Any]) -> DataLoader[Any]:
@@ -99,27 +85,28 @@ def plain_predict(**settings: Any) -> dict[str, Any]:  # noqa: ANN401 (a Task)
     return {"seconds": seconds, "images_per_second": len(predicted) / seconds, **peak_memory(task.device)}
 
 
-def run(task: Task, make: Callable[[Task], Parts]) -> dict[str, Any]:
-    """Train from image files, and look at the validation images after every epoch."""
-    torch.manual_seed(task.seed)
-    begin = time.perf_counter()
-    parts = make(task)
-    epochs = (islice(parts.train, task.steps) for _ in range(task.epochs))
-    watch, accuracy = fit(parts, task, epochs)
+def from_files(
+    task: Task, begin: float, network: nn.Module, train: Batches, val: Batches, optimizer: MakeOptimizer
+) -> dict[str, Any]:
+    """Train from image files; ``begin`` is when the work on them began, in ``time.perf_counter``'s seconds."""
+    epochs = (islice(train, task.steps) for _ in range(task.epochs))
+    watch, accuracy = fit(task, network, epochs, val, optimizer)
     numbers = {"images_per_second": watch.rate, "images": watch.images[-1], "val_accuracy": accuracy}
     return {"seconds": time.perf_counter() - begin, **numbers, **peak_memory(task.device)}
 
 
-def fit(parts: Parts, task: Task, epochs: Iterable[Batches]) -> tuple[Stopwatch, float]:
-    """Train as people do in PyTorch.
+def fit(
+    task: Task, network: nn.Module, epochs: Iterable[Batches], val: Batches, optimizer: MakeOptimizer
+) -> tuple[Stopwatch, float]:
+    """Train as people do in PyTorch, and look at the validation images after every epoch.
 
     Returns:
         The clock, and the accuracy on the validation images after the last epoch.
     """
     device, layout = torch.device(task.device), torch.channels_last if task.channels_last else torch.contiguous_format
-    network = parts.network.to(device).to(memory_format=layout)
-    optimizer = parts.optimizer(network)
-    watch, loss_of, accuracy = Stopwatch(task.device), nn.CrossEntropyLoss(), float("nan")
+    network = network.to(device).to(memory_format=layout)
+    stepper, loss_of = optimizer(network), nn.CrossEntropyLoss()
+    watch, accuracy = Stopwatch(task.device), float("nan")
     for batches in epochs:
         network.train()
         seen = 0
@@ -128,16 +115,16 @@ def fit(parts: Parts, task: Task, epochs: Iterable[Batches]) -> tuple[Stopwatch,
             images, labels = images.to(device, memory_format=layout), labels.to(device)  # noqa: PLW2901
             with torch.autocast(device.type, torch.bfloat16, enabled=task.bf16):
                 loss = loss_of(network(images), labels)
-            optimizer.zero_grad()
+            stepper.zero_grad()
             loss.backward()
-            optimizer.step()
+            stepper.step()
             seen += len(labels)
         watch.stop(seen)
         network.eval()
         with torch.no_grad():
             right = [
                 network(images.to(device, memory_format=layout)).argmax(1).cpu() == labels.cpu()
-                for images, labels in islice(parts.val, task.steps and 1)
+                for images, labels in islice(val, task.steps and 1)
             ]
         accuracy = float(torch.cat(right).float().mean()) if right else accuracy
     return watch, accuracy
@@ -180,12 +167,12 @@ def ceiling_predict(fused: bool, **settings: Any) -> dict[str, Any]:  # noqa: AN
     return {"images_per_second": watch.rate, "images": watch.images[-1], **peak_memory(task.device)}
 
 
-def resident_steps(task: Task, network: nn.Module, optimizer: Callable[[nn.Module], Optimizer]) -> dict[str, Any]:
+def resident_steps(task: Task, network: nn.Module, optimizer: MakeOptimizer) -> dict[str, Any]:
     """Train on a batch that lies on the device: warm-up, then the steps of the task."""
     torch.backends.cudnn.benchmark = task.device == "cuda"  # as timm has it; every batch has the same shape
     batch = _batch(task)
     epochs = [repeat(batch, steps) for steps in (WARM_UP, task.steps or 1)]
-    watch, _ = fit(Parts(network, (), (), optimizer), task, epochs)
+    watch, _ = fit(task, network, epochs, (), optimizer)
     warm_up = watch.seconds[0] - WARM_UP * watch.seconds[1] / (task.steps or 1)
     numbers = {"images_per_second": watch.rate, "images": watch.images[-1], "warm_up_seconds": warm_up}
     return {**numbers, **peak_memory(task.device)}

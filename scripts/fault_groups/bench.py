@@ -23,7 +23,7 @@ from cxrnet.models.backbones.registry import backbone_spec
 
 CLASSES = ("Covid", "Normal", "Viral Pneumonia")
 IMAGES = 40  # of each class
-EPOCHS = 24  # of the whole run: four phases of six
+EPOCHS = 16  # of the whole run: four phases of four
 LONGEST = 240.0  # seconds that a command may take before it counts as hanging
 AT_ONCE = 2  # tries side by side
 WAITING = 4  # the same, of those that mostly wait

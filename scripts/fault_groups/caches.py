@@ -46,6 +46,7 @@ DAMAGES: dict[str, Callable[[Path, random.Random], None]] = {
     "missing": remove,
     "noise": scramble,
 }
+OF_JSON = ("one bit turned", "cut", "missing")  # the others are no JSON either, as a cut one
 
 
 def caches(bench: Bench, rng: random.Random, times: int | None) -> Iterator[Try]:
@@ -59,7 +60,9 @@ def caches(bench: Bench, rng: random.Random, times: int | None) -> Iterator[Try]
     top = bench.undisturbed.parent / "outputs" / "cache"
     files = [file.relative_to(top) for file in sorted(top.rglob("*")) if file.is_file()]
     kinds = {(file.parts[0], file.name): file for file in files if not file.name.endswith(LEFT_OUT)}
-    planned = [(file, damage) for file in kinds.values() for damage in DAMAGES]
+    planned = [
+        (file, damage) for file in kinds.values() for damage in DAMAGES if file.suffix != ".json" or damage in OF_JSON
+    ]
     chosen = planned if times is None else rng.sample(planned, min(times, len(planned)))
     return side_by_side(
         "caches",

@@ -26,14 +26,14 @@ Moment = tuple[str, float]  # so many seconds after a file of the run is there; 
 
 
 def kills(bench: Bench, rng: random.Random, times: int | None) -> Iterator[Try]:
-    """Kill 30 runs with SIGKILL and 8 more at the two places that are easily missed, and stop each way twice.
+    """Kill 30 runs with SIGKILL and 4 more at the two places that are easily missed, and stop each way once.
 
     A fourth of the 30 is killed in its resumption again.
 
     Args:
         bench: where.
         rng: the moments are drawn from it: of n kills one in each n-th of the undisturbed run.
-        times: so many kills, one at each of the two places, and each way to stop once, instead.
+        times: so many kills, and one at each of the two places, instead.
     """
     tries: list[Callable[[], Try]] = []
     whole = read_ledger(_store(bench.undisturbed.parent))
@@ -44,14 +44,14 @@ def kills(bench: Bench, rng: random.Random, times: int | None) -> Iterator[Try]:
         again = rng.uniform(0, bench.seconds) if number % 4 == 3 else None
         tries.append(partial(_kill, bench, whole, f"kill-{number}", moments, again))
     sending = (bench.undisturbed / "run.json").stat().st_mtime - (bench.undisturbed / "report.html").stat().st_mtime
-    for file, longest, often in (("run.json", 0.2, 3), ("report.html", sending, 5)):
+    for file, longest, often in (("run.json", 0.2, 2), ("report.html", sending, 2)):
         for number in range(1 if times else often):
             moments = [(file, rng.uniform(0, longest)) for _ in range(DRAWS)]
             tries.append(partial(_kill, bench, whole, f"kill-after-{file}-{number}", moments, None))
     for name, signals in STOPS.items():
-        for number in range(1 if times else 2):  # before the record Python's own handlers answer
-            moments = [("run.json", rng.uniform(0, bench.seconds / 2)) for _ in range(DRAWS)]
-            tries.append(partial(_stop, bench, whole, f"{name} {number}", name, signals, moments))
+        # Before the record Python's own handlers answer.
+        moments = [("run.json", rng.uniform(0, bench.seconds / 2)) for _ in range(DRAWS)]
+        tries.append(partial(_stop, bench, whole, name, name, signals, moments))
     return side_by_side("kills", tries)
 
 

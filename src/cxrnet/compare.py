@@ -1,4 +1,4 @@
-"""``python -m cxrnet.compare runs=[...] | experiment=<name> | sweep=<folder>``; see ``conf/compare.yaml``."""
+"""``python -m cxrnet.compare runs=[...] | mlflow_experiment=<name> | sweep=<folder>``; see ``conf/compare.yaml``."""
 
 from pathlib import Path
 
@@ -6,12 +6,15 @@ from omegaconf import DictConfig
 
 from cxrnet.cli.app import entry_point
 from cxrnet.core.process import quick_imports
+from cxrnet.errors import CxrnetError
 from cxrnet.workflows.settings import Compare
 
 
 def _arguments(words: list[str]) -> list[str]:
-    """Keep Hydra from taking ``experiment=`` for a choice of ``conf/experiment/``."""
-    return [f"mlflow_{word.lstrip('+')}" if word.lstrip("+").startswith("experiment=") else word for word in words]
+    """Refuse ``experiment=``, which Hydra would take for a preset of training."""
+    if asked := [word for word in words if word.lstrip("+").startswith("experiment=")]:
+        raise CxrnetError(f"{asked[0]}: no such key; did you mean mlflow_{asked[0].lstrip('+')}?")
+    return words
 
 
 @entry_point(Compare, _arguments)

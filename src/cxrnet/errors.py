@@ -14,3 +14,7 @@ ANOTHER_VERSION = (
     "with the version that began it"
 )
 """Refuses a run whose configuration holds a key, or a name, that there is not any more."""
+
+
+class Pruned(Exception):  # noqa: N818 (no error: the run is left as far as it has come)
+    """A search has stopped a run that would not be its best; the text is ``pruned at epoch <N>, <metric> <value>``."""

@@ -4,16 +4,17 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
 from omegaconf import DictConfig
 
 from cxrnet.cli.app import entry_point
+from cxrnet.cli.command_line import parsed
+from cxrnet.core.config import OWN_NAMES
 from cxrnet.core.process import quick_imports
 from cxrnet.errors import CxrnetError
 from cxrnet.workflows.settings import Evaluate
 
 COUNTED = ("root", "manifest", "on_error", "known_issues")  # of a data option; the rest is for training
+REPLACED = re.compile(rf"sets\.([^.=]+)\..*\b({'|'.join(OWN_NAMES)})=null")  # by typed_words, before a mapping
 OPTION_KEY = re.compile(r"[+~]*((?:data|sets\.[^.=]+)\.([^.=]+))")
 
 
@@ -22,17 +23,21 @@ def hydra_words(arguments: list[str]) -> list[str]:
 
     ``external=[a,b]`` becomes ``+data@sets.a=a +data@sets.b=b``, which puts each data option below its own name, and
     ``classes.<name>=...`` and ``sets={...}`` get the ``++`` that Hydra wants for new names. ``classes=null`` is left
-    out: there are none to begin with.
+    out, as there are none to begin with, and so is the end of a default where a set has none.
 
     Raises:
         CxrnetError: ``external`` names no options, or a key of a data option counts for training only.
     """
+    given = [word.lstrip("+") for word in arguments if word.lstrip("+").startswith("external=")]
+    external = {name: option for word in given for name, option in _named(word)}
     words: list[str] = []
     for word in arguments:
         if (key := OPTION_KEY.match(word)) and key[2] not in COUNTED:
             raise CxrnetError(f"{key[1]}: means nothing here; of a data option only {', '.join(COUNTED)} count")
-        if word.lstrip("+").startswith("external="):
+        if word.lstrip("+") in given:
             words += [f"+data@sets.{name}={option}" for name, option in _named(word.lstrip("+"))]
+        elif (replaced := REPLACED.fullmatch(word)) and replaced[1] not in external:  # there is no default
+            continue
         elif word != "classes=null":
             words.append(f"++{word}" if word.startswith(("classes.", "classes=", "sets={")) else word)
     return words
@@ -40,10 +45,8 @@ def hydra_words(arguments: list[str]) -> list[str]:
 
 def _named(word: str) -> Iterator[tuple[str, str]]:
     """Read names and options of data from ``external=[a,b]`` or ``external={name: a}``."""
-    try:
-        value = OverridesParser.create().parse_override(word).value()
-    except HydraException:
-        value = word.partition("=")[2]
+    override = parsed(word)
+    value = word.partition("=")[2] if override is None else override.value()
     if isinstance(value, list) and len(set(map(str, value))) == len(value):
         value = {option: option for option in value}
     if not isinstance(value, dict) or not all(isinstance(option, str) for option in value.values()):

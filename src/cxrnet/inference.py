@@ -13,14 +13,13 @@ import torch
 from cxrnet.core.machine import check_writable
 from cxrnet.data.images.decode import read_image
 from cxrnet.data.images.files import EXTENSIONS, check_name, find_images
-from cxrnet.data.images.reader import binary_warning, look_binary, stream_images
-from cxrnet.data.images.resize import Images, resize
+from cxrnet.data.images.reader import Images, resize
+from cxrnet.data.images.store import binary_warning, look_binary, stream_images
 from cxrnet.data.manifest import make_manifest
 from cxrnet.data.settings import OnError
 from cxrnet.errors import CxrnetError
-from cxrnet.evaluation.operating_points import DecisionRule
+from cxrnet.evaluation.decision import DecisionRule, Mix, decision_text, listed, threshold_sentence
 from cxrnet.evaluation.predictions import make_predictions
-from cxrnet.evaluation.prior import Mix, decision_text, listed, threshold_sentence
 from cxrnet.models.bundle import Bundle
 from cxrnet.models.fusion import fused
 
@@ -32,11 +31,10 @@ Logits = Callable[[Images], np.ndarray]
 
 
 def predictor(bundle: Bundle, batch_size: int, device: torch.device) -> Logits:
-    """Make a function from N images, which have the bundle's size, to their logits.
+    """Make a function from N images, which have the bundle's size, to their logits at the training prevalences.
 
     It computes in float32 whatever the network was trained in: in bfloat16 the features of MobileNetV2 move by 14 %
-    (relative L2). Convolutions on a GPU don't round to TensorFloat-32 either, which torch otherwise lets them. Batch
-    norms are fused, which changes the logits by rounding errors.
+    (relative L2). Batch norms are fused, which changes the logits by rounding errors.
 
     Args:
         bundle: left as it is.
@@ -44,21 +42,24 @@ def predictor(bundle: Bundle, batch_size: int, device: torch.device) -> Logits:
         device: where the network runs.
 
     Returns:
-        A function whose result is (N, K) float32, divided by the bundle's temperature: logits at the training mix.
+        A function whose result is (N, K) float32, divided by the bundle's temperature.
     """
     network = fused(bundle.network).to(device)
 
-    @torch.inference_mode()
     def logits(images: Images) -> np.ndarray:
-        with ieee_convolutions():
-            tables = [
-                network(torch.from_numpy(images[start : start + batch_size]).unsqueeze(1).to(device)).cpu()
-                for start in range(0, len(images), batch_size)
-            ]
-        table: np.ndarray = torch.cat(tables).numpy() / bundle.temperature
+        table: np.ndarray = torch.cat(_forward(network, images, batch_size, device)).cpu().numpy() / bundle.temperature
         return table
 
     return logits
+
+
+@torch.inference_mode()
+def _forward(
+    part: Callable[[torch.Tensor], torch.Tensor], images: Images, batch_size: int, device: torch.device
+) -> list[torch.Tensor]:
+    starts = range(0, len(images), batch_size)
+    with ieee_convolutions():
+        return [part(torch.from_numpy(images[at : at + batch_size]).unsqueeze(1).to(device)) for at in starts]
 
 
 @contextmanager
@@ -76,19 +77,12 @@ def predict_images(bundle: Bundle, images: Images, batch_size: int, device: torc
     return predictor(bundle, batch_size, device)(images)
 
 
-@torch.inference_mode()
 def image_features(bundle: Bundle, images: Images, batch_size: int, device: torch.device) -> list[torch.Tensor]:
     """Return what the head of a bundle's network works on, (B, F) for each batch, on the device; see :func:`predictor`.
 
     :func:`head_logits` makes logits of it, also for a bundle that differs in its head and its temperature alone.
     """
-    network = fused(bundle.network).to(device)
-    starts = range(0, len(images), batch_size)
-    with ieee_convolutions():
-        return [
-            network.features(torch.from_numpy(images[start : start + batch_size]).unsqueeze(1).to(device))
-            for start in starts
-        ]
+    return _forward(fused(bundle.network).to(device).features, images, batch_size, device)
 
 
 @torch.inference_mode()
@@ -96,7 +90,7 @@ def head_logits(bundle: Bundle, features: Sequence[torch.Tensor]) -> np.ndarray:
     """Return logits (N, K) float32 of :func:`image_features`, to the last bit those of :func:`predictor`."""
     head = copy.deepcopy(bundle.network.head).eval().to(features[0].device)
     with ieee_convolutions():
-        table: np.ndarray = torch.cat([head(batch).cpu() for batch in features]).numpy() / bundle.temperature
+        table: np.ndarray = torch.cat([head(batch) for batch in features]).cpu().numpy() / bundle.temperature
     return table
 
 
@@ -108,7 +102,7 @@ def rule_of(bundle: Bundle) -> DecisionRule:
 def predictions_of(bundle: Bundle, rows: pd.DataFrame, logits: np.ndarray, mix: Mix | None = None) -> pd.DataFrame:
     """Put logits (N, K) of :func:`predictor` for rows of a manifest into a table of predictions.
 
-    The probabilities are of ``mix``; ``None`` leaves them at the training mix.
+    The probabilities are of ``mix``; ``None`` leaves them at the training prevalences.
     """
     shift = None if mix is None else mix.shift(bundle.classes)
     return make_predictions(rows, bundle.classes, logits, rule_of(bundle), shift)
@@ -144,16 +138,13 @@ def predict_manifest(
     on_error: OnError,
     mix: Mix | None = None,
 ) -> Iterator[pd.DataFrame]:
-    """Predict the images of a manifest, decoded and resized as the bundle says.
+    """Predict the images of a manifest, decoded and resized as the bundle says; yield tables in its order.
 
     No image is kept. Beside an accelerator the next ones are read while the network works; on the CPU reading and the
     network take turns.
 
-    Yields:
-        Tables of predictions, one after the other, in the order of the manifest.
-
     Raises:
-        CxrnetError: images can't be read (see :func:`cxrnet.data.images.reader.stream_images`).
+        CxrnetError: images can't be read (see :func:`cxrnet.data.images.store.stream_images`).
     """
     logits, size = predictor(bundle, batch_size, device), bundle.network.config.size
     ahead = device.type != "cpu"
@@ -173,10 +164,7 @@ def predict_files(
     on_error: OnError,
     mix: Mix | None = None,
 ) -> Iterator[pd.DataFrame]:
-    """Predict one image file or every image below a folder; labels stay empty.
-
-    Yields:
-        Tables of predictions, one after the other.
+    """Predict one image file or every image below a folder; yield tables, whose labels are empty.
 
     Raises:
         CxrnetError: there is nothing at the path, no image in the folder, an image can't be read, or the batch size
@@ -184,11 +172,7 @@ def predict_files(
     """
     if not isinstance(batch_size, int) or batch_size < 1:
         raise CxrnetError(f"batch_size: {batch_size} is no number of images; give a whole number from 1 on")
-    manifest = _files_of(Path(path))
-    yield from predict_manifest(bundle, manifest, batch_size, device, on_error, mix)
-
-
-def _files_of(path: Path) -> pd.DataFrame:
+    path = Path(path)
     try:
         there = path.exists()
     except (OSError, ValueError):  # a name that is too long, or holds what no name can
@@ -204,7 +188,8 @@ def _files_of(path: Path) -> pd.DataFrame:
     ids = [file.relative_to(path).as_posix() if file != path else file.name for file in files]
     source = path.resolve().name or str(path)  # of "." and ".." too
     rows = {"image_id": ids, "path": [str(file) for file in files], "label": "unknown", "source": source}
-    return make_manifest(pd.DataFrame(rows), str(path)).assign(label=pd.NA)
+    manifest = make_manifest(pd.DataFrame(rows), str(path)).assign(label=pd.NA)
+    yield from predict_manifest(bundle, manifest, batch_size, device, on_error, mix)
 
 
 def check_output(path: str | None) -> None:
@@ -225,13 +210,13 @@ def check_output(path: str | None) -> None:
 
 
 def predict_bytes(bundle: Bundle, logits: Logits, files: Sequence[bytes], names: Sequence[str]) -> np.ndarray:
-    """Return the class probabilities, (N, K) float64, of image files held in memory, at the training mix.
+    """Return the class probabilities, (N, K) float64, of image files held in memory, at the training prevalences.
 
     Args:
-        bundle: that predicts and says how images are prepared.
-        logits: of the bundle, from :func:`predictor`.
+        bundle: bundle that predicts and says how images are prepared.
+        logits: logits of the bundle, from :func:`predictor`.
         files: bytes of image files.
-        names: of the files, for error messages.
+        names: names of the files, for error messages.
 
     Raises:
         CxrnetError: a file is not a readable image.

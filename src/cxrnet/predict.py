@@ -7,8 +7,8 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from cxrnet.cli.app import entry_point
-from cxrnet.cli.streams import nobody_reads, stdout_lost
 from cxrnet.core.config import plain_config
+from cxrnet.core.console import nobody_reads, stdout_lost
 from cxrnet.core.process import quick_imports
 from cxrnet.errors import CxrnetError
 from cxrnet.workflows.settings import Predict
@@ -22,8 +22,8 @@ def main(config: DictConfig) -> None:
     is said on stderr, so that stdout is the table alone.
     """
     with quick_imports():
+        from cxrnet.evaluation.decision import read_mix
         from cxrnet.evaluation.predictions import DEFERRED, growing_file
-        from cxrnet.evaluation.prior import read_mix
         from cxrnet.inference import check_output, mix_facts, predict_files
         from cxrnet.models.bundle import device_of, load_bundle
 

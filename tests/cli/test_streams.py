@@ -7,7 +7,7 @@ import pytest
 WORK = """
 import sys
 from pathlib import Path
-from cxrnet.cli.streams import keep_streams, nobody_reads, stdout_lost
+from cxrnet.core.console import keep_streams, nobody_reads, stdout_lost
 
 keep_streams()
 for row in range(20_000):

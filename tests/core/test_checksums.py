@@ -1,4 +1,4 @@
-"""Damage to a cache: the same result as before, and one line; for each kind of result."""
+"""Damage to a cache: the same result as before, and one line."""
 
 import json
 import logging
@@ -10,19 +10,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from PIL import Image
 
 from cxrnet.core import cache as module
 from cxrnet.core.cache import CHECKSUMS, damage, kept, write_checksums
-from cxrnet.data.duplicates.search import SEARCH_SIZE, find_duplicates
-from cxrnet.data.images.resize import Images
 from cxrnet.data.images.store import load_at_sizes
 from cxrnet.data.manifest import make_manifest
 from cxrnet.errors import CxrnetError
-from cxrnet.models.freezing import set_trainable
-from cxrnet.models.trunk import split_network
-from cxrnet.training.feature_tables import Views, features_of
 
 
 def flip(file: Path, place: int) -> None:
@@ -71,9 +65,8 @@ FAULTS: dict[str, Callable[[Path], object]] = {
 }
 
 
-@pytest.fixture(params=["images", "features", "copies"])
-def result(request, tmp_path, make_network) -> Callable[[], list[np.ndarray]]:
-    """Something that is kept in ``tmp_path / "cache"``, as arrays."""
+@pytest.fixture
+def manifest(tmp_path) -> pd.DataFrame:
     rng = np.random.default_rng(0)
     (tmp_path / "in").mkdir()
     rows = []
@@ -81,30 +74,15 @@ def result(request, tmp_path, make_network) -> Callable[[], list[np.ndarray]]:
         path = tmp_path / "in" / f"{place}.png"
         Image.fromarray(rng.integers(0, 255, (32, 32), np.uint8)).save(path)
         rows.append({"image_id": path.name, "path": str(path), "label": "ab"[place % 2], "source": "s"})
-    manifest, cache = make_manifest(pd.DataFrame(rows), "test"), tmp_path / "cache"
-
-    def images() -> list[np.ndarray]:
-        loaded, read = load_at_sizes(manifest, [((9, 8), "pad"), ((2, 2), "stretch")], "fail", cache)
-        return [*(each[:] for each in read), loaded["sha256"].to_numpy(object), loaded["width"].to_numpy(int)]
-
-    def features() -> list[np.ndarray]:
-        torch.manual_seed(0)
-        network = make_network()
-        set_trainable(network, "head")
-        parts = split_network(network)
-        views = Views(Images.all_of(rng_images), ["digest"] * 3, "stretch", None, 1, 0)
-        return [np.array(features_of(parts.trunk, views, parts.shape((32, 32)), torch.device("cpu"), 2, cache))]
-
-    def copies() -> list[np.ndarray]:
-        known = manifest.assign(sha256=list("xyxzvx"))
-        return [np.array(find_duplicates(np.zeros((6, *SEARCH_SIZE), np.uint8), known, cache).to_csv())]
-
-    rng_images = rng.integers(0, 255, (3, 32, 32), np.uint8)
-    return {"images": images, "features": features, "copies": copies}[request.param]
+    return make_manifest(pd.DataFrame(rows), "test")
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_what_is_damaged_is_made_anew_with_one_line(result, tmp_path, caplog, fault):
+def test_what_is_damaged_is_made_anew_with_one_line(manifest, tmp_path, caplog, fault):
+    def result() -> list[np.ndarray]:
+        loaded, read = load_at_sizes(manifest, [((9, 8), "pad"), ((2, 2), "stretch")], "fail", tmp_path / "cache")
+        return [*(each[:] for each in read), loaded["sha256"].to_numpy(object), loaded["width"].to_numpy(int)]
+
     before = result()
     (folder,) = [path for path in (tmp_path / "cache").glob("*/*") if path.is_dir()]
     FAULTS[fault](folder)

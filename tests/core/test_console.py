@@ -1,5 +1,4 @@
 import io
-import logging
 import subprocess
 import sys
 
@@ -47,12 +46,6 @@ def test_names_with_brackets_are_shown_as_they_are(written):
     assert "warning      [/] is no markup" in text
 
 
-def test_a_long_path_stays_on_one_line_so_that_it_can_be_copied(written):
-    path = "/home/" + "very-long-name/" * 12
-    console.say("report", path)
-    assert path in written()
-
-
 @pytest.fixture(scope="module")
 def spoken(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
@@ -78,15 +71,6 @@ def test_the_log_file_has_everything_of_its_own_run_once(spoken):
             assert log.count(line) == 1
         assert f"warning of {other}" not in log
     assert "old fashioned" in (folder / "one" / "run.log").read_text()
-
-
-def test_a_library_that_is_imported_later_does_not_keep_the_console():
-    library = logging.getLogger("lightning")
-    library.addHandler(logging.StreamHandler())
-    library.propagate = False
-    console.quiet_libraries()
-    assert not library.handlers
-    assert library.propagate
 
 
 def test_without_a_terminal_a_line_now_and_then(monkeypatch, capsys):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cxrnet.core.machine import check_writable, machine_error, machine_told
+from cxrnet.core.machine import check_writable, machine_error
 from cxrnet.errors import CxrnetError
 
 # As on a disk without space; in a process of its own, for the limit stays.
@@ -70,12 +70,6 @@ def test_what_cannot_be_written_is_one_line_whoever_writes(tmp_path):
 )  # fmt: skip
 def test_what_is_said(error, line):
     assert line in (machine_error(error) or "")
-
-
-def test_a_defect_stays_one():
-    for error in (FileNotFoundError(errno.ENOENT, "no such file", "a"), ValueError("x"), OSError("x")):
-        with pytest.raises(type(error)), machine_told():
-            raise error
 
 
 def test_a_folder_that_can_be_written_is_made(tmp_path):

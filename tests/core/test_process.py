@@ -5,16 +5,6 @@ import subprocess
 import sys
 
 import pytest
-from lightning.fabric.utilities.rank_zero import rank_zero_only
-
-from cxrnet.core.process import is_main_process
-
-
-def test_lightning_knows(monkeypatch):
-    assert is_main_process()
-    monkeypatch.setattr(rank_zero_only, "rank", 1)
-    assert not is_main_process()
-
 
 ASK = """
 import sys

@@ -4,7 +4,7 @@ import sys
 
 import torch
 
-from cxrnet.core.provenance import git_revision, package_versions
+from cxrnet.core.machine import git_revision, package_versions
 
 
 def git(folder, *arguments):

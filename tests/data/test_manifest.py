@@ -73,19 +73,8 @@ def test_round_trip_keeps_the_table_and_the_digest(tmp_path, suffix):
 @pytest.mark.parametrize(
     "path",
     [
-        "a/b.png",
-        "/a/b.png",
-        "./a.png",
-        "a//b",
-        "/a//b",
-        "a/./b",
-        "a/",
-        "a/.",
-        "/",
-        "//s/b",
-        "..",
-        "a/../b",
-        ".h/..i/j.",
+        *("a/b.png", "/a/b.png", "./a.png", "a//b", "/a//b", "a/./b", "a/"),
+        *("a/.", "/", "//s/b", "..", "a/../b", ".h/..i/j."),
     ],
 )
 def test_a_path_is_read_as_pathlib_joins_it(tmp_path, path):

@@ -2,9 +2,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxrnet.data.duplicates.search import SEARCH_SIZE, find_duplicates, group_duplicates
+from cxrnet.data.duplicates import SEARCH_SIZE, find_duplicates, group_duplicates
 from cxrnet.data.images.store import load_at_sizes
-from cxrnet.data.sources.covid19_image import covid19_image
 from cxrnet.data.sources.covid_chestxray import covid_chestxray
 from cxrnet.data.splits import carve_validation, complete_split, fold_manifest, split_manifest
 from cxrnet.errors import CxrnetError
@@ -30,7 +29,7 @@ def counts(manifest: pd.DataFrame, fractions) -> tuple[np.ndarray, np.ndarray]:
         {"test": 1.0},
     ],
 )
-@pytest.mark.parametrize("seed", [0, 1, 2**40])
+@pytest.mark.parametrize("seed", [0, 2**40])
 def test_class_proportions_within_one_image(fractions, seed, manifest_of):
     manifest = manifest_of(["b"] * 111 + ["a"] * 70 + ["Viral Pneumonia"] * 7 + ["c"] * 1003)
     have, share = counts(split_manifest(manifest, fractions, seed), fractions)
@@ -38,8 +37,8 @@ def test_class_proportions_within_one_image(fractions, seed, manifest_of):
     assert np.abs(have - share).max() <= 1
 
 
-@pytest.mark.parametrize("n", range(3, 40))
-@pytest.mark.parametrize("share", [0.15, 0.05, 0.01])
+@pytest.mark.parametrize("n", [3, 4, 7, 12, 39])
+@pytest.mark.parametrize("share", [0.15, 0.01])
 def test_small_classes_are_in_every_split_and_within_one_image_in_val_and_test(n, share, manifest_of):
     fractions = {"train": 1 - 2 * share, "val": share, "test": share}
     have, wanted = counts(split_manifest(manifest_of(["a"] * n + ["b"] * 300), fractions, 0), fractions)
@@ -63,7 +62,7 @@ def test_a_seed_gives_the_same_split_on_every_system(manifest_of):
     assert "".join(name[1] for name in split) == "rrarerraaaeerearrerr"
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(3))
 def test_patients_and_duplicates_stay_together_through_each_other(manifest_of, seed):
     rng = np.random.default_rng(seed)
     n = 600
@@ -143,20 +142,8 @@ def test_a_group_larger_than_a_split_stays_out_of_it_aloud_and_takes_no_fold_for
     assert not caplog.records  # it is larger than any fold, and comes into one all the same
 
 
-def test_classes_of_equal_size_give_splits_of_equal_size(manifest_of):
-    split = split_manifest(manifest_of("abcd" * 150), SEVENTY, 0)["split"]  # 22.5 of each class for val and for test
-    assert split.value_counts().to_dict() == {"train": 420, "val": 90, "test": 90}
-
-
-def test_one_huge_group_goes_to_train_and_the_rest_makes_up_for_it(manifest_of):
-    label = ["a"] * 100
-    split = split_manifest(manifest_of(label, patient_id=["p"] * 80 + [None] * 20), SEVENTY, 0)
-    have, _ = counts(split, SEVENTY)
-    assert have.tolist() == [[80, 10, 10]]
-
-
-def test_a_million_rows():
-    n = 1_000_000
+def test_many_rows():
+    n = 300_000
     rng = np.random.default_rng(0)
     ids = pd.Series(np.arange(n)).astype("string")
     manifest = pd.DataFrame({"image_id": ids, "label": rng.choice(["a", "b", "c"], n), "group_id": pd.NA})
@@ -172,6 +159,7 @@ def test_a_million_rows():
     [
         ({"train": 0.7, "val": 0.2}, "train 0.7, val 0.2 sum to 0.9; the fractions must sum to 1"),
         ({}, "sum to 0; the fractions must sum to 1"),
+        (3, "data.split.fractions: 3 is no mapping; give {train"),
         ({"train": 1.2, "val": -0.2}, "train 1.2, val -0.2; each fraction must lie between 0 and 1"),
         ({"train": float("nan")}, "each fraction must lie between 0 and 1"),
         ({"train": 0.8, "holdout": 0.2}, "'holdout' is not a split; use train, val, test"),
@@ -214,15 +202,6 @@ def test_carve_takes_a_stratified_part_of_train_and_leaves_test_alone(published)
     assert manifest.equals(published)
 
 
-def test_carve_keeps_patients_together_and_the_order(published):
-    manifest = published.assign(patient_id=[str(i // 4) for i in range(100)]).sample(frac=1, random_state=1)
-    carved = carve_validation(manifest, 0.2, 0)
-    assert carved["image_id"].tolist() == manifest["image_id"].tolist()
-    train = carved[carved["split"] != "test"]
-    assert train.groupby("patient_id")["split"].nunique().eq(1).all()
-    assert (train["split"] == "val").sum() == 16
-
-
 @pytest.mark.parametrize(
     ("split", "fraction", "message"),
     [
@@ -246,13 +225,6 @@ def test_complete_split_keeps_what_is_published_and_draws_what_is_missing(publis
     assert complete_split(unsplit, fractions, 3).equals(split_manifest(unsplit, fractions, 3))
     with pytest.raises(CxrnetError, match="1 of 4 images have no split"):
         complete_split(manifest_of("abab", split=["train", "train", "test", None]), SEVENTY, 0)
-
-
-@pytest.mark.shared
-def test_published_split_of_a_real_set(shared):
-    carved = carve_validation(covid19_image(shared / "data" / "covid19_image"), 0.2, 0)
-    table = pd.crosstab(carved["label"], carved["split"])[["train", "val", "test"]]
-    assert table.to_numpy().tolist() == [[89, 22, 26], [56, 14, 20], [56, 14, 20]]
 
 
 def test_over_all_folds_each_image_is_in_test_once_and_in_val_once(manifest_of):

@@ -6,7 +6,7 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import log_loss
 
 from cxrnet.errors import CxrnetError
-from cxrnet.evaluation.calibration import error_of_table, fit_temperature, reliability_table, top_label
+from cxrnet.evaluation.calibration import error_of_table, fit_temperature, reliability_table
 from cxrnet.evaluation.predictions import (
     classes_of,
     label_codes,
@@ -46,13 +46,6 @@ def test_equal_mass_divides_the_images_and_keeps_equals_together() -> None:
     assert table["n"].tolist() == [2, 8]
     order = np.random.default_rng(0).permutation(10)
     pd.testing.assert_frame_equal(reliability_table(tied[order], right[order], 5, "equal_mass"), table)
-
-
-def test_top_label_is_the_most_probable_class(make_table) -> None:
-    table = make_table()
-    confidence, correct = top_label(probabilities_of(table), label_codes(table))
-    assert (correct == (table["label"] == table["predicted"])).all()
-    assert (confidence == table.filter(like="prob_").max(axis=1)).all()
 
 
 @pytest.mark.parametrize(
@@ -119,16 +112,6 @@ def test_with_the_temperature_comes_the_offset_that_gives_each_class_its_share(v
     assert fitted.nll_after < alone.nll_after
 
 
-def test_validation_images_of_another_mix_count_so_that_they_are_of_that_of_the_training(validation) -> None:
-    table = validation(2.0, n=4000)
-    share = table["label"].value_counts(normalize=True)
-    prior = {name: float(share[name]) for name in CLASSES}
-    fewer = table[(table["label"] != "Covid") | (np.arange(len(table)) % 4 == 0)].reset_index(drop=True)
-    whole, part = fit_temperature(table, prior), fit_temperature(fewer, prior)
-    assert part.value == pytest.approx(whole.value, rel=0.1)
-    assert part.offset == pytest.approx(whole.offset, abs=0.35)
-
-
 @pytest.mark.parametrize(("of_covid", "has"), [(9, False), (10, True), (1, False)])
 def test_the_offset_wants_ten_images_of_each_class_and_the_temperature_does_not(validation, of_covid, has) -> None:
     table = validation(4.0)
@@ -139,7 +122,7 @@ def test_the_offset_wants_ten_images_of_each_class_and_the_temperature_does_not(
     assert fitted.reason is None
     if not has:
         assert fitted.value == fit_temperature(fewer).value
-        assert f"{of_covid} validation images are of Covid, 10 of each class" in fitted.offset_reason
+        assert f"{of_covid} validation images are of Covid, at least 10" in fitted.offset_reason
     assert fit_temperature(fewer).offset_reason is None
 
 
@@ -160,8 +143,8 @@ def _unfit(validation, make_table, how):
 @pytest.mark.parametrize(
     ("how", "reason"),
     [
-        ("few", "19 validation images are too few, 20 are the least"),
-        ("perfect", "0 of 60 validation images are wrong, 5 are the least to learn it from"),
+        ("few", "19 validation images are too few"),
+        ("perfect", "0 of 60 validation images are wrong"),
         ("useless", "still grows at a temperature of 100"),
         ("faint", "still grows at a temperature of 0.01"),
     ],
@@ -189,8 +172,3 @@ def test_infinite_logits_are_refused(validation) -> None:
     table.loc[:1, "logit_Covid"] = -np.inf
     with pytest.raises(CxrnetError, match="temperature: the logits of 2 of 500 images are not finite"):
         fit_temperature(table)
-
-
-def test_images_of_another_split_are_refused(make_table) -> None:
-    with pytest.raises(CxrnetError, match="temperature: 60 of 60 images are of split test"):
-        fit_temperature(make_table())

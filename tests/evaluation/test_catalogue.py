@@ -4,10 +4,10 @@ import pytest
 from sklearn import metrics as reference
 
 from cxrnet.evaluation.calibration import error_of_table, reliability_table, top_label
-from cxrnet.evaluation.catalogue import METRICS, MOVED, estimates, keys_of, shown_in, spec_of
-from cxrnet.evaluation.metrics import evaluate, rows_of
+from cxrnet.evaluation.catalogue import METRICS, MOVED, estimates, keys_of
+from cxrnet.evaluation.metrics import evaluate
 from cxrnet.evaluation.predictions import make_predictions
-from cxrnet.evaluation.sums import ECE_BINS, areas, rank, sums_of
+from cxrnet.evaluation.sums import ECE_BINS, areas, rank, rows_of, sums_of
 
 
 def values_of(rows, weights):
@@ -156,41 +156,7 @@ def test_without_a_class_its_metrics_are_nan(make_table):
     assert not missing & {("Covid", "specificity"), ("Normal", "roc_auc"), ("", "accuracy"), ("", "kappa")}
 
 
-def test_images_behind_a_metric(make_table):
-    table = make_table(n=50)
-    rows, known, predicted = rows_of(table), table["label"] == "Covid", table["predicted"] == "Covid"
-    expected = {"sensitivity": known, "specificity": ~known, "precision": predicted, "npv": ~predicted}
-    for name, mask in {**expected, "f1": known | predicted, "roc_auc": known | ~known}.items():
-        assert rows.behind("Covid", spec_of(("Covid", name)).images).tolist() == mask.tolist(), name
-
-
-def test_every_row_has_a_name_of_its_own_in_its_scope():
-    assert len({(spec.per_class, spec.name) for spec in METRICS}) == len(METRICS)
-    assert {spec.per_class for spec in shown_in("classes")} == {True}
-    assert {spec.per_class for spec in shown_in("result")} == {False}
-
-
-@pytest.mark.parametrize("digits", [1, 0])  # the fewer digits, the more ties
-def test_areas_with_ties_equal_scikit_learn(digits):
-    rng = np.random.default_rng(0)
-    positive = rng.random(90) < 0.3
-    score = (rng.random(90) + 0.4 * positive).round(digits)
-    weights = rng.integers(0, 4, (5, 90)).astype(float)
-    roc_auc, average_precision = areas(rank(positive, score), weights)
-    for row, weight in enumerate(weights):
-        assert roc_auc[row] == pytest.approx(reference.roc_auc_score(positive, score, sample_weight=weight), abs=1e-12)
-        expected = reference.average_precision_score(positive, score, sample_weight=weight)
-        assert average_precision[row] == pytest.approx(expected, abs=1e-12)
-
-
 def test_scores_that_are_all_the_same_have_the_area_of_chance():
     positive = np.arange(10) < 4
     roc_auc, average_precision = areas(rank(positive, np.full(10, 0.5)), np.ones((1, 10)))
     assert (roc_auc[0], average_precision[0]) == (0.5, 0.4)
-
-
-def test_an_ece_of_zero_has_an_interval():
-    even = make_predictions(table_of([[10, 0], [10, 0]]), ("a", "b"), np.zeros((20, 2), np.float32))
-    metric = evaluate(even.assign(patient_id=["p"] * 5 + [str(i) for i in range(15)]), 100)["ece"]
-    assert metric["value"] == 0
-    assert metric["method"] == "bootstrap of gaps"

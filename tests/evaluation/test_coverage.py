@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxrnet.evaluation.bootstrap import bootstrap, clusters_of
+from cxrnet.evaluation.confidence_intervals import bootstrap, clusters_of
 from cxrnet.evaluation.metrics import evaluate
 from cxrnet.evaluation.predictions import make_predictions
 from cxrnet.evaluation.significance import accuracy_test, auc_test, bootstrap_test

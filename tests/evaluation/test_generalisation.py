@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 
-from cxrnet.evaluation.bootstrap import clusters_of
-from cxrnet.evaluation.confidence_intervals import percentile
+from cxrnet.evaluation.confidence_intervals import clusters_of, percentile
 from cxrnet.evaluation.generalisation import Sides, change_interval, generalisation_table, internal_side, shared_classes
 from cxrnet.evaluation.metrics import evaluate, evaluate_resampled
 from cxrnet.reporting.external import drop_table, verdicts
@@ -85,13 +84,6 @@ def test_the_interval_of_the_change_is_that_of_a_bootstrap_of_the_difference(mak
         assert change_interval(a[name], b[name]) == pytest.approx(expected, abs=0.01)
 
 
-def test_a_metric_of_one_has_a_change_with_an_interval_too():
-    perfect = {"value": 1.0, "n": 20, "interval": [0.84, 1.0]}
-    half = {"value": 0.5, "n": 20, "interval": [0.3, 0.7]}
-    assert change_interval(perfect, half) == pytest.approx((-0.7, -0.5 + np.hypot(0.2, 0.16)))
-    assert change_interval(perfect, {"value": 0.5, "n": 20}) is None
-
-
 def test_means_are_over_the_classes_of_both_sides(table, internal, external):
     assert shared_classes(external, internal) == shared_classes(external, None) == OVER
     for name, part in (("roc_auc_macro", "roc_auc"), ("balanced_accuracy", "sensitivity"), ("macro_f1", "f1")):
@@ -118,11 +110,6 @@ def test_the_printed_table_begins_with_the_leading_metric(table):
     assert groups["d"] == [["ROC-AUC, macro", "n/a", "n/a", "n/a"]]
     assert "b: internal: no image is labelled Normal" in printed.note
     assert "c: no internal result is known" in printed.note
-
-
-def test_intervals_that_were_not_asked_for_are_not_promised(internal, external):
-    plain = generalisation_table({"b": sides(internal, external, 0)}, {})
-    assert drop_table(plain, 0.95).note.startswith("No intervals. Internal: ")
 
 
 def test_the_verdict_says_whether_a_drop_is_shown(make_table, table):

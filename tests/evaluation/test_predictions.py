@@ -2,15 +2,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from cxrnet.core.atomic import write_table
 from cxrnet.errors import CxrnetError
+from cxrnet.evaluation.metrics import evaluate
 from cxrnet.evaluation.predictions import (
     ROW_COLUMNS,
     check_predictions,
     classes_of,
-    label_codes,
+    growing_file,
     logits_of,
     make_predictions,
     probabilities_of,
+    read_predictions,
+    softmax,
     validation_codes,
 )
 
@@ -28,12 +32,6 @@ def test_table_holds_logits_softmax_and_prediction(make_table):
     expected = np.exp(logits.astype(np.float64)) / np.exp(logits.astype(np.float64)).sum(axis=1, keepdims=True)
     np.testing.assert_allclose(probabilities_of(table), expected, rtol=1e-12)
     assert list(table["predicted"]) == [classes_of(table)[i] for i in logits.argmax(axis=1)]
-
-
-def test_large_logits_do_not_overflow(make_table):
-    rows = make_table(n=1, labels=["Covid"])
-    table = make_predictions(rows, ("Covid", "Normal"), np.array([[3e4, -3e4]], dtype=np.float32))
-    assert probabilities_of(table).tolist() == [[1.0, 0.0]]
 
 
 def test_what_a_bootstrap_and_subgroups_need_comes_along_where_the_data_have_it(make_table):
@@ -107,12 +105,6 @@ def test_a_bad_table_is_one_clear_line(make_table, how, message):
     assert "\n" not in str(caught.value)
 
 
-def test_validation_images_and_a_table_without_splits_are_taken(make_table) -> None:
-    for split in ("val", pd.NA):
-        table = make_table().assign(split=pd.array([split] * 60, dtype="string"))
-        assert (validation_codes(table, "temperature") == label_codes(table)).all()
-
-
 def test_other_tables_are_refused(make_table) -> None:
     mixed = pd.concat([make_table(n=5), make_table(n=20, split="val"), make_table(n=3, split="train")])
     with pytest.raises(CxrnetError, match=r"temperature: 8 of 28 images are of split test, train; .* give only those"):
@@ -121,3 +113,77 @@ def test_other_tables_are_refused(make_table) -> None:
         validation_codes(make_table().iloc[:0], "operating_points")
     with pytest.raises(CxrnetError, match="20 of 20 images have no label"):
         validation_codes(make_table(n=20, split="val").assign(label=pd.NA), "operating_points")
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".csv"])
+def test_file_holds_the_same_table(make_table, tmp_path, suffix):
+    table = make_table(classes=("None", "COVID 19", "NA"), n=30)
+    table.loc[3, ["label", "patient_id", "split"]] = pd.NA
+    write_table(table, tmp_path / f"new/predictions{suffix}")
+    again = read_predictions(tmp_path / f"new/predictions{suffix}")
+    pd.testing.assert_frame_equal(again, table)
+    assert [p.name for p in (tmp_path / "new").iterdir()] == [f"predictions{suffix}"]
+
+
+def test_a_word_for_not_known_is_no_patient(make_table, tmp_path):
+    table = make_table()
+    words = ["unknown", "nan", " ", "p"]
+    write_table(table.assign(patient_id=[words[i % 4] for i in range(len(table))]), tmp_path / "p.csv")
+    assert set(read_predictions(tmp_path / "p.csv")["patient_id"].dropna()) == {"p"}
+
+
+def test_a_bad_table_is_told_with_its_file(make_table, tmp_path):
+    make_table(n=5).assign(label="COVID").to_parquet(tmp_path / "p.parquet")
+    with pytest.raises(CxrnetError, match=r"p\.parquet: label 'COVID' is not one of the classes"):
+        read_predictions(tmp_path / "p.parquet")
+
+
+@pytest.mark.parametrize("column", ["prob_Covid", "logit_Covid"])
+def test_text_is_no_number(make_table, tmp_path, column):
+    make_table(n=5).assign(**{column: "high"}).to_csv(tmp_path / "p.csv", index=False)
+    with pytest.raises(CxrnetError, match=f"p.csv: column {column} holds 'high' .5 of 5 rows., which is no number"):
+        read_predictions(tmp_path / "p.csv")
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".csv"])
+def test_another_program_need_not_know_our_columns(make_table, tmp_path, suffix):
+    table = make_table(n=6)
+    bare = table[["image_id", "label", "predicted", *(name for name in table if name.startswith("prob_"))]].copy()
+    bare.loc[0, ["prob_Viral Pneumonia", "prob_Covid", "prob_Normal"]] = [0.0, 1.0, 0.0]
+    write_table(bare, tmp_path / f"p{suffix}")
+    again = read_predictions(tmp_path / f"p{suffix}")
+    np.testing.assert_allclose(softmax(logits_of(again)), probabilities_of(bare), atol=1e-6)
+    assert again[["path", "split", "source", "patient_id"]].isna().all(axis=None)
+    assert evaluate(again)["accuracy"] == evaluate(bare)["accuracy"]
+
+
+def test_a_file_that_is_no_table(tmp_path):
+    with pytest.raises(CxrnetError, match="is not a file"):
+        read_predictions(tmp_path / "none.parquet")
+    (tmp_path / "p.parquet").write_text("not a table")
+    with pytest.raises(CxrnetError, match="cannot be read as a table"):
+        read_predictions(tmp_path / "p.parquet")
+    (tmp_path / "p.csv").write_text("")
+    with pytest.raises(CxrnetError, match="cannot be read as a table"):
+        read_predictions(tmp_path / "p.csv")
+
+
+def table(start: int, count: int) -> pd.DataFrame:
+    ids = [f"{i}.png" for i in range(start, start + count)]
+    rows = pd.DataFrame(
+        {"image_id": ids, "path": ids, "label": "a", "split": pd.NA, "source": "s", "patient_id": pd.NA}
+    )
+    logits = np.random.default_rng(start).normal(size=(count, 2)).astype(np.float32)
+    return make_predictions(rows, ("a", "b"), logits)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_parts_make_one_table(tmp_path, suffix):
+    path = tmp_path / f"predictions.{suffix}"
+    with growing_file(path) as add:
+        add(table(0, 3))
+        assert not path.exists()
+        add(table(3, 2))
+    expected = pd.concat([table(0, 3), table(3, 2)], ignore_index=True)
+    pd.testing.assert_frame_equal(read_predictions(path), expected, check_dtype=suffix == "parquet")
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]

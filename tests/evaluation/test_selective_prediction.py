@@ -3,10 +3,9 @@ import pandas as pd
 import pytest
 
 from cxrnet.errors import CxrnetError
-from cxrnet.evaluation.bootstrap import Clusters, Resampling, clusters_of
-from cxrnet.evaluation.confidence_intervals import wilson
+from cxrnet.evaluation.confidence_intervals import Clusters, Resampling, clusters_of, wilson
+from cxrnet.evaluation.decision import DecisionRule
 from cxrnet.evaluation.metrics import evaluate
-from cxrnet.evaluation.operating_points import DecisionRule
 from cxrnet.evaluation.predictions import classes_of, logits_of, make_predictions, probabilities_of
 from cxrnet.evaluation.selective_prediction import (
     area_under_risk_coverage,
@@ -40,22 +39,6 @@ def test_equal_confidences_stay_together_and_their_area_is_the_mean_over_orders(
         areas.append(np.mean(np.cumsum(~correct[order]) / np.arange(1, 13)))
     assert area_under_risk_coverage(confidence, correct) == pytest.approx(np.mean(areas), abs=0.005)
     assert area_under_risk_coverage(np.full(12, 0.8), correct) == pytest.approx((~correct).mean())
-
-
-def test_certainty_is_that_of_the_prediction(make_table) -> None:
-    table = make_table()
-    confidence, correct = certainty(table)
-    assert (confidence == table.filter(like="prob_").max(axis=1)).all()
-    assert (correct == (table["label"] == table["predicted"])).all()
-    pointed = make_predictions(table, classes_of(table), logits_of(table), DecisionRule({"Covid": 0.01}))
-    confidence, _ = certainty(pointed)
-    covid = (pointed["predicted"] == "Covid").to_numpy(bool)
-    assert (confidence[covid] == pointed.loc[covid, "prob_Covid"]).all()
-
-
-def test_no_images_are_refused() -> None:
-    with pytest.raises(CxrnetError, match="no images"):
-        risk_coverage(np.array([]), np.array([], bool))
 
 
 def weighed(table, weights, points=None, threshold=None):

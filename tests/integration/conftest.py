@@ -5,6 +5,7 @@ import importlib
 import io
 import logging
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -16,10 +17,11 @@ from hydra.core.global_hydra import GlobalHydra
 
 
 def call_python(folder: Path, *line: str) -> subprocess.CompletedProcess[str]:
-    """Run Python in a folder, without the MLflow address of whoever runs the tests."""
+    """Run Python in a folder on one thread, without the MLflow address of whoever runs the tests."""
     environment = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
+    environment["OMP_NUM_THREADS"] = "1"  # two trainings side by side would hold each other up
     return subprocess.run(
-        [sys.executable, *line], cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
+        [sys.executable, *line], cwd=folder, env=environment, capture_output=True, text=True, timeout=500, check=False
     )
 
 
@@ -45,6 +47,19 @@ def call_command(folder: Path, name: str, *arguments: str) -> subprocess.Complet
     root.handlers[:] = handlers
     root.setLevel(level)
     return subprocess.CompletedProcess([name, *arguments], status, out.getvalue(), err.getvalue())
+
+
+@pytest.fixture(scope="session")
+def make_place(tmp_path_factory, empty_store) -> Callable[[str], Path]:
+    """Makes a folder to work in, with an MLflow database of no runs in its outputs."""
+
+    def make(name: str) -> Path:
+        folder = tmp_path_factory.mktemp(name)
+        (folder / "outputs").mkdir()
+        shutil.copyfile(empty_store, folder / "outputs" / "mlflow.db")
+        return folder
+
+    return make
 
 
 @pytest.fixture(scope="session")

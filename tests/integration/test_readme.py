@@ -79,7 +79,9 @@ def test_sweep_over_four_models(tmp_path):
     done = python(*shlex.split(line), folder=tmp_path)
     assert done.returncode == 0, done.stderr
     (sweep,) = (tmp_path / "outputs" / "sweeps").iterdir()
-    assert len(list(sweep.glob("*/report.html"))) == 4
+    reports = {file.resolve() for file in sweep.glob("*/report.html")}
+    assert len(reports) == 4
+    assert (sweep / "best" / "report.html").resolve() in reports
 
 
 @pytest.mark.slow

@@ -36,14 +36,14 @@ def record(folder: Path) -> dict:
 
 
 @pytest.fixture(scope="module")
-def workplace(draw, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("work place")
+def workplace(draw, make_place) -> Path:
+    folder = make_place("work place")
     draw(folder / "my xrays")
     return folder
 
 
 @pytest.fixture(scope="module")
-def resumed(workplace, call, train) -> tuple[Path, subprocess.CompletedProcess[str]]:
+def resumed(workplace, call, command) -> tuple[Path, subprocess.CompletedProcess[str]]:
     """The folder of the parent, and what its second command said."""
     folder = workplace / "a run"
     stopped = call(workplace, "-c", STOPPED, *QUICK, "+folds=3", "hydra.run.dir=a run")
@@ -52,7 +52,7 @@ def resumed(workplace, call, train) -> tuple[Path, subprocess.CompletedProcess[s
     assert record(folder)["status"] == "KILLED"
     assert [record(folder / name)["status"] for name in RUNS[:2]] == ["FINISHED", "KILLED"]
     assert not (folder / RUNS[2]).exists()
-    done = train(workplace, "resume=a run")
+    done = command(workplace, "train", "resume=a run")
     assert (done.returncode, done.stderr) == (0, "")
     return folder, done
 
@@ -103,7 +103,7 @@ def test_the_report_of_all_is_in_the_folder_and_in_mlflow(resumed, workplace, lo
     folder, done = resumed
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert "custom_cnn on my xrays, 3 folds" in page
-    assert all(f'<th scope="row">{name}</th>' in page for name in RUNS)
+    assert all(f'<th scope="row">{name}</th>' in page.replace("<wbr>", "") for name in RUNS)
     assert "The result below is that of all 36 predictions together" in page
     assert "report       a run/report.html" in done.stdout
     client = MlflowClient(f"sqlite:///{workplace}/outputs/mlflow.db")
@@ -122,17 +122,10 @@ def test_a_finished_fold_was_not_trained_again(resumed):
     assert list(folder.rglob("*.partial")) == []
 
 
-def test_a_finished_fold_that_gets_more_epochs_goes_on(resumed, workplace, train):
+def test_a_finished_fold_that_gets_more_epochs_goes_on(resumed, workplace, command):
     folder, _ = resumed
     before = (folder / RUNS[0] / "history.csv").read_text()
-    done = train(workplace, "resume=a run", "schedule.max_epochs=2", "tracking=none")
+    done = command(workplace, "train", "resume=a run", "schedule.max_epochs=2", "tracking=none")
     assert (done.returncode, done.stderr) == (0, "")
     assert [len(pd.read_csv(folder / name / "history.csv")) for name in RUNS] == [2, 2, 2]
     assert (folder / RUNS[0] / "history.csv").read_text().startswith(before)
-
-
-def test_a_users_mistake_is_one_line(workplace, train):
-    # The other ones are in tests/workflows/test_cross_validation.py.
-    done = train(workplace, *QUICK, "folds=2", "seeds=[0,1]", "hydra.run.dir=mistake", "tracking=none")
-    message = "folds: 2; give a whole number from 3 on (one part is test, one val, the rest train)"
-    assert (done.returncode, done.stderr) == (2, f"error: {message}\n")

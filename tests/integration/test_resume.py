@@ -39,24 +39,25 @@ main()
 
 
 @pytest.fixture(scope="module")
-def workplace(draw, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("work place")
+def workplace(draw, make_place) -> Path:
+    folder = make_place("work place")
     draw(folder / "my xrays")
+    torch.set_num_threads(1)  # as in the processes, so that results are equal to the last bit
     torch.manual_seed(0)
     torch.save(backbone_spec("custom_cnn").build((32, 32)).state_dict(), folder / "weights.pt")
     return folder
 
 
 @pytest.fixture(scope="module")
-def whole(workplace, train) -> Path:
+def whole(workplace, command) -> Path:
     """A run that was not stopped."""
-    done = train(workplace, *QUICK, "hydra.run.dir=whole", "tracking=none")
+    done = command(workplace, "train", *QUICK, "hydra.run.dir=whole", "tracking=none")
     assert done.returncode == 0, done.stderr
     return workplace / "whole"
 
 
 @pytest.fixture(scope="module")
-def resumed(workplace, call, train, query):
+def resumed(workplace, call, command, query):
     """The same run, ended by SIGTERM in its second phase, and resumed: the folder and what the two commands said."""
     where = ("finetune", "1", str(int(signal.SIGTERM)))
     stopped = call(workplace, "-c", STOPPED, *where, *QUICK, "hydra.run.dir=a run")
@@ -64,7 +65,7 @@ def resumed(workplace, call, train, query):
     assert json.loads((workplace / "a run" / "run.json").read_text())["status"] == "KILLED"
     assert query(workplace, "select status from runs") == [("KILLED",)]
     shutil.copyfile(workplace / "a run" / "run.log", workplace / "stopped.log")
-    done = train(workplace, "resume=a run", "trainer.precision=32")
+    done = command(workplace, "train", "resume=a run", "trainer.precision=32")
     assert done.returncode == 0, done.stderr
     return workplace / "a run", stopped, done
 
@@ -125,9 +126,9 @@ def test_it_says_where_it_goes_on(resumed):
         (("-m", "resume=whole"), "resume: one run goes on at a time; leave -m out"),
     ],
 )
-def test_a_users_mistake_is_one_line_and_leaves_no_trace(whole, workplace, arguments, message, train):
+def test_a_users_mistake_is_one_line_and_leaves_no_trace(whole, workplace, arguments, message, command):
     before = sorted(path.relative_to(workplace) for path in workplace.rglob("*"))
-    done = train(workplace, *arguments)
+    done = command(workplace, "train", *arguments)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(f"error: {message}")
     assert done.stderr.count("\n") == 1
@@ -135,27 +136,17 @@ def test_a_users_mistake_is_one_line_and_leaves_no_trace(whole, workplace, argum
     assert json.loads((whole / "run.json").read_text())["status"] == "FINISHED"
 
 
-def test_other_images_are_refused(draw, tmp_path, whole, workplace, train):
-    draw(tmp_path / "others", seed=1)
-    done = train(workplace, "resume=whole", f"data.root={tmp_path / 'others'}", "schedule.max_epochs=4")
-    assert done.returncode == 2
-    assert "error: resume: the data have changed: other images, labels, patients or splits than the 36 rows of" in (
-        done.stderr
-    )
-    assert done.stderr.count("\n") == 1
-
-
 class Loud:
     def __reduce__(self):
         return print, ("unpickled",)
 
 
-def test_a_strangers_folder_runs_no_code(tmp_path, train):
+def test_a_strangers_folder_runs_no_code(tmp_path, command):
     folder = tmp_path / "run"
     (tmp_path / "loud.pkl").write_bytes(pickle.dumps(Loud()))
     words = ["+hydra.callbacks.x._target_=pandas.read_pickle", "+hydra.callbacks.x.filepath_or_buffer=loud.pkl"]
     write_record(folder, start_of([*COMMAND, *words]))
     (folder / "config.yaml").write_text("seed: 0\n")
-    done = train(tmp_path, "resume=run")
+    done = command(tmp_path, "train", "resume=run")
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert "changes Hydra" in done.stderr

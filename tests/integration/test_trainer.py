@@ -10,9 +10,9 @@ CLASSES = ["[/red]", "a*b", "a+b", "Größe"]
 
 
 @pytest.fixture(scope="module")
-def finished(draw, train, tmp_path_factory):
+def finished(draw, command, make_place):
     """A run of two phases, of which every class is called what libraries take amiss."""
-    place = tmp_path_factory.mktemp("work place")
+    place = make_place("work place")
     folders = ["red", "star", "plus", "size"]
     draw(place / "xrays", classes=folders)
     rows = [
@@ -21,10 +21,10 @@ def finished(draw, train, tmp_path_factory):
         for i in range(12)
     ]
     pd.DataFrame(rows).to_csv(place / "table.csv", index=False)
-    done = train(
-        place, "data=manifest", "data.root=table.csv", "data.size=[32,32]", "data.batch_size=8", "model=custom_cnn",
-        "trainer=cpu", "schedule.max_epochs=2", "evaluation.resamples=100", "finetune=true", "hydra.run.dir=the run",
-        "callbacks=[lr_monitor]", "logger=csv",
+    done = command(
+        place, "train", "data=manifest", "data.root=table.csv", "data.size=[32,32]", "data.batch_size=8",
+        "model=custom_cnn", "trainer=cpu", "schedule.max_epochs=2", "evaluation.resamples=100", "finetune=true",
+        "hydra.run.dir=the run", "callbacks=[lr_monitor]", "logger=csv",
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     return place, done

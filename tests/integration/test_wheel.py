@@ -42,7 +42,7 @@ def test_wheel_holds_all_that_is_no_code(wheel):
     configs = {f"cxrnet/{path.relative_to(REPOSITORY).as_posix()}" for path in REPOSITORY.glob("conf/**/*.yaml")}
     assert configs | {"cxrnet/reporting/templates/report.html.j2", "cxrnet/py.typed"} <= set(names)
     assert "cxrnet/conf/train.yaml" in configs
-    assert {name.split("/")[0].split("-")[0] for name in names} == {"cxrnet"}
+    assert {name.split("/")[0].split("-")[0] for name in names} == {"cxrnet", "hydra_plugins"}
     assert not [name for name in names if "benchmark" in name]  # it is a script of the checkout
 
 

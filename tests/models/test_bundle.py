@@ -2,6 +2,7 @@ import dataclasses
 import hashlib
 import json
 import logging
+import resource
 import shutil
 import subprocess
 import sys
@@ -108,7 +109,7 @@ def test_a_prior_or_weights_that_are_none_are_refused(folder, name, values):
 
 def test_a_prior_sums_to_one(folder):
     _change(folder, prior={**PRIOR, "Normal": 0.8})
-    with pytest.raises(CxrnetError, match="its prior sums to 1"):
+    with pytest.raises(CxrnetError, match=r"its prior is .* that sum to 1"):
         load_bundle(folder)
 
 
@@ -153,7 +154,7 @@ def test_a_field_out_of_its_range_is_refused_by_name(folder, change, said):
 @pytest.mark.parametrize(("name", "value"), WRONG_NETWORK, ids=str)
 def test_a_field_of_the_network_out_of_its_range_is_refused_by_name(folder, name, value):
     _change(folder, network={**described(folder)["network"], name: value})
-    with pytest.raises(CxrnetError, match=rf"is damaged \(its .*{name}"):
+    with pytest.raises(CxrnetError, match=rf"is damaged \(.*{name}"):
         load_bundle(folder)
 
 
@@ -250,7 +251,7 @@ def test_a_class_that_no_file_can_hold_is_refused_by_signing_too(folder):
     text = (folder / "bundle.json").read_text(encoding="utf-8")
     first = json.loads(text)["network"]["classes"][0]
     (folder / "bundle.json").write_text(text.replace(f'"{first}"', '"\\ud800"'), encoding="utf-8")
-    with pytest.raises(CxrnetError, match="its classes is"):
+    with pytest.raises(CxrnetError, match=r"data\.classes: "):
         sign_bundle(folder)
 
 
@@ -262,6 +263,19 @@ def test_a_configuration_of_any_kind_can_be_signed(bundle, folder):
     text = (folder / "bundle.json").read_text(encoding="utf-8")
     sign_bundle(folder)
     assert (folder / "bundle.json").read_text(encoding="utf-8") == text
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"hidden": [2**31 - 1] * 2}, {"size": [9000, 9000], "pool": "flatten"}, {"hidden": [8] * 5000}],
+    ids=["widths", "size", "number"],
+)
+def test_layers_that_the_weights_do_not_have_are_refused_before_they_are_made(folder, change):
+    _change(folder, network={**described(folder)["network"], **change})
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(CxrnetError, match=r"is damaged \("):
+        load_bundle(folder)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000  # KiB
 
 
 @pytest.mark.parametrize("backbone", ["custom_cnn", "mobilenet_v2"])
@@ -354,13 +368,6 @@ def test_damaged_files(folder, name, content):
     with pytest.raises(CxrnetError, match="is damaged") as caught:
         load_bundle(folder)
     assert "\n" not in str(caught.value)
-
-
-def test_a_truncated_model(folder):
-    path = folder / "model.safetensors"
-    path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(CxrnetError, match="is damaged"):
-        load_bundle(folder)
 
 
 def _change(folder, **values):

@@ -9,9 +9,8 @@ from sklearn.metrics import balanced_accuracy_score, f1_score, roc_auc_score
 from sklearn.metrics.pairwise import cosine_similarity
 from torch import nn
 
-from cxrnet.models.freezing import set_trainable
+from cxrnet.models.freezing import set_trainable, split_network
 from cxrnet.models.lightning_module import Classifier, metric_names
-from cxrnet.models.trunk import split_network
 
 CLASSES = ("Covid", "Normal", "Viral Pneumonia")
 WEIGHTS = torch.tensor([5.0, 1.0, 0.2])
@@ -50,7 +49,7 @@ def test_the_metrics_of_validation_are_those_of_the_whole_split(make_network, ma
         assert logged[f"val/specificity/{name}"] == pytest.approx(specificity)
 
 
-@pytest.mark.parametrize("name", metric_names(CLASSES))
+@pytest.mark.parametrize("name", ["val/sensitivity/Covid", "val/accuracy", "train/loss"])
 def test_the_best_epoch_and_the_stopping_by_any_logged_metric(make_network, make_data, tmp_path, name):
     # Lightning's callbacks look at the end of the training epoch unless told otherwise; the training metrics of this
     # epoch are there by then.

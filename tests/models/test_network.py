@@ -33,6 +33,19 @@ def test_pools_are_what_they_say(make_network):
         torch.testing.assert_close(flat.features(images), maps.flatten(1))
 
 
+def layers(module: nn.Sequential) -> list[str]:
+    return [type(layer).__name__ for layer in module]
+
+
+def test_every_dense_layer_has_its_batch_norm_dropout_and_activation(make_network):
+    assert layers(make_network().head) == ["Dropout", "Linear"]
+    made = make_network(hidden=(8, 4), batch_norm=True, dropout=(0.1, 0.5, 0.0), activation="gelu").head
+    dense = ["BatchNorm1d", "Dropout", "Linear", "GELU"]
+    assert layers(made) == dense + dense + dense[:3]
+    assert [layer.p for layer in made if isinstance(layer, nn.Dropout)] == [0.1, 0.5, 0.0]
+    assert [layer.num_features for layer in made if isinstance(layer, nn.BatchNorm1d)] == [128, 8, 4]
+
+
 def test_normalisation_is_torchvisions_on_three_equal_channels(make_network):
     images = grey(2, 1, 32, 32)
     expected = v2.functional.normalize(
@@ -63,9 +76,23 @@ def test_too_small_images_are_told_with_the_size(make_network, backbone, size):
         ({"pool": "own"}, "model.pool: 'own' is for timm backbones, custom_cnn has none; give average, max or flatten"),
         ({"backbone": "alexnet"}, "model.backbone: 'alexnet' is not known"),
         ({"pool_window": (5, 4)}, r"model.pool_window: \(5, 4\) is more than the 4 x 4 map .* of 32 x 32 pixels"),
+        ({"pool_window": 4}, r"model.pool_window: 4; give the window's height and width, as \[4, 4\], or null"),
+        ({"pool_window": (4,)}, "give the window's height"),
+        ({"pool_window": (2, 2), "pool": "flatten"}, "model.pool_window: pool 'flatten' has no windows; give null"),
         ({"l2": -0.1}, "model.l2: -0.1; give a number from 0 on"),
         ({"mean": (0.5,)}, "model.mean, model.std: .* give three numbers each"),
         ({"std": (0.2, 0.0, 0.2)}, "std above 0"),
+        ({"hidden": 256}, r"model.hidden: 256; give a list of widths, as \[256\], or \[\]"),
+        ({"hidden": (0,)}, "model.hidden: .*; give a list of widths"),
+        ({"activation": "swish"}, "model.activation: 'swish' is not known; choose one of relu, gelu, elu, tanh, silu"),
+        ({"batch_norm": "no"}, "model.batch_norm: no; give true or false"),
+        ({"dropout": 1.5}, "model.dropout: 1.5; give a probability"),
+        ({"dropout": ("a",)}, "model.dropout: .*; give a probability"),
+        ({"hidden": (8,), "dropout": (0.2,)}, "model.dropout: 1 rates for 2 dense layers; give one for each layer"),
+        ({"output": "softmin"}, "model.output: 'softmin' is not known; choose one of softmax, sigmoid"),
+        ({"output": "sigmoid"}, "model.output: sigmoid tells two classes apart, the data have 3; give softmax"),
+        ({"classes": ("a", "a")}, "data.classes: .*; give two or more, each once"),
+        ({"size": (0, 32)}, "data.size: .*; give a height and a width in pixels"),
     ],
 )
 def test_settings_that_cannot_be_built(make_network, changes, message):

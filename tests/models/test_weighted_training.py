@@ -6,7 +6,7 @@ import torch
 from scipy.special import log_softmax, softmax
 from torch import nn
 
-from cxrnet.evaluation.prior import fitted_offset
+from cxrnet.evaluation.decision import fitted_offset
 from cxrnet.models.losses import (
     cost_offset,
     cost_sensitive,

@@ -10,11 +10,9 @@ from rich import get_console
 from cxrnet.evaluation.predictions import make_predictions
 from cxrnet.reporting.comparison import (
     ComparedRuns,
-    fact_text,
     leaderboard,
     printed_tables,
     say_comparison,
-    title_of,
     verdict,
     warnings_of,
     write_comparison,
@@ -76,13 +74,6 @@ def test_a_run_with_more_leaked_images_is_not_found_better(said, others, words):
     assert "But 2 of the 90 images were leaked into its training" in text
     assert text.endswith(f"it is not shown to be better than weak, {words}")
     assert warnings[0].startswith("strong: 2 of the 90 images were leaked")
-
-
-@pytest.mark.parametrize("leaked", [{"weak": {"0", "1"}, "strong": {"0", "1"}}, {"weak": {"0"}}])
-def test_runs_with_the_same_or_fewer_leaked_images_can_be_better(said, leaked):
-    text, warnings = said({"weak": 0.0, "strong": 3.0}, leaked)
-    assert text.endswith("The tests show it to be better than weak.")
-    assert warnings[0].startswith("All runs: 2 of the 90" if len(leaked) == 2 else "weak: 1 of the 90")
 
 
 def test_the_tests_stand_for_those_with_as_many_leaked_images(said):
@@ -157,30 +148,6 @@ def test_gaps_are_named_with_their_reason(make_table, compare_runs):
     assert [line[0], *line[2:]] == ["F1, macro: no test", "n/a", "n/a", "n/a"]
 
 
-def test_two_tests_of_an_auc_are_explained(make_table, compare_runs):
-    labels = [str(label) for label in make_table()["label"]]
-    tables = {name: make_table(labels=labels, seed=i) for i, name in enumerate("ab")}
-    for metrics, explained in ((("roc_auc_macro", "roc_auc"), True), (("accuracy", "roc_auc_Covid"), False)):
-        note = printed_tables(ComparedRuns(compare_runs(tables, *metrics), {}, {}))["tests"].note
-        assert ("mean over the classes is left to the bootstrap" in note) == explained
-
-
-def test_facts_and_titles():
-    assert [fact_text("x", value) for value in (None, True, 1234567, 0.00012345, "resnet50", ["a"])] == [
-        "–",
-        "yes",
-        "1\u202f234\u202f567",
-        "0.0001234",
-        "resnet50",
-        "['a']",
-    ]
-    assert fact_text("training seconds", 48) == "48\u00a0s"
-    assert [title_of(key) for key in (("", "macro_f1"), ("Covid", "sensitivity"))] == [
-        "F1, macro",
-        "Sensitivity, Covid",
-    ]
-
-
 @pytest.fixture(scope="module")
 def nasty(make_table, compare_runs):
     labels = [str(label) for label in make_table()["label"]]
@@ -241,12 +208,6 @@ def test_the_page_says_what_the_tables_say(nasty, folder, check_standalone, phon
     assert phone(page) == "hidden 0 px, seen 2 of 2"
 
 
-def test_the_page_prints(folder, browser, tmp_path):
-    browser(f"--print-to-pdf={tmp_path / 'page.pdf'}", (folder / "comparison.html").as_uri())
-    pages = len(re.findall(rb"/Type\s*/Page\b", (tmp_path / "page.pdf").read_bytes()))
-    assert 2 <= pages <= 5
-
-
 @pytest.fixture
 def printed(compare_runs, monkeypatch, capsys):
     """A comparison of runs of these names on a console of 100 columns."""
@@ -285,5 +246,5 @@ def test_of_many_runs_the_console_shows_the_metric_that_ranks_them(printed):
     board, tests = said.split("\nLeaderboard\n")[1].split("\nDifferences\n")
     assert board.count("run ") >= 7
     assert "Accuracy" not in board
-    assert "all 105 are in tests.csv" in board
+    assert "all 105 are in tests.csv" in " ".join(tests.split())
     assert (tests.count("against"), "ROC-AUC, macro: DeLong" in tests, "McNemar" in tests) == (21, True, False)

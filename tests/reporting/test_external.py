@@ -7,9 +7,8 @@ import pytest
 
 from cxrnet.evaluation.generalisation import Sides
 from cxrnet.evaluation.metrics import evaluate
-from cxrnet.reporting.analysis import analyse
 from cxrnet.reporting.external import ExternalFacts, external_section, say_external, write_external
-from cxrnet.reporting.results import save_analysis
+from cxrnet.reporting.results import analyse, save_analysis
 
 
 @pytest.fixture

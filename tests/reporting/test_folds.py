@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from cxrnet.evaluation.over_runs import Moments
+from cxrnet.evaluation.comparison import Moments
 from cxrnet.reporting.folds import FinishedPart, how_often, meaning, means_text, whose_table
 
 

@@ -4,7 +4,15 @@ import pytest
 from sklearn.metrics import classification_report
 
 from cxrnet.evaluation.metrics import evaluate
-from cxrnet.reporting.text import LINE, classification_report_text, roc_auc_text, side_by_side
+from cxrnet.reporting.text import LINE, REPORT, class_reports, side_by_side
+
+
+def classification_report_text(metrics):
+    return class_reports({"test": metrics}, REPORT)
+
+
+def roc_auc_text(metrics):
+    return class_reports({"test": metrics}, ["roc_auc"])
 
 
 def _rows(text: str) -> dict[str, list[str]]:
@@ -21,7 +29,7 @@ def test_report_holds_the_metrics_of_scikit_learn(make_table):
         metrics = [expected[name][key] for key in ("precision", "recall", "f1-score")]
         assert [precision, sensitivity, f1] == [f"{value:.4f}" for value in metrics]
         assert int(support) == expected[name]["support"]
-    assert rows["accuracy"] == [f"{expected['accuracy']:.4f}"]
+    assert rows["accuracy"] == [f"{expected['accuracy']:.4f}", "60"]
 
 
 def test_auc_text(make_table):

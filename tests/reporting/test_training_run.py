@@ -3,8 +3,8 @@ import dataclasses
 import pandas as pd
 
 from cxrnet.models.backbones.weights import LoadedWeights
-from cxrnet.reporting.report_data import PhaseFacts
 from cxrnet.reporting.training_run import issues_of, methods_of
+from cxrnet.training.schedule import PhaseResult
 
 CONFIG = {
     "seed": 0,
@@ -14,7 +14,7 @@ CONFIG = {
     "schedule": {"monitor": "val/loss", "views": 2},
     "data": {"split": {"_target_": "cxrnet.data.splits.split_manifest", "_partial_": True, "seed": 0}},
 }
-PHASE = PhaseFacts("head", "head", 3843, 5, "best", 4, "val/loss", 0.25, 1.0, False, True, lr=0.01, decay=2.0)
+PHASE = PhaseResult("head", "head", 3843, 0.01, 2.0, False, 1, 5, "best", 4, "val/loss", 0.25, 1.0, kept=True)
 
 
 def methods(data, **config):
@@ -30,6 +30,15 @@ def test_methods_are_read_from_configuration_and_data(make_data):
     assert "with the best val/loss on the validation images: 4, 0.25" in said["final model"]
     assert "of 9 test images, 0 have a duplicate in train or val and patients are not known" in said["level"]
     assert said["characteristics"] == ""
+
+
+def test_methods_of_a_head_that_was_fitted_at_once(make_data):
+    told = "logistic regression with an L2 of 0.1, chosen by 5-fold cross-validation on 90 training images"
+    fitted = dataclasses.replace(PHASE, lr=0, decay=0, epochs=1, fitted=told, l2=0.1, losses=((1.0, 0.5), (0.1, 0.4)))
+    said = methods_of(make_data(), LoadedWeights("random", "as asked for"), [fitted], CONFIG)
+    assert f"phase head (trainable: head, parameters: 3,843, {told})" in said["training"]
+    assert "Adam" not in said["training"]
+    assert said["final model"] == "the head that phase head fitted, and val/loss on the validation images: 0.25"
 
 
 def test_an_augmentation_that_a_frozen_backbone_does_not_see_is_told(make_data):

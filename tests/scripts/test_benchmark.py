@@ -2,7 +2,10 @@
 
 import inspect
 import json
+import operator
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -20,7 +23,7 @@ import torch
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from cxrnet.data.duplicates.search import find_duplicates
+from cxrnet.data.duplicates import find_duplicates
 from cxrnet.data.images.files import find_images
 from cxrnet.data.images.store import load_images
 from cxrnet.data.sources.folder import folder
@@ -37,9 +40,9 @@ import timm_jobs  # noqa: E402
 import torch_jobs  # noqa: E402
 from groups import GROUPS, Plan  # noqa: E402
 from images import drawn_images, own_images  # noqa: E402
-from jobs import Job, Measurement  # noqa: E402
+from jobs import Job  # noqa: E402
 from options import read_options  # noqa: E402
-from results import Group, Ratio, difference, number_text, quotient, repaid_after, show  # noqa: E402
+from results import Group, Ratio, number_text, page, quotient, repaid_after, show  # noqa: E402
 from shared import Task  # noqa: E402
 
 SMALL = (
@@ -112,28 +115,33 @@ def test_a_target_is_met_on_its_side(target, met):
 
 def test_formulas():
     assert Ratio("a", (("a", "seconds"),)).over(rounds((6.0, 3.0)))["value"] == 6.0
-    assert Ratio("a - b", AB, difference).over(rounds((6.0, 4.0)))["value"] == 2.0
+    assert Ratio("a - b", AB, operator.sub).over(rounds((6.0, 4.0)))["value"] == 2.0
     assert repaid_after(0.0, 60.0, 10.0, 20.0) == pytest.approx(1200)  # 120 s at 10 a second are 60 s at 20, and 60 s
     assert repaid_after(5.0, 0.0, 10.0, 20.0) == 0
     assert repaid_after(0.0, 60.0, 20.0, 20.0) is None
 
 
 def test_a_group_is_shown_with_what_is_missing(capsys):
-    jobs = [Job("a", "x:y"), Job("b", "x:y"), Job("c", "x:y")]
-    measured = [Measurement(job) for job in jobs]
-    measured[0].repeats = [{"seconds": s, "from": "file"} for s in (3.0, 1.0, 8.0)]
-    measured[1].repeats = [{"seconds": s} for s in (1.5, 1.0, 4.0)]
-    measured[2].missing = "no such package"
+    jobs = [
+        Job("a", "x:y", repeats=[{"seconds": s, "from": "file"} for s in (3.0, 1.0, 8.0)]),
+        Job("b", "x:y", repeats=[{"seconds": s} for s in (1.5, 1.0, 4.0)]),
+        Job("c", "x:y", missing="no such package"),
+    ]
     ratios = [Ratio("a / b", AB, quotient, least=10), Ratio("c", (("c", "seconds"),))]
-    result = Group("Some", ("seconds",), jobs, ratios).to_dict(measured)
+    result = Group("Some", ("seconds",), jobs, ratios).to_dict()
     assert result["jobs"]["a"]["median"] == {"seconds": 3.0, "from": "file"}
     assert [repeat["seconds"] for repeat in result["jobs"]["a"]["repeats"]] == [3.0, 1.0, 8.0]
     assert result["jobs"]["c"]["missing"] == "no such package"
-    show(result, ("seconds",))
+    show(result)
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["a", "3"] in lines
     assert ["c", "–"] in lines
     assert ["a", "/", "b", "2", "(1", "to", "2)", "≥", "10", "missed"] in lines
+    written = page([result], "one processor", "python run.py")
+    assert written.startswith(
+        "one processor: `python run.py`\n\n## Some\n\n| median | seconds |\n| --- | ---: |\n| a | 3 |\n"
+    )
+    assert "| a / b | 2 (1 to 2) | ≥ 10 | missed |" in written
     assert [number_text(value) for value in (0.01234, 99.96, 1234.5)] == ["0.0123", "100", "1,234"]
 
 
@@ -163,6 +171,15 @@ def test_a_mistake_is_refused(word, message):
         read_options([word], list(GROUPS))
 
 
+def test_the_commands_of_its_page_are_read():
+    page = (BENCHMARK.parents[1] / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    filled = re.sub("<[^<>]*>", sys.executable, page)
+    commands = re.findall("`python scripts/benchmark/run.py ([^`]*)`", filled)
+    assert len(commands) >= 4
+    for command in commands:
+        read_options(shlex.split(command), list(GROUPS))
+
+
 def test_groups_are_chosen():
     for word, groups in (("only=frozen", ["frozen"]), ("only=[train,data]", ["train", "data"]), ("seed=1", [*GROUPS])):
         assert read_options([word], list(GROUPS)).only == groups
@@ -183,6 +200,14 @@ def test_jobs_call_what_exists_and_ratios_are_of_jobs(make_plan, name, device):
     assert len({ratio.name for ratio in group.ratios}) == len(group.ratios)
 
 
+def test_contenders_of_the_training_are_chosen(make_plan):
+    group = GROUPS["train"](make_plan("train.contenders=[cxrnet, 'ceiling, channels last']", "precisions=[bf16-mixed]"))
+    assert [job.name for job in group.jobs] == ["resnet50, bf16: ceiling, channels last", "resnet50, bf16: cxrnet"]
+    assert [ratio.name for ratio in group.ratios] == ["resnet50, bf16: cxrnet / ceiling, channels last"]
+    with pytest.raises(CxrnetError, match=r"train\.contenders: 'ceilings' is none of plain loop; plain loop, channels"):
+        GROUPS["train"](make_plan("train.contenders=ceilings"))
+
+
 def test_targets(make_plan):
     def targets(name: str, **plan: str) -> dict[str, float]:
         return {ratio.name: ratio.least or ratio.most for ratio in GROUPS[name](make_plan(**plan)).ratios}
@@ -198,27 +223,25 @@ def test_targets(make_plan):
     assert on_gpu["resnet50, bf16: ceiling, channels last / timm's step"] == 1.0
 
 
-def test_a_job_that_is_missing_or_failed_says_why(tmp_path):
-    log = tmp_path / "jobs.log"
-    done = {"line": ["-c", "pass"], "fails": False}
-    jobs = [
+def test_a_job_that_is_missing_or_failed_says_why(tmp_path, capsys):
+    log, done = tmp_path / "jobs.log", {"line": ["-c", "pass"], "fails": False}
+    one, broken, _ = jobs = [
         Job("one", "data_jobs:command", done),
-        Job("absent", "data_jobs:command", done, needs=("no_such_package",)),
         Job("broken", "data_jobs:command", {**done, "fails": True}),
         Job("unknown", "data_jobs:command", done, missing="not given"),
     ]
-    one, absent, broken, unknown = measured = [Measurement(job) for job in jobs]
-    assert len(list(run.measure(Group("Some", ("seconds",), jobs, ()), measured, 2, log))) == 5
+    assert len(list(run.measure(Group("Some", ("seconds",), jobs, ()), 2, log))) == 4
     assert [each["seconds"] > 0 for each in one.repeats] == [True, True]
-    assert (absent.missing, unknown.missing) == ("no_such_package not installed", "not given")
     assert broken.failed.startswith("RuntimeError: python -c pass ended with 0")
     order = [line[3:] for line in log.read_text().splitlines() if line.startswith("== ")]
-    assert order == ["one", "absent", "broken", "one"]
+    assert order == ["one", "broken", "one"]
+    said = capsys.readouterr().out
+    assert all(words in said for words in ("one: ", "broken: failed, Runtime", "unknown: missing, not given", "2/2"))
 
 
 @pytest.mark.skipif(find_spec("keras") is not None, reason="Keras is installed here")
 def test_the_keras_recipe_runs_in_the_python_that_is_given(tmp_path):
-    one = Measurement(Job("Keras", "keras_recipe:train", {"task": TASK}, python=sys.executable))
+    one = Job("Keras", "keras_recipe:train", {"task": TASK}, python=sys.executable)
     one.run(tmp_path / "jobs.log")
     assert one.missing == "keras not installed; see keras_python"
 
@@ -294,9 +317,10 @@ def test_the_rate_leaves_out_validation_and_the_first_epoch(monkeypatch):
 
     network = nn.Sequential(nn.Flatten(), nn.Linear(192, 3))
     val = [batch for batch in batches(5, 100.0)]  # noqa: C416
-    parts = torch_jobs.Parts(network, (), val, lambda of: torch.optim.Adam(of.parameters()))
-    task = Task(**{**TASK, "steps": 2})
-    watch, _ = torch_jobs.fit(parts, task, [batches(2, 9.0), batches(2, 2.0), batches(2, 2.0)])
+    epochs = [batches(2, 9.0), batches(2, 2.0), batches(2, 2.0)]
+    watch, _ = torch_jobs.fit(
+        Task(**{**TASK, "steps": 2}), network, epochs, val, lambda of: torch.optim.Adam(of.parameters())
+    )
     assert watch.seconds == [18.0, 4.0, 4.0]
     assert watch.rate == 12 / 4
 
@@ -336,8 +360,7 @@ def test_reading_and_growing(images, tmp_path):
     file = str(tmp_path / "rows.parquet")
     data_jobs.write_rows(file, 200, seed=0)
     assert data_jobs.manifest(file, seed=0)["rows"] == 200
-    numbers = data_jobs.setup(str(images / "train"), 18, [32, 32], 8, seed=0, scratch=str(tmp_path))
-    assert numbers["ms_per_image"] == pytest.approx(1000 * numbers["seconds"] / 18)
+    assert own["ms_per_image"] == pytest.approx(1000 * own["seconds"] / 27)
 
 
 def test_drawn_images_are_as_many_as_asked_for_without_duplicates(tmp_path):
@@ -411,7 +434,7 @@ def test_what_was_measured_stays_when_it_is_stopped_and_no_process_is_left(tmp_p
     assert numbers["machine"]["device"] == "cpu"
     jobs = numbers["groups"]["growth"]["jobs"]
     assert jobs["manifest"]["median"]["rows"] == 1000
-    assert jobs["set-up of 24 images"]["repeats"] == []
+    assert jobs["set-up of 24 training images"]["repeats"] == []
     assert not (results / "scratch").exists()
 
 
@@ -427,3 +450,29 @@ def test_all_groups_measure_every_contender_that_is_installed(tmp_path):
             assert job["failed"] is None
         for ratio in group["ratios"]:
             assert ratio["value"] is not None or any(it in ratio["name"] for it in ("Keras", "timm's benchmark.py"))
+
+
+def gpu(*words: str) -> subprocess.CompletedProcess[str]:
+    command = ["bash", str(BENCHMARK / "gpu.sh"), *words]
+    return subprocess.run(
+        command, env={**os.environ, "PYTHON": sys.executable}, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.slow
+def test_what_a_gpu_is_asked_runs_on_a_processor_too(tmp_path):
+    done = gpu(*SMALL, "only=[train,predict]", f"outputs={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    results, numbers = written(tmp_path)
+    assert list(numbers["groups"]) == ["train", "predict"]
+    trained = numbers["groups"]["train"]["jobs"]
+    assert "resnet50, bf16: timm's step" in trained
+    assert all(job["repeats"] or job["missing"] for job in trained.values())
+    assert "resnet50, bf16: cxrnet / ceiling, channels last" in (results / "benchmark.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
+def test_nothing_is_measured_on_a_gpu_that_is_not_there(tmp_path):
+    done = gpu(f"outputs={tmp_path}")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert done.stderr.startswith("error: machine: device: 'cuda' can't be used here")

@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -26,9 +27,10 @@ def _no_tracking_address(monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def outputs(tmp_path_factory) -> Path:
-    """An outputs folder (with a space in its name) whose database exists: to make one takes seconds."""
+def outputs(tmp_path_factory, empty_store) -> Path:
+    """An outputs folder, with a space in its name, that has an experiment."""
     folder = tmp_path_factory.mktemp("all outputs")
+    shutil.copyfile(empty_store, folder / "mlflow.db")
     with opened(f"sqlite:///{folder}/mlflow.db") as client:
         find_experiment(client, "first", folder)
     return folder
@@ -89,10 +91,24 @@ class Server:
         os.killpg(self.process.pid, number)  # the server starts workers of its own
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    """A running server; only the last test of a module may end it."""
+@pytest.fixture(scope="session")
+def servers():
+    """The servers of the session; they end with it."""
+    running: list[Server] = []
+    yield running
+    for server in running:
+        with contextlib.suppress(ProcessLookupError):
+            server.signal(signal.SIGKILL)
+        server.process.wait()
+
+
+@pytest.fixture
+def server(servers, tmp_path_factory, empty_store):
+    """A running server: that of the session, or another one where a test has ended it."""
+    if servers and servers[-1].process.poll() is None:
+        return servers[-1]
     folder = tmp_path_factory.mktemp("server")
+    shutil.copyfile(empty_store, folder / "server.db")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -103,12 +119,9 @@ def server(tmp_path_factory):
     environment = {**os.environ, **ENVIRONMENT, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     with (folder / "server.log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, env=environment, start_new_session=True)
-    server = Server(f"http://127.0.0.1:{port}", process)
-    _wait_for(server.uri, folder / "server.log")
-    yield server
-    with contextlib.suppress(ProcessLookupError):
-        server.signal(signal.SIGKILL)
-    process.wait()
+    servers.append(Server(f"http://127.0.0.1:{port}", process))
+    _wait_for(servers[-1].uri, folder / "server.log")
+    return servers[-1]
 
 
 def _wait_for(uri: str, log: Path) -> None:

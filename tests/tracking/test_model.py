@@ -135,12 +135,3 @@ def test_the_same_bundle_is_one_model_and_another_one_another(make_bundle, track
         assert len(stored.outputs.model_outputs) == models
     newest = max(logged, key=lambda model: model.creation_timestamp)
     assert stored.data.tags["cxrnet.model_uri"] == f"models:/{newest.model_id}"
-
-
-def test_a_model_whose_logging_was_interrupted_is_completed(make_bundle, tracked, client):
-    with tracked(experiment="interrupted") as run:
-        experiment_id = client.get_run(run.run_id).info.experiment_id
-        begun = client.create_logged_model(experiment_id, name="bundle", source_run_id=run.run_id)
-        run.log_bundle(make_bundle(run.folder), ("a", "b"))
-    (logged,) = client.search_logged_models([experiment_id])
-    assert (logged.model_id, str(logged.status)) == (begun.model_id, "READY")

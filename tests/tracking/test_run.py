@@ -3,7 +3,6 @@ import subprocess
 import sys
 
 import pytest
-from lightning.fabric.utilities.rank_zero import rank_zero_only
 
 from cxrnet.errors import CxrnetError
 from cxrnet.tracking.record import read_record
@@ -78,14 +77,6 @@ def test_without_tracking_the_folder_still_tells_how_it_ended(tracked, tmp_path)
     assert "ValueError" in (run.folder / "error.txt").read_text()
 
 
-def test_only_the_first_process_of_a_distributed_training_has_a_run(tracked, client, tmp_path, monkeypatch):
-    monkeypatch.setattr(rank_zero_only, "rank", 1)
-    with tracked() as run:
-        run.log_metrics({"loss": 1.0}, step=0)
-    assert run.run_id is None
-    assert not (tmp_path / "run").exists()
-
-
 def test_a_store_that_cannot_be_used_is_an_error_before_anything_starts(tracked, tmp_path):
     with pytest.raises(CxrnetError, match="no MLflow server answers"), tracked(uri="http://127.0.0.1:9"):
         pytest.fail("the command must not start")
@@ -128,17 +119,6 @@ def test_a_run_that_mlflow_has_no_more_goes_on_in_a_new_one(tracked, client, cap
     assert second.run_id != first.run_id
     assert f"MLflow has the run of '{first.folder}' no more; a new one is made" in caplog.text
     assert read_record(first.folder)["run_id"] == second.run_id
-
-
-def test_what_goes_on_untracked_can_be_tracked_again(tracked, client):
-    with tracked() as first:
-        pass
-    with tracked(uri=None, resume=True) as second:
-        assert second.run_id is None
-    with tracked(resume=True) as third:
-        pass
-    assert third.run_id == first.run_id
-    assert client.get_run(third.run_id).info.status == "FINISHED"
 
 
 def test_a_run_that_was_not_tracked_can_be_from_now_on(tracked, client):

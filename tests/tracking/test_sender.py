@@ -1,10 +1,8 @@
 """Runs that track while their store is in trouble: a real server behind a proxy, a database that is locked."""
 
-import signal
 import sqlite3
 import threading
 import time
-from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
@@ -126,19 +124,10 @@ def test_a_server_that_makes_no_run_is_one_line_and_leaves_nothing(tracked, prox
     assert not (tmp_path / "run" / "run.json").exists()
 
 
-def test_a_hiccup_at_the_start_is_none(tracked, proxy, server):
-    first: list[str] = []
-    proxy.fault = lambda method, path: 500 if "runs/create" in path and not first and not first.append(path) else None
-    with tracked(uri=proxy.uri) as run:
-        pass
-    assert MlflowClient(server.uri).get_run(run.run_id).info.status == "FINISHED"
-
-
-@pytest.mark.parametrize("trouble", ["runs/update", "runs/get", "runs/"])
-def test_a_run_goes_on_in_its_mlflow_run_whatever_the_server_answers(tracked, proxy, server, trouble):
+def test_a_run_goes_on_in_its_mlflow_run_whatever_the_server_answers(tracked, proxy, server):
     with pytest.raises(RuntimeError), tracked(uri=proxy.uri) as first:
         raise RuntimeError
-    proxy.fault = lambda method, path: 500 if trouble in path else None
+    proxy.fault = lambda method, path: 500 if "runs/" in path else None
     with tracked(uri=proxy.uri, resume=True) as second:
         time.sleep(0.3)
         proxy.fault = lambda method, path: None
@@ -177,25 +166,6 @@ def test_a_locked_database_loses_nothing_and_shows_no_traceback(tracked, client,
     assert "Traceback" not in "".join(capfd.readouterr()) + caplog.text
 
 
-@pytest.mark.slow
-def test_a_database_that_is_locked_for_longer_than_mlflow_waits(tracked, uri, tmp_path, caplog, capfd):
-    connection = sqlite3.connect(uri.removeprefix("sqlite:///"), isolation_level=None, check_same_thread=False)
-    with tracked(patience=1.0) as run:
-        time.sleep(0.5)
-        connection.execute("BEGIN IMMEDIATE")
-        train(run, seconds=0)
-        time.sleep(25)  # MLflow waits 20 s, and raises
-    left = run.unsent
-    connection.execute("ROLLBACK")
-    connection.close()
-    assert left >= 4
-    assert "database is locked" in caplog.text
-    time.sleep(20)  # the call that was under way when the run ended
-    assert sync([tmp_path])
-    assert steps(uri, run) == [0, 1, 2, 3]
-    assert "Traceback" not in "".join(capfd.readouterr()) + caplog.text
-
-
 def test_a_stopped_run_does_not_wait_for_a_server_that_hangs(tracked, proxy, server):
     began = 0.0
     with pytest.raises(KeyboardInterrupt), tracked(uri=proxy.uri) as run:  # noqa: PT012
@@ -226,21 +196,3 @@ def test_a_server_that_is_away_when_a_run_ends_gets_it_all_later(tracked, proxy,
     assert abs(stored.info.end_time - time.time() * 1000) > 500  # when it ended, not when that arrived
     assert steps(server.uri, run) == [0, 1, 2, 3]
     assert read_record(run.folder)["unsent"] == 0
-
-
-def test_a_server_that_is_gone_costs_no_time_in_training(tracked, server, tmp_path, caplog, capfd):
-    """The last test of this module: it ends the server."""
-    with tracked(uri=server.uri, patience=1.0) as run:
-        run.log_metrics({"loss": 1.0}, step=0)
-        server.signal(signal.SIGKILL)
-        server.process.wait()
-        began = time.monotonic()
-        for epoch in range(1, 50):
-            run.log_metrics({"loss": 1 / epoch}, step=epoch)
-        assert time.monotonic() - began < 2
-        assert run.unsent >= 49
-    assert time.monotonic() - began < 10
-    assert read_record(run.folder)["status"] == "FINISHED"
-    assert read_record(run.folder)["unsent"] > 49
-    assert all("tracking:" in line for line in "".join(capfd.readouterr()).splitlines())
-    assert not sync([Path(run.folder)], pauses=())

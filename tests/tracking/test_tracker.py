@@ -1,9 +1,13 @@
 import json
 import math
+import sys
+import time
 
 import pandas as pd
+import pytest
 from mlflow import MlflowClient
 
+from cxrnet.errors import CxrnetError
 from cxrnet.tracking.record import read_record
 
 
@@ -22,16 +26,6 @@ def test_params_of_any_number_and_length(tracked, client):
     )
     assert stored["long"].startswith("xxx")
     assert stored["long"].endswith("...")
-
-
-def test_metrics_of_classes_with_any_name_and_steps(tracked, client):
-    with tracked() as run:
-        for epoch in range(3):
-            run.log_metrics({"val/sensitivity/Lung (opacity)": epoch / 2, "loss": math.nan}, step=epoch)
-    history = client.get_metric_history(run.run_id, "val/sensitivity/Lung _opacity__1ec69f91")
-    assert [(point.step, point.value) for point in history] == [(0, 0.0), (1, 0.5), (2, 1.0)]
-    assert math.isnan(client.get_run(run.run_id).data.metrics["loss"])
-    assert run.unsent == 0
 
 
 CLASSES = (
@@ -136,3 +130,24 @@ def test_a_server_takes_everything_and_nothing_is_printed(tracked, server, capfd
     assert stored.info.artifact_uri.startswith("mlflow-artifacts:")
     assert [file.path for file in client.list_artifacts(run.run_id, "weights")] == ["weights/big.bin"]
     assert capfd.readouterr() == ("", "")
+
+
+def test_system_metrics_are_logged_while_a_run_is_at_work_and_go_on_after_it(tracked, client, monkeypatch):
+    pytest.importorskip("psutil")
+    monkeypatch.setattr("cxrnet.tracking.tracker.SECONDS", 0.2)
+    for resume in (False, True):
+        with tracked(system_metrics=True, resume=resume) as run:
+            time.sleep(1)
+    metrics = client.get_run(run.run_id).data.metrics
+    assert 0 < metrics["system/system_memory_usage_percentage"] <= 100
+    history = client.get_metric_history(run.run_id, "system/cpu_utilization_percentage")
+    assert len(history) > 6
+    assert [point.step for point in history] == sorted(point.step for point in history)
+
+
+def test_without_psutil_nothing_is_started(tracked, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "psutil", None)
+    monkeypatch.delitem(sys.modules, "mlflow.system_metrics.metrics.cpu_monitor", raising=False)
+    with pytest.raises(CxrnetError, match="psutil is not installed"), tracked(system_metrics=True):
+        pytest.fail("the command must not start")
+    assert not (tmp_path / "run").exists()

@@ -1,17 +1,29 @@
 import dataclasses
+import json
+import logging
 from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
-from cxrnet.data.augment import geometric
+from cxrnet.data.augment import Geometric, geometric
+from cxrnet.data.images.reader import Images
+from cxrnet.data.loading import Share
 from cxrnet.data.splits import fold_manifest
-from cxrnet.models.freezing import set_trainable
-from cxrnet.models.trunk import split_network
-from cxrnet.training.features import FeatureDataModule, FeatureDataset, TrunkDataModule, make_feed
+from cxrnet.models.freezing import set_trainable, split_network
+from cxrnet.training.features import (
+    FeatureDataModule,
+    FeatureDataset,
+    TrunkDataModule,
+    Views,
+    digest,
+    features_of,
+    make_feed,
+)
 from cxrnet.training.schedule import Phase, Schedule
 
+CPU = torch.device("cpu")
 AUGMENT = geometric(flip=0, degrees=10, translate=0.1, shear=0, zoom=0.1, distortion=0)
 HEAD = Phase("head", "head", epochs=3, lr=1e-2)
 PART = Phase("part", {"from": "block3"}, epochs=3, lr=1e-2)
@@ -27,20 +39,36 @@ def feature_data(network, data, views: int = 1, trainable="head") -> FeatureData
 # --- a table
 
 
+def batch_of(indices) -> Share:
+    """A whole batch, of one process."""
+    return Share(list(indices), slice(0, None, 1), len(indices))
+
+
 def test_a_batch_draws_a_view_for_each_image():
     table = np.arange(4 * 50, dtype=np.float32).reshape(4, 50, 1)
     dataset = FeatureDataset(table, torch.arange(50), torch.arange(50))
     torch.manual_seed(0)
-    batch = dataset.__getitems__(list(range(49, -1, -1)))
+    batch = dataset[batch_of(range(49, -1, -1))]
     assert batch["label"].tolist() == list(range(49, -1, -1))
     assert (batch["features"][:, 0] % 50).long().tolist() == list(range(49, -1, -1))
     assert set((batch["features"][:, 0] // 50).long().tolist()) == {0, 1, 2, 3}
     assert len(dataset) == 50
 
 
+def test_processes_draw_the_views_that_one_would():
+    table = np.arange(4 * 50, dtype=np.float32).reshape(4, 50, 1)
+    torch.manual_seed(0)
+    whole = FeatureDataset(table, torch.arange(50), torch.arange(50))[batch_of(range(49))]["features"]
+    for rank in range(3):
+        stream = torch.Generator().manual_seed(0)
+        share = Share([*range(rank, 49, 3)], slice(rank, None, 3), 49)
+        batch = FeatureDataset(table, torch.arange(50), torch.arange(50), stream)[share]
+        assert torch.equal(batch["features"], whole[rank::3])
+
+
 def test_maps_are_channels_first_in_the_layout_of_the_network():
     table = np.random.default_rng(0).random((2, 5, 3, 4, 6), np.float32)
-    features = FeatureDataset(table[:1], torch.arange(5), torch.arange(5)).__getitems__([4, 0])["features"]
+    features = FeatureDataset(table[:1], torch.arange(5), torch.arange(5))[batch_of([4, 0])]["features"]
     assert features.shape == (2, 6, 3, 4)
     assert features.is_contiguous(memory_format=torch.channels_last)
     assert np.array_equal(features[0, 2], table[0, 4, :, :, 2])
@@ -49,7 +77,7 @@ def test_maps_are_channels_first_in_the_layout_of_the_network():
 def test_one_view_draws_no_random_number():
     dataset = FeatureDataset(np.zeros((1, 5, 2), np.float32), torch.arange(5), torch.arange(5))
     state = torch.get_rng_state()
-    dataset.__getitems__([1, 2])
+    dataset[batch_of([1, 2])]
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -116,7 +144,7 @@ def test_folds_share_the_tables_of_all_images(make_network, make_data, tmp_path,
             images, labels = part.arrays(name)
             dataset = features.tables[name]
             assert len(dataset) == len(images)
-            batch = dataset.__getitems__(list(range(len(images))))
+            batch = dataset[batch_of(range(len(images)))]
             assert torch.equal(batch["label"], labels)
             if augment is None or name == "val":
                 expected = features.parts.trunk(torch.from_numpy(images[:]).unsqueeze(1))
@@ -191,3 +219,167 @@ def test_features_of_a_whole_backbone_that_are_too_many_are_told(feed_of, caplog
     feed_of(phase, features_gb=gigabytes)
     assert [record.levelname for record in caplog.records] == ["WARNING"] * lines
     assert ("features of phase 'head' would take 2.3e-05 GB, more than 1e-05 GB" in caplog.text) is bool(lines)
+
+
+# --- features of some images
+
+
+def images_of(n: int = 5, seed: int = 0) -> Images:
+    return Images.all_of(np.random.default_rng(seed).integers(0, 256, (n, 32, 32), np.uint8))
+
+
+def views_of(n: int = 5, augment=None, number: int = 1, **changes) -> Views:
+    settings = {"resize": "stretch", "augment": augment, "number": number, "seed": 0, **changes}
+    return Views(images_of(n), [f"sha256 of {i}" for i in range(n)], **settings)
+
+
+@pytest.fixture
+def half(make_network):
+    """A cut network; counts the batches that go through its trunk."""
+
+    def make(trainable="head", **changes):
+        network = make_network(**changes)
+        set_trainable(network, trainable)
+        parts = split_network(network)
+        parts.trunk.register_forward_hook(lambda *_: batches.append(1))
+        return parts
+
+    batches = []
+    make.batches = batches
+    return make
+
+
+def table_of(parts, views, cache=None) -> np.ndarray:
+    return features_of(parts.trunk, views, parts.shape((32, 32)), CPU, 32, cache)
+
+
+@pytest.mark.parametrize("in_cache", [True, False])
+@pytest.mark.parametrize(("trainable", "shape"), [("head", (128,)), ({"from": "block3"}, (8, 8, 64))])
+def test_a_table_holds_what_the_front_makes(half, tmp_path, trainable, shape, in_cache):
+    parts, views = half(trainable), views_of(40)
+    table = table_of(parts, views, tmp_path if in_cache else None)
+    assert (table.shape, table.dtype) == ((1, 40, *shape), np.float32)
+    with torch.no_grad():
+        expected = parts.trunk(torch.from_numpy(views.images[:]).unsqueeze(1))
+    torch.testing.assert_close(torch.tensor(table[0]).movedim(-1, 1), expected, atol=1e-5, rtol=1e-5)
+    assert bool(list(tmp_path.rglob("*.npy"))) is in_cache
+
+
+def test_every_view_is_augmented_anew_and_by_its_seed(half):
+    parts = half()
+    table = table_of(parts, views_of(augment=AUGMENT, number=3, seed=7))
+    assert table.shape == (3, 5, 128)
+    assert not any(np.allclose(table[one], table[other]) for one, other in ((0, 1), (1, 2), (0, 2)))
+    assert np.array_equal(table, table_of(parts, views_of(augment=AUGMENT, number=3, seed=7)))
+    assert not np.allclose(table, table_of(parts, views_of(augment=AUGMENT, number=3, seed=8)))
+
+
+def test_every_image_is_augmented_by_itself(half):
+    same = dataclasses.replace(views_of(augment=AUGMENT), images=images_of(1).take(np.zeros(5, np.int64)))
+    table = table_of(half(), dataclasses.replace(same, number=2))
+    assert np.allclose(table[0, 0], table[0, 1], atol=1e-5)  # the first view is the image itself
+    assert not np.allclose(table[1, 0], table[1, 1])
+
+
+def test_the_random_state_of_the_caller_is_left_alone(half):
+    parts = half()
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    torch.manual_seed(3)
+    table_of(parts, views_of(augment=AUGMENT, number=2))
+    assert torch.equal(torch.rand(4), expected)
+
+
+# --- the cache
+
+
+def test_what_is_in_the_cache_is_not_computed_again(half, tmp_path):
+    first = table_of(half(), views_of(augment=AUGMENT, number=2), tmp_path)
+    half.batches.clear()
+    parts = half()  # made anew of the same weights
+    shape = parts.shape((32, 32))
+    half.batches.clear()
+    again = features_of(parts.trunk, views_of(augment=AUGMENT, number=2), shape, CPU, 32, tmp_path)
+    assert not half.batches
+    assert np.array_equal(first, again)
+    assert isinstance(again, np.memmap)
+    assert not again.flags.writeable
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"digests": ["other files"] * 5},
+        {"images": Images.all_of(np.zeros((5, 32, 48), np.uint8))},
+        {"resize": "pad"},
+        {"augment": geometric(flip=0, degrees=9, translate=0.1, shear=0, zoom=0.1, distortion=0)},
+        {"augment": None},
+        {"number": 3},
+        {"seed": 1},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_other_images_or_views_make_another_table(half, tmp_path, changes):
+    views, parts = views_of(augment=AUGMENT, number=2), half()
+    table_of(parts, views, tmp_path)
+    table_of(parts, dataclasses.replace(views, **changes), tmp_path)
+    assert len(list(tmp_path.rglob("*.npy"))) == 2
+
+
+def test_another_trunk_or_arithmetic_makes_another_table_and_a_seed_that_draws_nothing_none(
+    half, tmp_path, monkeypatch
+):
+    def tables():
+        return len([path for path in (tmp_path / "features").iterdir() if path.is_dir()])
+
+    parts = half()
+    for seed in (0, 1):
+        table_of(parts, views_of(seed=seed), tmp_path)
+    assert tables() == 1
+    *_, last = (module for module in parts.trunk.modules() if isinstance(module, torch.nn.Conv2d))
+    with torch.no_grad():
+        last.weight[0, 0, 0, 0] += 1e-3
+    for other in (parts, half(mean=(0.5, 0.5, 0.5)), half(pool="max")):
+        table_of(other, views_of(), tmp_path)
+    assert tables() == 4
+    monkeypatch.setenv("ONEDNN_DEFAULT_FPMATH_MODE", "BF16")
+    table_of(half(), views_of(), tmp_path)
+    assert tables() == 5
+
+
+def test_a_table_says_what_it_was_made_of(half, tmp_path):
+    table_of(half(), views_of(augment=AUGMENT, number=2, seed=3), tmp_path)
+    (file,) = tmp_path.rglob("made_of.json")
+    made_of = json.loads(file.read_text())
+    assert (made_of["augment"], made_of["views"], made_of["seed"]) == (repr(AUGMENT), 2, 3)
+    assert made_of["size"] == [32, 32]
+
+
+class Mirror(Geometric):
+    """An augmentation whose text doesn't tell what it does."""
+
+    def __call__(self, images):
+        return images.flip(-1)
+
+
+@pytest.mark.parametrize("own", [lambda images: images.flip(-1), Mirror(**dataclasses.asdict(AUGMENT))])
+def test_an_augmentation_of_ones_own_stays_in_memory(half, tmp_path, caplog, own):
+    with caplog.at_level(logging.INFO, logger="cxrnet"):
+        table = table_of(half(), views_of(augment=own, number=2), tmp_path)
+    assert not list(tmp_path.iterdir())
+    with torch.no_grad():
+        expected = half().trunk(torch.from_numpy(images_of().array[:, :, ::-1].copy()).unsqueeze(1))
+    assert np.allclose(table[1], expected, atol=1e-5)
+    assert "stay in memory" in caplog.text
+
+
+def test_the_digest_is_of_structure_and_numbers_alone():
+    def made(**changes):
+        torch.manual_seed(0)
+        return torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, **changes), torch.nn.BatchNorm2d(4))
+
+    assert digest(made()) == digest(made().to(memory_format=torch.channels_last))
+    assert digest(made()) != digest(made(stride=2))
+    changed = made()
+    changed[1].running_var[0] = 2.0
+    assert digest(made()) != digest(changed)

@@ -12,7 +12,7 @@ from torch import nn
 
 from cxrnet.data.augment import geometric
 from cxrnet.errors import CxrnetError
-from cxrnet.models.backbones.registry import stages
+from cxrnet.models.backbones.layers import stages
 from cxrnet.models.lightning_module import Classifier
 from cxrnet.training.features import FeatureDataModule
 from cxrnet.training.phases import run_phases
@@ -355,7 +355,7 @@ MISTAKES = [
     *(
         ({"phases": [HEAD]}, {"trainer": partial(pl.Trainer, **{"accelerator": "cpu", "devices": 1, **changes})}, line)
         for line, several in {
-            "^trainer: .*; use trainer=auto, cpu, gpu or ddp": (
+            "^trainer: .*; use trainer=auto, cpu, gpu, ddp or fsdp": (
                 *({"accelerator": "warp"}, {"accelerator": "tpu"}, {"foo": 1}, {"precision": "8"}, {"devices": 0}),
             ),
             "^trainer.precision: .*float32": ({"precision": "bf16-true"}, {"precision": 64}),

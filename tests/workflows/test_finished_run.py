@@ -12,7 +12,7 @@ from cxrnet.core.atomic import write_table
 from cxrnet.data.manifest import digest, make_manifest, read_manifest, write_manifest
 from cxrnet.errors import CxrnetError
 from cxrnet.evaluation.predictions import make_predictions
-from cxrnet.workflows.finished_run import check_same_files, headline, named, read_run
+from cxrnet.workflows.compare import check_same_files, named, read_run
 from cxrnet.workflows.run_context import write_facts_of_all
 
 URI = "sqlite:////somewhere/mlflow.db"
@@ -66,7 +66,7 @@ def test_a_folder_tells_what_the_run_was(make_run):
     write_manifest(manifest, folder / "manifest.parquet")
     run = read_run(folder, URI)
     assert (run.name, run.place, run.run_id) == ("one", str(folder), "id of one")
-    assert run.overrides == ["model=vgg16", "seed=3"]
+    assert run.overrides == ["model=vgg16", "data.root=/my/xrays", "trainer.devices=1", "seed=3"]
     assert set(run.table["split"]) == {"test"}
     assert run.facts == {
         "backbone": "vgg16",
@@ -98,11 +98,6 @@ def test_what_is_not_there_is_left_out(tmp_path):
     assert (run.overrides, run.run_id, len(run.hashes), run.leaked) == (None, None, 0, None)
 
 
-def test_the_run_of_another_mlflow_is_not_ours(make_run):
-    assert read_run(make_run("one"), "http://elsewhere").run_id is None
-    assert read_run(make_run("two"), None).run_id is None
-
-
 def test_a_table_of_another_program_is_a_run_without_facts(make_run, tmp_path):
     folder = make_run("one")
     theirs = table(splits=("test",)).assign(split=pd.NA)
@@ -110,13 +105,6 @@ def test_a_table_of_another_program_is_a_run_without_facts(make_run, tmp_path):
     run = read_run(folder / "theirs.csv", URI)
     assert (run.name, run.facts, run.overrides, run.run_id) == ("theirs", {}, None, None)
     assert len(run.table) == 4
-
-
-@pytest.mark.parametrize(
-    ("splits", "shown"), [(("val", "test"), {"test"}), (("val",), {"val"}), (("train", "val"), {"val"})]
-)
-def test_the_headline_is_test_or_else_val(splits, shown):
-    assert set(headline(table(splits=splits))["split"]) == shown
 
 
 def test_a_place_without_predictions_is_told(tmp_path):

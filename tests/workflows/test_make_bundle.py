@@ -20,6 +20,7 @@ from cxrnet.workflows.run_context import RunContext
 CONFIG = {
     "trainer": {"accelerator": "cpu"},
     "operating_points": None,
+    "test": True,
     "defer": None,
     "loss": {
         "_target_": "cxrnet.models.losses.cross_entropy",
@@ -161,14 +162,14 @@ def test_what_was_weighed_in_training_is_weighed_by_the_decision(
     if "costs" not in loss:
         assert min(bundle.decision_weights.values()) == 1
         assert predictions["predicted"].tolist() == [classes[index] for index in as_trained]
-        assert "The training weighed the classes" in made.weighing[0]
+        assert "Classes were weighted in training" in made.weighing[0]
         assert "weight x probability" in made.weighing[1]
     else:
         assert bundle.decision_weights is None  # every mistake costs the same
         logits = predict_images(bundle, data.arrays("train")[0], 8, torch.device("cpu"))
         mean = torch.from_numpy(logits).softmax(dim=1).mean(dim=0)
         np.testing.assert_allclose(mean.numpy(), counts / counts.sum(), atol=1e-5)
-        assert "all weigh the same" in made.weighing[0]
+        assert "all classes weigh the same" in made.weighing[0]
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ from omegaconf import DictConfig, OmegaConf
 
 from cxrnet.cli.app import config_folder
 from cxrnet.data.manifest import make_manifest
-from cxrnet.errors import CxrnetError
 from cxrnet.workflows.prepare import marked_duplicates, prepare
 
 DATA = sorted(path.stem for path in (config_folder() / "data").glob("[!_]*.yaml"))
@@ -51,12 +50,6 @@ def test_duplicates_are_marked_with_where_they_stand_and_what_they_contradict():
     assert marked["split_b"].tolist() == ["train", "test", "train"]
 
 
-def test_a_data_set_is_never_written_over_another(tmp_path):
-    (tmp_path / "manifest.parquet").touch()
-    with pytest.raises(CxrnetError, match="holds a data set already"):
-        prepare(composed(), tmp_path)
-
-
 def test_what_is_documented_to_be_wrong_is_told_beside_what_was_found(xrays, tmp_path, capsys):
     faults = "+data.known_issues.folder=[patients are not known]"
     prepare(composed(*SMALL, f"data.root='{xrays}'", faults), tmp_path)
@@ -65,8 +58,3 @@ def test_what_is_documented_to_be_wrong_is_told_beside_what_was_found(xrays, tmp
     assert "known issue" not in said.split("Images (patients)")[1]
     notes = pd.read_csv(tmp_path / "notes.csv")["note"]
     assert notes.iloc[-1] == "folder: patients are not known."
-
-
-def test_where_nothing_is_documented_that_is_told(xrays, tmp_path, capsys):
-    prepare(composed(*SMALL, f"data.root='{xrays}'"), tmp_path)
-    assert "known issue  none is documented for these data\n" in capsys.readouterr().out

@@ -9,14 +9,18 @@ from cxrnet.data.manifest import digest, make_manifest, write_manifest
 from cxrnet.errors import CxrnetError
 from cxrnet.tracking.record import start_of, write_record
 from cxrnet.train import main
-from cxrnet.workflows.resume import COMMAND, check_resumable, check_same_data, resumed_arguments, without_resume
+from cxrnet.workflows.resume import COMMAND, check_resumable, check_same_data, is_finished, resumed_arguments
 
 CONFIG = {
     "seed": 0,
     "finetune": None,
     "data": {"root": "here", "manifest": {"root": "here"}, "size": [3, 4], "num_workers": 0},
     "model": {"backbone": "vgg16"},
-    "schedule": {"monitor": "val/loss", "max_epochs": 3, "phases": [{"name": "head", "epochs": 3}]},
+    "schedule": {
+        "monitor": "val/loss",
+        "max_epochs": 3,
+        "phases": [{"name": "head", "epochs": 3, "solver": "gradient"}],
+    },
     "trainer": {"devices": 1},
     "cache": "here",
 }
@@ -76,18 +80,17 @@ def test_without_a_folder_the_line_stays(words):
     assert resumed_arguments(words) == words
 
 
-def test_the_command_without_resume():
-    assert without_resume(["seed=1", "+resume=a", "resumed=2"]) == ["seed=1", "resumed=2"]
-
-
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["resume={0}/no"], "resume: '{0}/no' is not a folder; give that of a run, as outputs/runs/<time>_<name>"),
         (["resume="], "resume: no folder is given; give that of a run, as outputs/runs/<time>_<name>"),
-        (["resume={0}"], "resume: '{0}' holds no run of cxrnet.train (no run.json of one); give the folder of a run"),
+        (
+            ["resume={0}"],
+            "resume: '{0}' holds no run of cxrnet.train (no run.json of one); give that of a run or a sweep",
+        ),
         (["resume={0}", "-m"], "resume: one run goes on at a time; leave -m out"),
-        (["resume={0},{0}"], "resume: one run goes on at a time; give one folder"),
+        (["resume={0},{0}"], "resume: one run or sweep goes on at a time; give one folder"),
     ],
 )
 @pytest.mark.parametrize("record", [None, {"command": ["python", "-m", "cxrnet.predict"]}, {"status": "FINISHED"}])
@@ -97,6 +100,32 @@ def test_a_line_that_cannot_be_gone_on_with(tmp_path, words, message, record):
     with pytest.raises(CxrnetError) as caught:
         resumed_arguments([word.format(tmp_path) for word in words])
     assert str(caught.value) == message.format(tmp_path)
+
+
+SWEEP = ["--multirun", "model=vgg16,resnet50", "seed=range(3)", "hydra/launcher=joblib", "hydra.launcher.n_jobs=4"]
+
+
+SEARCH = ["--multirun", "+search=head", "model.dropout=tag(log,interval(0.1,0.5))", "hydra/sweeper=optuna"]
+
+
+@pytest.mark.parametrize("words", [SWEEP, [*SEARCH, "hydra.sweeper.n_trials=100"]])
+def test_a_sweep_goes_on_with_its_own_line_in_its_own_folder(tmp_path, words):
+    folder = run(tmp_path, *words)
+    line = resumed_arguments([f"resume={folder}", "-m", "trainer=cpu"])
+    assert line == [*words, f"resume={folder}", "trainer=cpu", f"hydra.sweep.dir='{folder}'"]
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        *("optimizer._target_=torch.optim.Adam,os.system", "data=phantom,../../evil", "hydra.launcher.setup=[rm]"),
+        "optimizer._target_=interval(1,2)",
+        *("hydra/launcher=../evil", "hydra.sweeper.params.optimizer._target_=os.system", "+hydra.callbacks.x=1"),
+    ],
+)
+def test_the_record_of_a_sweep_is_trusted_no_more_than_that_of_a_run(tmp_path, word):
+    with pytest.raises(CxrnetError, match=r"resume: run\.json holds"):
+        resumed_arguments([f"resume={run(tmp_path, '--multirun', word)}"])
 
 
 # --- what of it is taken from a file
@@ -127,7 +156,7 @@ REFUSED = {
                 *("torch.optim.Adam.load", "builtins.eval", "functools.partial", "hydra.utils.get_method"),
                 *(
                     "cxrnet.models.backbones.weights.torch.load",
-                    "cxrnet.workflows.sweep.SideBySide",
+                    "cxrnet.cli.run_folder.OwnFolder",
                     "cxrnet.train.main",
                 ),
             )
@@ -228,11 +257,12 @@ def test_a_run_of_another_version(tmp_path, began, key):
         check_resumable(tmp_path, {**CONFIG, "seed": 1})
 
 
-def test_a_word_of_another_version(tmp_path, monkeypatch, capsys):
-    run(tmp_path, "refer=0.2")
+@pytest.mark.parametrize("word", ["refer=0.2", "+evaluation.refer=0.2"])
+def test_a_word_of_another_version(tmp_path, monkeypatch, capsys, word):
+    run(tmp_path, word)
     for words, said in (
         ([], "resume: .* another version of cxrnet"),
-        (["refer=1"], "refer: no such key; did you"),
+        ([word], "(evaluation.)?refer: no such key"),
     ):
         monkeypatch.setattr(sys, "argv", ["train", f"resume={tmp_path}", *words])
         with pytest.raises(SystemExit):
@@ -243,7 +273,7 @@ def test_a_word_of_another_version(tmp_path, monkeypatch, capsys):
 def test_a_finished_run_needs_more_to_do(tmp_path):
     write_config(tmp_path, CONFIG)
     write_record(tmp_path, {"status": "FINISHED"})
-    more = changed(schedule={"phases": [{"name": "head", "epochs": 3}, {"name": "tune", "epochs": 1}]})
+    more = changed(schedule={"phases": [*CONFIG["schedule"]["phases"], {"name": "tune", "epochs": 1}]})
     assert len(check_resumable(tmp_path, more)) == 2
     with pytest.raises(
         CxrnetError, match=r"is finished; give it more to do, as finetune=true or a larger schedule.max"
@@ -251,14 +281,24 @@ def test_a_finished_run_needs_more_to_do(tmp_path):
         check_resumable(tmp_path, changed(trainer={"devices": 2}))
 
 
-def test_the_last_configuration_counts(tmp_path):
-    write_config(tmp_path, CONFIG)
-    write_config(tmp_path, changed(schedule={"max_epochs": 9}))
-    assert check_resumable(tmp_path, CONFIG) == ["schedule.max_epochs: 9 -> 3"]
-
-
 def test_a_run_that_was_killed_before_its_configuration_was_written_goes_on_from_its_start(tmp_path):
     assert check_resumable(tmp_path, CONFIG) == []
+
+
+BEFORE = [{"name": "finetune", "epochs": 8}]  # as a version without `solver` wrote a phase
+NOW = [{"name": "finetune", "epochs": 8, "solver": "gradient"}]
+
+
+def test_a_head_that_a_version_without_solvers_began_goes_on_by_gradient(tmp_path):
+    write_config(tmp_path, changed(schedule={"head": {"name": "head", "epochs": 30}, "phases": BEFORE}))
+    run(tmp_path, "seed=1", status="FINISHED")
+    assert rewritten(tmp_path) == ["seed=1", "schedule.head.solver=gradient"]
+    assert rewritten(tmp_path, "schedule=full") == ["seed=1", "schedule=full"]
+    head = {"name": "head", "epochs": 30, "solver": "gradient"}
+    with pytest.raises(CxrnetError, match="is finished"):
+        check_resumable(tmp_path, changed(schedule={"head": head, "phases": NOW}))
+    write_config(tmp_path, changed(schedule={"head": head, "phases": NOW}))
+    assert rewritten(tmp_path) == ["seed=1"]
 
 
 # --- the data
@@ -276,3 +316,21 @@ def test_the_data_must_be_the_same(tmp_path):
     for change in ({"sha256": ["1", "3"]}, {"split": ["test", "train"]}, {"label": ["x", "z"]}):
         with pytest.raises(CxrnetError, match=r"resume: the data have changed: .* than the 2 rows"):
             check_same_data(tmp_path, digest(manifest(**change)))
+
+
+@pytest.mark.parametrize(
+    ("began", "now", "finished"),
+    [
+        ({}, {}, True),
+        ({}, {"trainer": {"devices": 2}}, True),
+        ({}, {"defer": 0.1}, False),
+        ({}, {"loss": "focal"}, False),  # another run, which is refused where it would go on
+        ({"test": False}, {"test": True}, False),
+        ({"test": True}, {"test": False}, True),  # the best job of a search, when its sweep is resumed
+    ],
+)
+def test_a_finished_job_is_run_again_only_where_it_has_more_to_do(tmp_path, began, now, finished):
+    usual = {"seed": 0, "loss": "cross_entropy", "defer": None, "test": True, "trainer": {"devices": 1}}
+    write_config(tmp_path, {**usual, **began})
+    write_record(tmp_path, {"status": "FINISHED"})
+    assert is_finished(tmp_path, {**usual, **now}) == finished

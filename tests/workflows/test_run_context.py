@@ -1,12 +1,10 @@
 """The beginning of a run, and the runs that folds and seeds ask for."""
 
 import json
-import logging
 
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.types import RunMode
-from lightning.fabric.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
 from cxrnet.cli.app import config_folder
@@ -15,12 +13,13 @@ from cxrnet.errors import CxrnetError
 from cxrnet.models.backbones.weights import LoadedWeights
 from cxrnet.tracking.record import alone_in, read_record, start_of, write_record
 from cxrnet.tracking.tracker import TrackedRun
-from cxrnet.training.phases import PhaseResult
+from cxrnet.training.schedule import PhaseResult
 from cxrnet.workflows.resume import COMMAND
 from cxrnet.workflows.run_context import (
     RUN_FACTS,
     RunContext,
     begin,
+    check_one_device,
     opened,
     part_configs,
     part_name,
@@ -33,20 +32,13 @@ TRACKING = {"enabled": False, "uri": None, "experiment": "e", "system_metrics": 
 CONFIG = {"seed": 0, "trainer": {"devices": 1}, "outputs": "o", "tracking": TRACKING}
 
 
-@pytest.fixture(autouse=True)
-def _logging_as_it_was():
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    yield
-    for handler in set(root.handlers) - set(handlers):
-        handler.close()
-    root.handlers, root.level = handlers, level
-
-
 def begun(folder, mode=RunMode.RUN, resume=None, **changes) -> RunContext:
     folder.mkdir(exist_ok=True)
     runtime = {"output_dir": str(folder), "choices": {"model": "m", "data": "d"}}
-    hydra = OmegaConf.create({"runtime": runtime, "overrides": {"task": ["seed=0", "resume=x"]}, "mode": mode})
+    hydra = OmegaConf.create(
+        {"runtime": runtime, "overrides": {"task": ["seed=0", "resume=x"]}, "mode": mode}
+        | {"sweep": {"dir": str(folder.parent)}, "job": {"num": 3}, "sweeper": {}}
+    )
     return begin(OmegaConf.create({**CONFIG, "resume": resume, **changes}), hydra)
 
 
@@ -85,18 +77,19 @@ def test_a_resumed_run_says_what_is_new(tmp_path, capsys):
     assert "trainer.devices: 1 -> 2" in capsys.readouterr().out
 
 
-def test_other_processes_check_nothing_and_say_nothing(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(rank_zero_only, "rank", 1)
-    write_record(tmp_path, start_of(["python", "x"]))
-    assert begun(tmp_path, resume="run").config == CONFIG
-    assert capsys.readouterr().out == ""
-
-
 def test_a_job_of_a_sweep_says_its_command(tmp_path, capsys):
     begun(tmp_path / "run", mode=RunMode.MULTIRUN)
-    assert capsys.readouterr().out == "\npython -m cxrnet.train seed=0\n"
-    with pytest.raises(CxrnetError, match="trainer: a sweep can't train on several devices; give trainer=gpu"):
-        begun(tmp_path / "other", mode=RunMode.MULTIRUN, trainer={"strategy": "ddp"})
+    assert capsys.readouterr().out == "\nJob 3: python -m cxrnet.train seed=0\n"
+
+
+@pytest.mark.parametrize("trainer", [{"strategy": "ddp"}, {"strategy": "fsdp"}, {"devices": 2}, {"num_nodes": 2}])
+def test_a_job_of_a_sweep_trains_on_one_device(trainer):
+    check_one_device(OmegaConf.create({"trainer": {"devices": 1, "strategy": "auto"}}))
+    check_one_device(OmegaConf.create({"other": 1}))  # of a command that trains nothing
+    with pytest.raises(
+        CxrnetError, match="trainer: a job of a sweep can't train on several devices; give trainer=auto"
+    ):
+        check_one_device(OmegaConf.create({"trainer": trainer}))
 
 
 def test_a_run_that_somebody_is_at_work_on_is_not_resumed(tmp_path):
@@ -147,7 +140,9 @@ def test_no_seeds(seeds):
         names(f"seeds={seeds}")
 
 
-@pytest.mark.parametrize("word", ["trainer=ddp", "trainer.devices=2", "trainer.devices=-1", "trainer.devices=[0,1]"])
+@pytest.mark.parametrize(
+    "word", ["trainer=ddp", "trainer.num_nodes=2", "trainer.devices=2", "trainer.devices=-1", "trainer.devices=[0,1]"]
+)
 @pytest.mark.parametrize("repeated", ["folds=3", "seeds=[0,1]"])
 def test_folds_and_seeds_train_on_one_device(word, repeated):
     with pytest.raises(CxrnetError, match=r"^trainer: folds and seeds can't train on several devices"):
@@ -166,7 +161,7 @@ def test_the_seed_goes_everywhere_but_into_the_choice_of_images():
 
 
 def write_facts(run: RunContext, network, origin="file", seconds=12.5) -> None:
-    phase = PhaseResult("head", "head", 387, 0.001, 2.0, True, 1, 5, "best", 4, 0.25, seconds, kept=True)
+    phase = PhaseResult("head", "head", 387, 0.001, 2.0, True, 1, 5, "best", 4, "val/loss", 0.25, seconds, kept=True)
     run.folder.mkdir(exist_ok=True)
     write_run_facts(run, sum(p.numel() for p in network.parameters()), LoadedWeights(origin, "x"), [phase])
 

@@ -1,7 +1,3 @@
-import re
-import subprocess
-import sys
-
 import pytest
 
 from cxrnet.cli.app import compose_config
@@ -87,26 +83,3 @@ def test_what_will_do(words):
 def test_other_commands_check_their_numbers_too(command, words, key):
     with pytest.raises(CxrnetError, match=f"^{key}: .* is out of range"):
         build(command, plain_config(compose_config(command, words)))
-
-
-@pytest.mark.parametrize(
-    ("word", "message"),
-    [
-        ("data.batch_size=0", "data.batch_size: 0 is out of range"),
-        ("schedule.features_gb=abc", "schedule.features_gb=abc: Value 'abc' of type 'str' could not be"),
-        ("+schedule.mode=max", "schedule.mode: no such key"),
-    ],
-)  # fmt: skip
-def test_a_mistake_is_told_before_anything_heavy_is_imported(tmp_path, word, message):
-    code = (
-        "import sys; sys.argv[1:] = sys.argv[1:]\n"
-        "from cxrnet.train import main\n"
-        "try:\n    main()\n"
-        "finally:\n    print([name for name in ('torch', 'lightning', 'mlflow', 'pandas') if name in sys.modules])\n"
-    )
-    line = [sys.executable, "-c", code, word]
-    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert re.match(f"error: {message}", done.stderr)
-    assert done.stderr.count("\n") == 1
-    assert done.stdout.splitlines()[-1] == "[]"

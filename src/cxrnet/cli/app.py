@@ -1,36 +1,38 @@
-"""The frame of every entry point: Hydra around it, and one line instead of a traceback for a user's mistake."""
+"""The frame of every entry point: Hydra around it, its ``--help``, and one line instead of a traceback for mistakes."""
 
+import inspect
 import os
 import re
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import CompactHydraException, InstantiationException
+from hydra.errors import InstantiationException
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import InterpolationKeyError, MissingMandatoryValue, OmegaConfBaseException
 
-from cxrnet.cli.command_line import typed_words
-from cxrnet.cli.help import help_text
-from cxrnet.cli.hydra_errors import REFUSALS, check_keys, explain
-from cxrnet.cli.streams import keep_streams
+from cxrnet.cli.command_line import REFUSALS, check_keys, check_options, explain, options, typed_words
+from cxrnet.cli.run_folder import discard
 from cxrnet.core.config import plain_config
+from cxrnet.core.console import keep_streams, refusal
 from cxrnet.core.machine import machine_told
-from cxrnet.core.process import Terminated, keep_freed_memory, was_killed
+from cxrnet.core.process import Terminated, is_main_process, keep_freed_memory, was_killed
 from cxrnet.core.schema import build, register
 from cxrnet.errors import ANOTHER_VERSION, CxrnetError
 
-USER_ERROR = 2  # exit status, as argparse has it
 INTERRUPTED = 130  # exit status of a shell command ended by Ctrl-C
 FULL_ERROR = "HYDRA_FULL_ERROR"
 HELP = frozenset({"--help", "-h"})
+WIDTH = 116  # of --help
 
 
 def config_folder() -> Path:
@@ -69,19 +71,20 @@ def entry_point(
             asked = os.environ.get(FULL_ERROR) == "1"
             keep_streams()
             typed = sys.argv[1:]
+            failed: list[str] = []
             try:
                 sys.argv[1:] = typed_words(typed)
+                check_options(sys.argv[1:], config_folder())
                 if arguments is not None:
                     with machine_told():
                         sys.argv[1:] = arguments(sys.argv[1:])
                 os.environ[FULL_ERROR] = "1"  # Hydra then raises what it would print, until the task begins
                 flags = {word for word in sys.argv[1:] if word.startswith("-")}
                 if flags and flags <= HELP:  # with others, as --config-dir, Hydra has to read them
-                    words = [word for word in sys.argv[1:] if word not in flags]
-                    print(help_text(config_folder(), config_name, words))
+                    print(help_text(config_name, [word for word in sys.argv[1:] if word not in flags]))
                     return
                 composed = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=config_name)
-                composed(_guarded(task, settings, asked))()
+                composed(_guarded(task, settings, asked, typed, failed))()
             except CxrnetError as error:
                 raise refusal(str(error)) from error
             except KeyboardInterrupt:  # before the task began
@@ -90,48 +93,67 @@ def entry_point(
                 if asked or FULL_ERROR not in os.environ:
                     raise
                 line = explain(error, config_folder(), config_name, sys.argv[1:])
-                if _of_a_record(line, typed):
-                    line = ANOTHER_VERSION.format(line.partition(":")[0])
-                raise refusal(line) from error
+                raise refusal(_of_its_version(line, typed)) from error
             finally:
                 if not asked:
                     os.environ.pop(FULL_ERROR, None)
+            if failed:
+                raise SystemExit(1)
 
         return command
 
     return decorate
 
 
-def _guarded(task: Callable[[DictConfig], Any], settings: type[Any], full_error: bool) -> Callable[[DictConfig], Any]:
+def _guarded(
+    task: Callable[[DictConfig], Any],
+    settings: type[Any],
+    full_error: bool,
+    typed: Sequence[str],
+    failed: list[str],
+) -> Callable[[DictConfig], Any]:
     """Wrap the task, so that a user's mistake ends in one line and a signal in its exit status.
 
     Args:
         task: from config to anything.
         settings: the schema of the command.
         full_error: a defect's traceback is to show Hydra's part of it too.
+        typed: the command line as the user typed it.
+        failed: gets the lines of the jobs of a sweep that failed; their result is NaN, as Hydra would say it again.
     """
 
     def guarded(config: DictConfig) -> Any:  # noqa: ANN401 (a sweeper takes whatever a task returns)
         if not full_error:
             os.environ.pop(FULL_ERROR, None)
         keep_freed_memory()
+        hydra_config = HydraConfig.get()
+        folder = Path(hydra_config.runtime.output_dir)
         try:
             plain = plain_config(config)  # what is missing or wrong is told before the imports of the task
-            check_keys(config)
+            try:
+                check_keys(config)
+            except CxrnetError as error:
+                raise CxrnetError(_of_its_version(str(error), typed)) from error
             build(settings, {name: plain[name] for name in plain if name in settings.__dataclass_fields__})
             with machine_told():
                 return task(config)
         except (CxrnetError, InstantiationException, OmegaConfBaseException) as error:
-            line = one_line(error)
+            line = _one_line(error)
             end = refusal(line)
-            if HydraConfig.get().mode == RunMode.MULTIRUN:
-                _leave_reason(line)
-                raise CompactHydraException(line) from error
+            if hydra_config.mode == RunMode.MULTIRUN:
+                failed.append(line)
+                with suppress(OSError):  # on a full disk
+                    if not (folder / "error.txt").exists():  # a run that had begun has written it
+                        (folder / "error.txt").write_text(f"{line}\n", encoding="utf-8")
+                return float("nan")
+            if hydra_config.output_subdir is not None and is_main_process():
+                discard(folder)
             raise end from error
         except (KeyboardInterrupt, SystemExit) as error:
             if not was_killed(error):
                 raise
-            folder = HydraConfig.get().runtime.output_dir
+            if hydra_config.mode == RunMode.MULTIRUN:
+                folder = Path(hydra_config.sweep.dir)
             going_on = f"; to go on: {shlex.quote(f'resume={folder}')}" if "resume" in config else ""
             print(f"stopped; what was finished stays in '{folder}'{going_on}", file=sys.stderr)
             raise SystemExit(error.code if isinstance(error, Terminated) else INTERRUPTED) from None
@@ -139,28 +161,20 @@ def _guarded(task: Callable[[DictConfig], Any], settings: type[Any], full_error:
     return guarded
 
 
-def _of_a_record(line: str, typed: Sequence[str]) -> bool:
-    """Tell whether a refusal is of a word that nobody typed: a resumed run brought it."""
+def _of_its_version(line: str, typed: Sequence[str]) -> str:
+    """Return a refusal; of a word that nobody typed, which a resumed run brought, that the run is of another version.
+
+    Args:
+        line: ``<key>: ...``.
+        typed: the command line.
+    """
     keys = {word.lstrip("+~").partition("=")[0] for word in typed}
-    key = line.partition(":")[0].partition("=")[0]
-    return "resume" in keys and key != "config" and not any(f"{key}.".startswith(f"{each}.") for each in keys)
+    key = line.partition(":")[0].partition("=")[0].lstrip("+")
+    recorded = "resume" in keys and key != "config" and not any(f"{key}.".startswith(f"{each}.") for each in keys)
+    return ANOTHER_VERSION.format(line.partition(":")[0]) if recorded else line
 
 
-def _leave_reason(line: str) -> None:
-    """Write why a job failed into its folder, for the report of the sweep; a run that had begun has done so."""
-    file = Path(HydraConfig.get().runtime.output_dir) / "error.txt"
-    with suppress(OSError):  # on a full disk
-        if not file.exists():
-            file.write_text(f"{line}\n", encoding="utf-8")
-
-
-def refusal(line: str) -> SystemExit:
-    """Say what the user did wrong; the end of the command for it."""
-    print(f"error: {line}", file=sys.stderr)
-    return SystemExit(USER_ERROR)
-
-
-def one_line(error: BaseException) -> str:
+def _one_line(error: BaseException) -> str:
     """Return the user's mistake in a chain of errors: ours if there is one, else the first line of what Hydra says."""
     cause: BaseException | None = error
     while cause is not None:
@@ -173,3 +187,47 @@ def one_line(error: BaseException) -> str:
         return f"{named[1]}: {error.full_key} is taken from it, and it is empty; give one at least"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return "config: " + " ".join(lines[:2])
+
+
+def help_text(config_name: str, words: Sequence[str]) -> str:
+    """Describe a command: what it does, its options, and all keys with their values and what is said of them.
+
+    Args:
+        config_name: the config that stands at its top.
+        words: what is typed behind the command; the values are those that it would get.
+    """
+    configs = config_folder()
+    with initialize_config_dir(str(configs), version_base="1.3"):
+        config = compose(config_name, list(words), return_hydra_config=True)
+    parts = [config.hydra.help.header]
+    if groups := [group for group in config.hydra.runtime.choices if (configs / group).is_dir() and "/" not in group]:
+        listed = [
+            textwrap.fill(
+                f"{group}: {', '.join(options(configs, group))}", WIDTH, subsequent_indent="  ", break_on_hyphens=False
+            )
+            for group in sorted(groups)
+        ]
+        parts.append("\n".join(["Options (group=option):", "", *listed]))
+    with open_dict(config):
+        del config["hydra"]
+    parts.append("\n".join(["Values that can be changed (key=value):", "", *_keys(config)]))
+    return "\n\n".join(parts)
+
+
+def _keys(node: Any, indent: str = "") -> Iterator[str]:  # noqa: ANN401 (a node of OmegaConf)
+    """Yield lines of YAML, with comments on the keys of data classes from their docstrings."""
+    said = {}
+    for each in reversed(getattr(OmegaConf.get_type(node), "settings", object).__mro__):
+        text = inspect.cleandoc(each.__doc__ or "").partition("Attributes:\n")[2]
+        for name, words in re.findall(r"^ {4}(\w+): (.+(?:\n {8}.+)*)", text, re.MULTILINE):
+            said[name] = re.sub(r":\w+:`([^`]*)`", r"\1", " ".join(words.split())).replace("``", "")
+    for name in node:
+        if name in said:
+            mark = f"{indent}# "
+            yield from textwrap.wrap(said[name], WIDTH, initial_indent=mark, subsequent_indent=mark)
+        child = node._get_node(name)
+        if OmegaConf.is_dict(child) and is_dataclass(OmegaConf.get_type(child)):
+            yield f"{indent}{name}:"
+            yield from _keys(child, f"{indent}  ")
+        else:
+            yield from textwrap.indent(OmegaConf.to_yaml(OmegaConf.masked_copy(node, [name])), indent).splitlines()

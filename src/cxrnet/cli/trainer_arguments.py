@@ -4,6 +4,7 @@ What the schedule, the data or cxrnet itself decides would be ignored, or would 
 something else. It is refused before anything heavy is imported, so the arguments stand here by name.
 """
 
+import re
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from typing import Any, Literal
@@ -11,8 +12,8 @@ from typing import Any, Literal
 from cxrnet.core.schema import need
 from cxrnet.errors import CxrnetError
 
-# Other strategies divide the weights among the processes, or train in processes of which the first learns nothing.
-Strategy = Literal["auto", "ddp", "ddp_find_unused_parameters_false", "ddp_find_unused_parameters_true"]
+# Others train in processes of which the first learns nothing, or need libraries of their own.
+Strategy = Literal["auto", "ddp", "ddp_find_unused_parameters_false", "ddp_find_unused_parameters_true", "fsdp"]
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,8 @@ class Trainer:
         precision: 32-true, 16-mixed or bf16-mixed; evaluation is always 32-true.
         benchmark: cuDNN tries its algorithms on the first batch of a size and keeps the fastest.
         deterministic: true, false or warn; true wants benchmark=false beside it.
-        strategy: ddp trains one process a device.
+        strategy: ddp trains one process a device; fsdp too, with weights and optimizer divided among them.
+        num_nodes: number of machines; torchrun or srun starts the processes on them.
     """
 
     _target_: str = "lightning.pytorch.Trainer"
@@ -36,6 +38,7 @@ class Trainer:
     benchmark: bool | None = True
     deterministic: Any = None
     strategy: Strategy = "auto"
+    num_nodes: int = 1
     accumulate_grad_batches: int = 1
     gradient_clip_val: float | None = None
     gradient_clip_algorithm: Literal["norm", "value"] | None = None
@@ -55,8 +58,18 @@ class Trainer:
         need(steps > 0, "trainer.accumulate_grad_batches", steps, "a whole number from 1 on")
         need(clip is None or clip >= 0, "trainer.gradient_clip_val", clip, "a number from 0 on, or null")
         need(logged is None or logged >= 0, "trainer.log_every_n_steps", logged, "a whole number from 0 on, or null")
-        exact = self.deterministic
-        need(exact in (True, False, "warn", None), "trainer.deterministic", exact, "true, false or warn")
+        need(self.num_nodes > 0, "trainer.num_nodes", self.num_nodes, "a whole number from 1 on")
+        exact, devices, profiler = self.deterministic, self.devices, self.profiler
+        known = exact is None or isinstance(exact, bool) or exact == "warn"
+        need(known, "trainer.deterministic", exact, "true, false or warn")
+        if isinstance(devices, str):
+            known = bool(re.fullmatch(r"auto|-1|\d+(,\d+)*", devices))
+        elif isinstance(devices, list):
+            known = bool(devices) and all(type(each) is int and each >= 0 for each in devices)
+        else:
+            known = type(devices) is int and (devices > 0 or devices == -1)
+        need(known, "trainer.devices", devices, "a number from 1 on, a list of devices, or auto")
+        need(isinstance(profiler, str | dict | None), "trainer.profiler", profiler, "simple, advanced or null")
         if exact and self.benchmark:
             raise CxrnetError("trainer.deterministic: not while trainer.benchmark=true; give trainer.benchmark=false")
 
@@ -88,10 +101,9 @@ REFUSED = {
     "enable_model_summary": "the console and the report tell what is trained; leave it out",
     "default_root_dir": "everything is written to the run's folder; give hydra.run.dir",
     "model_registry": "the trained model is kept as the run's bundle, and in MLflow; leave it out",
-    "num_nodes": "a run trains on one machine; give trainer.devices",
     "use_distributed_sampler": "cxrnet shares out the training images itself, none of them twice; leave it out",
     "reload_dataloaders_every_n_epochs": "every epoch has an order of its own as it is; leave it out",
-    "sync_batchnorm": "batch norms see the images of one device; give a larger data.batch_size",
+    "sync_batchnorm": "batch norms see the images of all devices as it is; leave it out",
     "plugins": "precision and checkpoints are cxrnet's to set; give trainer.precision",
 }
 

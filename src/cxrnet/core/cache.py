@@ -44,13 +44,13 @@ def kept(folder: Path, make: Callable[[Path], None]) -> Path:
     Raises:
         CxrnetError: the disk is full, or the folder can't be written.
     """
-    if not (wrong := _wrong(folder)):
+    if not (wrong := damage(folder)):
         return folder
     partial = folder.with_name(f"{folder.name}.partial")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with _alone(folder.with_name(f"{folder.name}.lock")):
-            if wrong := _wrong(folder):  # else another process has made it while this one waited
+            if wrong := damage(folder):  # else another process has made it while this one waited
                 if os.path.lexists(folder):
                     logger.warning("cache: %s; making '%s' anew", wrong, folder.name)
                     remove = shutil.rmtree if folder.is_dir() and not folder.is_symlink() else Path.unlink
@@ -69,12 +69,6 @@ def kept(folder: Path, make: Callable[[Path], None]) -> Path:
             f"cache: {state} can't be written ({reason}); free space, give cache=<another folder>, or cache=null"
         ) from error
     return folder
-
-
-def _wrong(folder: Path) -> str | None:
-    if not os.path.isdir(folder):  # noqa: PTH112 (Path.is_dir raises where a folder above can't be entered)
-        return f"'{folder}' is no folder"
-    return damage(folder)
 
 
 @contextmanager
@@ -145,18 +139,31 @@ def damage(folder: Path) -> str | None:
     Large results are read on all processors.
     """
     note = folder / CHECKSUMS
+    if not os.path.isdir(folder):  # noqa: PTH112 (Path.is_dir raises where a folder above can't be entered)
+        return f"'{folder}' is no folder"
     if not note.is_file():
         return f"'{note}' is missing"
     try:
         noted = json.loads(note.read_bytes())
         files = [(folder / name, int(file["bytes"]), list(file["crc32"])) for name, file in noted["files"].items()]
-        if noted["of"] != folder.name:
-            return f"'{folder}' is of '{noted['of']}'"
+        of = noted["of"]
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return f"'{note}' can't be read"
+    wrong = [] if of == folder.name else [f"'{folder}' is of '{of}'"]
     for file, size, checksums in files:
-        if wrong := _another_size(file, size) or (len(checksums) != -(-size // _BLOCK) and "lacks checksums"):
-            return f"'{file}' {wrong}"
+        try:
+            found = os.lstat(file)
+        except OSError:
+            wrong.append(f"'{file}' is missing")
+            continue
+        if not stat.S_ISREG(found.st_mode):
+            wrong.append(f"'{file}' is no file")
+        elif found.st_size != size:
+            wrong.append(f"'{file}' has {found.st_size} bytes of {size}")
+        elif len(checksums) != -(-size // _BLOCK):
+            wrong.append(f"'{file}' lacks checksums")
+    if wrong:
+        return wrong[0]
     parts = [
         (file, first, checksums[first : first + _TOGETHER])
         for file, _, checksums in files
@@ -165,16 +172,6 @@ def damage(folder: Path) -> str | None:
     with ThreadPoolExecutor() as pool:  # which has no threads before they are asked for
         apply = pool.map if sum(len(checksums) for _, _, checksums in files) > _TOGETHER else map
         return next(filter(None, apply(lambda part: _wrong_block(*part), parts)), None)
-
-
-def _another_size(file: Path, size: int) -> str | None:
-    try:
-        found = os.lstat(file)
-    except OSError:
-        return "is missing"
-    if not stat.S_ISREG(found.st_mode):
-        return "is no file"
-    return None if found.st_size == size else f"has {found.st_size} bytes of {size}"
 
 
 def _wrong_block(file: Path, first: int, noted: Sequence[int]) -> str | None:

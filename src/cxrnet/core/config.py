@@ -23,6 +23,8 @@ OWN_NAMES = frozenset(
         *("operating_points", "class_weights", "costs", "prior", "classes"),
     }
 )
+WHOLE = frozenset({"lr_schedule", "trainable"})
+"""Mappings of settings that are one whole too: another kind has other keys."""
 CLASS_NAMES = frozenset({"labels", "classes"})  # whose values are names of classes too
 
 
@@ -40,15 +42,7 @@ def plain_config(config: DictConfig) -> Config:
 
 
 def _named(value: Any, key: str, last: str, own: bool = False, classes: bool = False) -> Any:  # noqa: ANN401
-    """Return what stands at a key, with names as text.
-
-    Args:
-        value: as YAML and Hydra read it.
-        key: where it stands, for messages.
-        last: part of the key.
-        own: it stands in a mapping of :data:`OWN_NAMES`.
-        classes: it stands in one of :data:`CLASS_NAMES`.
-    """
+    """Return what stands at a key whose last part is given, in a mapping of OWN_NAMES or CLASS_NAMES; names as text."""
     own = own or (last in OWN_NAMES and last != "prior")  # whose keys are looked up among the classes of a bundle
     classes = classes or last in CLASS_NAMES
     if isinstance(value, dict):
@@ -73,11 +67,11 @@ def _name(value: Any, key: str) -> str:  # noqa: ANN401
 
 
 def own_mappings(config: Config, key: str = "") -> Iterator[str]:
-    """List the dotted keys of the mappings of :data:`OWN_NAMES` in a configuration, the outermost."""
+    """List the dotted keys of the mappings of a configuration that are one whole, the outermost."""
     for part, value in config.items():
         if isinstance(value, dict):
             name = f"{key}.{part}".strip(".")
-            if name.rpartition(".")[2] in OWN_NAMES:
+            if name.rpartition(".")[2] in OWN_NAMES | WHOLE:
                 yield name
             else:
                 yield from own_mappings(value, name)

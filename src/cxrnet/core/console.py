@@ -1,6 +1,14 @@
-"""Console and log: cxrnet's own words on the console, everything that libraries say in the run's log file."""
+"""Console and log: cxrnet's own words on the console, everything that libraries say in the run's log file.
 
+stdout and stderr never end a command: a pipe whose reader left, a terminal that was closed and a full disk behind
+``> log`` are no reason to lose a training.
+"""
+
+import errno
+import io
 import logging
+import os
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -12,7 +20,16 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-_CHATTY = ("lightning", "lightning.pytorch", "lightning.fabric", "mlflow", "alembic", "hydra")
+_CHATTY = ("lightning", "lightning.pytorch", "lightning.fabric", "mlflow", "alembic", "hydra", "optuna")
+
+
+USER_ERROR = 2  # exit status, as argparse has it
+
+
+def refusal(line: str) -> SystemExit:
+    """Say what the user did wrong; the end of the command for it."""
+    print(f"error: {line}", file=sys.stderr)
+    return SystemExit(USER_ERROR)
 
 
 def heading(text: str) -> None:
@@ -102,13 +119,8 @@ _LINE_EVERY = 30.0  # seconds, without a terminal
 def bar(what: str, total: int, done: int = 0) -> Iterator[Callable[[int], None]]:
     """Show progress: a bar on a terminal, else a line now and then.
 
-    Args:
-        what: the work, as ``reading images``.
-        total: number of steps.
-        done: steps that were done before.
-
     Yields:
-        A function that takes the number of further steps done.
+        A function that takes the number of further steps done, of ``total``, of which ``done`` were done before.
     """
     if not get_console().is_terminal:
         yield _lines(what, total, done)
@@ -130,3 +142,67 @@ def _lines(what: str, total: int, done: int) -> Callable[[int], None]:
             get_console().print(f"  {what}  {done:,} of {total:,}", highlight=False)
 
     return advance
+
+
+class _Lasting(io.FileIO):
+    """A file that drops what can't be written.
+
+    Attributes:
+        lost: why the first words were dropped.
+    """
+
+    lost: OSError | None = None
+
+    def write(self, data, /):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202 (as io has it)
+        if self.lost is None:
+            try:
+                return super().write(data)
+            except OSError as error:
+                self.lost = error
+        return memoryview(data).nbytes
+
+
+def keep_streams() -> None:
+    """Let stdout and stderr of this process drop what can't be written, and write what they can't encode escaped.
+
+    Streams that somebody has put in their places are left alone.
+    """
+    for number in range(3):  # a file that is opened later must not get the number of a stream that is closed
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        stream = getattr(sys, name)
+        if stream is None:
+            nowhere = open(os.devnull, "w", encoding="utf-8", errors="replace")  # noqa: SIM115, PTH123 (never closed)
+            setattr(sys, name, nowhere)
+        elif _is_plain(stream, number):
+            stream.flush()
+            lasting = io.TextIOWrapper(
+                io.BufferedWriter(_Lasting(number, "w", closefd=False)),
+                encoding=stream.encoding,
+                errors="backslashreplace",
+                line_buffering=stream.line_buffering,
+                write_through=stream.write_through,
+            )
+            setattr(sys, name, lasting)
+
+
+def stdout_lost() -> OSError | None:
+    """Say why what was printed isn't where it should be; ``None`` where it is, as far as the system knows."""
+    sys.stdout.flush()
+    raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
+    return raw.lost if isinstance(raw, _Lasting) else None
+
+
+def nobody_reads() -> bool:
+    """Tell whether the reader of stdout has left, as ``head`` does when it has its lines."""
+    lost = stdout_lost()
+    return lost is not None and lost.errno == errno.EPIPE
+
+
+def _is_plain(stream: object, number: int) -> bool:
+    """Tell whether a stream is the one that Python has made for a file number."""
+    raw = getattr(getattr(stream, "buffer", None), "raw", getattr(stream, "buffer", None))
+    return isinstance(stream, io.TextIOWrapper) and type(raw) is io.FileIO and raw.fileno() == number

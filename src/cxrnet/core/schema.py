@@ -138,6 +138,13 @@ def _built(hint: Any, value: Any, key: str) -> Any:  # noqa: ANN401 (any type)
     return value
 
 
+def parts_of(twin: Any, name: str) -> int:  # noqa: ANN401 (what OmegaConf says of a node)
+    """Return how many parts a list of a schema must have; 1 where any number will do."""
+    hint = typing.get_type_hints(getattr(twin, "settings", object)).get(name)
+    fixed = [each for each in (hint, *get_args(hint)) if get_origin(each) is tuple and ... not in get_args(each)]
+    return len(get_args(fixed[0])) if fixed else 1
+
+
 _PLAIN: dict[Any, tuple[type, ...]] = {int: (int,), float: (float, int), bool: (bool,)}
 
 

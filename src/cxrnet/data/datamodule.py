@@ -1,8 +1,7 @@
-"""From a manifest to batches: decode once, split, augment.
+"""From a manifest to batches: decode once, split, draw, augment.
 
-All images are decoded and resized once, when :meth:`XrayDataModule.setup` first runs on them
-(:mod:`cxrnet.data.images.store`). An epoch then reads memory, not files. Batches are augmented as a whole, on the
-device that trains.
+The order of the training images is a function of seed and epoch alone: a resumed run sees the batches that the run
+would have seen, and P processes share the batches that one process with P times the batch size would have seen.
 """
 
 import copy
@@ -20,64 +19,40 @@ from torch.utils.data import DataLoader, Dataset
 
 from cxrnet.core.console import heard
 from cxrnet.core.schema import build
-from cxrnet.data.augment import Augmentation
-from cxrnet.data.duplicates.search import SEARCH_SIZE, find_duplicates, group_duplicates
-from cxrnet.data.images.reader import AtSize, binary_warning, look_binary
-from cxrnet.data.images.resize import Images
-from cxrnet.data.images.store import load_at_sizes
-from cxrnet.data.loaders import Batch, eval_loader, train_loader
+from cxrnet.data.augment import NUMBERS, Augmentation, Geometric, check_augmentation
+from cxrnet.data.duplicates import SEARCH_SIZE, find_duplicates, group_duplicates
+from cxrnet.data.images.reader import AtSize, Images
+from cxrnet.data.images.store import binary_warning, load_at_sizes, look_binary
+from cxrnet.data.loading import Batch, Share, Window, eval_loader, place_of, train_loader
 from cxrnet.data.manifest import check_labels
-from cxrnet.data.settings import DataNumbers, Draw, OnError, ResizeRule
+from cxrnet.data.settings import DataNumbers, Draw, OnError, ResizeRule, check_call
+from cxrnet.data.shards.array import check_window, shards_of
 from cxrnet.errors import CxrnetError
 
 logger = logging.getLogger("cxrnet")
 
 
-class XrayDataset(Dataset[Batch]):
-    """N images of one split and their labels, (N,) int64."""
-
-    def __init__(self, images: Images, labels: Tensor) -> None:
-        self.images = images
-        self.labels = labels
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitems__(self, indices: list[int]) -> Batch:
-        """Make a whole batch: ``image`` (B, 1, H, W) uint8, ``label`` (B,) int64."""
-        return {"image": torch.from_numpy(self.images[indices]).unsqueeze(1), "label": self.labels[indices]}
-
-
 class XrayDataModule(pl.LightningDataModule):
-    """A data set, split and decoded.
+    """A data set, split and decoded once; an epoch reads memory or mapped files (:mod:`cxrnet.data.images.store`).
 
-    Args:
-        manifest: the data set, or a function that reads it.
-        split: a function from manifest to manifest that fills ``split``.
-        size: height and width in pixels.
-        resize: ``stretch``, ``pad`` or ``crop``.
-        augment: applied to batches of training images, (B, 1, H, W) uint8, see :mod:`cxrnet.data.augment`; ``None`` for
-            none.
-        batch_size: images a batch (per process).
-        sampler: how training images are drawn, see :class:`cxrnet.data.loaders.EpochSampler`.
-        num_workers: processes that prepare batches; 0 prepares them in the training process.
-        on_error: what an unreadable image does: ``fail`` or ``skip``.
-        seed: of the order of the training images.
-        classes: names in the order of the logits; ``None`` takes the manifest's labels in alphabetical order.
-        limit: keep at most that many images of each class in each split (for trying things out).
-        cache: folder of the decoded images and of their duplicates, shared by all runs; ``None`` keeps them in memory.
-        known_issues: what is known to be wrong with the data, by source, in sentences.
+    ``manifest`` is the data set or a function that reads it, ``split`` a function from manifest to manifest that fills
+    ``split``, ``augment`` an augmentation of batches (:mod:`cxrnet.data.augment`). All others are as in
+    :class:`cxrnet.data.settings.Data`.
 
     Attributes:
-        manifest: after :meth:`setup`, the rows that are used, with split, size and hash filled in.
-        images: after :meth:`setup`, in the order of the manifest.
-        classes: after :meth:`setup`, the class names in the order of the logits.
-        notes: after :meth:`setup`, the warnings while the data set was read: what is left out, what was clipped,
-            images that look like masks.
-        left_out: after :meth:`setup`, the number of images that could not be read.
-        duplicates: after :meth:`setup`, the pairs of ``find_duplicates``, found before the split.
+        manifest: after :meth:`setup`, as all but the last: the rows that are used, with split, size and hash filled in.
+        images: in the order of the manifest.
+        classes: the class names in the order of the logits.
+        notes: the warnings while the data set was read.
+        left_out: the number of images that could not be read.
+        duplicates: the pairs of ``find_duplicates``, found before the split.
         shared: the same images are trained on in other splits too, as in folds: what is computed of all of them at once
             serves all splits.
+        stream: random numbers for the images of a batch; ``None`` is torch's own. Several processes share one: each
+            draws for the whole batch, and takes what is of its images.
+
+    Raises:
+        CxrnetError: a value is out of range, or manifest, split or augmentation can't be called with what is given.
     """
 
     def __init__(
@@ -94,15 +69,22 @@ class XrayDataModule(pl.LightningDataModule):
         seed: int = DataNumbers.seed,
         classes: Sequence[str] | None = None,
         limit: int | None = DataNumbers.limit,
+        window: int | None = DataNumbers.window,
+        kept_gb: float | None = DataNumbers.kept_gb,
         cache: str | Path | None = None,
         known_issues: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         super().__init__()
         numbers = {"size": size, "batch_size": batch_size, "num_workers": num_workers, "limit": limit}
-        build(DataNumbers, {**numbers, "sampler": sampler, "resize": resize, "on_error": on_error}, "data")
+        shards = {"window": window, "kept_gb": kept_gb}
+        build(DataNumbers, {**numbers, **shards, "sampler": sampler, "resize": resize, "on_error": on_error}, "data")
+        if callable(manifest):
+            check_call(manifest, "data.manifest")
+        check_call(split, "data.split", before=1)
         self._manifest = manifest
         self._split = split
         self.size = (int(size[0]), int(size[1]))
+        check_augmentation(augment, self.size)
         self.resize = resize
         self.augment = augment
         self.batch_size = batch_size
@@ -111,19 +93,17 @@ class XrayDataModule(pl.LightningDataModule):
         self.on_error = on_error
         self.seed = seed
         self.limit = limit
+        self.window = window
+        self.kept_gb = kept_gb
         self.cache = Path(cache) if cache is not None else None
         self.known_issues = dict(known_issues or {})
         self._classes = tuple(classes) if classes is not None else None
         self.shared = False
+        self.stream: torch.Generator | None = None
         self._ready = False
 
     def setup(self, stage: str | None = None) -> None:
-        """Read the manifest, decode the images and split; does its work once.
-
-        Raises:
-            CxrnetError: the manifest, the images or the split are not usable, ``classes`` doesn't name the labels,
-                or a class has no training image.
-        """
+        """Read the manifest, decode the images and split; does its work once."""
         if self._ready:
             return
         with heard() as self.notes:
@@ -133,7 +113,8 @@ class XrayDataModule(pl.LightningDataModule):
             _class_order(manifest, self._classes)  # refuses wrong classes before anything is decoded
             # Duplicates are found in small versions of the files: a split must not depend on the model's size.
             sizes: list[AtSize] = [(self.size, self.resize), (SEARCH_SIZE, "stretch")]
-            manifest, (images, small) = load_at_sizes(manifest, sizes, self.on_error, self.cache)
+            manifest, (images, small) = load_at_sizes(manifest, sizes, self.on_error, self.cache, self.kept_gb)
+            check_window(images, self.window)
             for text in binary_warning(manifest["image_id"][look_binary(small)].tolist(), len(manifest)):
                 logger.warning(text)
             self.left_out = listed - len(manifest)
@@ -151,15 +132,9 @@ class XrayDataModule(pl.LightningDataModule):
         self._ready = True
 
     def resplit(self, split: Callable[[pd.DataFrame], pd.DataFrame], seed: int, shared: bool) -> Self:
-        """Split the same images in another way; nothing is decoded again.
+        """Split the same images by a function from manifest to manifest, which gets the split of the source, if any.
 
-        Args:
-            split: a function from manifest to manifest that fills ``split``; it gets the split of the source, if any.
-            seed: of the order of the training images.
-            shared: see the attribute.
-
-        Raises:
-            CxrnetError: the split is not usable.
+        Nothing is decoded again. ``seed`` is of the order of the training images; for ``shared`` see the attribute.
         """
         other = copy.copy(self)
         other.seed = seed
@@ -182,29 +157,35 @@ class XrayDataModule(pl.LightningDataModule):
 
     def counts(self, split: str) -> list[int]:
         """Count the images of each class in a split, in class order."""
-        counts = self.manifest["label"][self.manifest["split"] == split].value_counts()
+        counts = self.rows(split)["label"].value_counts()
         return [int(counts.get(name, 0)) for name in self.classes]
 
     def arrays(self, split: str) -> tuple[Images, Tensor]:
         """Get images and labels (N,) int64 of one split."""
-        chosen = self.manifest["label"][self.manifest["split"] == split]
+        chosen = self.rows(split)["label"]
         labels = pd.Categorical(chosen.astype(object), categories=list(self.classes)).codes
         return self.images.take(chosen.index.to_numpy()), torch.from_numpy(labels.astype(np.int64))
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Load batches in the sampler's order; in distributed training each process gets its share."""
-        dataset = XrayDataset(*self.arrays("train"))
-        return train_loader(dataset, self.sampler, self.batch_size, self.seed, self.num_workers, self.trainer)
+        """Load batches in the sampler's order; in distributed training each process gets its share of every one."""
+        dataset = _XrayDataset(*self.arrays("train"))
+        window = None if self.window is None else Window(shards_of(dataset.images), self.window)
+        return train_loader(dataset, self, self.num_workers, self.trainer, window)
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        """Load validation images in order."""
-        return eval_loader(XrayDataset(*self.arrays("val")), self.batch_size, self.num_workers, self.trainer)
+        """Load validation images in order; in distributed training each process gets its share of every batch."""
+        return eval_loader(_XrayDataset(*self.arrays("val")), self, self.num_workers, self.trainer)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Augment a batch, on the device that it was sent to, while training."""
-        if self.augment is None or self.trainer is None or not self.trainer.training:
+        images = batch["image"]
+        if self.augment is None or self.trainer is None or not self.trainer.training or not len(images):
             return batch
-        return {**batch, "image": self.augment(batch["image"])}
+        if self.stream is None or not isinstance(self.augment, Geometric):  # a function of the user's draws by itself
+            return {**batch, "image": self.augment(images)}
+        drawn = torch.rand(batch["total"], NUMBERS, generator=self.stream)
+        processes, rank = place_of(self.trainer)
+        return {**batch, "image": self.augment(images, drawn[rank::processes])}
 
 
 def _class_order(manifest: pd.DataFrame, classes: tuple[str, ...] | None) -> tuple[str, ...]:
@@ -219,3 +200,17 @@ def _class_order(manifest: pd.DataFrame, classes: tuple[str, ...] | None) -> tup
             f"data.classes: {list(classes)} doesn't name the labels of the data, which are {sorted(labels)}"
         )
     return classes
+
+
+class _XrayDataset(Dataset[Batch]):
+    def __init__(self, images: Images, labels: Tensor) -> None:
+        self.images = images
+        self.labels = labels
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, share: Share) -> Batch:
+        """Make a batch: ``image`` (B, 1, H, W) uint8, ``label`` (B,) int64, ``total`` of the share."""
+        images = torch.from_numpy(self.images[share.indices]).unsqueeze(1)
+        return {"image": images, "label": self.labels[share.indices], "total": share.total}

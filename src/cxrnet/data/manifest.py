@@ -1,12 +1,13 @@
 """The manifest: one row an image. A data set is its manifest.
 
-A manifest is a plain ``pandas.DataFrame`` that passed :func:`make_manifest`. Columns:
+It is a plain ``pandas.DataFrame`` that passed :func:`make_manifest`; further columns (``sex``, ``age``, ...) are kept.
 
 ===========  =======  ====================================================================================
 column       dtype    meaning
 ===========  =======  ====================================================================================
 image_id     string   unique in the table, the same on every machine (relative path, never an absolute one)
-path         string   the image file; absolute in memory, relative to the manifest's folder on disk if below it
+path         string   the image file; absolute in memory, relative to the manifest's folder on disk if below it;
+                      ``<shards>/images/shard.00000.mds#<place>`` is an image of shards (:mod:`cxrnet.data.shards`)
 label        string   name of the class
 split        string   ``train``, ``val``, ``test`` or missing (not split yet)
 patient_id   string   missing where unknown
@@ -18,8 +19,6 @@ height       Int64    of the file, in pixels; missing until the image was read
 sha256       string   of the file's bytes; missing until the image was read
 group_id     string   images that must stay in one split for a reason other than the patient (duplicates)
 ===========  =======  ====================================================================================
-
-Further columns (``sex``, ``age``, ...) are kept as they are.
 """
 
 import hashlib
@@ -37,16 +36,14 @@ from cxrnet.core.spreadsheet import as_it_was
 from cxrnet.errors import CxrnetError
 
 SPLITS = ("train", "val", "test")
-INTEGER_COLUMNS = ("width", "height")
 COLUMNS = (
     *("image_id", "path", "label", "split", "patient_id", "view", "source", "mask_path"),
-    *INTEGER_COLUMNS,
-    *("sha256", "group_id"),
+    *("width", "height", "sha256", "group_id"),
 )
-REQUIRED = ("image_id", "path", "label", "source")
 PATH_COLUMNS = ("path", "mask_path")
-ID_COLUMNS = ("patient_id", "group_id")
 
+_INTEGER_COLUMNS = ("width", "height")
+_REQUIRED = ("image_id", "path", "label", "source")
 _ODD_PATH = r"//|(?:^|/)\.?$|(?:^|/)\./"  # what pathlib writes in another way: "a//b", "", ".", "a/", "./a"
 _ROWS = 100_000  # of a manifest that are text in memory at a time
 
@@ -59,21 +56,28 @@ def make_manifest(rows: pd.DataFrame, where: str) -> pd.DataFrame:
         where: name of the table, for the error messages (``"data/covid"``).
 
     Returns:
-        A new table with the columns of this module first, in order, sorted by ``image_id``: the same rows give
-        the same table whatever the order in which the file system listed them.
+        A new table with the columns of this module first, sorted by ``image_id``, whatever the order of the rows.
 
     Raises:
         CxrnetError: no rows, a required column is missing or has empty cells, a path that no file can have,
-            ``image_id`` is not unique, labels differ in case, spaces or Unicode form only, or ``split`` holds anything
-            but ``train``, ``val``, ``test`` or nothing.
+            ``image_id`` is not unique, labels differ in case, spaces or Unicode form only, or a split is not known.
     """
-    if len(rows) == 0:
+    if (count := len(rows)) == 0:
         raise CxrnetError(f"{where}: no images found; a manifest needs at least one row")
-    if missing := [name for name in REQUIRED if name not in rows]:
-        raise CxrnetError(f"{where}: column {', '.join(missing)} missing; a manifest needs {', '.join(REQUIRED)}")
+    if missing := [name for name in _REQUIRED if name not in rows]:
+        raise CxrnetError(f"{where}: column {', '.join(missing)} missing; a manifest needs {', '.join(_REQUIRED)}")
     given = {name: rows[name].reset_index(drop=True) for name in rows.columns}
     del rows  # a million rows are hundreds of megabytes, which the caller may have let go of
-    columns = _columns(given, where)
+    nothing, columns = pd.Series(pd.NA, range(count), dtype="string"), {}
+    for name in COLUMNS:
+        column = given.pop(name, nothing).rename(name)
+        columns[name] = _integers(column, where) if name in _INTEGER_COLUMNS else _strings(column, where)
+    for name in ("patient_id", "group_id"):
+        columns[name] = read_ids(columns[name], where)
+    for name in _REQUIRED:
+        if empty := int((columns[name].fillna("") == "").sum()):
+            raise CxrnetError(f"{where}: column {name} is empty in {empty} of {count} rows; fill or drop them")
+    columns |= given
     ids = columns["image_id"]
     order = ids.argsort().to_numpy()
     ordered = ids.array[order]
@@ -84,21 +88,16 @@ def make_manifest(rows: pd.DataFrame, where: str) -> pd.DataFrame:
             f"({duplicated.nunique()} ids in all); image_id must be unique"
         )
     check_labels(columns["label"], where)
-    unknown = set(columns["split"].dropna().unique()) - set(SPLITS)
-    if unknown:
+    if unknown := set(columns["split"].dropna().unique()) - set(SPLITS):
         raise CxrnetError(f"{where}: split '{min(unknown)}' is not known; use train, val, test or leave the cell empty")
-    if not np.array_equal(order, np.arange(len(order))):  # a file that was written here is in order
+    if not np.array_equal(order, np.arange(count)):  # a file that was written here is in order
         for name in columns:
             columns[name] = columns[name].take(order).reset_index(drop=True)
     return pd.DataFrame(columns)
 
 
 def check_labels(labels: pd.Series, where: str) -> None:
-    """Refuse one class under several spellings.
-
-    Raises:
-        CxrnetError: labels differ in case, spaces or Unicode form only.
-    """
+    """Refuse labels that differ in case, spaces or Unicode form only."""
     spellings: dict[str, str] = {}
     for label in sorted(labels.dropna().unique()):
         other = spellings.setdefault("".join(unicodedata.normalize("NFKC", label).casefold().split()), label)
@@ -107,22 +106,6 @@ def check_labels(labels: pd.Series, where: str) -> None:
                 f"{where}: classes {other!r} and {label!r}, which differ in case, spaces or Unicode form only; give "
                 "them one name"
             )
-
-
-def _columns(given: dict[str, pd.Series], where: str) -> dict[str, pd.Series]:
-    """Put the columns of a manifest in order and in their types; ``given`` is emptied."""
-    rows = len(given["image_id"])
-    nothing = pd.Series(pd.NA, range(rows), dtype="string")
-    columns = {}
-    for name in COLUMNS:
-        column = given.pop(name, nothing).rename(name)
-        columns[name] = _integers(column, where) if name in INTEGER_COLUMNS else _strings(column, where)
-    for name in ID_COLUMNS:
-        columns[name] = read_ids(columns[name], where)
-    for name in REQUIRED:
-        if empty := int((columns[name].fillna("") == "").sum()):
-            raise CxrnetError(f"{where}: column {name} is empty in {empty} of {rows} rows; fill or drop them")
-    return columns | given
 
 
 def _strings(column: pd.Series, where: str) -> pd.Series:
@@ -152,29 +135,24 @@ def read_manifest(path: str | Path) -> pd.DataFrame:
     path = Path(path)
     if not path.is_file():
         raise CxrnetError(f"manifest: '{path}' is not a file; write one with cxrnet.data.manifest.write_manifest")
-    manifest = make_manifest(_read_table(path), str(path))
-    root = path.resolve().parent
-    for name in PATH_COLUMNS:
-        manifest[name] = absolute_paths(manifest[name], root)
-    return manifest
-
-
-def _read_table(path: Path) -> pd.DataFrame:
     try:
         if path.suffix == ".csv":
-            return as_it_was(pd.read_csv(path, dtype=str, keep_default_na=False, na_values=[""]))
-        return pd.read_parquet(path)
+            table = as_it_was(pd.read_csv(path, dtype=str, keep_default_na=False, na_values=[""]))
+        else:
+            table = pd.read_parquet(path)
     except (ValueError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise CxrnetError(f"manifest: '{path}' cannot be read as a table ({reason}); use .csv or .parquet") from error
+    manifest, root = make_manifest(table, str(path)), path.resolve().parent
+    return manifest.assign(**{name: absolute_paths(manifest[name], root) for name in PATH_COLUMNS})
 
 
 def absolute_paths(paths: pd.Series, root: Path) -> pd.Series:
     """Make paths absolute that count from a folder; absolute ones are left alone."""
-    joined, absolute = f"{root}/".replace("//", "/") + paths, paths.str.startswith("/", na=False)
+    joined, absolute = f"{root}/".replace("//", "/") + paths, paths.str.startswith(("/", "s3://"), na=False)
     if absolute.any():
         joined = joined.mask(absolute, paths)
-    return _mend_odd(joined, paths, lambda path: str(root / path))
+    return _mend_odd(joined, paths, lambda path: path if path.startswith("s3://") else str(root / path))
 
 
 def relative_paths(paths: pd.Series, root: Path) -> pd.Series:
@@ -204,12 +182,8 @@ def write_manifest(manifest: pd.DataFrame, path: str | Path) -> None:
 
 
 def digest(manifest: pd.DataFrame) -> str:
-    """Name a data set by its content: SHA-256 (hex) over id, label, split, patient and image bytes.
-
-    Neither the folder nor the order of the rows counts, so the digest is the same on every machine.
-    """
-    columns = ["image_id", "label", "split", "patient_id", "sha256"]
-    rows = manifest[columns].sort_values("image_id")
+    """Name a data set by its content: SHA-256 (hex) over id, label, split, patient and image bytes, not places."""
+    rows = manifest[["image_id", "label", "split", "patient_id", "sha256"]].sort_values("image_id")
     content = hashlib.sha256()
     for start in range(0, len(rows), _ROWS):
         text = rows.iloc[start : start + _ROWS].to_csv(index=False, header=start == 0, lineterminator="\n")

@@ -1,9 +1,13 @@
 """The group ``data`` of the configuration: how a data set is read, prepared and drawn from. Imports no torch."""
 
+import inspect
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 from cxrnet.core.schema import need
+from cxrnet.errors import CxrnetError
 
 Draw = Literal["shuffle", "balanced"]
 ResizeRule = Literal["stretch", "pad", "crop"]
@@ -23,6 +27,8 @@ class DataNumbers:
         on_error: fail or skip: what an unreadable image does.
         seed: seed of the order of the training images.
         limit: number of images of each class in each split, for trying things out; null takes all.
+        window: how many shards the images of a moment come from; null shuffles all images, as of a folder.
+        kept_gb: gigabytes of shards on S3 that are kept on this disk at most; null keeps all.
     """
 
     size: tuple[int, int] = (224, 224)
@@ -33,17 +39,17 @@ class DataNumbers:
     on_error: OnError = "fail"
     seed: int = 0
     limit: int | None = None
+    window: int | None = None
+    kept_gb: float | None = None
 
     def __post_init__(self) -> None:
-        """Refuse numbers out of range.
-
-        Raises:
-            CxrnetError: one is.
-        """
+        """Refuse numbers out of range."""
         need(min(self.size) > 0, "data.size", list(self.size), "height and width in pixels, as [224, 224]")
         need(self.batch_size > 0, "data.batch_size", self.batch_size, "a whole number from 1 on")
         need(self.num_workers >= 0, "data.num_workers", self.num_workers, "a whole number from 0 on")
-        need(self.limit is None or self.limit > 0, "data.limit", self.limit, "a whole number from 1 on, or null")
+        for name, value in (("limit", self.limit), ("window", self.window)):
+            need(value is None or value > 0, f"data.{name}", value, "a whole number from 1 on, or null")
+        need(self.kept_gb is None or self.kept_gb > 0, "data.kept_gb", self.kept_gb, "a number above 0, or null")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,3 +74,30 @@ class Data(DataNumbers):
     cache: str | None = None
     classes: list[Any] | None = None
     known_issues: dict[str, Any] | None = field(default_factory=dict)
+
+
+def check_call(function: Callable[..., Any], key: str, before: int = 0) -> None:
+    """Refuse a function of the configuration, usually a partial, that can't be called with the values beside it.
+
+    Args:
+        function: the function.
+        key: key of the configuration where it stands.
+        before: number of arguments that it gets besides, before all others.
+
+    Raises:
+        CxrnetError: a value is none of its arguments, or one of them has no value.
+    """
+    called, given = function, {}
+    if isinstance(function, partial):
+        called, given, before = function.func, function.keywords, before + len(function.args)
+    try:
+        parameters = list(inspect.signature(called).parameters.values())[before:]
+    except (TypeError, ValueError):  # one that doesn't tell its arguments
+        return
+    names = [each.name for each in parameters if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)]
+    if not any(each.kind == each.VAR_KEYWORD for each in parameters) and (unknown := sorted(given.keys() - {*names})):
+        takes = f"{called.__name__} takes {', '.join(names) or 'none'}"
+        raise CxrnetError(f"{key}.{unknown[0]}: no such key; {takes}")
+    needed = (each.name for each in parameters if each.name in names and each.default is each.empty)
+    if isinstance(function, partial) and (missing := [name for name in needed if name not in given]):
+        raise CxrnetError(f"{key}.{missing[0]}: no value is set; give {key}.{missing[0]}=<value>")

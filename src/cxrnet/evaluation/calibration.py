@@ -1,8 +1,7 @@
 """Calibration: of the images predicted with a probability of 0.8, 8 of 10 should be right.
 
-The reliability table compares confidence with accuracy. Temperature scaling mends a difference: one number by which the
-logits are divided (C. Guo, G. Pleiss, Y. Sun, K. Q. Weinberger, "On Calibration of Modern Neural Networks", ICML 2017,
-section 4.2). It is fitted on logits without decision weights, for it is about probabilities.
+Temperature scaling divides the logits by one number (C. Guo, G. Pleiss, Y. Sun, K. Q. Weinberger, "On Calibration of
+Modern Neural Networks", ICML 2017, section 4.2), fitted on logits without decision weights.
 
 Dividing alone draws every probability to 1 / K, and so the mean of a frequent class below its share: from 0.80 to 0.70
 at a temperature of 2.6 on the COVID-19 image data collection. So an offset of each class goes with it, for which the
@@ -13,7 +12,6 @@ A. Shrikumar, "Maximum Likelihood with Bias-Corrected Calibration is Hard-To-Bea
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import get_args
 
 import numpy as np
@@ -23,13 +21,11 @@ from scipy.optimize import brentq
 from scipy.special import logsumexp, softmax
 
 from cxrnet.errors import CxrnetError
+from cxrnet.evaluation.decision import fitted_offset
 from cxrnet.evaluation.predictions import classes_of, logits_of, validation_codes
-from cxrnet.evaluation.prior import fitted_offset
 from cxrnet.evaluation.settings import Kind
 
 FloatArray = npt.NDArray[np.float64]
-Offset = Callable[[float], FloatArray]
-"""From 1/T to what is subtracted from the logits after they are divided, (K,)."""
 # A temperature beyond these says that the logits are no use, or that there was nothing to learn it from.
 LOWEST, HIGHEST = 0.01, 100.0
 # The images that are wrong determine the temperature. Fitted on few it may do more harm than good: of four runs on the
@@ -44,15 +40,9 @@ FEWEST_OF_CLASS = 10
 def top_label(
     probabilities: FloatArray, codes: npt.NDArray[np.intp]
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
-    """Return the largest probability of each image and whether its class is the label.
+    """Return the largest probability of each image and whether its class is the label, (N,) both.
 
-    Args:
-        probabilities: (N, K) in [0, 1].
-        codes: labels as places in the classes, (N,).
-
-    Returns:
-        Confidence (N,) and correct (N,), as Guo et al. 2017 count them; operating points and
-        decision weights play no part, so the class need not be the predicted one.
+    As Guo et al. 2017 count, from probabilities (N, K) and codes (N,); operating points and weights play no part.
     """
     return probabilities.max(axis=1), probabilities.argmax(axis=1) == codes
 
@@ -74,7 +64,14 @@ def reliability_table(confidence: FloatArray, correct: npt.NDArray[np.bool_], bi
     Raises:
         CxrnetError: there are no images, no bins, or the kind is unknown.
     """
-    edges = _edges(confidence, bins, kind)
+    if len(confidence) == 0:
+        raise CxrnetError("calibration: no images; give at least one that is labelled")
+    if not isinstance(bins, int) or bins < 1:
+        raise CxrnetError(f"calibration.bins: {bins} is no number of bins; give a whole number from 1 on")
+    if kind not in get_args(Kind):
+        raise CxrnetError(f"calibration.kind: '{kind}' is unknown; give {' or '.join(get_args(Kind))}")
+    shares = np.linspace(0, 1, bins + 1)
+    edges = shares if kind == "equal_width" else np.quantile(confidence, shares)
     places = np.searchsorted(edges[1:-1], confidence, side="left")
     n = np.bincount(places, minlength=bins)
     table = pd.DataFrame({"low": edges[:-1], "high": edges[1:], "confidence": 0.0, "accuracy": 0.0, "n": n})
@@ -83,17 +80,6 @@ def reliability_table(confidence: FloatArray, correct: npt.NDArray[np.bool_], bi
     table = table[n > 0].reset_index(drop=True)
     table[["confidence", "accuracy"]] = table[["confidence", "accuracy"]].div(table["n"], axis=0)
     return table
-
-
-def _edges(confidence: FloatArray, bins: int, kind: Kind) -> FloatArray:
-    if len(confidence) == 0:
-        raise CxrnetError("calibration: no images; give at least one that is labelled")
-    if not isinstance(bins, int) or bins < 1:
-        raise CxrnetError(f"calibration.bins: {bins} is no number of bins; give a whole number from 1 on")
-    if kind not in get_args(Kind):
-        raise CxrnetError(f"calibration.kind: '{kind}' is unknown; give {' or '.join(get_args(Kind))}")
-    shares = np.linspace(0, 1, bins + 1)
-    return shares if kind == "equal_width" else np.quantile(confidence, shares)
 
 
 def error_of_table(table: pd.DataFrame) -> float:
@@ -143,39 +129,68 @@ def fit_temperature(validation: pd.DataFrame, prior: Mapping[str, float] | None 
 
     Args:
         validation: predictions of the split ``val`` at temperature 1, labelled.
-        prior: share of each class in training. The images count so that they are of this mix; where a class has too
-            few, or for ``None``, there is no offset.
+        prior: share of each class in training, which the images are weighted to; where a class has too few, or for
+            ``None``, there is no offset.
 
     Raises:
         CxrnetError: rows are of another split, there are none, labels are missing, or logits are infinite.
     """
-    codes = validation_codes(validation, "temperature")
+    codes, classes = validation_codes(validation, "temperature"), classes_of(validation)
     logits = logits_of(validation).astype(np.float64)
     if infinite := int((~np.isfinite(logits)).any(axis=1).sum()):
         raise CxrnetError(
             f"temperature: the logits of {infinite} of {len(codes)} images are not finite; give those of the network, "
             "or write the log of probabilities above 0"
         )
-    before, counts = _nll(logits, codes, 1.0), np.bincount(codes, minlength=logits.shape[1])
-    ways: list[tuple[FloatArray, Offset]] = [(np.full(len(codes), 1 / len(codes)), lambda _: np.zeros(len(counts)))]
-    scarce = None if prior is None else _scarce(classes_of(validation), counts)
-    if prior is not None and scarce is None:
-        shares = np.array([prior[name] for name in classes_of(validation)])
+    n, before, counts = len(codes), _nll(logits, codes, 1.0), np.bincount(codes, minlength=logits.shape[1])
+    ways: list[tuple[FloatArray, Callable[[float], FloatArray]]] = [
+        (np.full(n, 1 / n), lambda _: np.zeros(len(counts)))
+    ]
+    scarce, rarest = None, int(counts.argmin())
+    if prior is not None and counts[rarest] < FEWEST_OF_CLASS:
+        scarce = f"{counts[rarest]} validation images are of {classes[rarest]}, at least {FEWEST_OF_CLASS} are needed"
+    elif prior is not None:
+        shares = np.array([prior[name] for name in classes])
         of_mix = (shares / counts)[codes]
         ways.insert(0, (of_mix, lambda inverse: fitted_offset(logits * inverse, shares, 0 * shares, of_mix)))
-    if (reason := _too_few(logits, codes)) is not None:
-        return Temperature(1.0, len(codes), before, before, reason)
+    if n < FEWEST:
+        return Temperature(1.0, n, before, before, f"{n} validation images are too few, at least {FEWEST} are needed")
+    if (wrong := int((logits.argmax(axis=1) != codes).sum())) < FEWEST_WRONG:
+        reason = f"only {wrong} of {n} validation images are wrong, at least {FEWEST_WRONG} are needed to fit it"
+        return Temperature(1.0, n, before, before, reason)
     for place, (weights, offset) in enumerate(ways, 1):
-        slope = partial(_slope, logits, codes, weights, offset)
+
+        def slope(
+            inverse: float, weights: FloatArray = weights, offset: Callable[[float], FloatArray] = offset
+        ) -> float:
+            """Derivative of the likelihood by 1/T: the expected logit less that of the label, at the best offset."""
+            expected = np.sum(softmax(logits * inverse - offset(inverse), axis=1) * logits, axis=1)
+            return float(weights @ (expected - logits[np.arange(n), codes]))
+
         useless = slope(1 / HIGHEST) >= 0
-        if (reason := _unbounded(slope, useless and place == len(ways))) is None:
+        if slope(1 / LOWEST) <= 0:
+            bound = LOWEST
+        elif useless and place == len(ways):
+            bound = HIGHEST
+        else:
             inverse = 1 / HIGHEST if useless else brentq(slope, 1 / HIGHEST, 1 / LOWEST, xtol=1e-12)
             shift = offset(inverse) / inverse
             after = _nll(logits - shift, codes, inverse)
             value = HIGHEST if useless else float(1 / inverse)
-            moved = tuple(shift.tolist()) if shift.any() else ()
-            return Temperature(value, len(codes), before, after, None, moved, scarce)
-    return Temperature(1.0, len(codes), before, before, reason)
+            return Temperature(value, n, before, after, None, tuple(shift.tolist()) if shift.any() else (), scarce)
+    reason = f"the likelihood of the validation images still grows at a temperature of {bound:g}"
+    return Temperature(1.0, n, before, before, reason)
+
+
+def left_alone(validation: pd.DataFrame, reason: str) -> Temperature:
+    """Return the temperature of 1, which nothing is fitted for, with the log loss of validation images at it.
+
+    Raises:
+        CxrnetError: rows are of another split, there are none, or labels are missing.
+    """
+    codes = validation_codes(validation, "temperature")
+    loss = _nll(logits_of(validation).astype(np.float64), codes, 1.0)
+    return Temperature(1.0, len(codes), loss, loss, reason)
 
 
 def before_temperature(
@@ -183,58 +198,12 @@ def before_temperature(
 ) -> npt.NDArray[np.float32]:
     """Return the logits that a temperature was fitted on, from those that it and its offset gave, (N, K).
 
-    Args:
-        logits: (N, K), as predictions hold them.
-        temperature: by which they were divided.
-        offset: subtracted from them before that, (K,); empty where none was.
-        shift: added to them after that, for another prior (:meth:`cxrnet.evaluation.prior.Mix.shift`), (K,). The result
-            has it too.
+    A ``shift`` that was added last, for another prior (:meth:`cxrnet.evaluation.decision.Mix.shift`), is kept.
     """
     subtracted = np.array(offset) if len(offset) else 0.0
     return np.asarray((logits - shift) * temperature + subtracted + shift, dtype=np.float32)
 
 
-def _too_few(logits: FloatArray, codes: npt.NDArray[np.intp]) -> str | None:
-    """Say why there are too few images; wrong are those whose most probable class is, whatever is predicted."""
-    if len(codes) < FEWEST:
-        return f"{len(codes)} validation images are too few, {FEWEST} are the least"
-    if (wrong := int((logits.argmax(axis=1) != codes).sum())) < FEWEST_WRONG:
-        return f"{wrong} of {len(codes)} validation images are wrong, {FEWEST_WRONG} are the least to learn it from"
-    return None
-
-
-def _scarce(classes: Sequence[str], counts: npt.NDArray[np.intp]) -> str | None:
-    """Say why there are too few images of a class for an offset."""
-    rarest = int(counts.argmin())
-    if counts[rarest] >= FEWEST_OF_CLASS:
-        return None
-    return f"{counts[rarest]} validation images are of {classes[rarest]}, {FEWEST_OF_CLASS} of each class are the least"
-
-
-def _unbounded(slope: Callable[[float], float], useless: bool) -> str | None:
-    """Say why the likelihood has no minimum between the bounds."""
-    if slope(1 / LOWEST) <= 0:
-        return f"the likelihood of the validation images still grows at a temperature of {LOWEST:g}"
-    if useless:
-        return f"the likelihood of the validation images still grows at a temperature of {HIGHEST:g}"
-    return None
-
-
 def _nll(logits: FloatArray, codes: npt.NDArray[np.intp], inverse: float) -> float:
     scaled = logits * inverse
     return float(np.mean(logsumexp(scaled, axis=1) - scaled[np.arange(len(codes)), codes]))
-
-
-def _slope(
-    logits: FloatArray,
-    codes: npt.NDArray[np.intp],
-    weights: FloatArray,
-    offset: Offset,
-    inverse: float,
-) -> float:
-    """Derivative of the likelihood above by 1/T: the expected logit less that of the label, weighted mean over images.
-
-    The derivative by the offset plays no part, for at each 1/T the offset is the best.
-    """
-    expected = np.sum(softmax(logits * inverse - offset(inverse), axis=1) * logits, axis=1)
-    return float(weights @ (expected - logits[np.arange(len(codes)), codes]))

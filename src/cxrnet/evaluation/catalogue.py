@@ -31,13 +31,13 @@ class Cases:
     """The facts that a closed form needs.
 
     Attributes:
-        value: of the table.
+        value: value of the table.
         n: independent cases that it is computed on.
         positives: clusters with images of the class.
         negatives: clusters with images of other classes.
         one_cluster: the metric rests on a single cluster.
         label_shares: share of the images of each label, ``(K,)``.
-        level: of the interval.
+        level: level of the interval.
     """
 
     value: float
@@ -210,6 +210,7 @@ def _wilson_pr_auc(cases: Cases) -> Closed | None:
 _result = partial(MetricSpec, shown=("result",))
 _summary = partial(MetricSpec, shown=("summary", "result"))
 _of_class = partial(MetricSpec, per_class=True, shown=("classes",))
+_both_sides = partial(_of_class, sides=True)
 _agreement = partial(_result, low=-1.0, closed_form=_wilson_agreement)
 _NEVER, _ALWAYS = "no image was predicted as {label}", "every image was predicted as {label}"
 _ONE_PAIR, _ONE_SIDE = "every image has the same label and prediction", "all labels, or all predictions, are the same"
@@ -229,19 +230,11 @@ METRICS = (
     MetricSpec("cosine_similarity", "Cosine similarity", _cosine),
     _of_class("sensitivity", "Sensitivity", _sensitivity, images="positives", closed_form=_wilson),
     _of_class("specificity", "Specificity", _specificity, images="negatives", closed_form=_wilson),
-    _of_class(
-        "precision",
-        "Precision (PPV)",
-        _precision,
-        images="predicted",
-        sides=True,
-        closed_form=_wilson,
-        undefined=_NEVER,
-    ),
-    _of_class("npv", "NPV", _npv, images="not predicted", sides=True, closed_form=_wilson, undefined=_ALWAYS),
-    _of_class("f1", "F1", _f1, images="positives or predicted", sides=True, closed_form=_wilson_f1),
-    _of_class("roc_auc", "ROC-AUC", _roc_auc, sides=True, closed_form=_newcombe_auc),
-    _of_class("pr_auc", "PR-AUC", _pr_auc, sides=True, closed_form=_wilson_pr_auc),
+    _both_sides("precision", "Precision (PPV)", _precision, images="predicted", closed_form=_wilson, undefined=_NEVER),
+    _both_sides("npv", "NPV", _npv, images="not predicted", closed_form=_wilson, undefined=_ALWAYS),
+    _both_sides("f1", "F1", _f1, images="positives or predicted", closed_form=_wilson_f1),
+    _both_sides("roc_auc", "ROC-AUC", _roc_auc, closed_form=_newcombe_auc),
+    _both_sides("pr_auc", "PR-AUC", _pr_auc, closed_form=_wilson_pr_auc),
     MetricSpec("brier", "Brier score", _brier_of_class, per_class=True, higher_is_better=False),
 )
 OVERALL = {spec.name: spec for spec in METRICS if not spec.per_class}
@@ -273,12 +266,7 @@ def keys_of(classes: list[str]) -> list[Key]:
 
 
 def estimates(rows: Rows, sums: Sums) -> Estimates:
-    """Compute every metric under every weighting; NaN where one isn't defined.
-
-    Args:
-        rows: the table.
-        sums: of its rows under R weightings.
-    """
+    """Compute every metric under every weighting of the rows; NaN where one isn't defined."""
     found: Estimates = {MOVED: np.asarray(np.abs(sums.gaps - sums.gaps_of_table).sum(axis=1))}
     with np.errstate(invalid="ignore", divide="ignore"):
         for spec in METRICS:

@@ -1,72 +1,75 @@
-"""Compare several runs on the same images: their metrics in one table, and a paired test of each two of them.
+"""Several runs: the spread of their metrics, and a comparison on the same images with a paired test of each two."""
 
-Every table, plot and page of a comparison is a function of what :func:`compare` returns.
-"""
-
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from math import comb
 
 import numpy as np
 import pandas as pd
+from scipy.stats import t
 
 from cxrnet.errors import CxrnetError
-from cxrnet.evaluation.bootstrap import Clusters, clusters_of
-from cxrnet.evaluation.catalogue import OVERALL, PER_CLASS, Estimates, Key, spec_of
-from cxrnet.evaluation.metric_intervals import behind, of_one_cluster
-from cxrnet.evaluation.metrics import Evaluation, Metric, evaluate_resampled, flat, rows_of
+from cxrnet.evaluation.catalogue import OVERALL, PER_CLASS, Estimates, Key, shown_in, spec_named, spec_of
+from cxrnet.evaluation.confidence_intervals import ROUNDING, Clusters, Interval, clusters_of
+from cxrnet.evaluation.metrics import Evaluation, Metric, behind, evaluate_resampled, flat, of_one_cluster
 from cxrnet.evaluation.predictions import classes_of
 from cxrnet.evaluation.significance import PairedTest, accuracy_test, auc_test, bootstrap_test, holm, no_test
-from cxrnet.evaluation.sums import Rows
+from cxrnet.evaluation.sums import Rows, rows_of
+
+SUMMARY = tuple(spec.name for spec in shown_in("summary"))
+"""The metrics whose spread is shown; ``repeats.csv`` has all."""
 
 
-def align(tables: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
-    """Put the images and the classes of every run into the order of the first one.
+@dataclass(frozen=True)
+class Moments:
+    """One metric over several runs, or over the seeds of several.
+
+    Attributes:
+        runs: number of runs that have it.
+        mean: over them.
+        sd: their standard deviation (n - 1), of folds of several seeds that within a seed; ``None`` of a single one.
+        lowest: the lowest of them.
+        highest: the highest of them.
+        interval: confidence interval of the mean over seeds (Student's t): what other seeds would give on these data,
+            nothing about other patients. ``None`` of a single seed, of seeds that gave the same, which tells nothing
+            of others, and over folds, whose networks share most of their training images.
+    """
+
+    runs: int
+    mean: float
+    sd: float | None
+    lowest: float
+    highest: float
+    interval: Interval | None
+
+
+def moments_of(spread: pd.DataFrame, level: float, metrics: Sequence[str] = SUMMARY) -> dict[str, Moments]:
+    """Summarise each metric over the runs.
 
     Args:
-        tables: predictions by name of the run.
-
-    Raises:
-        CxrnetError: there are fewer than two runs, or one differs from the first in its classes, images or labels.
+        spread: one row a run, one column a metric, empty where a run doesn't have it. Where there are ``fold``s they
+            differ within their ``seed`` only.
+        level: level of the confidence intervals.
+        metrics: names of columns; those that no run has are left out.
     """
-    if len(tables) < 2:
-        raise CxrnetError(f"runs: {len(tables)} given; a comparison needs at least two, tested on the same images")
-    (first, reference), *others = tables.items()
-    classes = classes_of(reference)
-    aligned = {first: reference.reset_index(drop=True)}
-    for name, table in others:
-        if set(classes_of(table)) != set(classes):
-            raise CxrnetError(
-                f"runs: '{name}' has the classes {', '.join(classes_of(table))}, '{first}' has {', '.join(classes)}; "
-                "compare runs of the same classes"
-            )
-        if found := [*_missing(first, reference, name, table), *_missing(name, table, first, reference)]:
-            raise CxrnetError(
-                f"runs: '{name}' and '{first}' are tested on different images: {', '.join(found)}; "
-                "compare runs with the same data and the same split"
-            )
-        rows = table.set_index("image_id").loc[reference["image_id"]].reset_index()
-        # Missing labels are refused later, by the metrics.
-        ours, theirs = rows["label"].fillna(""), aligned[first]["label"].fillna("")
-        different = np.flatnonzero((ours != theirs).to_numpy(bool))
-        if len(different):
-            row = different[0]
-            raise CxrnetError(
-                f"runs: '{name}' and '{first}' give {len(different)} of {len(rows)} images different labels "
-                f"('{rows['image_id'][row]}': {ours[row] or 'none'}, {theirs[row] or 'none'}); "
-                "compare runs with the same labels"
-            )
-        last = [f"{kind}_{label}" for kind in ("logit", "prob") for label in classes]
-        aligned[name] = rows[[column for column in rows.columns if column not in last] + last]
-    return aligned
-
-
-def _missing(name: str, table: pd.DataFrame, other: str, theirs: pd.DataFrame) -> Iterator[str]:
-    """Say which images of one run the other lacks."""
-    whole = set(table["image_id"])
-    if ids := whole - set(theirs["image_id"]):
-        yield f"{len(ids)} of the {len(whole)} images of '{name}' are not in '{other}' (as '{min(ids)}')"
+    folds = "fold" in spread and bool(spread["fold"].notna().any())
+    groups = spread["seed"] if folds else pd.Series(0, spread.index)
+    found = {}
+    for name in metrics:
+        if name not in spread or spread[name].isna().all():
+            continue
+        values = spread[name].dropna()
+        group = groups[values.index]
+        gaps = values - values.groupby(group).transform("mean")
+        n, mean, free = len(values), float(values.mean()), len(values) - group.nunique()
+        sd = float(((gaps**2).sum() / free) ** 0.5) if free else None
+        interval = None
+        if not folds and sd and sd > ROUNDING:
+            half, spec = float(t.ppf((1 + level) / 2, free)) * (sd / n**0.5), spec_named(name)
+            interval = max(mean - half, spec.low), min(mean + half, spec.high)
+        found[name] = Moments(n, mean, sd, float(values.min()), float(values.max()), interval)
+    return found
 
 
 @dataclass(frozen=True)
@@ -78,10 +81,10 @@ class ComparisonSettings:
             without its class (``roc_auc``) stands for that of every class.
         also: further metrics of the leaderboard, which are not tested; named as ``metrics``.
         by: the one of ``metrics`` that ranks the runs.
-        resamples: of the bootstrap, the same ones for all runs.
-        seed: of the bootstrap.
-        level: of the confidence intervals, as 0.95.
-        bins: of each ECE.
+        resamples: resamples of the bootstrap, the same ones for all runs.
+        seed: seed of the bootstrap.
+        level: level of the confidence intervals, as 0.95.
+        bins: bins of each ECE.
     """
 
     metrics: Sequence[str]
@@ -142,18 +145,12 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Evaluated:
+class _Evaluated:
     """One run: its metrics with confidence intervals, and their values in each resample."""
 
     rows: Rows
     evaluation: Evaluation
     drawn: Estimates
-
-    def metric(self, key: Key) -> Metric:
-        """Return a metric by class and name."""
-        label, name = key
-        metric: Metric = self.evaluation["per_class"][label][name] if label else self.evaluation[name]
-        return metric
 
 
 def compare(tables: Mapping[str, pd.DataFrame], settings: ComparisonSettings) -> Comparison:
@@ -174,15 +171,18 @@ def compare(tables: Mapping[str, pd.DataFrame], settings: ComparisonSettings) ->
         raise CxrnetError(
             f"by: '{settings.by}' is none of the metrics {', '.join(settings.metrics)}; choose one of them"
         )
-    clusters = clusters_of(_clustered(tables))
-    runs = {
-        name: Evaluated(
-            rows_of(table),
-            *evaluate_resampled(table, clusters, settings.resamples, settings.seed, settings.level, bins=settings.bins),
+    clusters, runs, rows = clusters_of(_clustered(tables)), {}, []
+    for run, table in tables.items():
+        evaluation, drawn = evaluate_resampled(
+            table, clusters, settings.resamples, settings.seed, settings.level, bins=settings.bins
         )
-        for name, table in tables.items()
-    }
-    metrics = _metrics(runs)
+        runs[run] = _Evaluated(rows_of(table), evaluation, drawn)
+        for name, _, metric in flat(evaluation):
+            value = np.nan if metric["value"] is None else metric["value"]
+            ends = metric.get("interval", (np.nan, np.nan))
+            reason = metric.get("reason", metric.get("interval_reason", ""))
+            rows.append((run, name, value, *ends, metric.get("method", ""), metric["n"], reason))
+    metrics = pd.DataFrame(rows, columns=["run", "metric", "value", "low", "high", "method", "n", "reason"])
     lower_is_better = not spec_of(shown[settings.by]).higher_is_better
     ranked = metrics[metrics["metric"] == settings.by].sort_values("value", ascending=lower_is_better, kind="stable")
     order = list(ranked["run"])  # those without a value stand last
@@ -195,6 +195,50 @@ def compare(tables: Mapping[str, pd.DataFrame], settings: ComparisonSettings) ->
         clusters=clusters,
         settings=settings,
     )
+
+
+def align(tables: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    """Put the images and the classes of every run, predictions by its name, into the order of the first one.
+
+    Raises:
+        CxrnetError: there are fewer than two runs, or one differs from the first in its classes, images or labels.
+    """
+    if len(tables) < 2:
+        raise CxrnetError(f"runs: {len(tables)} given; a comparison needs at least two, tested on the same images")
+    (first, reference), *others = tables.items()
+    classes = classes_of(reference)
+    aligned = {first: reference.reset_index(drop=True)}
+    for name, table in others:
+        if set(classes_of(table)) != set(classes):
+            raise CxrnetError(
+                f"runs: '{name}' has the classes {', '.join(classes_of(table))}, '{first}' has {', '.join(classes)}; "
+                "compare runs of the same classes"
+            )
+        ours, theirs = set(reference["image_id"]), set(table["image_id"])
+        sides = ((first, ours, name, ours - theirs), (name, theirs, first, theirs - ours))
+        if found := [
+            f"{len(ids)} of the {len(whole)} images of '{one}' are not in '{other}' (as '{min(ids)}')"
+            for one, whole, other, ids in sides
+            if ids
+        ]:
+            raise CxrnetError(
+                f"runs: '{name}' and '{first}' are tested on different images: {', '.join(found)}; "
+                "compare runs with the same data and the same split"
+            )
+        rows = table.set_index("image_id").loc[reference["image_id"]].reset_index()
+        # Missing labels are refused later, by the metrics.
+        label, known = rows["label"].fillna(""), aligned[first]["label"].fillna("")
+        different = np.flatnonzero((label != known).to_numpy(bool))
+        if len(different):
+            row = different[0]
+            raise CxrnetError(
+                f"runs: '{name}' and '{first}' give {len(different)} of {len(rows)} images different labels "
+                f"('{rows['image_id'][row]}': {label[row] or 'none'}, {known[row] or 'none'}); "
+                "compare runs with the same labels"
+            )
+        last = [f"{kind}_{each}" for kind in ("logit", "prob") for each in classes]
+        aligned[name] = rows[[column for column in rows.columns if column not in last] + last]
+    return aligned
 
 
 def _keys(where: str, name: str, classes: Sequence[str]) -> dict[str, Key]:
@@ -224,18 +268,7 @@ def _clustered(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     return rows
 
 
-def _metrics(runs: Mapping[str, Evaluated]) -> pd.DataFrame:
-    rows = []
-    for run, evaluated in runs.items():
-        for name, _, metric in flat(evaluated.evaluation):
-            value = np.nan if metric["value"] is None else metric["value"]
-            ends = metric.get("interval", (np.nan, np.nan))
-            reason = metric.get("reason", metric.get("interval_reason", ""))
-            rows.append((run, name, value, *ends, metric.get("method", ""), metric["n"], reason))
-    return pd.DataFrame(rows, columns=["run", "metric", "value", "low", "high", "method", "n", "reason"])
-
-
-def _tests(keys: Mapping[str, Key], runs: Mapping[str, Evaluated], clusters: Clusters, level: float) -> pd.DataFrame:
+def _tests(keys: Mapping[str, Key], runs: Mapping[str, _Evaluated], clusters: Clusters, level: float) -> pd.DataFrame:
     """Test each pair of runs, corrected for the number of pairs and, in a metric of each class, of classes."""
     rows = []
     for metric, key in keys.items():
@@ -247,27 +280,27 @@ def _tests(keys: Mapping[str, Key], runs: Mapping[str, Evaluated], clusters: Clu
     return table[["metric", "a", "b", "difference", "low", "high", "p", "p_holm", "test", "n", "reason"]]
 
 
-def _test(key: Key, pair: tuple[Evaluated, Evaluated], clusters: Clusters, level: float) -> tuple[float, PairedTest]:
+def _test(key: Key, pair: tuple[_Evaluated, _Evaluated], clusters: Clusters, level: float) -> tuple[float, PairedTest]:
     """Return the difference of two runs in one metric, and the test that suits the metric."""
-    first, second = (run.metric(key) for run in pair)
+    label, name = key
+    metrics: list[Metric] = [
+        run.evaluation["per_class"][label][name] if label else run.evaluation[name] for run in pair
+    ]
+    first, second = metrics
     if first["value"] is None or second["value"] is None:
         return np.nan, no_test(first.get("reason") or second.get("reason", ""))
     difference, rows = first["value"] - second["value"], [run.rows for run in pair]
     if of_one_cluster(clusters, key, *rows):
         return difference, no_test(f"the images behind it are of one {clusters.kind}")
-    if (positive := _auc_class(key, rows[0].classes)) is not None:
+    classes, codes = list(rows[0].classes), rows[0].codes
+    # Of two classes each has the AUC of the other, and of their mean.
+    of_two = not label and OVERALL[name].mean_of == "roc_auc" and len(classes) == 2
+    if of_two or name == "roc_auc":
+        positive = 1 if of_two else classes.index(label)
         scores = [each.probabilities[:, positive] for each in rows]
-        return difference, auc_test(rows[0].codes == positive, scores[0], scores[1], clusters.of_row, level)
+        return difference, auc_test(codes == positive, scores[0], scores[1], clusters.of_row, level)
     test = bootstrap_test(pair[0].drawn[key], pair[1].drawn[key], behind(clusters, key, *rows), level)
     if key == ("", "accuracy"):
         right = [each.predicted == each.codes for each in rows]
         return difference, accuracy_test(right[0], right[1], clusters.of_row, test)
     return difference, test
-
-
-def _auc_class(key: Key, classes: Sequence[str]) -> int | None:
-    """Return the class whose AUC a metric is; of two classes each has the AUC of the other, and of their mean."""
-    label, name = key
-    if not label and OVERALL[name].mean_of == "roc_auc" and len(classes) == 2:
-        return 1
-    return classes.index(label) if name == "roc_auc" else None

@@ -1,32 +1,168 @@
-"""Intervals of one metric: from its resamples, or in closed form where resamples say nothing."""
+"""Confidence intervals of one metric: from bootstrap resamples, or in closed form where resamples say nothing.
 
+Images of one patient are alike, so a resample draws patients, with all their images (Davison & Hinkley 1997, section
+3.8), and as many of each label as the table has: metrics are of this mix of classes, and no class is lost from a
+resample but one that a single patient has. A resample is a row of whole numbers, the times that each image counts.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from scipy.optimize import brentq
-from scipy.stats import norm, rankdata, t
+from scipy.stats import norm, t
 
+from cxrnet.core.grouping import known_cells, link
 from cxrnet.errors import CxrnetError
+from cxrnet.evaluation.settings import LEAST
 
 FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
 Interval = tuple[float, float]
+Key = TypeVar("Key")
+Share = tuple[BoolArray, BoolArray]
+"""The images that count, ``(N, T)``, and those that they are a share of, the same shape or ``(N, 1)``."""
 
-# Of every interval, where nothing else is said.
-LEVEL = 0.95
+LEVEL = 0.95  # where nothing else is said
+# Of the resamples. With fewer the interval would be of other tables than ours: those in which the class is predicted.
+LEAST_DEFINED = 0.9
+ROUNDING = 1e-9  # resamples that differ by less differ by rounding
+BLOCK = 1_000_000  # weights computed at once: 8 MB, which the cache of a processor holds in part
+
+
+@dataclass(frozen=True)
+class Clusters:
+    """The clusters of a table, each drawn as a whole.
+
+    Attributes:
+        of_row: the cluster of each row, ``(N,)``.
+        stratum: stratum of each cluster, ``(U,)``. Clusters are drawn in place of others of their stratum.
+        kind: ``patient``, ``duplicate group`` or ``image``.
+    """
+
+    of_row: IntArray
+    stratum: IntArray
+    kind: str
+
+    def count(self, rows: BoolArray) -> int:
+        """Count the clusters that the rows ``(N,)`` come from."""
+        return len(np.unique(self.of_row[rows]))
+
+    def effective(self, rows: BoolArray) -> float:
+        """Count the clusters of equal size that would tell as much as those of the rows ``(N,)``, 0 of no rows.
+
+        Kish's (sum n)^2 / sum n^2 over their sizes n (Kish 1965, Survey Sampling, section 8.2; as degrees of freedom
+        Carter, Schnepel & Steigerwald 2017, doi:10.1162/REST_a_00639): of clusters of equal size it is their number,
+        of one with 30 images beside 10 with one each it is 1.8.
+        """
+        sizes = np.bincount(self.of_row[rows])
+        return float(sizes.sum() ** 2 / (sizes @ sizes)) if len(sizes) else 0.0
+
+    def cases(self, rows: BoolArray, share: float) -> float:
+        """Count the cases that a share of rows ``(N,)`` is of, as if the images of a cluster went right together.
+
+        For a share of 0 or 1 every cluster is a case, the smallest number that it may be of (Korn & Graubard 1998,
+        Survey Methodology 24, at its limit); else clusters of many images weigh more than others.
+        """
+        return self.count(rows) if share in (0, 1) else self.effective(rows)
+
+
+def clusters_of(predictions: pd.DataFrame) -> Clusters:
+    """Find the clusters of a table: the patients, the duplicate groups where patients aren't known, or the images.
+
+    Each is in the stratum of its rarest label, the one that the fewest clusters have, so that no class is lost from a
+    resample. One that is alone in its stratum would be in every resample, as if it were certain: it is drawn with those
+    of the largest stratum.
+
+    Args:
+        predictions: the rows of one split, every label known; ``group_id`` may be missing.
+    """
+    kinds = {"patient_id": "patient", "group_id": "duplicate group"}
+    tying = [name for name in kinds if name in predictions and known_cells(predictions[name]).any()]
+    of_row = link(predictions, tuple(tying)) if tying else np.arange(len(predictions))
+    labels, names = pd.factorize(predictions["label"])
+    has_label = np.zeros((of_row.max() + 1, len(names)), bool)
+    has_label[of_row, labels] = True
+    stratum = np.where(has_label, has_label.sum(axis=0), len(has_label) + 1).argmin(axis=1)
+    sizes = np.bincount(stratum)
+    stratum = pd.factorize(np.where(sizes[stratum] == 1, sizes.argmax(), stratum))[0]
+    return Clusters(of_row, stratum, kinds[tying[0]] if tying else "image")
+
+
+def bootstrap(
+    clusters: Clusters, statistic: Callable[[FloatArray], Mapping[Key, FloatArray]], resamples: int, seed: int
+) -> dict[Key, FloatArray]:
+    """Compute metrics on resamples, ``(resamples,)`` each; ``statistic`` makes them of weights ``(R, N)``.
+
+    Raises:
+        CxrnetError: ``resamples`` is no whole number, or too small.
+    """
+    if not isinstance(resamples, int) or resamples < LEAST:
+        raise CxrnetError(
+            f"resamples: {resamples} won't do; give a whole number from {LEAST} on, or 0 for no intervals"
+        )
+    parts = [statistic(weights) for weights in draw(clusters, resamples, seed)]
+    return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+
+
+def draw(clusters: Clusters, resamples: int, seed: int) -> Iterator[FloatArray]:
+    """Draw resamples, a block at a time: how often each row counts, whole numbers, ``(R, N)``."""
+    random = np.random.default_rng(seed)
+    strata = [np.flatnonzero(clusters.stratum == number) for number in range(clusters.stratum.max() + 1)]
+    block = max(1, BLOCK // len(clusters.of_row))
+    for start in range(0, resamples, block):
+        times = np.empty((min(block, resamples - start), len(clusters.stratum)))
+        rows = np.arange(len(times))[:, None]
+        for members in strata:
+            size = len(members)
+            drawn = random.integers(size, size=(len(times), size)) + size * rows  # with replacement
+            times[:, members] = np.bincount(drawn.ravel(), minlength=times[:, members].size).reshape(-1, size)
+        yield times[:, clusters.of_row]
+
+
+@dataclass(frozen=True)
+class Resampling:
+    """Settings of the intervals: what is drawn, how often (0 for no intervals), from which seed, at which level."""
+
+    clusters: Clusters
+    resamples: int
+    seed: int
+    level: float
+
+    def intervals(self, shares: Sequence[Share]) -> list[FloatArray]:
+        """Compute the confidence interval of each share at its T points, ``(T, 2)``; all of the same resamples."""
+        sums = [(part.astype(np.float64), whole.astype(np.float64)) for part, whole in shares]
+
+        def drawn(weights: FloatArray) -> dict[int, FloatArray]:
+            with np.errstate(invalid="ignore"):
+                return {place: (weights @ part) / (weights @ whole) for place, (part, whole) in enumerate(sums)}
+
+        found, resampled = [], bootstrap(self.clusters, drawn, self.resamples, self.seed)
+        for place, (part, whole) in enumerate(shares):
+            values, rows = part.sum(axis=0) / whole.sum(axis=0), np.broadcast_to(whole, part.shape).T
+            points = zip(values, resampled[place].T, rows, strict=True)
+            found.append(np.array([self._interval(*point) for point in points]))
+        return found
+
+    def _interval(self, value: float, drawn: FloatArray, rows: BoolArray) -> Interval:
+        """Compute the interval of one share of the rows ``(N,)``; ``drawn``, ``(R,)``, has it in each resample."""
+        defined = drawn[~np.isnan(drawn)]
+        if self.clusters.count(rows) < 2 or len(defined) < LEAST_DEFINED * len(drawn) or np.ptp(defined) < ROUNDING:
+            cases = self.clusters.cases(rows, value)
+            return wilson(value * cases, cases, self.level)
+        return on_log_odds(value, defined, self.clusters.effective(rows), level=self.level)
 
 
 def percentile(drawn: FloatArray, clusters: float, level: float = LEVEL) -> Interval:
-    """Take the interval between two percentiles of the resamples.
+    """Take the interval between two percentiles of the resamples, ``drawn`` ``(R,)``.
 
     Percentiles of few clusters lie too close together. They are taken further out, where the t distribution and the
     spread of a sample have them (the expanded percentile interval, Hesterberg 2015, doi:10.1080/00031305.2015.1089789):
-    2.5 % is 1.8 % for 26 clusters and 2.4 % for 500.
-
-    Args:
-        drawn: the metric in each resample, ``(R,)``.
-        clusters: effective number of independent clusters that the metric is computed on, above 1.
-        level: share of such intervals that hold the truth.
+    2.5 % is 1.8 % for 26 clusters and 2.4 % for 500. ``clusters`` is their effective number, above 1.
     """
     tail = norm.cdf(-np.sqrt(clusters / (clusters - 1)) * t.ppf((1 + level) / 2, clusters - 1))
     low, high = np.quantile(drawn, [tail, 1 - tail])
@@ -45,13 +181,8 @@ def on_log_odds(
     The standard error is that of the resamples, times what resamples of few clusters lack of the spread of a sample
     (Hesterberg 2015, doi:10.1080/00031305.2015.1089789), the multiple of it that of the t distribution.
 
-    Args:
-        value: of the table, between the ends.
-        drawn: in each resample, ``(R,)``.
-        clusters: effective number of independent clusters that the metric is computed on, above 1.
-        ends: the smallest and largest value that the metric can have. A largest value of infinity makes the scale that
-            of logarithms.
-        level: as for :func:`percentile`.
+    Arguments are those of :func:`percentile`; ``value``, that of the table, lies between the ``ends``, the smallest and
+    largest value that the metric can have. An infinite one makes the scale logarithmic.
     """
     lowest, above, width = ends[0], value - ends[0], ends[1] - ends[0]
     share, error = above / width, drawn.std(ddof=1) * np.sqrt(clusters / (clusters - 1))
@@ -62,15 +193,10 @@ def on_log_odds(
 
 
 def wilson(part: float, whole: float, level: float = LEVEL) -> Interval:
-    """Compute Wilson's confidence interval of a proportion, which has a width at 0 and at 1 too.
+    """Compute Wilson's confidence interval of a proportion of independent cases, which has a width at 0 and at 1 too.
 
-    Brown, Cai & DasGupta 2001 (doi:10.1214/ss/1009213286, section 4) recommend it for up to 40 cases. The cases are
-    taken for independent.
-
-    Args:
-        part: cases that count, need not be whole.
-        whole: cases, more than 0.
-        level: as for :func:`percentile`.
+    Brown, Cai & DasGupta 2001 (doi:10.1214/ss/1009213286, section 4) recommend it for up to 40 cases. ``part`` need not
+    be a whole number, ``whole`` is above 0.
 
     >>> [round(end, 3) for end in wilson(26, 26)]
     [0.871, 1.0]
@@ -83,16 +209,11 @@ def wilson(part: float, whole: float, level: float = LEVEL) -> Interval:
 
 
 def newcombe(auc: float, positives: float, negatives: float, level: float = LEVEL) -> Interval:
-    """Compute Newcombe's confidence interval of a ROC-AUC, which has a width at 0 and at 1 too.
+    """Compute Newcombe's confidence interval of a ROC-AUC in 0..1, which has a width at 0 and at 1 too.
 
     As Wilson's it holds the AUCs from which the observed one is no further than chance would have it, under the
-    variance of Hanley & McNeil at that AUC (Newcombe 2006, doi:10.1002/sim.2324, method 5).
-
-    Args:
-        auc: in 0..1.
-        positives: independent cases, from 1 on.
-        negatives: the same of the others.
-        level: as for :func:`percentile`.
+    variance of Hanley & McNeil at that AUC (Newcombe 2006, doi:10.1002/sim.2324, method 5). Positives and negatives are
+    numbers of independent cases, from 1 on.
 
     >>> [round(end, 3) for end in newcombe(1.0, 20, 40)]
     [0.925, 1.0]
@@ -114,15 +235,10 @@ def of_gaps(value: float, drawn: FloatArray, moved: FloatArray, level: float = L
 
     Chance adds to such a sum and doesn't cancel: the ECE of a calibrated model is above 0, and that of a resample above
     that of its table, so that percentiles leave the truth out. The lower end is the value less the distance that the
-    gaps move between table and resample, which bounds its error by the triangle inequality; the upper end is the value
-    and the distance from the mean of the resamples down to their percentile (the basic bootstrap, Davison & Hinkley
-    1997, eq. 5.6, less its correction of the bias). It is wide rather than wrong: simulated, 92 to 99 % hold the truth.
-
-    Args:
-        value: of the table.
-        drawn: in each resample, ``(R,)``.
-        moved: sum over the gaps of their absolute distance from those of the table, ``(R,)``.
-        level: as for :func:`percentile`.
+    gaps move between table and resample (``moved``, the sum of their absolute changes, ``(R,)``), which bounds its
+    error by the triangle inequality; the upper end is the value and the distance from the mean of the resamples down to
+    their percentile (the basic bootstrap, Davison & Hinkley 1997, eq. 5.6, less its correction of the bias). It is wide
+    rather than wrong: simulated, 92 to 99 % hold the truth.
     """
     tail = (1 - level) / 2
     low, high = value - np.quantile(moved, 1 - tail), value + drawn.mean() - np.quantile(drawn, tail)
@@ -130,98 +246,11 @@ def of_gaps(value: float, drawn: FloatArray, moved: FloatArray, level: float = L
 
 
 def of_mean(values: FloatArray, ends: FloatArray, weights: FloatArray, independent: bool) -> Interval:
-    """Combine the confidence intervals of parts to that of their mean (Zou & Donner 2008, doi:10.1002/sim.3095).
+    """Combine the intervals of K parts to that of their mean (Zou & Donner 2008, doi:10.1002/sim.3095).
 
-    Args:
-        values: the parts, ``(K,)``.
-        ends: their intervals, ``(K, 2)``.
-        weights: of the parts, ``(K,)``, sum to one.
-        independent: whether the parts are computed on different images. If not, they are taken to err together, which
-            is the widest that the interval can be.
+    ``values`` are ``(K,)``, ``ends`` ``(K, 2)``, ``weights`` ``(K,)`` sum to one. Parts that are not ``independent``,
+    on different images, are taken to err together, which is the widest that the interval can be.
     """
     mean = float(weights @ values)
     low, high = np.linalg.norm(weights[:, None] * (ends - values[:, None]), ord=2 if independent else 1, axis=0)
     return mean - float(low), mean + float(high)
-
-
-BoolArray = npt.NDArray[np.bool_]
-IntArray = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Auc:
-    """A ROC-AUC, or the difference of two.
-
-    Attributes:
-        value: in 0..1, a difference in -1..1.
-        error: its standard error. 0 where no share differs from another: all positives score above all negatives, or
-            the two models rank alike.
-        free: degrees of freedom of the error; infinite where no patient has two images.
-    """
-
-    value: float
-    error: float
-    free: float = np.inf
-
-    def interval(self, level: float = LEVEL) -> Interval:
-        """Return the value -/+ a multiple of the error, which for one AUC may reach past 0 or 1."""
-        half = float(t.ppf((1 + level) / 2, self.free)) * self.error
-        return self.value - half, self.value + half
-
-    @property
-    def p(self) -> float:
-        """Two-sided p of a value of 0, for a difference; 1 where it is 0 without error, NaN where another is."""
-        if self.error == 0:
-            return 1.0 if self.value == 0 else float("nan")
-        return float(2 * t.sf(abs(self.value) / self.error, self.free))
-
-
-def delong_difference(
-    positive: BoolArray, first: FloatArray, second: FloatArray, clusters: IntArray | None = None
-) -> Auc:
-    """Compute the difference of two AUCs on the same images, first - second, with its standard error and p.
-
-    Args:
-        positive: which images are of the class, ``(N,)``.
-        first: scores of one model, any scale, ``(N,)``.
-        second: scores of the other, ``(N,)``.
-        clusters: number of the patient of each image, ``(N,)``; None where each image is on its own.
-
-    Raises:
-        CxrnetError: the positives, or the negatives, are of fewer than two patients.
-    """
-    return _auc(positive, _shares(positive, first) - _shares(positive, second), clusters)
-
-
-def _shares(positive: BoolArray, score: FloatArray) -> FloatArray:
-    """Compute for a positive the share of negatives below, for a negative that of positives above, ties half: (N,)."""
-    among_all = rankdata(score)
-    shares = np.empty(len(score))
-    shares[positive] = (among_all[positive] - rankdata(score[positive])) / (~positive).sum()
-    shares[~positive] = 1 - (among_all[~positive] - rankdata(score[~positive])) / positive.sum()
-    return shares
-
-
-def _auc(positive: BoolArray, shares: FloatArray, clusters: IntArray | None) -> Auc:
-    """Average the shares, and take the error from the spread of their sums over each cluster."""
-    cluster = np.arange(len(shares)) if clusters is None else clusters
-    total, value = cluster.max() + 1, float(shares[positive].mean())
-    sums, variances, free = [], [], []
-    for side in (positive, ~positive):
-        sizes = np.bincount(cluster[side], minlength=total)
-        if (sizes > 0).sum() < 2:
-            raise CxrnetError("DeLong: the positives, or the negatives, are of one patient; give images of two of each")
-        sums.append(np.bincount(cluster[side], weights=shares[side] - value, minlength=total) / side.sum())
-        variances.append(_times(sums[-1], sums[-1], (sizes > 0).sum()))
-        free.append(sizes.sum() ** 2 / (sizes @ sizes) - 1)
-    units_in_all = np.unique(cluster).size
-    variance = sum(variances) + 2 * _times(sums[0], sums[1], units_in_all)
-    if variance <= 0 or units_in_all == len(cluster):
-        return Auc(value, float(np.sqrt(max(variance, 0.0))))
-    spread = np.square(variances) / free
-    return Auc(value, float(np.sqrt(variance)), float(sum(variances) ** 2 / spread.sum()))
-
-
-def _times(first: FloatArray, second: FloatArray, clusters: int) -> float:
-    """Sum of products over clusters, as a covariance takes it of a sample."""
-    return float(first @ second) * clusters / (clusters - 1)

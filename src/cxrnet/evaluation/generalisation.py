@@ -7,7 +7,6 @@ interval in closed form, such as that of 20 right of 20: a bootstrap of the diff
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -76,9 +75,12 @@ def generalisation_table(results: Mapping[str, Sides], gaps: Mapping[str, str]) 
         baselines = {name: _by_key(sides.baselines.get(name)) for name in BASELINES}
         some = ", ".join(sides.over) if len(sides.over) < len(sides.external["per_class"]) else ""
         for key, metric in _by_key(sides.external).items():
-            named = {"data": data, "class": key[0], "metric": key[1], "over": some if spec_of(key).mean_of else ""}
-            trivial = [_columns(name, *_known(of.get(key))) for name, of in baselines.items()]
-            rows.append(named | _numbers(own.get(key), metric) | {k: v for each in trivial for k, v in each.items()})
+            over = some if spec_of(key).mean_of else ""
+            row: dict[str, object] = {"data": data, "class": key[0], "metric": key[1], "over": over}
+            row |= _numbers(own.get(key), metric)
+            for name, of in baselines.items():
+                row |= _columns(name, of.get(key))
+            rows.append(row)
     for data, why in gaps.items():
         missing = _numbers(None, {"value": None, "n": 0}) | {"reason": why}
         rows.append({"data": data, "class": "", "metric": LEADING, "over": ""} | missing)
@@ -95,35 +97,31 @@ def change_interval(internal: Metric, external: Metric) -> Interval | None:
         return None
     values = np.array([external["value"], -(internal["value"] or 0)], dtype=float)
     ends = np.array([external["interval"], [-end for end in reversed(internal["interval"])]])
-    low, high = of_mean(values, ends, np.ones(2), independent=True)
-    return low, high
+    return of_mean(values, ends, np.ones(2), independent=True)
 
 
 def _numbers(internal: Metric | None, external: Metric) -> dict[str, object]:
     """Compute the columns of one row from ``internal`` to ``reason``."""
-    change: tuple[float | None, Sequence[float] | None] = None, None
+    change: Metric | None = None
     if internal and internal["value"] is not None and external["value"] is not None:
-        change = external["value"] - internal["value"], change_interval(internal, external)
+        change = {"value": external["value"] - internal["value"], "n": 0}
+        if interval := change_interval(internal, external):
+            change["interval"] = list(interval)
     sides = {"internal": internal, "external": external}
     reasons = [] if internal else ["no internal result is known"]
-    reasons += [
-        f"{side}: {metric[key]}"  # type: ignore[literal-required]
-        for (side, metric), key in product(sides.items(), ("reason", "interval_reason"))
-        if metric and key in metric
-    ]
+    for side, metric in sides.items():
+        if metric and (missing := [metric[key] for key in ("reason", "interval_reason") if key in metric]):
+            reasons += [f"{side}: {reason}" for reason in missing]
     return {
-        **_columns("internal", *_known(internal)),
-        **_columns("external", *_known(external)),
-        **_columns("change", *change),
+        **_columns("internal", internal),
+        **_columns("external", external),
+        **_columns("change", change),
         **{f"{side}_n": metric["n"] if metric else 0 for side, metric in sides.items()},
         "reason": "; ".join(reasons),
     }
 
 
-def _known(metric: Metric | None) -> tuple[float | None, Sequence[float] | None]:
-    return (metric["value"], metric.get("interval")) if metric else (None, None)
-
-
-def _columns(part: str, value: float | None, ends: Sequence[float] | None) -> dict[str, float]:
-    low, high = ends or (np.nan, np.nan)
+def _columns(part: str, metric: Metric | None) -> dict[str, float]:
+    low, high = metric.get("interval", (np.nan, np.nan)) if metric else (np.nan, np.nan)
+    value = metric["value"] if metric else None
     return {part: np.nan if value is None else value, f"{part}_low": low, f"{part}_high": high}

@@ -12,9 +12,9 @@ patient_id         string   missing where unknown
 logit_<class>      float32  one column a class
 prob_<class>       float64  softmax of the logits; the order of these columns is the order of the classes
 predicted          string   name of the predicted class, which need not be the most probable one
-                            (:mod:`cxrnet.evaluation.operating_points`)
+                            (:class:`cxrnet.evaluation.decision.DecisionRule`)
 certainty          float64  of the prediction; only where decision weights decide, else it is the probability of
-                            the predicted class (:meth:`cxrnet.evaluation.operating_points.DecisionRule.certainty`)
+                            the predicted class (:meth:`cxrnet.evaluation.decision.DecisionRule.certainty`)
 deferred           bool     the prediction is deferred to a reader; only where the model has a deferral threshold
 =================  =======  ==============================================================================
 
@@ -34,35 +34,36 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+import scipy.special
 from sklearn.metrics import confusion_matrix
 
 from cxrnet.core.atomic import whole_file
 from cxrnet.core.grouping import read_ids
 from cxrnet.core.spreadsheet import as_it_was, to_csv
 from cxrnet.errors import CxrnetError
-from cxrnet.evaluation.operating_points import DecisionRule, decide
+from cxrnet.evaluation.decision import DecisionRule, decide
 
 ROW_COLUMNS = ("image_id", "path", "label", "split", "source", "patient_id")
+OPTIONAL_COLUMNS = ("group_id", "view", "sex", "age")
+CERTAINTY, DEFERRED, LEAKED = "certainty", "deferred", "leaked"
 # Why a file can't go without a column; the other columns of a row may be empty.
-NEEDED_COLUMNS = {
+_NEEDED_COLUMNS = {
     "image_id": "add a name for each image",
     "label": "add the class of each image, empty where the truth is not known",
     "predicted": "add the class that was predicted for each image",
 }
-OPTIONAL_COLUMNS = ("group_id", "view", "sex", "age")
-CERTAINTY, DEFERRED, LEAKED = "certainty", "deferred", "leaked"
-OLD_NAMES = {"referred": DEFERRED, "seen": LEAKED}
-"""Present name of a column by the one that older runs wrote."""
-# Passes probabilities that another program rounded to four digits, fails sigmoids and percentages.
-SUM_TOLERANCE = 1e-3
-EVEN = DecisionRule()
+_OLD_NAMES = {"referred": DEFERRED, "seen": LEAKED}  # by the one that older runs wrote
+_SUM_TOLERANCE = (
+    1e-3  # passes probabilities that another program rounded to four digits, fails sigmoids and percentages
+)
+_EVEN = DecisionRule()
 
 
 def make_predictions(
     rows: pd.DataFrame,
     classes: Sequence[str],
     logits: npt.NDArray[np.float32],
-    rule: DecisionRule = EVEN,
+    rule: DecisionRule = _EVEN,
     shift: npt.NDArray[np.float64] | None = None,
 ) -> pd.DataFrame:
     """Put the logits of a model beside the images they were computed for.
@@ -70,14 +71,14 @@ def make_predictions(
     Args:
         rows: a manifest, or any table with its columns ``image_id, path, label, split, source, patient_id``.
         classes: the names of the K >= 2 classes, in the order of the logits.
-        logits: ``(N, K) float32``, row for row with ``rows``, at the training mix.
+        logits: ``(N, K) float32``, row for row with ``rows``, for the prior of the training.
         rule: what turns probabilities into predictions; by itself the most probable class is predicted.
-        shift: added to the logits for another prior (:meth:`cxrnet.evaluation.prior.Mix.shift`), (K,). Logits,
+        shift: added to the logits for another prior (:meth:`cxrnet.evaluation.decision.Mix.shift`), (K,). Logits,
             probabilities and what they decide follow it; thresholds, and which images are deferred, stay with the
-            training mix that they were chosen at.
+            training prior that they were chosen at.
 
     Returns:
-        A checked table of predictions, in the order of ``rows``. The softmax is taken in float64.
+        A checked table of predictions, in the order of ``rows``.
 
     Raises:
         CxrnetError: a column is missing, logits are NaN, or the table does not pass :func:`check_predictions`.
@@ -114,9 +115,7 @@ def make_predictions(
 
 def softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
     """Take the softmax over the last axis in float64: ``(N, K) float32`` to ``(N, K)`` in [0, 1], rows sum to one."""
-    wide = logits.astype(np.float64)
-    powers = np.exp(wide - wide.max(axis=-1, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
+    return np.asarray(scipy.special.softmax(logits.astype(np.float64), axis=-1))
 
 
 def classes_of(predictions: pd.DataFrame) -> list[str]:
@@ -200,97 +199,87 @@ def check_predictions(predictions: pd.DataFrame, where: str) -> None:
         CxrnetError: a column is missing, an ``image_id`` stands twice, the probabilities of an image do not sum
             to one, a logit is empty, or ``label`` or ``predicted`` names a class that has no ``prob_`` column.
     """
-    classes = classes_of(predictions)
+    classes, n = classes_of(predictions), len(predictions)
     if len(classes) < 2:
         raise CxrnetError(f"{where}: {len(classes)} prob_<class> columns; predictions need at least two classes")
-    _require(predictions, classes, where)
-    _check_ids(predictions, where)
-    _check_probabilities(predictions, where)
-    if empty := int(np.isnan(logits_of(predictions)).any(axis=1).sum()):
+    for name in (*_NEEDED_COLUMNS, *ROW_COLUMNS):
+        if name not in predictions.columns:
+            hint = _NEEDED_COLUMNS.get(name, "add it; its cells may be empty")
+            raise CxrnetError(f"{where}: column {name} missing; {hint}")
+    if missing := [f"logit_{name}" for name in classes if f"logit_{name}" not in predictions.columns]:
         raise CxrnetError(
-            f"{where}: a logit is empty in {empty} of {len(predictions)} rows; fill it, or leave out all logit_ columns"
+            f"{where}: column {', '.join(missing)} missing; give the logits of all {len(classes)} classes, or of none"
         )
+    ids, probabilities = predictions["image_id"], probabilities_of(predictions)
+    if empty := int(ids.isna().sum()):
+        raise CxrnetError(f"{where}: image_id is empty in {empty} of {n} rows; every image needs one")
+    if len(twice := ids[ids.duplicated()]):
+        raise CxrnetError(
+            f"{where}: image_id '{twice.iloc[0]}' stands in more than one row "
+            f"({twice.nunique()} ids in all); an image is counted once"
+        )
+    total = probabilities.sum(axis=1)
+    # Written so that a NaN is bad: `abs(nan - 1) <= tolerance` is False.
+    good = (np.abs(total - 1) <= _SUM_TOLERANCE) & (probabilities >= 0).all(axis=1)
+    if not good.all():
+        first = int(np.flatnonzero(~good)[0])
+        raise CxrnetError(
+            f"{where}: the probabilities of image '{ids.iloc[first]}' are not a distribution "
+            f"(smallest {probabilities[first].min():.4g}, sum {total[first]:.4g}; {(~good).sum()} of {n} "
+            "rows); they must be >= 0 and sum to one (nan: a cell is empty)"
+        )
+    if empty := int(np.isnan(logits_of(predictions)).any(axis=1).sum()):
+        raise CxrnetError(f"{where}: a logit is empty in {empty} of {n} rows; fill it, or leave out all logit_ columns")
     for column in ("label", "predicted"):
-        unknown = sorted(set(predictions[column].dropna().unique()) - set(classes))
-        if unknown:
+        if unknown := sorted(set(predictions[column].dropna().unique()) - set(classes)):
             raise CxrnetError(
                 f"{where}: {column} '{unknown[0]}' is not one of the classes {', '.join(classes)} "
                 f"({len(unknown)} unknown in all); rename it or drop its rows"
             )
     if empty := int(predictions["predicted"].isna().sum()):
-        raise CxrnetError(f"{where}: column predicted is empty in {empty} of {len(predictions)} rows; fill it")
-
-
-def _require(table: pd.DataFrame, classes: Sequence[str], where: str) -> None:
-    for name in (*NEEDED_COLUMNS, *ROW_COLUMNS):
-        if name not in table.columns:
-            hint = NEEDED_COLUMNS.get(name, "add it; its cells may be empty")
-            raise CxrnetError(f"{where}: column {name} missing; {hint}")
-    missing = [f"logit_{name}" for name in classes if f"logit_{name}" not in table.columns]
-    if missing:
-        raise CxrnetError(
-            f"{where}: column {', '.join(missing)} missing; give the logits of all {len(classes)} classes, or of none"
-        )
-
-
-def _check_ids(predictions: pd.DataFrame, where: str) -> None:
-    ids = predictions["image_id"]
-    if empty := int(ids.isna().sum()):
-        raise CxrnetError(f"{where}: image_id is empty in {empty} of {len(ids)} rows; every image needs one")
-    duplicated = ids[ids.duplicated()]
-    if len(duplicated):
-        raise CxrnetError(
-            f"{where}: image_id '{duplicated.iloc[0]}' stands in more than one row "
-            f"({duplicated.nunique()} ids in all); an image is counted once"
-        )
-
-
-def _check_probabilities(predictions: pd.DataFrame, where: str) -> None:
-    probabilities = probabilities_of(predictions)
-    total = probabilities.sum(axis=1)
-    # Written so that a NaN is bad: `abs(nan - 1) <= tolerance` is False.
-    good = (np.abs(total - 1) <= SUM_TOLERANCE) & (probabilities >= 0).all(axis=1)
-    if not good.all():
-        first = int(np.flatnonzero(~good)[0])
-        raise CxrnetError(
-            f"{where}: the probabilities of image '{predictions['image_id'].iloc[first]}' are not a distribution "
-            f"(smallest {probabilities[first].min():.4g}, sum {total[first]:.4g}; {(~good).sum()} of {len(good)} "
-            "rows); they must be >= 0 and sum to one (nan: a cell is empty)"
-        )
+        raise CxrnetError(f"{where}: column predicted is empty in {empty} of {n} rows; fill it")
 
 
 def read_predictions(path: str | Path) -> pd.DataFrame:
     """Read a table of predictions from a ``.parquet`` or ``.csv`` file; further columns are kept.
 
     Raises:
-        CxrnetError: the file is not there, is not a table, or does not pass
-            :func:`cxrnet.evaluation.predictions.check_predictions`.
+        CxrnetError: the file is not there, is not a table, or does not pass :func:`check_predictions`.
     """
-    path = Path(path)
+    path, texts = Path(path), (*ROW_COLUMNS, *OPTIONAL_COLUMNS, "predicted")
     if not path.is_file():
         raise CxrnetError(f"predictions: '{path}' is not a file; give a predictions.parquet or .csv")
     try:
-        table = _read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
+        if path.suffix == ".csv":  # each cell as it was written: ids keep their zeros, a class may be called None or NA
+            types = dict.fromkeys(texts, "string")
+            table = as_it_was(pd.read_csv(path, dtype=types, keep_default_na=False, na_values=[""]))
+        else:
+            table = pd.read_parquet(path)
     except (ValueError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise CxrnetError(
             f"predictions: '{path}' cannot be read as a table ({reason}); use .csv or .parquet"
         ) from error
-    table = table.rename(columns={old: new for old, new in OLD_NAMES.items() if new not in table})
+    table = table.rename(columns={old: new for old, new in _OLD_NAMES.items() if new not in table})
     for name in table.columns:
-        if name in (*ROW_COLUMNS, *OPTIONAL_COLUMNS, "predicted"):
+        if name in texts:
             table[name] = table[name].astype("string")
         elif name.startswith(("prob_", "logit_")):
             table[name] = _numbers(table[name], str(path))
         if name in ("patient_id", "group_id"):
             table[name] = read_ids(table[name], str(path))
-    table = _filled(table)
+    missing = [name for name in ROW_COLUMNS if name not in table and name not in _NEEDED_COLUMNS]
+    table = table.assign(**{name: pd.array([pd.NA] * len(table), dtype="string") for name in missing})
+    if not any(name.startswith("logit_") for name in table.columns):
+        # The softmax of log(prob) is prob; a probability of 0 has no finite logarithm.
+        least, classes = np.finfo(np.float32).tiny, classes_of(table)
+        logits = {f"logit_{name}": np.log(table[f"prob_{name}"].clip(lower=least)) for name in classes}
+        table = table.assign(**{name: column.astype(np.float32) for name, column in logits.items()})
     check_predictions(table, str(path))
     return table
 
 
 def _numbers(column: pd.Series, where: str) -> pd.Series:
-    """Read a column of logits or probabilities."""
     numbers = pd.to_numeric(column, errors="coerce")
     if (text := column[numbers.isna() & column.notna()]).size:
         raise CxrnetError(
@@ -298,24 +287,6 @@ def _numbers(column: pd.Series, where: str) -> pd.Series:
             "number; give numbers"
         )
     return numbers.astype(np.float32 if str(column.name).startswith("logit_") else np.float64)
-
-
-def _filled(table: pd.DataFrame) -> pd.DataFrame:
-    """Add the columns that another program need not write."""
-    missing = [name for name in ROW_COLUMNS if name not in table and name not in NEEDED_COLUMNS]
-    empty = {name: pd.array([pd.NA] * len(table), dtype="string") for name in missing}
-    if any(name.startswith("logit_") for name in table.columns):
-        return table.assign(**empty)
-    # The softmax of log(prob) is prob; a probability of 0 has no finite logarithm.
-    least = np.finfo(np.float32).tiny
-    logits = {f"logit_{name}": np.log(table[f"prob_{name}"].clip(lower=least)) for name in classes_of(table)}
-    return table.assign(**empty, **{name: column.astype(np.float32) for name, column in logits.items()})
-
-
-def _read_csv(path: Path) -> pd.DataFrame:
-    """Read every cell as it was written: ids keep their zeros, and a class may be called None or NA."""
-    text = dict.fromkeys((*ROW_COLUMNS, *OPTIONAL_COLUMNS, "predicted"), "string")
-    return as_it_was(pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[""]))
 
 
 @contextmanager

@@ -17,7 +17,7 @@ import pandas as pd
 from scipy.optimize import brentq
 
 from cxrnet.errors import CxrnetError
-from cxrnet.evaluation.bootstrap import Resampling, intervals
+from cxrnet.evaluation.confidence_intervals import Resampling
 from cxrnet.evaluation.metrics import Metric, gap, measured
 
 FloatArray = npt.NDArray[np.float64]
@@ -27,15 +27,9 @@ BoolArray = npt.NDArray[np.bool_]
 def predictive_values(
     sensitivity: npt.ArrayLike, specificity: npt.ArrayLike, prevalence: npt.ArrayLike
 ) -> tuple[FloatArray, FloatArray]:
-    """Compute PPV and NPV at a prevalence.
+    """Compute PPV and NPV, in [0, 1], at a prevalence in (0, 1); numbers or arrays, which broadcast.
 
-    Args:
-        sensitivity: in [0, 1], number or array.
-        specificity: in [0, 1], of a shape that broadcasts with it.
-        prevalence: in (0, 1), as well.
-
-    Returns:
-        PPV and NPV in [0, 1], of the broadcast shape; NaN where no image, or every image, would be predicted positive.
+    NaN where no image, or every image, would be predicted positive.
 
     >>> ppv, npv = predictive_values(0.9, 0.9, 0.5)
     >>> round(float(ppv), 3), round(float(npv), 3)
@@ -51,43 +45,23 @@ def predictive_values(
 
 
 def break_even_prevalence(sensitivity: float, specificity: float) -> float:
-    """Return the prevalence at which a positive prediction is as often right as wrong (PPV 0.5).
-
-    Below it, it is mostly wrong.
-
-    Args:
-        sensitivity: in [0, 1].
-        specificity: in [0, 1], not 1 together with a sensitivity of 0.
-    """
+    """Return the prevalence below which a positive prediction is mostly wrong (PPV 0.5); not of 0 and 1."""
     return (1 - specificity) / (sensitivity + 1 - specificity)
 
 
 def rule_out_prevalence(sensitivity: float, specificity: float, missed: float) -> float:
-    """Return the prevalence at which a negative prediction is wrong in a tolerated share of cases (NPV 1 - missed).
-
-    Above it more are wrong.
-
-    Args:
-        sensitivity: in [0, 1].
-        specificity: in [0, 1], not 0 together with a sensitivity of 1.
-        missed: the share, in (0, 1).
-    """
+    """Return the prevalence above which more than the share ``missed`` of the negative predictions is wrong."""
     return missed * specificity / (missed * specificity + (1 - missed) * (1 - sensitivity))
 
 
 def predictive_table(sensitivity: Metric, specificity: Metric, prevalences: Sequence[float]) -> pd.DataFrame:
-    """Put the predictive values at several prevalences into a table.
-
-    Args:
-        sensitivity: of the class.
-        specificity: of the class. Where both have an interval, the predictive values get one.
-        prevalences: in (0, 1).
+    """Tabulate the predictive values of a class, with intervals where sensitivity and specificity have them.
 
     Returns:
         One row a prevalence: ``prevalence``, ``ppv`` and ``npv`` (each a :class:`Metric`).
 
     Raises:
-        CxrnetError: a prevalence is none.
+        CxrnetError: a prevalence is not in (0, 1).
     """
     rows = []
     for prevalence in prevalences:
@@ -120,11 +94,8 @@ def _interval_of_share(right: FloatArray, wrong: FloatArray) -> list[float]:
     """Combine the intervals of right and wrong, of different images, to that of right / (right + wrong).
 
     A share is inside when the interval of (1 - share) right - share wrong holds 0 (Donner and Zou 2012,
-    doi:10.1177/0962280210383082). It has a width where a specificity of 1 leaves a bootstrap none.
-
-    Args:
-        right: value, lower and upper end, (3,).
-        wrong: the same way.
+    doi:10.1177/0962280210383082). It has a width where a specificity of 1 leaves a bootstrap none. Both have value,
+    lower and upper end, (3,).
     """
 
     def excess(share: float, end: int) -> float:
@@ -139,64 +110,25 @@ def _interval_of_share(right: FloatArray, wrong: FloatArray) -> list[float]:
     ]
 
 
-def decision_band(
-    curve: pd.DataFrame, probability: FloatArray, positive: BoolArray, resampling: Resampling
-) -> pd.DataFrame:
-    """Add the interval of the model's net benefit at each threshold.
-
-    It follows from those of sensitivity and specificity, which are of different images (Zou & Donner 2008,
-    doi:10.1002/sim.3095). The prevalence is stated, not estimated, so acting on all has none.
-
-    Args:
-        curve: from :func:`cxrnet.evaluation.prevalence.decision_curve`, of T thresholds.
-        probability: as it was made of, (N,).
-        positive: as it was made of, (N,).
-        resampling: how the intervals are made.
-
-    Returns:
-        The curve with ``low`` and ``high``; NaN without resamples.
-    """
-    if not resampling.resamples:
-        return curve.assign(low=np.nan, high=np.nan)
-    prevalence, steps = float(curve["prevalence"].iloc[0]), curve["threshold"].to_numpy()
-    predicted = probability[:, None] >= steps
-    side = positive[:, None]
-    hits, passes = intervals([(predicted & side, side), (~predicted & ~side, ~side)], resampling)
-    hit, passed = predicted[positive].mean(axis=0), (~predicted[~positive]).mean(axis=0)
-    weight = (1 - prevalence) * steps / (1 - steps)
-    reach = np.hypot(prevalence * (hits - hit[:, None]), weight[:, None] * (passes - passed[:, None]))
-    reach[steps == 0] = 0  # from 0 on everybody is acted on, whatever the model says
-    return curve.assign(low=curve["model"] - reach[:, 0], high=curve["model"] + reach[:, 1])
-
-
 def net_benefit(
     sensitivity: npt.ArrayLike, specificity: npt.ArrayLike, prevalence: npt.ArrayLike, threshold: npt.ArrayLike
 ) -> FloatArray:
     """Compute true positives less false positives at their weight, a patient (Vickers and Elkin 2006, p. 567).
 
-    Args:
-        sensitivity: in [0, 1], number or array; arrays broadcast.
-        specificity: in [0, 1].
-        prevalence: in [0, 1].
-        threshold: probability from which on is treated, in [0, 1); the weight is its odds.
-
-    Returns:
-        At most the prevalence; 0 is what treating nobody does.
+    Numbers or arrays, which broadcast; the weight is the odds of the threshold, in [0, 1). The result is at most the
+    prevalence; 0 is what treating nobody does.
     """
     hit, pass_, share, from_ = (np.asarray(x, np.float64) for x in (sensitivity, specificity, prevalence, threshold))
     return np.asarray(hit * share - (1 - pass_) * (1 - share) * from_ / (1 - from_))
 
 
 def decision_curve(
-    probability: FloatArray,
-    positive: npt.NDArray[np.bool_],
-    thresholds: npt.ArrayLike,
-    prevalence: float | None = None,
+    probability: FloatArray, positive: BoolArray, thresholds: npt.ArrayLike, prevalence: float | None = None
 ) -> pd.DataFrame:
     """Compute the net benefit of the model, of treating all and of treating none, over thresholds.
 
     Args:
-        probability: of the class, (N,) in [0, 1], calibrated at the prevalence (:func:`at_prevalence`).
+        probability: probability of the class, (N,) in [0, 1], calibrated at the prevalence (:func:`at_prevalence`).
         positive: whether it is the label, (N,); some of both.
         thresholds: (T,) in [0, 1).
         prevalence: in (0, 1), at which the benefit is stated; None takes that of the images, which is seldom that of a
@@ -230,13 +162,30 @@ def decision_curve(
     )
 
 
-def at_prevalence(probability: FloatArray, before: float, after: float) -> FloatArray:
-    """Carry probabilities over to another prevalence (Saerens et al. 2002, eq. 2.4): the odds change as the prior's do.
+def decision_band(
+    curve: pd.DataFrame, probability: FloatArray, positive: BoolArray, resampling: Resampling
+) -> pd.DataFrame:
+    """Add the interval of the model's net benefit at each threshold, ``low`` and ``high``; NaN without resamples.
 
-    Args:
-        probability: of the class, in [0, 1], calibrated at the prevalence ``before``.
-        before: in (0, 1).
-        after: in (0, 1).
+    It follows from those of sensitivity and specificity, which are of different images (Zou & Donner 2008,
+    doi:10.1002/sim.3095). The prevalence is stated, not estimated, so acting on all has none. The curve is that of
+    :func:`decision_curve` of the same probabilities and labels.
+    """
+    if not resampling.resamples:
+        return curve.assign(low=np.nan, high=np.nan)
+    prevalence, steps = float(curve["prevalence"].iloc[0]), curve["threshold"].to_numpy()
+    predicted = probability[:, None] >= steps
+    side = positive[:, None]
+    hits, passes = resampling.intervals([(predicted & side, side), (~predicted & ~side, ~side)])
+    hit, passed = predicted[positive].mean(axis=0), (~predicted[~positive]).mean(axis=0)
+    weight = (1 - prevalence) * steps / (1 - steps)
+    reach = np.hypot(prevalence * (hits - hit[:, None]), weight[:, None] * (passes - passed[:, None]))
+    reach[steps == 0] = 0  # from 0 on everybody is acted on, whatever the model says
+    return curve.assign(low=curve["model"] - reach[:, 0], high=curve["model"] + reach[:, 1])
+
+
+def at_prevalence(probability: FloatArray, before: float, after: float) -> FloatArray:
+    """Carry probabilities from one prevalence in (0, 1) to another (Saerens et al. 2002, eq. 2.4), as the odds change.
 
     >>> float(at_prevalence(np.array(0.5), before=0.5, after=0.05).round(3))
     0.05

@@ -11,41 +11,14 @@ import numpy.typing as npt
 import pandas as pd
 
 from cxrnet.errors import CxrnetError
-from cxrnet.evaluation.bootstrap import POINTS, BoolArray, Resampling, intervals
-from cxrnet.evaluation.confidence_intervals import wilson
+from cxrnet.evaluation.confidence_intervals import Resampling, wilson
 from cxrnet.evaluation.metrics import Evaluation, Metric, measured
 from cxrnet.evaluation.predictions import CERTAINTY, DEFERRED, label_codes, predicted_codes, probabilities_of
 
 FloatArray = npt.NDArray[np.float64]
-
-
-def risk_with_band(
-    curve: pd.DataFrame, confidence: FloatArray, correct: BoolArray, resampling: Resampling, shares: Sequence[float]
-) -> pd.DataFrame:
-    """Add the interval of the error of the predictions that are kept, at the certainty from which on they are.
-
-    Args:
-        curve: from :func:`cxrnet.evaluation.selective_prediction.risk_coverage`.
-        confidence: as it was made of, (N,).
-        correct: as it was made of, (N,).
-        resampling: how the intervals are made.
-        shares: of the predictions that are deferred, in [0, 1), where there is to be one besides every hundredth.
-
-    Returns:
-        The curve with ``low`` and ``high``; NaN elsewhere, and without resamples.
-    """
-    curve = curve.assign(low=np.nan, high=np.nan)
-    if not resampling.resamples:
-        return curve
-    every = [place_of(curve, share) for share in (*np.arange(POINTS) / POINTS, *shares)]
-    places = sorted({place for place in every if place is not None})
-    kept = confidence[:, None] >= curve["confidence"].to_numpy()[places]
-    (ends,) = intervals([(kept & ~correct[:, None], kept)], resampling)
-    curve.loc[places, ["low", "high"]] = ends
-    return curve
-
-
-KEY = "defer"
+BoolArray = npt.NDArray[np.bool_]
+_POINTS = 100  # with an interval along a risk-coverage curve, which has a point an image
+_SLACK = 1e-6  # for a share that misses a whole number of images by rounding
 
 
 @dataclass(frozen=True)
@@ -62,37 +35,26 @@ class Deferral:
 
 
 def choose_deferral_threshold(validation: pd.DataFrame, share: float) -> float:
-    """Choose the certainty below which a prediction is deferred to a reader.
+    """Choose the certainty below which a prediction is deferred to a reader, on predictions of the split ``val``.
 
-    Args:
-        validation: predictions of the split ``val``, predicted as they will be.
-        share: of these images, the least certain.
-
-    Returns:
-        Halfway between two neighbouring certainties. No more than the share lies below it; fewer where images of equal
-        certainty stand at the border.
+    Halfway between two neighbouring certainties; no more than the share of these images lies below it, fewer where
+    images of equal certainty stand at the border.
 
     Raises:
         CxrnetError: no image lies below it.
     """
     levels, sizes = np.unique(certainty(validation)[0], return_counts=True)
-    # The slack is for a share that misses a whole number of images by rounding.
-    deferred = np.flatnonzero(sizes.cumsum() <= share * len(validation) + 1e-6)
+    deferred = np.flatnonzero(sizes.cumsum() <= share * len(validation) + _SLACK)
     if len(deferred) == 0:
         raise CxrnetError(
-            f"{KEY}: {share:g} of the {len(validation)} validation images is none ({sizes[0]} are the least certain); "
+            f"defer: {share:g} of the {len(validation)} validation images is none ({sizes[0]} are the least certain); "
             "give a larger share or null"
         )
     return float(levels[deferred[-1] : deferred[-1] + 2].mean())
 
 
 def deferral_of(predictions: pd.DataFrame, evaluate: Callable[[pd.DataFrame], Evaluation]) -> Deferral | None:
-    """Evaluate the predictions that are not deferred to a reader; ``None`` where the table doesn't say which are.
-
-    Args:
-        predictions: the rows of one split, every label known.
-        evaluate: computes the metrics of a part of them.
-    """
+    """Evaluate the predictions that are not deferred to a reader; ``None`` where the table doesn't say which are."""
     if DEFERRED not in predictions:
         return None
     deferred = predictions[DEFERRED].to_numpy(bool)
@@ -101,28 +63,22 @@ def deferral_of(predictions: pd.DataFrame, evaluate: Callable[[pd.DataFrame], Ev
     return Deferral(share, evaluate(predictions[~deferred]) if not deferred.all() else None)
 
 
-def certainty(predictions: pd.DataFrame) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
+def certainty(predictions: pd.DataFrame) -> tuple[FloatArray, BoolArray]:
     """Return how certain each prediction is, (N,), and whether it is right, (N,).
 
     Where decision weights decide, the table says how certain
-    (:meth:`cxrnet.evaluation.operating_points.DecisionRule.certainty`). Otherwise it is the probability of the
-    predicted class. Where thresholds decide, that need not be the most probable one; how likely the prediction is to be
-    right is its probability all the same.
+    (:meth:`cxrnet.evaluation.decision.DecisionRule.certainty`). Otherwise it is the probability of the predicted class,
+    which need not be the most probable one where thresholds decide.
     """
-    codes, probabilities = label_codes(predictions), probabilities_of(predictions)
-    predicted = predicted_codes(predictions)
-    certain = probabilities[np.arange(len(predicted)), predicted]
+    codes, predicted = label_codes(predictions), predicted_codes(predictions)
+    certain = probabilities_of(predictions)[np.arange(len(predicted)), predicted]
     if CERTAINTY in predictions:  # empty in the rows of a fold whose weights are all alike
         certain = predictions[CERTAINTY].fillna(pd.Series(certain, predictions.index)).to_numpy(np.float64)
     return certain, predicted == codes
 
 
-def risk_coverage(confidence: FloatArray, correct: npt.NDArray[np.bool_]) -> pd.DataFrame:
+def risk_coverage(confidence: FloatArray, correct: BoolArray) -> pd.DataFrame:
     """Compute the error of the predictions that are kept, over the share that is deferred.
-
-    Args:
-        confidence: of each prediction, (N,).
-        correct: whether it is right, (N,).
 
     Returns:
         One row a distinct confidence, the highest first: ``confidence`` (predictions below it are deferred), ``n``
@@ -136,20 +92,12 @@ def risk_coverage(confidence: FloatArray, correct: npt.NDArray[np.bool_]) -> pd.
         raise CxrnetError("deferral: no images; give at least one that is labelled")
     levels, sizes, wrong = _levels(confidence, correct)
     kept = sizes.cumsum()
-    coverage = kept / len(confidence)
-    return pd.DataFrame(
-        {
-            "confidence": levels,
-            "n": kept,
-            "coverage": coverage,
-            "deferred": 1 - coverage,
-            "error": wrong.cumsum() / kept,
-        }
-    )
+    table = pd.DataFrame({"confidence": levels, "n": kept, "coverage": kept / len(confidence)})
+    return table.assign(deferred=1 - table["coverage"], error=wrong.cumsum() / kept)
 
 
 def _levels(
-    confidence: FloatArray, correct: npt.NDArray[np.bool_]
+    confidence: FloatArray, correct: BoolArray
 ) -> tuple[FloatArray, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """List the distinct confidences, the highest first, with the images and the errors at each."""
     levels, places = np.unique(confidence, return_inverse=True)
@@ -158,15 +106,11 @@ def _levels(
     return levels[::-1], sizes[::-1], wrong[::-1]
 
 
-def area_under_risk_coverage(confidence: FloatArray, correct: npt.NDArray[np.bool_]) -> float:
+def area_under_risk_coverage(confidence: FloatArray, correct: BoolArray) -> float:
     """Compute the mean error over keeping the 1, 2, ..., N most certain images (AURC); the lower the better.
 
     Images of equal confidence come in random order: the expectation over it is taken. Where confidence says nothing,
-    the area is the error of all images.
-
-    Args:
-        confidence: of each prediction, (N,), N >= 1.
-        correct: whether it is right, (N,).
+    the area is the error of all images. Arguments as for :func:`risk_coverage`.
     """
     _, sizes, wrong = _levels(confidence, correct)
     errors = np.repeat(wrong / sizes, sizes).cumsum()
@@ -174,15 +118,33 @@ def area_under_risk_coverage(confidence: FloatArray, correct: npt.NDArray[np.boo
 
 
 def place_of(curve: pd.DataFrame, share: float) -> int | None:
-    """Find the row of a risk-coverage curve at which a share is deferred, or as few more as there can be.
-
-    Args:
-        curve: from :func:`risk_coverage`.
-        share: of the predictions that is deferred, in [0, 1).
+    """Find the row of a :func:`risk_coverage` curve at which a share in [0, 1) is deferred, or as few more as can be.
 
     Returns:
         The last row that keeps ``1 - share`` of the images or fewer; ``None`` where too many are of equal certainty.
     """
-    # The slack is for 1 - share, which may miss a whole number of images by rounding.
-    fitting = np.flatnonzero(curve["n"] <= curve["n"].iloc[-1] * (1 - share) + 1e-6)
+    fitting = np.flatnonzero(curve["n"] <= curve["n"].iloc[-1] * (1 - share) + _SLACK)
     return int(fitting[-1]) if len(fitting) else None
+
+
+def risk_with_band(
+    curve: pd.DataFrame, confidence: FloatArray, correct: BoolArray, resampling: Resampling, shares: Sequence[float]
+) -> pd.DataFrame:
+    """Add the interval of the error of the predictions that are kept, at the certainty from which on they are.
+
+    Args:
+        curve: from :func:`risk_coverage` of the next two.
+        confidence: confidence of each prediction, (N,).
+        correct: whether it is right, (N,).
+        resampling: how the intervals are made; without resamples ``low`` and ``high`` are NaN.
+        shares: deferred shares of the predictions, in [0, 1), where there is to be one besides every hundredth.
+    """
+    curve = curve.assign(low=np.nan, high=np.nan)
+    if not resampling.resamples:
+        return curve
+    every = [place_of(curve, share) for share in (*np.arange(_POINTS) / _POINTS, *shares)]
+    places = sorted({place for place in every if place is not None})
+    kept = confidence[:, None] >= curve["confidence"].to_numpy()[places]
+    (ends,) = resampling.intervals([(kept & ~correct[:, None], kept)])
+    curve.loc[places, ["low", "high"]] = ends
+    return curve

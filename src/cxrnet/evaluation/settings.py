@@ -44,12 +44,8 @@ class DecisionCurve:
         first, last = self.thresholds
         key = "evaluation.decision_curve"
         need(0 <= first < last < 1, f"{key}.thresholds", list(self.thresholds), "two rising numbers from 0 to below 1")
-        need(
-            self.prevalence is None or 0 < self.prevalence < 1,
-            f"{key}.prevalence",
-            self.prevalence,
-            f"{SHARE}, or null",
-        )
+        known = self.prevalence is None or 0 < self.prevalence < 1
+        need(known, f"{key}.prevalence", self.prevalence, f"{SHARE}, or null")
 
 
 @dataclass(frozen=True)
@@ -64,12 +60,8 @@ class DeferralSettings:
 
     def __post_init__(self) -> None:
         """Refuse numbers out of range."""
-        need(
-            all(0 < share < 1 for share in self.shares),
-            "evaluation.deferral.shares",
-            list(self.shares),
-            f"each {SHARE}",
-        )
+        within = all(0 < share < 1 for share in self.shares)
+        need(within, "evaluation.deferral.shares", list(self.shares), f"each {SHARE}")
 
 
 @dataclass(frozen=True)
@@ -99,11 +91,7 @@ class Evaluation:
     fewest: int = 20
 
     def __post_init__(self) -> None:
-        """Refuse numbers out of range.
-
-        Raises:
-            CxrnetError: one is.
-        """
+        """Refuse numbers out of range."""
         enough = self.resamples == 0 or self.resamples >= LEAST
         need(enough, "evaluation.resamples", self.resamples, f"a whole number from {LEAST} on, or 0 for no intervals")
         need(0 < self.level < 1, "evaluation.level", self.level, f"{SHARE}, as 0.95")

@@ -1,18 +1,18 @@
 """Are two models on the same images different? Paired tests, and Holm's correction for many pairs.
 
-McNemar's exact test, or its form for clusters of several images, is for the accuracy; DeLong's test
-(:func:`cxrnet.evaluation.confidence_intervals.delong_difference`) for an AUC; the bootstrap, both models on the same
-resamples, for everything else. All take the images of a patient together.
+McNemar's exact test, or its form for clusters of several images, is for the accuracy; DeLong's test for an AUC; the
+bootstrap, both models on the same resamples, for everything else. All take the images of a patient together.
 """
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import binom, norm, t
+from scipy.stats import binom, norm, rankdata, t
 
-from cxrnet.evaluation.bootstrap import ROUNDING
-from cxrnet.evaluation.confidence_intervals import delong_difference, percentile
+from cxrnet.errors import CxrnetError
+from cxrnet.evaluation.confidence_intervals import LEVEL, ROUNDING, Interval, percentile
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
@@ -79,10 +79,82 @@ def accuracy_test(first: BoolArray, second: BoolArray, clusters: IntArray, resam
     )
 
 
+@dataclass(frozen=True)
+class AucDifference:
+    """A difference of two ROC-AUCs.
+
+    Attributes:
+        value: in -1..1.
+        error: its standard error. 0 where no share differs from another: the two models rank alike.
+        free: degrees of freedom of the error; infinite where no patient has two images.
+    """
+
+    value: float
+    error: float
+    free: float = np.inf
+
+    def interval(self, level: float = LEVEL) -> Interval:
+        """Return the value -/+ a multiple of the error."""
+        half = float(t.ppf((1 + level) / 2, self.free)) * self.error
+        return self.value - half, self.value + half
+
+    @property
+    def p(self) -> float:
+        """Two-sided p of a difference of 0; 1 where it is 0 without error, NaN where another one has none."""
+        if self.error == 0:
+            return 1.0 if self.value == 0 else float("nan")
+        return float(2 * t.sf(abs(self.value) / self.error, self.free))
+
+
+def delong_difference(
+    positive: BoolArray, first: FloatArray, second: FloatArray, clusters: IntArray | None = None
+) -> AucDifference:
+    """Compute the difference of two AUCs on the same images, first - second, with its standard error.
+
+    DeLong, DeLong & Clarke-Pearson 1988 (doi:10.2307/2531595), over clusters Obuchowski 1997 (doi:10.2307/2533958),
+    with the degrees of freedom of Welch and Satterthwaite. All arrays are ``(N,)``: which images are of the class,
+    scores of both models on any scale, and the number of each image's patient (None where each image is on its own).
+
+    Raises:
+        CxrnetError: the positives, or the negatives, are of fewer than two patients.
+    """
+    shares = _shares(positive, first) - _shares(positive, second)
+    cluster = np.arange(len(shares)) if clusters is None else clusters
+    total, value = cluster.max() + 1, float(shares[positive].mean())
+    sums, variances, free = [], [], []
+    for side in (positive, ~positive):
+        sizes = np.bincount(cluster[side], minlength=total)
+        if (sizes > 0).sum() < 2:
+            raise CxrnetError("DeLong: the positives, or the negatives, are of one patient; give images of two of each")
+        sums.append(np.bincount(cluster[side], weights=shares[side] - value, minlength=total) / side.sum())
+        variances.append(_times(sums[-1], sums[-1], (sizes > 0).sum()))
+        free.append(sizes.sum() ** 2 / (sizes @ sizes) - 1)
+    in_all = np.unique(cluster).size
+    variance = sum(variances) + 2 * _times(sums[0], sums[1], in_all)
+    if variance <= 0 or in_all == len(cluster):
+        return AucDifference(value, float(np.sqrt(max(variance, 0.0))))
+    spread = np.square(variances) / free
+    return AucDifference(value, float(np.sqrt(variance)), float(sum(variances) ** 2 / spread.sum()))
+
+
+def _shares(positive: BoolArray, score: FloatArray) -> FloatArray:
+    """Compute for a positive the share of negatives below, for a negative that of positives above, ties half: (N,)."""
+    among_all = rankdata(score)
+    shares = np.empty(len(score))
+    shares[positive] = (among_all[positive] - rankdata(score[positive])) / (~positive).sum()
+    shares[~positive] = 1 - (among_all[~positive] - rankdata(score[~positive])) / positive.sum()
+    return shares
+
+
+def _times(first: FloatArray, second: FloatArray, clusters: int) -> float:
+    """Sum products over clusters, as a covariance takes it of a sample."""
+    return float(first @ second) * clusters / (clusters - 1)
+
+
 def auc_test(
     positive: BoolArray, first: FloatArray, second: FloatArray, clusters: IntArray, level: float
 ) -> PairedTest:
-    """Test a difference of ROC-AUC by DeLong; see :func:`cxrnet.evaluation.confidence_intervals.delong_difference`."""
+    """Test a difference of ROC-AUC by DeLong; arrays as for :func:`delong_difference`."""
     auc = delong_difference(positive, first, second, clusters)
     if auc.error == 0:
         return PairedTest(np.nan, np.nan, auc.p, "DeLong", "the error of the difference is 0: no interval")
@@ -91,17 +163,11 @@ def auc_test(
 
 
 def bootstrap_test(first: FloatArray, second: FloatArray, clusters: float, level: float) -> PairedTest:
-    """Compute interval and p of a difference from the metrics of both models on the same resamples.
+    """Compute interval and p of a difference from the metrics of both models on the same resamples, ``(R,)``.
 
     The p is that of the largest interval by :func:`cxrnet.evaluation.confidence_intervals.percentile` that leaves zero
     out. The share of resamples on the other side of zero counts the table itself among them (Davison & Hinkley 1997,
-    eq. 4.11), so that p is never 0.
-
-    Args:
-        first: metric of the first model on each resample, ``(R,)``; NaN where it can't be computed, which is left out.
-        second: the same of the second model.
-        clusters: effective number of independent clusters that the metric is computed on, above 1.
-        level: of the interval.
+    eq. 4.11), so that p is never 0. Resamples with a NaN are left out; ``clusters`` is as there.
     """
     differences = first - second
     differences = differences[~np.isnan(differences)]
@@ -123,13 +189,9 @@ def _p(beyond: int, resamples: int, clusters: float) -> float:
 
 
 def holm(p: FloatArray) -> FloatArray:
-    """Correct the p of several tests so that the chance of any false claim stays below the level (Holm 1979).
+    """Correct the p (T,) of several tests so that the chance of any false claim stays below the level (Holm 1979).
 
-    Args:
-        p: (T,) in 0..1; NaN where there is no test, which stays NaN and doesn't count.
-
-    Returns:
-        (T,) in the order given.
+    NaN, where there is no test, stays NaN and doesn't count.
 
     >>> holm(np.array([0.01, 0.04, 0.03]))
     array([0.03, 0.06, 0.06])

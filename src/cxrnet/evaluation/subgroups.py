@@ -35,12 +35,15 @@ def evaluate_subgroups(
     """
     rows, warnings = [], []
     for attribute, group, part in _groups(predictions):
-        per_class = evaluate(part)["per_class"]
+        per_class, n = evaluate(part)["per_class"], len(part)
         support = {name: int((part["label"] == name).sum()) for name in classes_of(part)}
         for name, metrics in per_class.items():
-            place = {"attribute": attribute, "group": group, "class": name, "n": len(part), "positives": support[name]}
+            place = {"attribute": attribute, "group": group, "class": name, "n": n, "positives": support[name]}
             rows.append(place | {metric: metrics[metric] for metric in METRICS})
-        warnings += _warnings(f"{attribute} {group}", support, len(part), fewest)
+        few = [f"{count} images with {name}" for name, count in support.items() if count < fewest]
+        few += [f"{n - count} without {name}" for name, count in support.items() if n - count < fewest <= count]
+        if few:
+            warnings.append(f"{attribute} {group}: only {', '.join(few)} (fewer than {fewest}): uncertain metrics.")
     return pd.DataFrame(rows, columns=["attribute", "group", "class", "n", "positives", *METRICS]), warnings
 
 
@@ -49,18 +52,16 @@ def _groups(predictions: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]
     for attribute in ATTRIBUTES:
         if attribute not in predictions:
             continue
-        groups = age_bands(predictions["age"]) if attribute == "age" else _cleaned(predictions[attribute])
-        names = list(AGE_BANDS) if attribute == "age" else list(groups.value_counts().index)
-        present = [name for name in names if name != UNKNOWN and (groups == name).any()]
-        present += [UNKNOWN] * bool((groups == UNKNOWN).any())
+        if attribute == "age":
+            groups, names = age_bands(predictions["age"]), list(AGE_BANDS)
+        else:
+            text = predictions[attribute].astype("string").str.strip()
+            groups = text.mask(text.isna() | (text.str.lower() == UNKNOWN) | (text == ""), UNKNOWN)
+            names = [name for name in groups.value_counts().index if name != UNKNOWN]
+        present = [name for name in (*names, UNKNOWN) if (groups == name).any()]
         if len(present) > 1:
             for name in present:
                 yield attribute, name, predictions[(groups == name).to_numpy()]
-
-
-def _cleaned(column: pd.Series) -> pd.Series:
-    text = column.astype("string").str.strip()
-    return text.mask(text.isna() | (text.str.lower() == UNKNOWN) | (text == ""), UNKNOWN)
 
 
 def age_bands(ages: pd.Series) -> pd.Series:
@@ -78,12 +79,3 @@ def age_bands(ages: pd.Series) -> pd.Series:
     for name, (first, too_old) in AGE_BANDS.items():
         bands = bands.mask((years >= first).fillna(False) & (years < too_old).fillna(False), name)
     return bands
-
-
-def _warnings(where: str, support: dict[str, int], n: int, fewest: int) -> list[str]:
-    """Warn, in one sentence, of the classes with few positives or few negatives in a group."""
-    few = [f"{count} of {name}" for name, count in support.items() if count < fewest]
-    few += [f"{n - count} that are not {name}" for name, count in support.items() if n - count < fewest <= count]
-    if not few:
-        return []
-    return [f"{where}: only {', '.join(few)} (fewer than {fewest} images); what rests on them is hardly known."]

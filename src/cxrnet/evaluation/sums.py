@@ -12,8 +12,10 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from cxrnet.evaluation.calibration import reliability_table, top_label
+from cxrnet.evaluation.predictions import classes_of, label_codes, predicted_codes, probabilities_of
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.intp]
@@ -60,18 +62,11 @@ def rank(positive: BoolArray, score: FloatArray) -> Ranking:
 
 
 def areas(ranking: Ranking, weights: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Compute ROC-AUC and average precision.
+    """Compute ROC-AUC and average precision under weights ``(R, N)``, ``(R,)`` each in 0..1.
 
     The ROC-AUC is the share of pairs in which the positive scores higher, ties counting half (Hanley & McNeil 1982,
     doi:10.1148/radiology.143.1.7063747); the average precision is the mean over positives of the precision at
-    their score, without interpolation.
-
-    Args:
-        ranking: of the rows.
-        weights: how often each row counts, whole numbers, ``(R, N)``.
-
-    Returns:
-        Each ``(R,)`` in 0..1; NaN under weights that leave no positive or no negative.
+    their score, without interpolation. NaN under weights that leave no positive or no negative.
     """
     drawn = weights[:, ranking.positives]
     positives, negatives = _cumulative(drawn), _cumulative(weights[:, ranking.negatives])
@@ -135,25 +130,30 @@ class Rows:
         }[images]
 
 
-def make_rows(
-    classes: Sequence[str],
-    codes: IntArray,
-    predicted: IntArray,
-    probabilities: FloatArray,
-    over: Sequence[str] | None = None,
-    bins: int = ECE_BINS,
-) -> Rows:
-    """Prepare a table: names of the classes, label and predicted class ``(N,)``, probabilities ``(N, K)``.
+def rows_of(predictions: pd.DataFrame, over: Sequence[str] | None = None, bins: int = ECE_BINS) -> Rows:
+    """Prepare a table of predictions.
 
-    Means over classes are over those named in ``over``; ``None`` for all. The ECE has ``bins`` bins of equal width.
+    Args:
+        predictions: every label known.
+        over: classes that means over classes are over; ``None`` for all.
+        bins: bins of equal width, of the ECE.
+
+    Raises:
+        CxrnetError: there are no rows, or labels are missing.
     """
+    codes, predicted = label_codes(predictions), predicted_codes(predictions)
+    classes, probabilities = classes_of(predictions), probabilities_of(predictions)
     k, n = len(classes), len(codes)
-    cells = _one_hot(codes * k + predicted, k * k)
     of_label = probabilities[np.arange(n), codes]
+    smallest = np.finfo(np.float64).eps  # a p of 0 counts as the smallest step from 1, as scikit-learn has it
+    losses = -np.log(np.clip(of_label / probabilities.sum(axis=1), smallest, 1 - smallest))
     cosine = of_label / np.linalg.norm(probabilities, axis=1)
-    squares = (probabilities - _one_hot(codes, k)) ** 2
-    gaps = _confidence_errors(probabilities, codes, bins)
-    losses = _log_loss(of_label / probabilities.sum(axis=1))
+    squares = (probabilities - np.eye(k)[codes]) ** 2
+    # Correct minus confidence of each row, in the column of its bin.
+    confidence, correct = top_label(probabilities, codes)
+    highs = reliability_table(confidence, correct, bins, "equal_width")["high"].to_numpy()
+    gaps = np.eye(len(highs))[np.searchsorted(highs[:-1], confidence)] * (correct - confidence)[:, None]
+    cells = np.eye(k * k)[codes * k + predicted]
     kinds = [losses[:, None], cosine[:, None], squares, gaps, cells]
     return Rows(
         classes=classes,
@@ -222,12 +222,7 @@ class Sums:
 
 
 def sums_of(rows: Rows, weights: FloatArray) -> Sums:
-    """Sum over the rows under every weighting.
-
-    Args:
-        rows: N of them.
-        weights: how often each row counts, whole numbers, ``(R, N)``.
-    """
+    """Sum over the N rows under every weighting: how often each row counts, whole numbers, ``(R, N)``."""
     total, k = weights.sum(axis=1), len(rows.classes)
     log_loss, cosine, squares, gaps, cells = np.split(weights @ rows.terms, rows.ends, axis=1)
     auc = np.stack([np.stack(areas(ranking, weights)) for ranking in rows.rankings], axis=2)
@@ -243,21 +238,3 @@ def sums_of(rows: Rows, weights: FloatArray) -> Sums:
         pr_auc=auc[1],
         over=rows.over,
     )
-
-
-def _log_loss(p: FloatArray) -> FloatArray:
-    """Take -log p, where a p of 0 counts as the smallest step from 1, as scikit-learn has it: at most 36."""
-    smallest = np.finfo(np.float64).eps
-    return np.asarray(-np.log(np.clip(p, smallest, 1 - smallest)))
-
-
-def _confidence_errors(probabilities: FloatArray, codes: IntArray, bins: int) -> FloatArray:
-    """Put correct minus confidence of each row into the column of its bin, ``(N, bins)``; the bins are of all rows."""
-    confidence, correct = top_label(probabilities, codes)
-    highs = reliability_table(confidence, correct, bins, "equal_width")["high"].to_numpy()
-    places = np.searchsorted(highs[:-1], confidence)
-    return _one_hot(places, len(highs)) * (correct - confidence)[:, None]
-
-
-def _one_hot(places: IntArray, width: int) -> FloatArray:
-    return np.asarray(np.eye(width)[places])

@@ -1,9 +1,9 @@
-"""The trainable part: one specification for everything that people freeze and unfreeze.
+"""The trainable part of a network, by one specification for all that people unfreeze, and the frozen trunk before it.
 
 =====================  =====================================================================================
 ``head``               the head alone; the backbone is frozen
 ``all``                everything
-``{from: layer3}``     the head and the backbone from that part on (names: ``cxrnet.models.backbones.registry.stages``)
+``{from: layer3}``     the head and the backbone from that part on (names: ``cxrnet.models.backbones.layers.stages``)
 ``{stages: 2}``        the head and the last 2 stages of the backbone, a stage being what works at one resolution
                        (``cxrnet.models.backbones.layers.stage_groups``)
 ``{last: 100}``        the head and the last 100 layers of the backbone, counted as Keras counts them
@@ -14,14 +14,16 @@
 All layers, or all stages, are the whole backbone, with the parameters that belong to none (a class token, say).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import chain
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from cxrnet.errors import CxrnetError
-from cxrnet.models.backbones.layers import layers, stage_groups
-from cxrnet.models.backbones.registry import stages
+from cxrnet.models.backbones.layers import layers, stage_groups, stages
+from cxrnet.models.fusion import fused
 from cxrnet.models.network import Network
 from cxrnet.models.settings import Trainable
 
@@ -94,3 +96,56 @@ def _last_layers(backbone: nn.Module, count: int) -> list[nn.Module]:
     if count >= len(found):
         return [backbone]
     return [layer for layer in found[len(found) - count :] if layer is not None]
+
+
+@dataclass(frozen=True)
+class SplitNetwork:
+    """A network, split before its first trainable module.
+
+    Attributes:
+        trunk: images (N, 1, H, W) in 0..255 -> features: (N, F) if it holds the whole backbone, else a map
+            (N, C, h, w). A fused copy (:func:`cxrnet.models.fusion.fused`).
+        modules: the network's own modules from there on, the head last.
+        whole_backbone: the trunk holds the whole backbone.
+    """
+
+    trunk: nn.Sequential
+    modules: tuple[nn.Module, ...]
+    whole_backbone: bool
+
+    def trainable_part(self, features: Tensor) -> Tensor:
+        """Map features to logits (N, K)."""
+        for module in self.modules:
+            features = module(features)
+        return features
+
+    def shape(self, size: tuple[int, int]) -> torch.Size:
+        """Return the shape of the features of one image of that height and width."""
+        with torch.no_grad():
+            features: Tensor = self.trunk(torch.zeros(1, 1, *size, dtype=torch.uint8))
+        return features.shape[1:]
+
+
+def split_network(network: Network) -> SplitNetwork | None:
+    """Split a network before its first trainable module; ``None`` where there is no frozen one before it.
+
+    Modules are those that the backbone calls one after the other; a timm backbone is one module.
+
+    Args:
+        network: with its trainable parameters set (:mod:`cxrnet.models.freezing`), on the CPU.
+    """
+    modules = [*_in_order(network.backbone), network.pool]
+    trainable = [any(parameter.requires_grad for parameter in module.parameters()) for module in modules]
+    first = trainable.index(True) if any(trainable) else len(modules)
+    if first == 0:
+        return None
+    trunk = fused(nn.Sequential(network.normalise, *modules[:first]))
+    return SplitNetwork(trunk, (*modules[first:], network.head), whole_backbone=first == len(modules))
+
+
+def _in_order(module: nn.Module) -> Iterator[nn.Module]:
+    if isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward:
+        for child in module:
+            yield from _in_order(child)
+    else:
+        yield module

@@ -9,7 +9,6 @@ modules, names and ``forward``.
 import copy
 import logging
 from collections import Counter
-from collections.abc import Mapping
 from typing import TypeVar
 
 import torch
@@ -46,12 +45,8 @@ def fused(module: M) -> M:
             # timm's class holds what it does after the normalisation: dropout and activation, in this order.
             copied.set_submodule(after, nn.Sequential(*norm.children()).eval())
     # oneDNN's activations turn NaN into 0: a network that diverged would seem to predict.
-    if fuses_activations() and all(bool(tensor.isfinite().all()) for tensor in copied.state_dict().values()):
-        _fuse_activations(copied, followers)
-    return copied
-
-
-def _fuse_activations(copied: nn.Module, followers: Mapping[str, str]) -> None:
+    if not fuses_activations() or not all(bool(tensor.isfinite().all()) for tensor in copied.state_dict().values()):
+        return copied
     for name, after in followers.items():
         empty = type(follower := copied.get_submodule(after)) is nn.Sequential and len(follower) == 0
         place = followers.get(after, after) if empty else after  # behind a fused batch norm
@@ -60,6 +55,7 @@ def _fuse_activations(copied: nn.Module, followers: Mapping[str, str]) -> None:
         if plain and type(activation) in _ACTIVATIONS:
             copied.set_submodule(name, _ActivatedConv2d(conv, activation).eval())
             copied.set_submodule(place, nn.Sequential().eval())
+    return copied
 
 
 def fuses_activations() -> bool:

@@ -7,6 +7,7 @@ import lightning.pytorch as pl
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.distributed.fsdp import fully_shard
 from torch.optim import Optimizer
 from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import (
@@ -19,17 +20,17 @@ from torchmetrics.classification import (
 
 from cxrnet.models.freezing import frozen_names
 from cxrnet.models.network import Network
+from cxrnet.models.processes import whole_batch
 
-Batch = dict[str, Tensor]
-OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
-LRScheduleFactory = Callable[[Optimizer], dict[str, Any]]
+Batch = dict[str, Any]
 
 
 class Classifier(pl.LightningModule):
     """Trains the trainable parameters of a network.
 
     A batch holds ``label`` (B,) int64 and either ``image`` (B, 1, H, W) uint8 or ``features``, the output of the frozen
-    trunk.
+    trunk; of several processes each holds its share, and ``total``, the number of images in the whole batch. Loss and
+    metrics are of the whole batch, in every process.
 
     It logs every epoch what :func:`metric_names` lists. Both losses include ``Network.penalty``, as in Keras, so that
     the two curves show the same quantity. ``roc_auc_macro`` is the mean one-vs-rest area,
@@ -40,7 +41,7 @@ class Classifier(pl.LightningModule):
         loss: takes logits (B, K) and labels (B,).
         optimizer: makes an optimizer of parameters; only trainable ones are handed to it.
         lr_schedule: makes Lightning's ``lr_scheduler`` dictionary of an optimizer; ``None`` keeps the rate.
-        trainable_part: makes logits (B, K) of ``features``, see :mod:`cxrnet.models.trunk`; ``None`` takes the
+        trainable_part: makes logits (B, K) of ``features``, see :mod:`cxrnet.models.freezing`; ``None`` takes the
             head, whose features are (B, F).
     """
 
@@ -48,8 +49,8 @@ class Classifier(pl.LightningModule):
         self,
         network: Network,
         loss: nn.Module,
-        optimizer: OptimizerFactory,
-        lr_schedule: LRScheduleFactory | None = None,
+        optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
+        lr_schedule: Callable[[Optimizer], dict[str, Any]] | None = None,
         trainable_part: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         super().__init__()
@@ -60,11 +61,12 @@ class Classifier(pl.LightningModule):
         self.trainable_part = trainable_part
         n_classes = len(network.config.classes)
         # Labels and probabilities are our own; checking them makes the CPU wait for the device in every step.
-        kind: dict[str, Any] = {"num_classes": n_classes, "validate_args": False}
+        # Every process has the whole batch, so no metric puts processes together.
+        kind: dict[str, Any] = {"num_classes": n_classes, "validate_args": False, "sync_on_compute": False}
         overall = MetricCollection(
             {"accuracy": MulticlassAccuracy(average="micro", **kind), "roc_auc_macro": MulticlassAUROC(**kind)}
         )
-        self.train_loss = MeanMetric(nan_strategy="disable")  # which keeps them
+        self.train_loss = MeanMetric(nan_strategy="disable", sync_on_compute=False)  # which keeps them
         self.train_metrics = overall.clone(prefix="train/")
         self.val_metrics = overall.clone(prefix="val/")
         self.val_metrics.add_metrics(
@@ -75,6 +77,11 @@ class Classifier(pl.LightningModule):
         self._val_outputs: list[tuple[Tensor, Tensor]] = []
         self.strict_loading = False  # a checkpoint of a phase holds what the phase trains
 
+    def configure_model(self) -> None:
+        """Divide the weights among the processes, where the strategy is to."""
+        if self.device_mesh is not None:
+            fully_shard(self, mesh=self.device_mesh["data_parallel"])
+
     def forward(self, batch: Batch) -> Tensor:
         """Compute logits (B, K) from images or from features."""
         if "features" in batch:
@@ -84,22 +91,31 @@ class Classifier(pl.LightningModule):
 
     def training_step(self, batch: Batch) -> Tensor:
         """Compute the loss of a batch."""
-        logits = self(batch)
-        loss: Tensor = self.loss(logits, batch["label"]) + self.network.penalty()
+        logits, labels = self._whole(batch)
+        loss, penalty = self.loss(logits, labels), self.network.penalty()
         # Logged once an epoch: logging in every step took a third of a step on features.
-        self.train_loss.update(loss.detach(), len(logits))
-        self.train_metrics.update(_probabilities(logits), batch["label"])
-        return loss
+        self.train_loss.update((loss + penalty).detach(), len(logits))
+        self.train_metrics.update(_probabilities(logits), labels)
+        # The strategy takes the mean of the gradients of all processes, and each has those of its own images alone.
+        return self.trainer.world_size * loss + penalty  # type: ignore[no-any-return]
 
     def validation_step(self, batch: Batch) -> None:
         """Add a batch to the validation metrics, without mixed precision whatever the precision of training."""
         with torch.autocast(self.device.type, enabled=False):
-            logits, labels = self(batch), batch["label"]
+            logits, labels = self._whole(batch)
+            self._penalty = self.network.penalty()  # here all of a sharded network is together
         probabilities = _probabilities(logits)
         self.val_metrics.update(probabilities, labels)
         self.val_sensitivity.update(probabilities, labels)
         self.val_specificity.update(probabilities, labels)
         self._val_outputs.append((logits.float(), labels))  # of mixed precision only the steps know
+
+    def _whole(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Compute the logits (N, K) and take the labels (N,) of the whole batch."""
+        logits, labels = self(batch), batch["label"]
+        if self.trainer.world_size == 1:
+            return logits, labels
+        return whole_batch(logits, batch["total"]), whole_batch(labels, batch["total"])
 
     def on_validation_epoch_start(self) -> None:
         """Log the loss and the metrics of the training epoch, which ends with a validation."""
@@ -114,8 +130,8 @@ class Classifier(pl.LightningModule):
         logits, labels = (torch.cat(parts) for parts in zip(*self._val_outputs, strict=True))
         self._val_outputs.clear()
         # Of all images at once: with class weights a mean over batches would depend on who shares a batch with whom.
-        # Every process sees the whole validation split (see the data module), so nothing is averaged over processes.
-        self.log("val/loss", self.loss(logits, labels) + self.network.penalty(), sync_dist=False)
+        # Every process has them all, so nothing is averaged over processes.
+        self.log("val/loss", self.loss(logits, labels) + self._penalty, sync_dist=False)
         classes = self.network.config.classes
         one_hot = F.one_hot(labels, len(classes))
         self.log("val/cosine_similarity", F.cosine_similarity(_probabilities(logits), one_hot).mean())

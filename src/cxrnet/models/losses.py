@@ -20,7 +20,6 @@ as under maximum likelihood. That mends the mean alone, and less of it the more 
 
 import copy
 import logging
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeGuard
 
@@ -31,6 +30,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cxrnet.errors import CxrnetError
+from cxrnet.models.settings import is_number, is_share
 
 if TYPE_CHECKING:
     from cxrnet.models.network import Network
@@ -38,8 +38,7 @@ if TYPE_CHECKING:
 ClassWeights = str | Mapping[str, float]
 Costs = Mapping[str, Mapping[str, float]]
 FloatArray = npt.NDArray[np.float64]
-# Smaller differences of log weights are rounding: the weights are float32.
-ROUNDING = 1e-5
+_ROUNDING = 1e-5  # of log weights: the weights are float32
 
 logger = logging.getLogger("cxrnet")
 
@@ -47,31 +46,23 @@ logger = logging.getLogger("cxrnet")
 def cross_entropy(
     classes: Sequence[str], counts: Sequence[int], class_weights: ClassWeights, label_smoothing: float
 ) -> nn.CrossEntropyLoss:
-    """Make cross-entropy, whose mean over a batch is weighted by class.
-
-    Args:
-        classes: names in the order of the logits.
-        counts: training images of each class.
-        class_weights: see :func:`weights_of`.
-        label_smoothing: 0 (off) to 1.
+    """Make cross-entropy, whose mean over a batch is weighted by class (:func:`weights_of`).
 
     Raises:
         CxrnetError: an argument is out of its range.
     """
-    if not _is_number(label_smoothing) or label_smoothing > 1:
+    if not is_share(label_smoothing):
         raise CxrnetError(f"loss.label_smoothing: {label_smoothing}; give a number from 0 to 1")
     return nn.CrossEntropyLoss(weights_of(class_weights, classes, counts), label_smoothing=label_smoothing)
 
 
 def focal(classes: Sequence[str], counts: Sequence[int], class_weights: ClassWeights, gamma: float) -> "FocalLoss":
-    """Make the focal loss, in which confident right predictions count little.
-
-    Arguments as :func:`cross_entropy`; gamma, from 0 (cross-entropy) on, is 2 in the paper.
+    """Make the focal loss, in which confident right predictions count little; its gamma is 2 in the paper.
 
     Raises:
         CxrnetError: an argument is out of its range.
     """
-    if not _is_number(gamma):
+    if not is_number(gamma, 0):
         raise CxrnetError(f"loss.gamma: {gamma}; give 0 (cross-entropy) or more")
     return FocalLoss(gamma, weights_of(class_weights, classes, counts))
 
@@ -84,14 +75,12 @@ def cost_sensitive(
     weight: float,
     costs: Costs | None,
 ) -> "CostSensitiveLoss":
-    """Make :func:`cross_entropy` plus ``weight``, from 0 on, times the expected cost of misclassification.
-
-    ``costs`` as :func:`cost_matrix` has them.
+    """Make :func:`cross_entropy` plus ``weight`` times the expected cost (:func:`cost_matrix`) of misclassification.
 
     Raises:
         CxrnetError: an argument is out of its range.
     """
-    if not _is_number(weight):
+    if not is_number(weight, 0):
         raise CxrnetError(f"loss.weight: {weight}; give 0 (cross-entropy) or more")
     base = cross_entropy(classes, counts, class_weights, label_smoothing)
     return CostSensitiveLoss(base, weight, cost_matrix(costs, classes))
@@ -173,7 +162,7 @@ def weights_of(rule: ClassWeights, classes: Sequence[str], counts: Sequence[int]
             return n.max() / n
         case Mapping():
             _check_names("loss.class_weights", rule, classes)
-            if any(not _is_number(weight) or weight == 0 for weight in rule.values()):
+            if any(not (is_number(weight, 0) and weight > 0) for weight in rule.values()):
                 raise CxrnetError(f"loss.class_weights: {dict(rule)}; give positive numbers")
             return torch.tensor([rule.get(name, 1.0) for name in classes], dtype=torch.float32)
     raise CxrnetError(
@@ -204,7 +193,7 @@ def cost_matrix(costs: Costs | None, classes: Sequence[str]) -> Tensor:
             raise CxrnetError(f"loss.costs.{label}: {row!r}; write it as {example}")
         _check_names(f"loss.costs.{label}", row, classes)
         for name, cost in row.items():
-            if name == label or not _is_number(cost):
+            if name == label or not is_number(cost, 0):
                 raise CxrnetError(f"loss.costs.{label}.{name}: {cost}; give another class and a cost of 0 or more")
             matrix[classes.index(label), classes.index(name)] = cost
     return matrix
@@ -216,14 +205,14 @@ def cost_offset(
     """Compute what weighted training added to the logits, (K,), the smallest 0; ``None`` for equal weights.
 
     Args:
-        loss: that the network was trained with.
+        loss: loss that the network was trained with.
         balanced: the sampler drew all classes equally often.
         counts: training images of each class, in the order of the logits, all above 0.
-        fitted: fits the offset from a first guess, (K,), see :func:`cxrnet.evaluation.prior.fitted_offset`; called
+        fitted: fits the offset from a first guess, (K,), see :func:`cxrnet.evaluation.decision.fitted_offset`; called
             where no formula gives it.
     """
     offset = _log_weights(loss, balanced, counts)
-    if np.ptp(offset) < ROUNDING and not _has_costs(loss):
+    if np.ptp(offset) < _ROUNDING and not _has_costs(loss):
         return None
     if not isinstance(loss, nn.CrossEntropyLoss):
         offset = fitted(offset)
@@ -237,7 +226,7 @@ def decision_weights(loss: nn.Module, balanced: bool, counts: Sequence[int], off
     that missing a class costs nothing; the offset stands in for them then.
 
     Args:
-        loss: that the network was trained with.
+        loss: loss that the network was trained with.
         balanced: the sampler drew all classes equally often.
         counts: training images of each class, in the order of the logits, all above 0.
         offset: from :func:`cost_offset`, (K,).
@@ -251,7 +240,7 @@ def decision_weights(loss: nn.Module, balanced: bool, counts: Sequence[int], off
                 "the weights that the training learnt instead"
             )
         weights = weights + np.log(missed) if missed.all() else offset
-    return np.exp(weights - weights.min()) if np.ptp(weights) >= ROUNDING else None
+    return np.exp(weights - weights.min()) if np.ptp(weights) >= _ROUNDING else None
 
 
 def without_offset(network: "Network", offset: FloatArray) -> "Network":
@@ -310,7 +299,3 @@ def _log_weights(loss: nn.Module, balanced: bool, counts: Sequence[int]) -> Floa
 def _check_names(key: str, names: Iterable[str], classes: Sequence[str]) -> None:
     if unknown := [name for name in names if name not in classes]:
         raise CxrnetError(f"{key}: no class is called {unknown[0]!r}; the classes are {', '.join(classes)}")
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf

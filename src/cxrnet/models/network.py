@@ -2,21 +2,27 @@
 
     images (N, 1, H, W) -> normalise -> backbone -> pool -> features (N, F) -> head -> logits (N, K)
 
-The normalisation is part of the network, so nothing that predicts can get it wrong.
+The normalisation is part of the network, so nothing that predicts can get it wrong. A head is a row of dense layers,
+each with [batch norm] -> dropout -> linear -> (activation, but for the last).
 """
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Self
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cxrnet.errors import CxrnetError
-from cxrnet.models.backbones.registry import backbone_spec, output_shapes
-from cxrnet.models.heads import hidden_kernels, make_head, make_pool
+from cxrnet.models.backbones.layers import output_shapes
+from cxrnet.models.backbones.registry import backbone_spec
 from cxrnet.models.settings import NetworkConfig
+
+_ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "relu": nn.ReLU, "gelu": nn.GELU, "elu": nn.ELU, "tanh": nn.Tanh, "silu": nn.SiLU
+}  # fmt: skip
 
 
 class Normalise(nn.Module):
@@ -37,30 +43,50 @@ class Normalise(nn.Module):
         return torch.addcmul(self.shift, pixels, self.scale).permute(0, 3, 1, 2)
 
 
+class ZeroFirst(nn.Module):
+    """Makes logits (N, 2), [0, z], of one logit z (N, 1).
+
+    The softmax of those is [1 - sigmoid(z), sigmoid(z)] and their cross-entropy is the binary one, so whatever works
+    on the logits of K classes works on a single sigmoid.
+    """
+
+    def forward(self, logit: Tensor) -> Tensor:
+        """Put a 0 before each logit."""
+        return F.pad(logit, (1, 0))
+
+
 class Network(nn.Module):
     """A backbone with a head.
 
     Args:
         config: what to build; the weights are random until loaded. Its own ``config`` has a mean and std.
+        held: shapes of a state that it is for, by name: dense layers of any other size are refused, and not allocated.
 
     Raises:
-        CxrnetError: a setting can't be built.
+        CxrnetError: there is no such backbone, or it doesn't go with the pooling, the size of the images or ``held``.
     """
 
-    def __init__(self, config: NetworkConfig) -> None:
+    def __init__(self, config: NetworkConfig, held: Mapping[str, Sequence[int]] | None = None) -> None:
         super().__init__()
         spec = backbone_spec(config.backbone)
-        mean, std = config.mean or spec.mean, config.std or spec.std
-        _check(config, mean, std)
-        self.config = config = replace(config, mean=mean, std=std)
-        self.normalise = Normalise(mean, std)
+        if spec.own_pool and config.pool != "own":
+            raise CxrnetError(f"model.pool: {config.backbone} pools by a rule of its own; give model.pool=own")
+        if config.pool == "own" and not spec.own_pool:
+            raise CxrnetError(
+                f"model.pool: 'own' is for timm backbones, {config.backbone} has none; give average, max or flatten"
+            )
+        self.config = config = replace(config, mean=config.mean or spec.mean, std=config.std or spec.std)
+        self.normalise = Normalise(config.mean or spec.mean, config.std or spec.std)
         self.backbone = spec.build(config.size)
-        self.pool = make_pool(config.pool, config.pool_window)
+        self.pool = _make_pool(config)
         self.n_features = self._count_features()
-        self.head = make_head(
-            self.n_features, len(config.classes), config.hidden, config.activation, config.batch_norm, config.dropout,
-            config.output,
-        )  # fmt: skip
+        if held is not None:
+            with torch.device("meta"):
+                wanted = make_head(self.n_features, config).state_dict(prefix="head.")
+            for name, tensor in wanted.items():
+                if (shape := tuple(held.get(name, ()))) != tensor.shape:
+                    raise CxrnetError(f"the weights have {name} of {shape}, the network of {tuple(tensor.shape)}")
+        self.head = make_head(self.n_features, config)
         # Convolutions are 1.5 to 2.5 times faster in this layout, on CPU and GPU (docs of torch: channels last).
         self.to(memory_format=torch.channels_last)
 
@@ -79,7 +105,8 @@ class Network(nn.Module):
 
         Keras's ``kernel_regularizer``: without biases and the last layer.
         """
-        squares = [kernel.square().sum() for kernel in hidden_kernels(self.head)] if self.config.l2 else []
+        kernels = [layer.weight for layer in self.head if isinstance(layer, nn.Linear)][:-1] if self.config.l2 else []
+        squares = [kernel.square().sum() for kernel in kernels]
         return self.config.l2 * torch.stack(squares).sum() if squares else self.normalise.shift.new_zeros(())
 
     def train(self, mode: bool = True) -> Self:
@@ -96,14 +123,13 @@ class Network(nn.Module):
         return self
 
     def _count_features(self) -> int:
-        height, width = self.config.size
-        name, own_pool = self.config.backbone, self.config.pool == "own"
+        (height, width), name, own_pool = self.config.size, self.config.backbone, self.config.pool == "own"
         try:
             shape = output_shapes(self.backbone, self.config.size)[""]
         except (RuntimeError, AssertionError, ValueError) as error:
-            reason = str(error).partition("\n")[0]
             trouble = f"are too few for {name}; take at least 32 x 32"
             if own_pool:
+                reason = str(error).partition("\n")[0]
                 trouble = f"don't suit {name} ({reason}); take the size that it was made for"
             raise CxrnetError(f"data.size: {height} x {width} pixels {trouble}") from error
         if own_pool and len(shape) != 2:
@@ -115,6 +141,35 @@ class Network(nn.Module):
                 f"model.pool_window: {self.config.pool_window} is more than the {shape[2]} x {shape[3]} map that "
                 f"{name} makes of {height} x {width} pixels; take a smaller window or larger images"
             ) from error
+
+
+def _make_pool(config: NetworkConfig) -> nn.Module:
+    """Make the module from a feature map (N, C, h, w) to features (N, F); ``own``: the backbone gives these.
+
+    Windows are adjacent and without padding, as in Keras's AveragePooling2D.
+    """
+    window = config.pool_window
+    match config.pool:
+        case "average":
+            return nn.Sequential(nn.AvgPool2d(window) if window else nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        case "max":
+            return nn.Sequential(nn.MaxPool2d(window) if window else nn.AdaptiveMaxPool2d(1), nn.Flatten())
+        case "flatten":
+            return nn.Flatten()
+        case "own":
+            return nn.Identity()
+
+
+def make_head(n_features: int, config: NetworkConfig) -> nn.Sequential:
+    """Make the head of a network, from features (N, F) to logits (N, K)."""
+    widths = [n_features, *config.hidden, len(config.classes) if config.output == "softmax" else 1]
+    rates = config.dropout if isinstance(config.dropout, tuple) else (config.dropout,) * (len(widths) - 1)
+    layers: list[nn.Module] = []
+    for (width, following), rate in zip(pairwise(widths), rates, strict=True):
+        normalisation = [nn.BatchNorm1d(width)] if config.batch_norm else []
+        layers += [*normalisation, nn.Dropout(rate), nn.Linear(width, following), _ACTIVATIONS[config.activation]()]
+    layers[-1:] = [ZeroFirst()] if config.output == "sigmoid" else []  # no activation after the last
+    return nn.Sequential(*layers)
 
 
 @dataclass(frozen=True)
@@ -131,12 +186,11 @@ class ParameterCounts:
 
 def count_parameters(module: nn.Module) -> ParameterCounts:
     """Count the parameters of a network or of a part of one."""
+    running = ("running_mean", "running_var")
     return ParameterCounts(
         total=sum(p.numel() for p in module.parameters()),
         trainable=sum(p.numel() for p in module.parameters() if p.requires_grad),
-        statistics=sum(
-            buffer.numel() for name, buffer in module.named_buffers() if name.endswith(("running_mean", "running_var"))
-        ),
+        statistics=sum(buffer.numel() for name, buffer in module.named_buffers() if name.endswith(running)),
     )
 
 
@@ -160,25 +214,3 @@ def lone_batch_norms(network: Network) -> list[str]:
     for hook in hooks:
         hook.remove()
     return found
-
-
-def _check(config: NetworkConfig, mean: Sequence[float], std: Sequence[float]) -> None:
-    if not _is_triple(mean) or not _is_triple(std) or min(std) <= 0:
-        raise CxrnetError(f"model.mean, model.std: {mean}, {std}; give three numbers each, std above 0")
-    if not isinstance(config.l2, int | float) or not 0 <= config.l2 < math.inf:
-        raise CxrnetError(f"model.l2: {config.l2}; give a number from 0 on")
-    own_pool = backbone_spec(config.backbone).own_pool
-    if own_pool and config.pool != "own":
-        raise CxrnetError(f"model.pool: {config.backbone} pools by a rule of its own; give model.pool=own")
-    if config.pool == "own" and not own_pool:
-        raise CxrnetError(
-            f"model.pool: 'own' is for timm backbones, {config.backbone} has none; give average, max or flatten"
-        )
-
-
-def _is_triple(values: object) -> bool:
-    return (
-        isinstance(values, Sequence)
-        and len(values) == 3
-        and all(isinstance(each, int | float) and not isinstance(each, bool) and math.isfinite(each) for each in values)
-    )

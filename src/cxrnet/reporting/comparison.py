@@ -1,7 +1,7 @@
 """The report of a comparison: verdict and warnings, tables, one page, Markdown, LaTeX, CSV and the console."""
 
 from collections.abc import Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +26,8 @@ from cxrnet.reporting.rendering import (
     rich_table,
 )
 from cxrnet.reporting.wording import duration, grouped, level_text
+
+_MOST_ROWS = 30  # of a table on the console
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,14 @@ def title_of(key: Key) -> str:
     return f"{title}, {key[0]}" if key[0] else title
 
 
+def _share(runs: ComparedRuns, images: Set[str]) -> str:
+    return f"{grouped(len(images))} of the {grouped(runs.comparison.n)} images"
+
+
+def _names(runs: list[str]) -> str:
+    return ", ".join(runs) if len(runs) <= 4 else f"{len(runs)} others"
+
+
 def verdict(runs: ComparedRuns) -> str:
     """Name the best run, and the other runs that it is shown to be better than.
 
@@ -72,8 +82,10 @@ def verdict(runs: ComparedRuns) -> str:
     row = metrics[(metrics["run"] == best) & (metrics["metric"] == by)].iloc[0]
     if pd.isna(row["value"]):
         return f"No run has a value of {title}: {row['reason']}."
-    interval = f" ({level_text(comparison.settings.level)} confidence interval {row['low']:.3f}–{row['high']:.3f})"
-    says = f"{best} is the best by {title}: {row['value']:.3f}{'' if pd.isna(row['low']) else interval}."
+    says = f"{best} is the best by {title}: {row['value']:.3f}"
+    if not pd.isna(row["low"]):
+        says += f" ({level_text(comparison.settings.level)} confidence interval {row['low']:.3f}–{row['high']:.3f})"
+    says += "."
     tests = comparison.tests[(comparison.tests["metric"] == by) & (comparison.tests["a"] == best)]
     own = runs.leaked.get(best, frozenset())
     cleaner = np.array([not own <= runs.leaked.get(run, frozenset()) for run in tests["b"]])
@@ -93,14 +105,6 @@ def verdict(runs: ComparedRuns) -> str:
         return f"{says} The tests do not show it to be better than {_names(others)}."
     but = f", but not than {_names(others)}" if others else ""
     return f"{says} The tests show it to be better than {_names(better)}{but}."
-
-
-def _share(runs: ComparedRuns, images: Set[str]) -> str:
-    return f"{grouped(len(images))} of the {grouped(runs.comparison.n)} images"
-
-
-def _names(runs: list[str]) -> str:
-    return ", ".join(runs) if len(runs) <= 4 else f"{len(runs)} others"
 
 
 def warnings_of(runs: ComparedRuns) -> list[str]:
@@ -150,16 +154,10 @@ def leaderboard(runs: ComparedRuns) -> pd.DataFrame:
 
 
 def printed_tables(runs: ComparedRuns) -> dict[str, Table]:
-    """Return the tables of a comparison as they are printed.
-
-    ``leaderboard`` (facts, and the metrics over all classes), ``class_metrics`` (where any is shown) and ``tests``.
-    """
+    """Lay out ``leaderboard`` (facts, metrics over all classes), ``class_metrics`` (if any is shown) and ``tests``."""
     of_classes = any(label for label, _ in runs.comparison.shown.values())
-    return {
-        "leaderboard": _leaderboard_table(runs),
-        **({"class_metrics": _class_table(runs.comparison)} if of_classes else {}),
-        "tests": _tests_table(runs.comparison),
-    }
+    classes = {"class_metrics": _class_table(runs.comparison)} if of_classes else {}
+    return {"leaderboard": _leaderboard_table(runs), **classes, "tests": _tests_table(runs.comparison)}
 
 
 def _leaderboard_table(runs: ComparedRuns) -> Table:
@@ -175,7 +173,7 @@ def _leaderboard_table(runs: ComparedRuns) -> Table:
         f"with its {level_text(settings.level)} confidence interval."
     )
     note += f" ECE in {settings.bins} bins." if "ece" in metrics else ""  # only equal bins compare
-    note += _gaps(comparison, metrics)
+    note += _reasons(comparison.metrics, metrics)
     if same := "; ".join(f"{_fact_title(name)} {fact_text(name, value)}" for name, value in shared.items()):
         note += f" The same for all runs: {same}."
     return Table("Leaderboard", rows, 1, False, note)
@@ -211,7 +209,7 @@ def _class_table(comparison: Comparison) -> Table:
     ]
     columns = ["Class", "Run", *(spec_of(("class", name)).title for name in names), "Images"]
     level = f"{level_text(comparison.settings.level)} confidence interval"
-    note = f"Each class against the rest, each metric with its {level}.{_gaps(comparison, metrics.values())}"
+    note = f"Each class against the rest, each metric with its {level}.{_reasons(comparison.metrics, metrics.values())}"
     return Table("Metrics of each class", pd.DataFrame(rows, columns=columns), 2, True, note)
 
 
@@ -222,10 +220,6 @@ def _cells(comparison: Comparison, metrics: Sequence[str | None]) -> list[list[s
         [run, *("" if name is None else _with_interval(values.loc[(run, name)], "value") for name in metrics)]
         for run in comparison.runs
     ]
-
-
-def _gaps(comparison: Comparison, metrics: Iterable[str]) -> str:
-    return _reasons(comparison.metrics[comparison.metrics["metric"].isin(list(metrics))])
 
 
 def _tests_table(comparison: Comparison) -> Table:
@@ -254,7 +248,7 @@ def _tests_table(comparison: Comparison) -> Table:
             "over the classes is left to the bootstrap."
         )
     frame = pd.DataFrame(rows, columns=["Metric: test", "Runs", "Difference", "p", "p, Holm"])
-    return Table("Differences", frame, 2, True, note + _reasons(comparison.tests))
+    return Table("Differences", frame, 2, True, note + _reasons(comparison.tests, comparison.tested))
 
 
 def _with_interval(row: pd.Series, column: str) -> str:
@@ -274,16 +268,16 @@ def _p(value: float) -> str:
     return "n/a" if np.isnan(value) else "< 0.001" if value < 0.0005 else f"{value:.3f}"
 
 
-def _reasons(rows: pd.DataFrame) -> str:
-    """Say why metrics are missing, each reason once."""
-    reasons = dict.fromkeys(reason for reason in rows["reason"] if reason)
+def _reasons(rows: pd.DataFrame, metrics: Iterable[str]) -> str:
+    """Say why some of these metrics are missing, each reason once."""
+    reasons = dict.fromkeys(reason for reason in rows["reason"][rows["metric"].isin(list(metrics))] if reason)
     return f" Missing: {'; '.join(reasons)}." if reasons else ""
 
 
 CAPTIONS = {
     "confusion_matrices": f"Confusion matrices of the best {MOST_RUNS} runs at most: number of images, "
     "and share of the images of each label.",
-    "roc_overlay": f"ROC curves of the best {MOST_RUNS} runs at most: each class against the rest, with the AUC.",
+    "roc_overlay": f"ROC curves of the best {MOST_RUNS} runs at most: each class against the rest, with the ROC-AUC.",
 }
 
 
@@ -296,11 +290,6 @@ def write_comparison(runs: ComparedRuns, folder: Path) -> list[Path]:
     """
     tables, plots = printed_tables(runs), save_comparison_plots(runs.comparison, folder)
     text = {"title": _title(runs.comparison), "verdict": verdict(runs), "warnings": warnings_of(runs)}
-    numbers = {
-        "leaderboard": leaderboard(runs),
-        "metrics": runs.comparison.metrics,
-        "tests": runs.comparison.tests,
-    }
     page = render_page(
         "comparison.html.j2",
         folder / "comparison.html",
@@ -309,9 +298,14 @@ def write_comparison(runs: ComparedRuns, folder: Path) -> list[Path]:
         images={name: data_uri(file) for name, file in plots.items()},
         captions=CAPTIONS,
     )
+    parts = [f"# {plain(_title(runs.comparison))}", paragraph(verdict(runs)), bullets(warnings_of(runs))]
+    for table in tables.values():
+        parts += [f"## {plain(table.title)}", markdown(table).rstrip(), paragraph(table.note)]
+    parts += [f"![{plain(CAPTIONS[name])}]({file.name})" for name, file in plots.items()]
+    numbers = {"leaderboard": leaderboard(runs), "metrics": runs.comparison.metrics, "tests": runs.comparison.tests}
     return [
         page,
-        write_text(folder / "comparison.md", _markdown(runs, tables, plots)),
+        write_text(folder / "comparison.md", "\n\n".join(parts) + "\n"),
         write_text(folder / "comparison.tex", latex_tables(tables)),
         *(write_text(folder / f"{name}.csv", to_csv(rows, lineterminator="\n")) for name, rows in numbers.items()),
         *plots.values(),
@@ -320,17 +314,6 @@ def write_comparison(runs: ComparedRuns, folder: Path) -> list[Path]:
 
 def _title(comparison: Comparison) -> str:
     return f"{len(comparison.runs)} runs on the same {grouped(comparison.n)} images"
-
-
-def _markdown(runs: ComparedRuns, tables: Mapping[str, Table], plots: Mapping[str, Path]) -> str:
-    parts = [f"# {plain(_title(runs.comparison))}", paragraph(verdict(runs)), bullets(warnings_of(runs))]
-    for table in tables.values():
-        parts += [f"## {plain(table.title)}", markdown(table).rstrip(), paragraph(table.note)]
-    parts += [f"![{plain(CAPTIONS[name])}]({file.name})" for name, file in plots.items()]
-    return "\n\n".join(parts) + "\n"
-
-
-MOST_ROWS = 30  # of a table on the console
 
 
 def say_comparison(runs: ComparedRuns) -> None:
@@ -344,20 +327,20 @@ def say_comparison(runs: ComparedRuns) -> None:
     for warning in warnings_of(runs):
         console.warn(warning)
     metrics = [metric for metric in comparison.tested if not comparison.shown[metric][0]] or [comparison.settings.by]
-    few = [comparison.settings.by] if len(metrics) * len(comparison.runs) > MOST_ROWS else metrics
-    rows = [[title_of(comparison.shown[metric]), *row] for metric in few for row in _cells(comparison, [metric])]
-    flat = pd.DataFrame([[*row[:2], row[2].replace("\n", " ")] for row in rows], columns=["Metric", "Run", "Value"])
-    _show(Table("Leaderboard", flat, 2, True, tables["leaderboard"].note))
-    tests = tables["tests"]
-    if len(tests.rows) > MOST_ROWS:
+    few = [comparison.settings.by] if len(metrics) * len(comparison.runs) > _MOST_ROWS else metrics
+    rows = [
+        [title_of(comparison.shown[metric]), run, cell.replace("\n", " ")]
+        for metric in few
+        for run, cell in _cells(comparison, [metric])
+    ]
+    frame = pd.DataFrame(rows, columns=["Metric", "Run", "Value"])
+    board, tests = Table("Leaderboard", frame, 2, True, tables["leaderboard"].note), tables["tests"]
+    if len(tests.rows) > _MOST_ROWS:
         own = (comparison.tests["metric"] == comparison.settings.by).to_numpy(bool)
-        console.say("shown", f"the tests of the metric that ranks the runs; all {len(own)} are in tests.csv")
-        tests = Table(tests.title, tests.rows[own], tests.text, tests.grouped, tests.note)
-    _show(tests)
+        some = f"the tests of the metric that ranks the runs; all {len(own)} are in tests.csv"
+        tests = replace(tests, rows=tests.rows[own], note=f"{tests.note} Shown are {some}.")
+    for table in (board, tests):
+        console.heading(table.title)
+        console.show(rich_table(table))
+        console.say("note", table.note)
     console.say("more", "facts, other metrics and those of one class are in leaderboard.csv and on the page")
-
-
-def _show(table: Table) -> None:
-    console.heading(table.title)
-    console.show(rich_table(table))
-    console.say("note", table.note)

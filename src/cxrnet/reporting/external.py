@@ -12,28 +12,18 @@ import pandas as pd
 from cxrnet.core import console
 from cxrnet.core.atomic import write_text
 from cxrnet.core.spreadsheet import to_csv
-from cxrnet.data.duplicates.overlap import KnownImages
-from cxrnet.data.external import ExternalSet
+from cxrnet.data.external import ExternalSet, KnownImages
 from cxrnet.data.leaks import conflict_statement, patients_text
 from cxrnet.data.manifest import digest
+from cxrnet.evaluation.decision import Mix, threshold_sentence
 from cxrnet.evaluation.generalisation import LEADING, PARTS, Sides, generalisation_table
-from cxrnet.evaluation.prior import Mix, threshold_sentence
-from cxrnet.evaluation.subgroups import METRICS
 from cxrnet.models.bundle import Bundle
-from cxrnet.reporting.analysis import Analysis
 from cxrnet.reporting.model_card import EXTERNAL, Section
 from cxrnet.reporting.rendering import Table, data_uri, render_page, rich_table
 from cxrnet.reporting.report import captions_of, thumbnail_verdict
-from cxrnet.reporting.results import Results
-from cxrnet.reporting.wording import (
-    BASELINES,
-    PER_CLASS,
-    RESULT,
-    grouped,
-    level_text,
-    metric_text,
-    titles,
-)
+from cxrnet.reporting.results import Analysis, Results
+from cxrnet.reporting.tables import subgroup_table
+from cxrnet.reporting.wording import BASELINES, PER_CLASS, RESULT, level_text, titles
 
 
 def origin_warnings(known: KnownImages | None, leaked: int, tested: int) -> list[str]:
@@ -67,18 +57,18 @@ def origin_warnings(known: KnownImages | None, leaked: int, tested: int) -> list
 
 
 def mix_warnings(bundle: Bundle, mix: Mix) -> list[str]:
-    """Warn of the mix of classes that the probabilities are of."""
+    """Warn of the class prevalences that the probabilities hold for."""
     if mix.shares is None:
         return [
-            f"the probabilities are {mix}: decision curves take the mix of each data set's images for it, and with "
-            "class weights or a balanced sampler in training the probabilities are of none that there is"
+            f"the probabilities are {mix}: decision curves take the prevalences in each data set for them, and with "
+            "class weights or a balanced sampler in training the probabilities hold for no real prevalences"
         ]
     if mix.asked is None:
         return []
     kept = threshold_sentence(mix, bundle.operating_points, bundle.defer_below is not None)
     return [
-        f"the probabilities are {mix}, those of the internal result and of the baselines too; the images are as "
-        "frequent as they are, so log loss, Brier score and ECE mix the two",
+        f"the probabilities are {mix}, those of the internal result and of the baselines too; the images keep the "
+        "prevalences of their data set, so log loss, Brier score and ECE compare the two",
         *([kept] if kept else []),
     ]
 
@@ -139,14 +129,14 @@ class ExternalFacts:
     """Facts of the page on an evaluation.
 
     Attributes:
-        title: of the page.
+        title: title of the page.
         sets: the data sets, duplicates removed.
         results: by name of the data set; one that can't be evaluated has none.
         sides: by name of the data set, its metrics beside the internal ones.
         baseline_gap: which baselines are missing and why; empty where none is.
-        level: of the confidence intervals.
+        level: level of the confidence intervals.
         warnings: sentences about the run and the data.
-        command: that makes the page again.
+        command: command that makes the page again.
         environment: what it was made with.
     """
 
@@ -186,8 +176,8 @@ def drop_table(table: pd.DataFrame, level: float, parts: Sequence[str] = PARTS) 
 
     Args:
         table: from :func:`cxrnet.evaluation.generalisation.generalisation_table`.
-        level: of its confidence intervals.
-        parts: of the table, and baselines.
+        level: level of its confidence intervals.
+        parts: parts of the table, and baselines.
     """
     overall = table[(table["class"] == "") & table["metric"].isin(RESULT)]
     leading = overall["metric"] == LEADING
@@ -218,24 +208,26 @@ def has_intervals(table: pd.DataFrame) -> bool:
 
 def verdicts(table: pd.DataFrame) -> list[str]:
     """State the change of the leading metric on each data set; of a single class, that of its sensitivity."""
-    return [_verdict(rows.to_dict("records")) for _, rows in table.groupby("data", sort=False)]
-
-
-def _verdict(rows: Sequence[Mapping[str, Any]]) -> str:
-    (row,) = (row for row in rows if row["metric"] == LEADING)
-    known = [row for row in rows if row["metric"] == "sensitivity" and not np.isnan(row["external"])]
-    if np.isnan(row["external"]) and len(known) == 1:
-        row = known[0]
-    said, external = f"{row['data']}: {_title(row)}", _inline(row, "external")
-    if np.isnan(row["external"]):
-        return f"{said} can't be computed ({row['reason']})."
-    if np.isnan(row["change"]):
-        return f"{said} is {external}; there is nothing internal to compare it with."
-    between = f"from {_inline(row, 'internal')} on the internal test images to {external}"
-    if row["change_high"] < 0:
-        drop = f"{-row['change']:.3f} ({-row['change_high']:.3f} to {-row['change_low']:.3f})"
-        return f"{said} drops by {drop}, {between}."
-    return f"{said} goes {between}; the change of {_inline(row, 'change')} is not shown to be a drop."
+    sentences = []
+    for _, of_data in table.groupby("data", sort=False):
+        rows = of_data.to_dict("records")
+        (row,) = (row for row in rows if row["metric"] == LEADING)
+        known = [row for row in rows if row["metric"] == "sensitivity" and not np.isnan(row["external"])]
+        if np.isnan(row["external"]) and len(known) == 1:
+            row = known[0]
+        said, external = f"{row['data']}: {_title(row)}", _inline(row, "external")
+        between = f"from {_inline(row, 'internal')} on the internal test images to {external}"
+        if np.isnan(row["external"]):
+            said += f" can't be computed ({row['reason']})."
+        elif np.isnan(row["change"]):
+            said += f" is {external}; there is nothing internal to compare it with."
+        elif row["change_high"] < 0:
+            drop = f"{-row['change']:.3f} ({-row['change_high']:.3f} to {-row['change_low']:.3f})"
+            said += f" drops by {drop}, {between}."
+        else:
+            said += f" goes {between}; the change of {_inline(row, 'change')} is not shown to be a drop."
+        sentences.append(said)
+    return sentences
 
 
 def _title(row: Mapping[str, Any]) -> str:
@@ -255,21 +247,6 @@ def _inline(row: Mapping[str, Any], part: str) -> str:
     return f"{value:{sign}.3f}{ends}".replace("-", "−")
 
 
-def subgroup_tables(analyses: Mapping[str, Analysis]) -> list[Table]:
-    """Print the metrics in each subgroup, with the warnings as their note; no table without groups."""
-    rows = [
-        [data, f"{row['attribute']} {row['group']}", row["class"], grouped(row["n"]), grouped(row["positives"])]
-        + [metric_text(row[name]).replace(" (", "\n(") for name in METRICS]
-        for data, analysis in analyses.items()
-        for row in analysis.subgroups.to_dict("records")
-    ]
-    if not rows:
-        return []
-    columns = ["Data", "Group", "Class", "Images", "Positives", *(PER_CLASS[name] for name in METRICS)]
-    note = " ".join(f"{data}: {text}" for data, analysis in analyses.items() for text in analysis.warnings)
-    return [Table("Subgroups", pd.DataFrame(rows, columns=columns), 3, True, note)]
-
-
 def write_external(facts: ExternalFacts, folder: Path) -> list[Path]:
     """Write ``generalisation.csv`` and ``generalisation.html``, each whole or not at all."""
     analyses, names = facts.analyses, {each.name for each in facts.sets}
@@ -287,7 +264,7 @@ def write_external(facts: ExternalFacts, folder: Path) -> list[Path]:
         f"{drop.note} {' and '.join(BASELINES.values())}: trivial baselines on the external data, trained on the "
         f"training images of the bundle's run{f' ({facts.baseline_gap})' if facts.baseline_gap else ''}."
     )
-    tables = [replace(drop, note=note), *subgroup_tables(analyses)]
+    groups = subgroup_table(analyses)
     page = render_page(
         "generalisation.html.j2",
         folder / "generalisation.html",
@@ -298,7 +275,7 @@ def write_external(facts: ExternalFacts, folder: Path) -> list[Path]:
             f"{text}." if text.split(":")[0] in names else f"{text[0].upper()}{text[1:]}."
             for text in facts.all_warnings
         ],
-        tables=tables,
+        tables=[replace(drop, note=note), *([groups] if groups else [])],
         curves=curves,
         caption=captions_of(any(each.has_bands for each in analyses.values()))["decision"],
         data_sets={each.name: data_facts(each) | known_issues(each) for each in facts.sets},
@@ -315,9 +292,8 @@ def known_issues(each: ExternalSet) -> dict[str, str]:
 def external_section(facts: ExternalFacts) -> Section:
     """Write the model card's section on the external data: verdicts, warnings and the table of the drop."""
     printed = drop_table(facts.table, facts.level)
-    rows = [[cell.replace("\n", " ") for cell in row] for row in printed.rows.to_numpy().tolist()]
     sentences = [" ".join(verdicts(facts.table)), *(f"{text}." for text in facts.all_warnings), printed.note]
-    return Section(EXTERNAL, sentences, [list(printed.rows.columns), *rows])
+    return Section(EXTERNAL, sentences, printed.flat)
 
 
 def say_external(facts: ExternalFacts) -> None:

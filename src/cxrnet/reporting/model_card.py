@@ -1,7 +1,7 @@
 """The model card: for whom a model is, what it was made of, how well it did, and what nobody has looked at.
 
 ``MODEL_CARD.md`` and ``model_card.html`` say the same, from the numbers of the report. M. Mitchell et al., "Model Cards
-for Model Reporting", FAT* 2019.
+for Model Reporting", FAT* 2019. The checklist is CLAIM 2024 (A. S. Tejani et al., doi:10.1148/ryai.240300).
 """
 
 import json
@@ -11,26 +11,11 @@ from pathlib import Path
 
 from cxrnet.core.atomic import write_json, write_text
 from cxrnet.errors import CxrnetError
-from cxrnet.evaluation.metrics import Evaluation, Metric
-from cxrnet.evaluation.subgroups import METRICS
+from cxrnet.evaluation.decision import decision_text
 from cxrnet.reporting.rendering import bullets, code, paragraph, plain, render_page
-from cxrnet.reporting.report import all_warnings, classes_first, columns_of, data_rows
-from cxrnet.reporting.report_data import RunFacts
-from cxrnet.reporting.sentences import offset_text
-from cxrnet.reporting.wording import (
-    HEADLINE,
-    PER_CLASS,
-    RESULT,
-    SPLIT_NAMES,
-    class_metrics,
-    grouped,
-    has_intervals,
-    interval_gaps,
-    interval_method,
-    level_text,
-    metric_text,
-    percent,
-)
+from cxrnet.reporting.report import RunFacts, classes_first, data_table
+from cxrnet.reporting.tables import class_table, result_table, subgroup_table
+from cxrnet.reporting.wording import PER_CLASS, RESULT, SPLIT_NAMES, metric_text, offset_text, percent
 
 OPEN = "OPEN: for a person to write"
 
@@ -82,33 +67,27 @@ ITEMS = (
 )
 
 
-@dataclass(frozen=True)
-class ClaimItem:
-    """One item of the checklist."""
-
-    number: int
-    wording: str
-    answer: str | None
-    """The answer that the run gives; None where a person must."""
-
-
-def claim_items(facts: RunFacts) -> list[ClaimItem]:
-    """Fill in the checklist of a run, whose model has seen no external data yet."""
-    answers = {**_of_methods(facts), **_of_results(facts), 33: "not done"}
-    return [ClaimItem(number, wording, answers.get(number) or None) for number, wording in enumerate(ITEMS, start=1)]
-
-
-def _of_methods(facts: RunFacts) -> dict[int, str]:
-    methods = facts.methods
-    rules = [f"{name} from {point.threshold:.4g} on ({point.chosen})" for name, point in facts.points.items()]
-    most_probable = f"the most probable class{' of those without a threshold' if rules else ''}"
-    decision = f"predicted is {facts.decision or most_probable}"
+def claim_answers(facts: RunFacts) -> dict[int, str]:
+    """Answer the items of the checklist, counted from 1, that a run can; its model has seen no external data yet."""
+    methods, rule, results = facts.methods, facts.rule, facts.results
+    rules = [f"{name} from {point:.4g} on ({facts.chosen_for[name]})" for name, point in rule.points.items()]
+    if rule.deciding_weights is not None:
+        decision = f"predicted is {decision_text(rule.deciding_weights, rule.points)}"
+    else:
+        decision = f"predicted is the most probable class{' of those without a threshold' if rules else ''}"
     if rules:
         decision = f"thresholds: {', '.join(rules)}; where none is reached, {decision}"
-    if facts.deferral is not None:
-        deferral = facts.deferral
-        decision += f"; deferred to a reader where its {deferral.certainty} is below {deferral.threshold:.4g}"
-    return {
+    if rule.defer_below is not None:
+        decision += f"; deferred to a reader where its {rule.certainty_name} is below {rule.defer_below:.4g}"
+    result = results.metrics[results.headline]
+    notes = [result_table(results, RESULT).note, class_table(result, results.headline).note]
+    images = [f"{split} {sum(part.images.values())}" for split, part in facts.data.items()]
+    patients = [f"{split} {part.patients}" for split, part in facts.data.items() if part.patients is not None]
+    per_class = [
+        f"{name}: " + ", ".join(f"{key} {metric_text(of_class[key])}" for key in ("sensitivity", "specificity"))
+        for name, of_class in result["per_class"].items()
+    ]
+    answers = {
         7: f"{methods['sources']}; known issues: {' '.join(facts.known_issues) or 'none are documented'}",
         9: methods["preprocessing"],
         10: methods["selection"],
@@ -121,35 +100,16 @@ def _of_methods(facts: RunFacts) -> dict[int, str]:
         26: methods["final model"],
         27: "none: one network",
         28: f"{'; '.join(RESULT.values())}; of each class {', '.join(PER_CLASS.values())}",
-        29: _uncertainty(facts),
-    }
-
-
-def _uncertainty(facts: RunFacts) -> str:
-    result = facts.metrics[facts.headline]
-    missing = interval_gaps((HEADLINE[key], result[key]) for key in HEADLINE)
-    missing += interval_gaps(class_metrics(result))
-    method = interval_method(result, facts.level, facts.analyses[facts.headline].cluster)
-    return "; no confidence interval: ".join([method, *(["; ".join(missing)] if missing else [])])
-
-
-def _of_results(facts: RunFacts) -> dict[int, str]:
-    result = facts.metrics[facts.headline]
-    images = [f"{split} {sum(part.images.values())}" for split, part in facts.data.items()]
-    patients = [f"{split} {part.patients}" for split, part in facts.data.items() if part.patients is not None]
-    per_class = [
-        f"{name}: " + ", ".join(f"{key} {metric_text(of_class[key])}" for key in ("sensitivity", "specificity"))
-        for name, of_class in result["per_class"].items()
-    ]
-    included = f"images: {', '.join(images)}; patients: {', '.join(patients) or 'not known'}"
-    return {
-        32: f"{facts.headline} images of the same data set",
-        35: f"{included}; {facts.methods['selection']}",
-        36: facts.methods["characteristics"],
+        29: " ".join([f"{facts.method}.", *filter(None, notes)]).replace("\n", " "),
+        32: f"{results.headline} images of the same data set",
+        33: "not done",
+        35: f"images: {', '.join(images)}; patients: {', '.join(patients) or 'not known'}; {methods['selection']}",
+        36: methods["characteristics"],
         37: f"accuracy {metric_text(result['accuracy'])}; balanced accuracy "
         f"{metric_text(result['balanced_accuracy'])}; ROC-AUC, macro {metric_text(result['roc_auc_macro'])}",
         38: "; ".join(per_class),
     }
+    return {number: answer for number, answer in answers.items() if answer}
 
 
 NOT_VALIDATED = (
@@ -157,12 +117,10 @@ NOT_VALIDATED = (
     "training. python -m cxrnet.evaluate bundle=<this run> data=<other data> writes a card with the external results "
     "into a folder of its own below evaluations/; this one stays as it is."
 )
-EXTERNAL, CLAIM = "External data", "CLAIM 2024 checklist"
-CLAIM_EXTERNAL = "33"
-"""The item of the checklist on external data."""
+EXTERNAL, _CLAIM = "External data", "CLAIM 2024 checklist"
+_CLAIM_EXTERNAL = "33"  # the item of the checklist on external data
 CARD = "model_card.json"
-MOST_PROBABLE = "The most probable class is predicted; no threshold was asked for."
-USES = (
+_USES = (
     "Meant for research on methods that read chest radiographs: to measure them and to compare them.",
     "Must not be used to diagnose, to triage patients, or to rule a disease out: it is no medical device.",
     "Must not be used on images of another kind than those below: other patients, views, devices, or other modalities.",
@@ -175,9 +133,9 @@ class Section:
     """A part of the card.
 
     Attributes:
-        title: of the part.
+        title: title of the part.
         sentences: one item of a list each.
-        rows: of a table, its titles first; empty for none.
+        rows: rows of a table, its titles first; empty for none.
         command: printed as it is typed; empty for none.
     """
 
@@ -192,7 +150,7 @@ class Card:
     """A model card in words, as an evaluation on other data reads it again.
 
     Attributes:
-        title: of the run.
+        title: title of the run.
         summary: one or two sentences.
         created: date and time of the run, as a person reads it.
         sections: in the order of reading.
@@ -206,28 +164,77 @@ class Card:
 
 def make_card(facts: RunFacts) -> Card:
     """Make the card of a run, whose model has seen no external data yet."""
-    return Card(facts.title, facts.summary, facts.created, _sections(facts))
+    results, methods = facts.results, facts.methods
+    analysis, metrics = results.analyses[results.headline], results.metrics[results.headline]
+    result = result_table(results, RESULT, f"{facts.method}.")
+    classes = class_table(metrics, results.headline, fractions=())
+    groups = subgroup_table({"": analysis})
+    of_no_group = "No subgroups can be formed: source, view, sex and age are missing, or the same for all images."
+    answers = claim_answers(facts)
+    claim = [[str(number), asked, answers.get(number, OPEN)] for number, asked in enumerate(ITEMS, start=1)]
+    split = f"Split: {methods['split']}; {methods['level']}."
+    sections = [
+        Section("Intended use", [*_USES, f"Who would use it, where and for what. {OPEN}."]),
+        Section("Known issues of the data", facts.known_issues or ["None are documented."]),
+        Section("Found by the checks of this program", facts.all_warnings or ["Nothing."]),
+        Section("Data", [f"Sources: {methods['sources']}.", split], data_table(facts).flat),
+        Section("Model", _model(facts)),
+        Section(result.title, result.note.split("\n"), result.flat),
+        Section(classes.title, list(filter(None, classes.note.split("\n"))), classes.flat),
+        Section(
+            "Predictive values at a prevalence",
+            [text for name in classes_first(facts, facts.rule.points) for text in analysis.triage[name]],
+        ),
+        Section("Subgroups", analysis.warnings, groups.flat) if groups else Section("Subgroups", [of_no_group]),
+        Section(EXTERNAL, [NOT_VALIDATED]),
+        Section(_CLAIM, (), [["Item", "Asks for", "Answer"], *claim]),
+        Section("How to reproduce it", (), [["", ""], *map(list, facts.environment.items())], facts.command),
+    ]
+    return Card(facts.title, facts.summary, facts.created, sections)
+
+
+def _model(facts: RunFacts) -> list[str]:
+    temperature, rule, results = facts.temperature, facts.rule, facts.results
+    scaled = f"fitted on {temperature.n} validation images" if temperature.reason is None else temperature.reason
+    moved = offset_text(temperature, facts.classes)
+    sentences = [
+        f"Images: {facts.methods['preprocessing']}.",
+        f"Temperature of the probabilities: {temperature.value:.3g} ({scaled}{f'; {moved}' if moved else ''}).",
+        *facts.weighing,
+    ]
+    sentences += [
+        f"{name} is predicted from a probability of {point:.4g} on ({facts.chosen_for[name]})."
+        for name, point in rule.points.items()
+    ]
+    if not rule.points and not facts.weighing:
+        sentences.append("The most probable class is predicted; no threshold was asked for.")
+    test = results.analyses[results.headline].deferral
+    if rule.defer_below is not None and facts.deferred_share is not None and test is not None:
+        others = "no other is left"
+        if test.kept is not None:
+            others = f"the accuracy of the others is {metric_text(test.kept['accuracy'])}"
+        sentences.append(
+            f"A prediction is deferred to a reader where its {rule.certainty_name} is below {rule.defer_below:.4g}, "
+            f"the threshold that defers {percent(facts.deferred_share)} of the validation images. Of the "
+            f"{SPLIT_NAMES[results.headline].lower()} images it defers a share of {metric_text(test.deferred)}; "
+            f"{others}."
+        )
+    return sentences
 
 
 def with_external(card: Card, external: Section) -> Card:
     """Say on a card what came of external data, where it said that there were none.
 
     Args:
-        card: of the run.
+        card: card of the run.
         external: the result, its first sentence the gist.
     """
-    return replace(card, sections=[_with_external(section, external) for section in card.sections])
-
-
-def _with_external(section: Section, external: Section) -> Section:
-    if section.title == EXTERNAL:
-        return replace(external, title=EXTERNAL)
-    if section.title != CLAIM:
-        return section
-    return replace(
-        section,
-        rows=[[*row[:2], external.sentences[0]] if row[0] == CLAIM_EXTERNAL else row for row in section.rows],
-    )
+    gist, changed = external.sentences[0], {EXTERNAL: replace(external, title=EXTERNAL)}
+    for section in card.sections:
+        if section.title == _CLAIM:
+            rows = [[*row[:2], gist] if row[0] == _CLAIM_EXTERNAL else row for row in section.rows]
+            changed[_CLAIM] = replace(section, rows=rows)
+    return replace(card, sections=[changed.get(section.title, section) for section in card.sections])
 
 
 def write_card(card: Card, folder: Path) -> list[Path]:
@@ -255,35 +262,6 @@ def read_card(folder: Path) -> Card | None:
         raise CxrnetError(f"bundle: '{file}' is no model card; delete it to evaluate without one") from error
 
 
-def _sections(facts: RunFacts) -> list[Section]:
-    """Put the parts of the card together, in the order of reading."""
-    headline = SPLIT_NAMES[facts.headline].lower()
-    analysis, methods = facts.analyses[facts.headline], facts.methods
-    return [
-        Section("Intended use", [*USES, f"Who would use it, where and for what. {OPEN}."]),
-        Section("Known issues of the data", facts.known_issues or ["None are documented."]),
-        Section("Found by the checks of this program", all_warnings(facts) or ["Nothing."]),
-        Section(
-            "Data", [f"Sources: {methods['sources']}.", f"Split: {methods['split']}; {methods['level']}."], _data(facts)
-        ),
-        Section("Model", _model(facts)),
-        Section(
-            f"Result, {headline} images",
-            [_intervals(facts)],
-            _result(facts),
-        ),
-        Section(f"Each class against the rest, {headline} images", (), _classes(facts.metrics[facts.headline])),
-        Section(
-            "Predictive values at a prevalence",
-            [text for name in classes_first(facts) for text in analysis.triage[name]],
-        ),
-        Section("Subgroups", analysis.warnings or _no_groups(facts), _subgroups(facts)),
-        Section(EXTERNAL, [NOT_VALIDATED]),
-        Section(CLAIM, (), _claim(facts)),
-        Section("How to reproduce it", (), [["", ""], *map(list, facts.environment.items())], facts.command),
-    ]
-
-
 def markdown_card(card: Card) -> str:
     """Write the card as Markdown."""
     parts = [f"# Model card: {plain(card.title)}", paragraph(f"{card.summary} {card.created}.")]
@@ -297,93 +275,3 @@ def markdown_card(card: Card) -> str:
             head, *rows = (f"| {' | '.join(map(plain, row))} |" for row in section.rows)
             parts.append("\n".join([head, "|---" * len(section.rows[0]) + "|", *rows]))
     return "\n\n".join([*parts, "Research use only. Not a medical device."]) + "\n"
-
-
-def _data(facts: RunFacts) -> list[list[str]]:
-    rows = [[name, *map(grouped, counts)] for name, counts in data_rows(facts).items()]
-    patients = ["not known" if part.patients is None else grouped(part.patients) for part in facts.data.values()]
-    return [["Images", *(SPLIT_NAMES[split] for split in facts.data), "All"], *rows, ["Patients", *patients, ""]]
-
-
-def _model(facts: RunFacts) -> list[str]:
-    temperature = facts.temperature
-    scaled = f"fitted on {temperature.n} validation images" if temperature.reason is None else temperature.reason
-    moved = offset_text(temperature, facts.classes)
-    points = [
-        f"{name} is predicted from a probability of {point.threshold:.4g} on ({point.chosen})."
-        for name, point in facts.points.items()
-    ]
-    return [
-        f"Images: {facts.methods['preprocessing']}.",
-        f"Temperature of the probabilities: {temperature.value:.3g} ({scaled}{f'; {moved}' if moved else ''}).",
-        *facts.weighing,
-        *(points or ([] if facts.weighing else [MOST_PROBABLE])),
-        *_deferral(facts),
-    ]
-
-
-def _deferral(facts: RunFacts) -> list[str]:
-    chosen, test = facts.deferral, facts.analyses[facts.headline].deferral
-    if chosen is None or test is None:
-        return []
-    left = (
-        "; no other is left"
-        if test.kept is None
-        else f"; the accuracy of the others is {metric_text(test.kept['accuracy'])}"
-    )
-    return [
-        f"A prediction is deferred to a reader where its {chosen.certainty} is below {chosen.threshold:.4g}, the "
-        f"threshold that defers {percent(chosen.share)} of the validation images. Of the "
-        f"{SPLIT_NAMES[facts.headline].lower()} images it defers a share of {metric_text(test.deferred)}{left}."
-    ]
-
-
-def _intervals(facts: RunFacts) -> str:
-    if not has_intervals(facts.metrics[facts.headline]):
-        return "Without confidence intervals: none were asked for (evaluation.resamples)."
-    return (
-        f"Each metric stands with its {level_text(facts.level)} confidence interval (CI), which holds for other "
-        "patients in the same mix of classes."
-    )
-
-
-def _result(facts: RunFacts) -> list[list[str]]:
-    columns = columns_of(facts)
-    rows = [[title, *(metric_text(column[key]) for column in columns.values())] for key, title in RESULT.items()]
-    images = ["Images", *(grouped(column["accuracy"]["n"]) for column in columns.values())]
-    return [["", *columns], *rows, images]
-
-
-def _classes(metrics: Evaluation) -> list[list[str]]:
-    rows = [
-        [name, grouped(of_class["sensitivity"]["n"]), *(metric_text(of_class[key]) for key in PER_CLASS)]
-        for name, of_class in metrics["per_class"].items()
-    ]
-    return [["Class", "Images", *PER_CLASS.values()], *rows]
-
-
-def _no_groups(facts: RunFacts) -> list[str]:
-    if len(facts.analyses[facts.headline].subgroups):
-        return []
-    return ["The data tell of no groups: source, view, sex and age are missing, or the same for all images."]
-
-
-def _subgroups(facts: RunFacts) -> list[list[str]]:
-    table = facts.analyses[facts.headline].subgroups
-    if table.empty:
-        return []
-    rows = [
-        [row["attribute"], row["group"], row["class"], grouped(row["n"]), grouped(row["positives"]), *_metrics(row)]
-        for row in table.to_dict("records")
-    ]
-    titles = ["", "Group", "Class", "Images", "Positives", *(PER_CLASS[name] for name in METRICS)]
-    return [titles, *rows]
-
-
-def _metrics(row: dict[str, Metric]) -> list[str]:
-    return [metric_text(row[name]) for name in METRICS]
-
-
-def _claim(facts: RunFacts) -> list[list[str]]:
-    items = claim_items(facts)
-    return [["Item", "Asks for", "Answer"], *([str(item.number), item.wording, item.answer or OPEN] for item in items)]

@@ -18,7 +18,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from rich.table import Table as RichTable
 
 from cxrnet.core.atomic import write_text
-from cxrnet.reporting.wording import duration, grouped, interval_text, level_text, metric_text, number_text
+from cxrnet.reporting.wording import interval_text, level_text, number_text
 
 _BREAKS = re.compile(r"[\t\n\v\f\r\x1c-\x1f\x85\u2028\u2029]+")  # of lines: what follows one may begin anything
 _MARKUP = re.compile(r"[\\`*\[\]|~$]|(?<![^\W_])_|_(?![^\W_])|#(?=#*\s*$)")  # "val_loss" is read as it is
@@ -63,7 +63,7 @@ class Table:
         rows: strings, the columns by their titles. Where a cell has a second line, it is the smaller one.
         text: columns from the left that hold text; the others hold numbers.
         grouped: the first column names a group of rows that follow each other.
-        note: what a reader must know, in sentences.
+        note: what a reader must know, in sentences; one line a paragraph.
     """
 
     title: str
@@ -71,6 +71,11 @@ class Table:
     text: int
     grouped: bool
     note: str
+
+    @property
+    def flat(self) -> list[list[str]]:
+        """The titles and the rows, each cell in one line."""
+        return [[str(cell).replace("\n", " ") for cell in row] for row in (self.rows.columns, *self.rows.to_numpy())]
 
     def groups(self) -> list[tuple[str, list[list[str]]]]:
         """Yield the groups of rows by name, without the column of their name; one without a name if not grouped."""
@@ -143,6 +148,14 @@ def rich_table(table: Table) -> RichTable:
     return laid_out
 
 
+def text_of(table: Table, width: int | None = None) -> str:
+    """Write a table as plain text, its note below; columns beyond ``width`` follow below, with the rows named again."""
+    first, *_ = table.rows.columns
+    text = table.rows.set_index(first).rename_axis(None).to_string(line_width=width, col_space=12)
+    lines = [line.rstrip(" \\") for line in text.splitlines()]  # pandas marks a table that goes on below
+    return "\n".join([*lines, table.note])
+
+
 def render_page(template: str, path: Path, **values: object) -> Path:
     """Write a page, whole or not at all, and return its path.
 
@@ -158,14 +171,7 @@ def render_page(template: str, path: Path, **values: object) -> Path:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(
-        duration=duration,
-        count=grouped,
-        number=number_text,
-        interval=interval_text,
-        metric=metric_text,
-        level=level_text,
-    )
+    environment.filters.update(number=number_text, interval=interval_text, level=level_text)
     return write_text(path, environment.get_template(template).render(values))
 
 

@@ -1,41 +1,220 @@
-"""The results of a finished run: tables, texts and plots in its folder, and their numbers for MLflow."""
+"""The results of a finished run: metrics and what follows from them, as tables, texts and plots in its folder."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from cxrnet.core.atomic import write_json, write_table, write_text
 from cxrnet.core.spreadsheet import to_csv
-from cxrnet.evaluation.metrics import Evaluation, flat
-from cxrnet.evaluation.prior import Mix
-from cxrnet.evaluation.subgroups import METRICS
-from cxrnet.reporting.analysis import UNKNOWN, Analysis, analyse, evaluator
-from cxrnet.reporting.plots.classification import save_curves, save_plots
-from cxrnet.reporting.plots.decisions import decision_plot, reliability_diagram, risk_coverage_plot
+from cxrnet.evaluation.calibration import before_temperature, reliability_table, top_label
+from cxrnet.evaluation.confidence_intervals import Resampling, clusters_of
+from cxrnet.evaluation.decision import Mix
+from cxrnet.evaluation.metrics import Evaluation, evaluate, flat
+from cxrnet.evaluation.predictions import classes_of, label_codes, logits_of, probabilities_of, softmax
+from cxrnet.evaluation.prevalence import at_prevalence, decision_band, decision_curve, predictive_table
+from cxrnet.evaluation.selective_prediction import (
+    Deferral,
+    area_under_risk_coverage,
+    certainty,
+    deferral_of,
+    risk_coverage,
+    risk_with_band,
+)
+from cxrnet.evaluation.subgroups import METRICS, evaluate_subgroups
+from cxrnet.reporting.plots.classification import (
+    L2Losses,
+    decision_plot,
+    l2_choice,
+    reliability_diagram,
+    risk_coverage_plot,
+    save_curves,
+    save_plots,
+)
 from cxrnet.reporting.plots.style import save
-from cxrnet.reporting.text import classification_report_text, roc_auc_text
+from cxrnet.reporting.text import REPORT, class_reports
+from cxrnet.reporting.wording import deferral_text, triage_text
+
+_STEPS = 101  # of a decision curve
+_UNKNOWN = Mix()
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """The analysis of the predictions of one split.
+
+    Attributes:
+        predictive: by class, PPV and NPV at the stated prevalences and, where probabilities are carried over to a
+            prior, at that (:func:`cxrnet.evaluation.prevalence.predictive_table`).
+        triage: by class, the same in sentences.
+        decisions: by class, the decision curve with its intervals, at the stated prevalence or, where probabilities
+            are carried over to a prior, at that; a class that is the label of no image, or of all, has none.
+        reliability: by name, as the legend calls it, the reliability table; before and after the temperature.
+        risk: the risk-coverage curve with its intervals.
+        area: under it.
+        deferral_sentences: what deferring predictions to a reader does.
+        deferral: the predictions that are not deferred; ``None`` where the model has no deferral threshold.
+        subgroups: one row a group and class; empty where the table tells of no groups.
+        warnings: about the subgroups.
+        cluster: what the bootstrap draws: ``patient``, ``duplicate group`` or ``image``.
+    """
+
+    predictive: dict[str, pd.DataFrame]
+    triage: dict[str, list[str]]
+    decisions: dict[str, pd.DataFrame]
+    reliability: dict[str, pd.DataFrame]
+    risk: pd.DataFrame
+    area: float
+    deferral_sentences: list[str]
+    deferral: Deferral | None
+    subgroups: pd.DataFrame
+    warnings: list[str]
+    cluster: str
+
+    @property
+    def has_bands(self) -> bool:
+        """Tell whether its curves have confidence bands: none have where none were asked for."""
+        return bool(self.risk["low"].notna().any())
+
+
+@dataclass(frozen=True)
+class Results:
+    """The numbers of a run.
+
+    Attributes:
+        metrics: by split.
+        analyses: by split, what the metrics mean.
+        baselines: on the headline split, by name of the baseline.
+        without_leaked: on the headline split without the images that leaked into training; ``None`` where all are
+            left, or none.
+        plots: by name, the PNG files.
+    """
+
+    metrics: Mapping[str, Evaluation]
+    analyses: Mapping[str, Analysis]
+    baselines: Mapping[str, Evaluation]
+    without_leaked: Evaluation | None
+    plots: Mapping[str, Path]
+
+    @property
+    def headline(self) -> str:
+        """The split that the result is stated on: ``test``, or ``val`` where there is no test."""
+        return "test" if "test" in self.metrics else "val"
+
+    @property
+    def without_deferred(self) -> dict[str, Evaluation]:
+        """By split, the metrics of the predictions that are not deferred, where there are any of both."""
+        deferrals = {split: each.deferral for split, each in self.analyses.items()}
+        return {split: each.kept for split, each in deferrals.items() if each is not None and each.kept}
+
+
+def evaluator(settings: Mapping[str, Any]) -> "partial[Evaluation]":
+    """Return :func:`cxrnet.evaluation.metrics.evaluate` as the group ``evaluation`` of the configuration has it."""
+    asked = {name: settings[name] for name in ("resamples", "seed", "level")}
+    return partial(evaluate, **asked, bins=settings["calibration"]["bins"])
+
+
+def analyse(
+    predictions: pd.DataFrame,
+    metrics: Evaluation,
+    settings: Mapping[str, Any],
+    temperature: float | None,
+    mix: Mix = _UNKNOWN,
+    offset: Sequence[float] = (),
+) -> Analysis:
+    """Work out what follows from the predictions of one split.
+
+    Args:
+        predictions: the rows of one split, every label known.
+        metrics: metrics of these rows.
+        settings: the group ``evaluation`` of the configuration, plain.
+        temperature: by which the logits were divided; ``None`` where not all by the same.
+        mix: mix that the probabilities hold for; where it isn't known, decision curves take that of the images for it.
+        offset: offset of the temperature (:class:`cxrnet.evaluation.calibration.Temperature`), (K,); may be empty.
+
+    Raises:
+        CxrnetError: a setting won't do.
+    """
+    level, shares, clusters = settings["level"], settings["deferral"]["shares"], clusters_of(predictions)
+    resampling = Resampling(clusters, settings["resamples"], settings["seed"], level)
+    predictive, triage = {}, {}
+    for name, of_class in metrics["per_class"].items():
+        prevalences = sorted({*settings["prevalences"], *([mix.asked[name]] if mix.asked is not None else [])})
+        pair = of_class["sensitivity"], of_class["specificity"]
+        predictive[name] = predictive_table(*pair, prevalences)
+        triage[name] = triage_text(name, *pair, predictive[name], settings["missed"], level)
+    confidence, correct = certainty(predictions)
+    risk = risk_with_band(risk_coverage(confidence, correct), confidence, correct, resampling, shares)
+    subgroups, warnings = evaluate_subgroups(predictions, evaluator(settings), settings["fewest"])
+    return Analysis(
+        predictive=predictive,
+        triage=triage,
+        decisions=_decisions(predictions, settings["decision_curve"], resampling, mix),
+        reliability=_reliability(predictions, settings["calibration"], temperature, mix, offset),
+        risk=risk,
+        area=area_under_risk_coverage(confidence, correct),
+        deferral_sentences=deferral_text(risk, shares, level),
+        deferral=deferral_of(predictions, evaluator(settings)),
+        subgroups=subgroups,
+        warnings=warnings,
+        cluster=clusters.kind,
+    )
+
+
+def _decisions(
+    predictions: pd.DataFrame, settings: Mapping[str, Any], resampling: Resampling, mix: Mix
+) -> dict[str, pd.DataFrame]:
+    first, last = settings["thresholds"]
+    curves, thresholds = {}, np.linspace(first, last, _STEPS)
+    for index, name in enumerate(classes_of(predictions)):
+        positive = (predictions["label"] == name).to_numpy(bool)
+        if 0 < positive.sum() < len(positive):
+            before = after = float(positive.mean()) if mix.shares is None else mix.shares[name]
+            if mix.asked is None:
+                after = settings["prevalence"] or float(positive.mean())
+            probability = at_prevalence(probabilities_of(predictions)[:, index], before, after)
+            curve = decision_curve(probability, positive, thresholds, after)
+            curves[name] = decision_band(curve, probability, positive, resampling)
+    return curves
+
+
+def _reliability(
+    predictions: pd.DataFrame,
+    settings: Mapping[str, Any],
+    temperature: float | None,
+    mix: Mix,
+    offset: Sequence[float],
+) -> dict[str, pd.DataFrame]:
+    """Tabulate the reliability at a temperature of 1 without its offset and, where they differ, as it is."""
+    codes, shift = label_codes(predictions), mix.shift(classes_of(predictions))
+    if temperature is None:
+        tables = {"each at its own temperature": probabilities_of(predictions)}
+    else:
+        tables = {"temperature 1": softmax(before_temperature(logits_of(predictions), temperature, offset, shift))}
+    if temperature is not None and (temperature != 1 or len(offset)):
+        tables[f"temperature {temperature:.3g}"] = probabilities_of(predictions)
+    return {name: reliability_table(*top_label(table, codes), **settings) for name, table in tables.items()}
 
 
 def save_analysis(analysis: Analysis, folder: Path, suffix: str = "") -> dict[str, Path]:
-    """Draw the plots of an analysis as PNG and write its tables as CSV.
-
-    Args:
-        analysis: of one split.
-        folder: where to write.
-        suffix: end of the names, as of :func:`cxrnet.reporting.plots.classification.save_plots`.
+    """Draw the plots of an analysis of one split as PNG and write its tables as CSV; ``suffix`` ends their names.
 
     Returns:
         Name of a plot (``"reliability_val"``, ``"decision_0"`` for the first class) to file.
     """
+    tables = {"risk_coverage": analysis.risk}
     if len(analysis.subgroups):
-        to_csv(_flat_subgroups(analysis.subgroups), folder / f"subgroups{suffix}.csv")
-    if analysis.decisions:
-        to_csv(_of_classes(analysis.decisions), folder / f"decision_curves{suffix}.csv")
-    to_csv(analysis.risk, folder / f"risk_coverage{suffix}.csv")
-    to_csv(_flat_predictive(analysis.predictive), folder / f"predictive_values{suffix}.csv")
+        tables["subgroups"] = _flat(analysis.subgroups, METRICS)
+    for name, by_class in (("decision_curves", analysis.decisions), ("predictive_values", analysis.predictive)):
+        if by_class:
+            tables[name] = _flat(pd.concat(by_class, names=["class"]).reset_index("class"), ("ppv", "npv"))
+    for name, table in tables.items():
+        to_csv(table, folder / f"{name}{suffix}.csv")
     plots = {
         "reliability": reliability_diagram(analysis.reliability),
         "risk_coverage": risk_coverage_plot(analysis.risk, analysis.area),
@@ -46,51 +225,15 @@ def save_analysis(analysis: Analysis, folder: Path, suffix: str = "") -> dict[st
     return {f"{name}{suffix}": save(plot, folder / f"{name}{suffix}.png") for name, plot in plots.items()}
 
 
-def _flat_subgroups(subgroups: pd.DataFrame) -> pd.DataFrame:
-    return _flat(subgroups, METRICS)
-
-
-def _flat_predictive(predictive: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    return _flat(_of_classes(predictive), ("ppv", "npv"))
-
-
-def _of_classes(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Stack the tables of the classes, the class in the first column."""
-    return pd.concat(tables, names=["class"]).reset_index("class")
-
-
-def _flat(table: pd.DataFrame, metrics: tuple[str, ...]) -> pd.DataFrame:
-    """Write each metric as its value and the ends of its confidence interval; empty where there is none."""
-    columns = {name: table[name] for name in table if name not in metrics}
-    for name in metrics:
+def _flat(table: pd.DataFrame, metrics: Collection[str]) -> pd.DataFrame:
+    """Write each metric as its value and the ends of its confidence interval, last; empty where there is none."""
+    found = [name for name in metrics if name in table]
+    columns = {name: table[name] for name in table if name not in found}
+    for name in found:
         columns[name] = [metric["value"] for metric in table[name]]
-        for end, place in (("low", 0), ("high", 1)):
-            columns[f"{name}_{end}"] = [
-                metric["interval"][place] if "interval" in metric else None for metric in table[name]
-            ]
+        for place, end in enumerate(("low", "high")):
+            columns[f"{name}_{end}"] = [metric.get("interval", (None, None))[place] for metric in table[name]]
     return pd.DataFrame(columns)
-
-
-@dataclass(frozen=True)
-class Results:
-    """The numbers of a run.
-
-    Attributes:
-        headline: the split that the result is stated on: ``test``, or ``val`` where there is no test.
-        metrics: by split.
-        analyses: by split, what the metrics mean.
-        baselines: on the headline split, by name of the baseline.
-        without_leaked: on the headline split without the images that leaked into training; ``None`` where all are
-            left, or none.
-        plots: by name, the PNG files.
-    """
-
-    headline: str
-    metrics: dict[str, Evaluation]
-    analyses: dict[str, Analysis]
-    baselines: dict[str, Evaluation]
-    without_leaked: Evaluation | None
-    plots: dict[str, Path]
 
 
 def write_results(
@@ -103,8 +246,9 @@ def write_results(
     kept_epoch: int = 0,
     temperature: float | None = 1.0,
     leaked: Collection[str] = (),
-    mix: Mix = UNKNOWN,
+    mix: Mix = _UNKNOWN,
     offset: Sequence[float] = (),
+    l2_losses: Mapping[str, L2Losses] = MappingProxyType({}),
 ) -> Results:
     """Compute every metric of any table of predictions and write all files but the report.
 
@@ -123,59 +267,62 @@ def write_results(
         temperature: by which the logits of the predictions were divided; ``None`` where not all by the same.
         leaked: ``image_id`` of the images that leaked into training (:func:`cxrnet.data.leaks.leaked_images`): the
             headline metrics are computed without them too.
-        mix: that the probabilities of the predictions are of.
-        offset: of the classes, that goes with the temperature, (K,); empty where there is none.
+        mix: mix that the probabilities of the predictions hold for.
+        offset: offset of the classes, that goes with the temperature, (K,); empty where there is none.
+        l2_losses: by phase whose head was fitted at once, see :func:`cxrnet.reporting.plots.classification.l2_choice`.
 
     Raises:
         CxrnetError: a label is missing.
     """
     evaluated = evaluator(settings)
     by_split = {str(name): rows for name, rows in predictions.groupby("split", sort=False)}
-    headline = "test" if "test" in by_split else "val"
+    headline = by_split["test" if "test" in by_split else "val"]
+    left = headline[~headline["image_id"].isin(list(leaked))]
     metrics = {name: evaluated(rows) for name, rows in by_split.items()}
-    baseline_metrics = {name: evaluated(rows) for name, rows in baselines.items()}
-    left = by_split[headline][~by_split[headline]["image_id"].isin(list(leaked))]
-    without_leaked = evaluated(left) if 0 < len(left) < len(by_split[headline]) else None
-    analyses = {
-        name: analyse(rows, metrics[name], settings, temperature, mix, offset) for name, rows in by_split.items()
-    }
-    write_table(predictions, folder / "predictions.parquet")
-    kept = {
-        name: each.deferral.kept for name, each in analyses.items() if each.deferral is not None and each.deferral.kept
-    }
-    _write_metrics(folder, metrics, headline, baseline_metrics, without_leaked, kept)
-    write_json(folder / "class_indices.json", {name: index for index, name in enumerate(classes)})
-    write_text(folder / "classification_report.txt", _by_split(metrics, classification_report_text))
-    write_text(folder / "roc_auc.txt", _by_split(metrics, roc_auc_text))
     plots: dict[str, Path] = {}
+    results = Results(
+        metrics,
+        {name: analyse(rows, metrics[name], settings, temperature, mix, offset) for name, rows in by_split.items()},
+        {name: evaluated(rows) for name, rows in baselines.items()},
+        evaluated(left) if 0 < len(left) < len(headline) else None,
+        plots,
+    )
+    numbers: dict[str, Any] = {**metrics, "baselines": {results.headline: results.baselines}}
+    if results.without_leaked is not None:
+        numbers["without_leaked"] = {results.headline: results.without_leaked}
+    if results.without_deferred:
+        numbers["without_deferred"] = results.without_deferred
+    write_table(predictions, folder / "predictions.parquet")
+    write_json(folder / "metrics.json", numbers)
+    write_json(folder / "class_indices.json", {name: index for index, name in enumerate(classes)})
+    write_text(folder / "classification_report.txt", class_reports(metrics, REPORT))
+    write_text(folder / "roc_auc.txt", class_reports(metrics, ["roc_auc"]))
     if history is not None:
         to_csv(history, folder / "history.csv")
-        plots |= save_curves(history, kept_epoch, folder)
+        # A head that was fitted at once has no curves, but the choice of its L2.
+        plots |= save_curves(history, kept_epoch, folder) if len(history) > len(l2_losses) else {}
+    if l2_losses:
+        plots["l2_choice"] = save(l2_choice(l2_losses), folder / "l2_choice.png")
     for name, rows in by_split.items():
-        suffix = "" if name == headline else f"_{name}"
-        plots |= save_plots(rows, metrics[name], folder, suffix) | save_analysis(analyses[name], folder, suffix)
-    return Results(headline, metrics, analyses, baseline_metrics, without_leaked, plots)
+        suffix = "" if name == results.headline else f"_{name}"
+        plots |= save_plots(rows, metrics[name], folder, suffix)
+        plots |= save_analysis(results.analyses[name], folder, suffix)
+    return results
 
 
-def _write_metrics(
-    folder: Path,
-    metrics: Mapping[str, Evaluation],
-    headline: str,
-    baselines: Mapping[str, Evaluation],
-    without_leaked: Evaluation | None,
-    kept: Mapping[str, Evaluation],
-) -> None:
-    others = {} if without_leaked is None else {"without_leaked": {headline: without_leaked}}
-    if kept:
-        others["without_deferred"] = dict(kept)
-    write_json(folder / "metrics.json", {**metrics, "baselines": {headline: baselines}, **others})
+def write_trial(folder: Path, predictions: pd.DataFrame, history: pd.DataFrame) -> None:
+    """Write what a trial of a search is ranked and compared by: metrics without intervals, and no plots.
+
+    Args:
+        folder: where to write; it is there.
+        predictions: labelled, of the split ``val``.
+        history: one row an epoch.
+    """
+    write_table(predictions, folder / "predictions.parquet")
+    write_json(folder / "metrics.json", {"val": evaluate(predictions)})
+    to_csv(history, folder / "history.csv")
 
 
 def values_of(metrics: Evaluation) -> dict[str, float]:
     """Return the values by name, ``sensitivity_<class>`` for those of a class; what is n/a is left out."""
     return {name: metric["value"] for name, _, metric in flat(metrics) if metric["value"] is not None}
-
-
-def _by_split(metrics: Mapping[str, Evaluation], text: Callable[[Evaluation], str]) -> str:
-    splits = reversed(list(metrics.items()))
-    return "\n".join(f"{split} (n = {each['accuracy']['n']})\n\n{text(each)}" for split, each in splits)

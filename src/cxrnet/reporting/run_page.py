@@ -9,8 +9,8 @@ from typing import TypedDict
 
 import pandas as pd
 
+from cxrnet.evaluation.comparison import Moments
 from cxrnet.evaluation.metrics import Evaluation, Metric, flat
-from cxrnet.evaluation.over_runs import Moments
 from cxrnet.reporting.rendering import Table, bullets, code, markdown
 from cxrnet.reporting.results import Results
 from cxrnet.reporting.wording import BASELINES, HEADLINE, SPLIT_NAMES, interval_text, number_text
@@ -29,30 +29,26 @@ class RunPage(TypedDict):
 def run_page(results: Results, warnings: Sequence[str], command: str) -> RunPage:
     """Collect what MLflow shows of a run.
 
-    Args:
-        results: of the run.
-        warnings: what a reader must know before the metrics.
-        command: that makes the run.
+    The metrics are ``test/accuracy``, ``test/accuracy/ci_low``, ``test/sensitivity/COVID``; beside the balanced
+    accuracy stands that of each baseline, ``test/balanced_accuracy/thumbnail``. Those of val are named
+    ``final_val/...``, as ``val/...`` are the curves. Metrics without a value are left out. The table has all metrics,
+    one row each: ``metric`` (``test/f1/COVID``), ``value``, ``ci_low``, ``ci_high``, ``n``.
     """
-    return {
-        "metrics": headline_metrics(results),
-        "table": metrics_table(_all_evaluations(results)),
-        "description": description(results, warnings, command),
-    }
-
-
-def headline_metrics(results: Results) -> dict[str, float]:
-    """Name the metrics of the headline split: ``test/accuracy``, ``test/accuracy/ci_low``, ``test/sensitivity/COVID``.
-
-    Beside the balanced accuracy stands that of each baseline, ``test/balanced_accuracy/thumbnail``. Metrics of val are
-    named ``final_val/...``, as ``val/...`` are the curves. Metrics without a value are left out.
-    """
-    prefix = _prefix(results.headline)
+    prefix = "final_val" if results.headline == "val" else results.headline
     values = shown_metrics(results.metrics[results.headline], prefix)
     for name, baseline in results.baselines.items():
         if (value := baseline["balanced_accuracy"]["value"]) is not None:
             values[f"{prefix}/balanced_accuracy/{name}"] = value
-    return values
+    evaluations = dict(results.metrics)
+    if results.without_leaked is not None:
+        evaluations[f"{results.headline}_without_leaked"] = results.without_leaked
+    evaluations |= {f"{split}_without_deferred": each for split, each in results.without_deferred.items()}
+    evaluations |= {f"baseline/{name}": each for name, each in results.baselines.items()}
+    return {
+        "metrics": values,
+        "table": _metrics_table(evaluations),
+        "description": _description(results, warnings, command),
+    }
 
 
 def shown_metrics(evaluation: Evaluation, prefix: str) -> dict[str, float]:
@@ -80,17 +76,17 @@ def moments_metrics(moments: Mapping[str, Moments], prefix: str) -> dict[str, fl
     return values
 
 
-def metrics_table(evaluations: Mapping[str, Evaluation]) -> pd.DataFrame:
-    """Lay out all metrics, one row each: ``metric`` (``test/f1/COVID``), ``value``, ``ci_low``, ``ci_high``, ``n``."""
-    rows = [
-        {"metric": "/".join(filter(None, (prefix, name, label))), **_cells(metric)}
-        for prefix, evaluation in evaluations.items()
-        for _, (label, name), metric in flat(evaluation)
-    ]
+def _metrics_table(evaluations: Mapping[str, Evaluation]) -> pd.DataFrame:
+    rows = []
+    for prefix, evaluation in evaluations.items():
+        for _, (label, name), metric in flat(evaluation):
+            low, high = metric.get("interval", (None, None))
+            numbers = {"value": metric["value"], "ci_low": low, "ci_high": high, "n": metric["n"]}
+            rows.append({"metric": "/".join(filter(None, (prefix, name, label))), **numbers})
     return pd.DataFrame(rows)
 
 
-def description(results: Results, warnings: Sequence[str], command: str) -> str:
+def _description(results: Results, warnings: Sequence[str], command: str) -> str:
     """Write the text on top of a run's page: the headline metrics, the warnings, the command."""
     evaluation = results.metrics[results.headline]
     shown: list[Metric] = [evaluation[name] for name in HEADLINE]
@@ -104,23 +100,3 @@ def description(results: Results, warnings: Sequence[str], command: str) -> str:
     table = Table("", pd.DataFrame(columns), text=1, grouped=False, note="")
     parts = [markdown(table), f"**Warnings**\n\n{bullets(warnings)}\n" if warnings else "", code(command)]
     return "\n".join(filter(None, parts))
-
-
-def _all_evaluations(results: Results) -> dict[str, Evaluation]:
-    kept = {
-        f"{split}_without_deferred": each.deferral.kept
-        for split, each in results.analyses.items()
-        if each.deferral is not None and each.deferral.kept
-    }
-    unleaked = {} if results.without_leaked is None else {f"{results.headline}_without_leaked": results.without_leaked}
-    baselines = {f"baseline/{name}": each for name, each in results.baselines.items()}
-    return {**results.metrics, **unleaked, **kept, **baselines}
-
-
-def _cells(metric: Metric) -> dict[str, float | None]:
-    low, high = metric.get("interval", (None, None))
-    return {"value": metric["value"], "ci_low": low, "ci_high": high, "n": metric["n"]}
-
-
-def _prefix(split: str) -> str:
-    return "final_val" if split == "val" else split

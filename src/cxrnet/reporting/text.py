@@ -5,35 +5,37 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from cxrnet.evaluation.metrics import Evaluation, evaluate
+from cxrnet.reporting.rendering import Table, text_of
 
 LINE = 100  # characters, of several runs side by side
-WIDTH = 12  # of a column, at least
-OVERALL_ROWS = ("accuracy", "macro f1", "macro ROC-AUC", "Cohen's kappa", "images")
 REPORT = ("precision", "sensitivity", "specificity", "npv", "f1")
+_OVERALL = {"accuracy": "accuracy", "macro f1": "macro_f1", "macro ROC-AUC": "roc_auc_macro", "Cohen's kappa": "kappa"}
 
 
-def classification_report_text(metrics: Evaluation) -> str:
-    """Write the metrics of one split as scikit-learn's ``classification_report`` does, with specificity and NPV.
+def class_reports(metrics: Mapping[str, Evaluation], names: Sequence[str]) -> str:
+    """Write the metrics of each class as plain text, split by split, test first, in the form of scikit-learn's report.
 
     ``n/a`` stands for a metric that can't be computed, its reason below the table.
     """
-    text = _table(metrics, REPORT)
-    return f"{text}\naccuracy  {_number(metrics['accuracy']['value'])}\n{_reasons(metrics, REPORT)}"
-
-
-def roc_auc_text(metrics: Evaluation) -> str:
-    """Write the one-vs-rest ROC-AUC of each class, their macro mean and their mean weighted by support."""
-    return f"ROC-AUC, each class against the rest\n\n{_table(metrics, ['roc_auc'])}{_reasons(metrics, ['roc_auc'])}"
-
-
-def _table(metrics: Evaluation, names: Sequence[str]) -> str:
-    """Write one line a class, then the means over classes."""
-    values = _values(metrics, names)
-    support = values.pop("support")
-    means = {"macro avg": values.mean(skipna=False), "weighted avg": values.T @ (support / support.sum())}
-    table = pd.concat([values, pd.DataFrame(means).T])
-    table["support"] = [*support.astype(int), *[int(support.sum())] * 2]
-    return f"{table.to_string(float_format='%.4f', na_rep='n/a', col_space=WIDTH)}\n"
+    parts = []
+    for split, each in reversed(list(metrics.items())):
+        values = _values(each, names)
+        support = values.pop("support")
+        means = {"macro avg": values.mean(skipna=False), "weighted avg": values.T @ (support / support.sum())}
+        table = pd.concat([values, pd.DataFrame(means).T]).map(_number)
+        table["support"] = [f"{n:.0f}" for n in (*support, support.sum(), support.sum())]
+        if "f1" in names:
+            table.loc["accuracy"] = {
+                **dict.fromkeys(table, ""),
+                "f1": _number(each["accuracy"]["value"]),
+                "support": f"{support.sum():.0f}",
+            }
+        cells = [of_class[name] for of_class in each["per_class"].values() for name in names]
+        reasons = dict.fromkeys(f"n/a: {cell['reason']}\n" for cell in cells if "reason" in cell)
+        note = "".join(["\n" * bool(reasons), *reasons])
+        text = text_of(Table("", table.reset_index(names=""), 1, False, note))
+        parts.append(f"{split} (n = {each['accuracy']['n']})\n\n{text}")
+    return "\n".join(parts)
 
 
 def _values(metrics: Evaluation, names: Sequence[str]) -> pd.DataFrame:
@@ -45,10 +47,8 @@ def _values(metrics: Evaluation, names: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index", dtype=float)
 
 
-def _reasons(metrics: Evaluation, names: Sequence[str]) -> str:
-    cells = [of_class[name] for of_class in metrics["per_class"].values() for name in names]
-    reasons = dict.fromkeys(f"n/a: {cell['reason']}\n" for cell in cells if "reason" in cell)
-    return "".join(["\n" * bool(reasons), *reasons])
+def _number(value: float | None) -> str:
+    return "n/a" if value is None or pd.isna(value) else f"{value:.4f}"
 
 
 def side_by_side(tables: Mapping[str, pd.DataFrame]) -> str:
@@ -62,40 +62,26 @@ def side_by_side(tables: Mapping[str, pd.DataFrame]) -> str:
         A table of lines of at most 100 characters; runs that don't fit beside the others follow below, with the rows
         repeated. Where the runs were not evaluated on the same images with the same labels, the text ends with that.
     """
-    columns = pd.DataFrame({name: _column(table) for name, table in tables.items()})
-    columns = columns.loc[sorted(columns.index, key=lambda row: row in OVERALL_ROWS)]
-    text = columns.to_string(na_rep="-", line_width=LINE, col_space=WIDTH)
-    lines = [line.rstrip(" \\") for line in text.splitlines()]  # pandas marks a table that goes on below
-    return "\n".join([*lines, *_different_images(tables), ""])
 
+    def splits(table: pd.DataFrame) -> str:
+        return ", ".join(sorted(table["split"].dropna().unique()))
 
-def _column(table: pd.DataFrame) -> "pd.Series[str]":
-    """Tabulate the report of one run: each class by its metrics, then the rows over all classes."""
-    metrics, names = evaluate(table), ("precision", "sensitivity", "specificity", "f1")
-    values = _values(metrics, names)
-    cells: dict[str, str] = {}
-    for label, row in values.iterrows():
-        cells |= {f"{label}: {name}": _number(row[name]) for name in names}
-        cells[f"{label}: support"] = f"{row['support']:.0f}"
-    overall = [_number(metrics[name]["value"]) for name in ("accuracy", "macro_f1", "roc_auc_macro", "kappa")]
-    images = f"{_splits(table)} {len(table)}".strip()
-    return pd.Series(cells | dict(zip(OVERALL_ROWS, [*overall, images], strict=True)))
-
-
-def _different_images(tables: Mapping[str, pd.DataFrame]) -> list[str]:
-    """Say which runs share their images, where not all do."""
+    columns: dict[str, dict[str, str]] = {}
     groups: dict[frozenset[tuple[str, str]], list[str]] = {}
-    for name, table in tables.items():
-        groups.setdefault(frozenset(zip(table["image_id"], table["label"], strict=True)), []).append(name)
-    if len(groups) == 1:
-        return []
-    lines = [f"  {_splits(tables[names[0]])} {len(images)}: {'; '.join(names)}" for images, names in groups.items()]
-    return ["", "The runs were not evaluated on the same images; compare only columns that share them:", *lines]
-
-
-def _splits(table: pd.DataFrame) -> str:
-    return ", ".join(sorted(table["split"].dropna().unique()))
-
-
-def _number(value: float | None) -> str:
-    return "n/a" if value is None or pd.isna(value) else f"{value:.4f}"
+    for run, table in tables.items():
+        metrics = evaluate(table)
+        column = columns[run] = {}
+        for label, row in _values(metrics, ("precision", "sensitivity", "specificity", "f1")).iterrows():
+            column |= {f"{label}: {name}": _number(value) for name, value in row.items() if name != "support"}
+            column[f"{label}: support"] = f"{row['support']:.0f}"
+        column |= {title: _number(metrics[name]["value"]) for title, name in _OVERALL.items()}
+        column["images"] = f"{splits(table)} {len(table)}".strip()
+        groups.setdefault(frozenset(zip(table["image_id"], table["label"], strict=True)), []).append(run)
+    rows = pd.DataFrame(columns).fillna("-")
+    rows = rows.loc[sorted(rows.index, key=lambda row: row in (*_OVERALL, "images"))]
+    note = ""
+    if len(groups) > 1:
+        lines = [f"  {splits(tables[names[0]])} {len(ids)}: {'; '.join(names)}\n" for ids, names in groups.items()]
+        note = "\nThe runs were not evaluated on the same images; compare only columns that share them:\n"
+        note += "".join(lines)
+    return text_of(Table("", rows.reset_index(names=""), 1, False, note), LINE)

@@ -1,30 +1,37 @@
-"""A training run in words: what it was made of, for its report, its model card and its warnings."""
+"""A training run in words: on the console, step by step, and the facts of its report and model card."""
 
+import shlex
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from omegaconf import OmegaConf
+from rich.table import Table as RichTable
 
+from cxrnet.cli.run_folder import say_places, shown
+from cxrnet.core import console
 from cxrnet.core.config import Config
-from cxrnet.core.provenance import git_revision, package_versions
+from cxrnet.core.machine import git_revision, package_versions
 from cxrnet.data.datamodule import XrayDataModule
-from cxrnet.data.leaks import LEAKS_FROM, conflict_statement, leak_statement, leaks
+from cxrnet.data.leaks import LEAKS_FROM, conflict_statement, leak_statement, leaks, patients_text
 from cxrnet.evaluation.calibration import Temperature
-from cxrnet.evaluation.prior import decision_text
+from cxrnet.evaluation.comparison import SUMMARY
 from cxrnet.evaluation.threshold_selection import Rule, check_policy
 from cxrnet.inference import rule_of
 from cxrnet.models.backbones.weights import LoadedWeights
 from cxrnet.models.bundle import Bundle
 from cxrnet.models.losses import corrected_twice
-from cxrnet.reporting.report_data import DeferralFacts, PhaseFacts, PointFacts, RunFacts, SplitFacts
+from cxrnet.models.network import Network, count_parameters
+from cxrnet.reporting.report import RunFacts, SplitFacts
 from cxrnet.reporting.results import Results
+from cxrnet.reporting.wording import HEADLINE, USELESS, duration, head_text, metric_text, number_text, offset_text
+from cxrnet.training.schedule import PhaseResult
 
 SPLITS = ("train", "val", "test")
-IMAGE_FOLDS = (
+_IMAGE_FOLDS = (
     "the folds part IMAGES, NOT PATIENTS (folds_by=image): images of one patient and duplicates of one image may be in "
     "training and test, which flatters every metric; it shows what such a leak does and is no result"
 )
@@ -37,7 +44,7 @@ class Bundled:
     Attributes:
         bundle: as it lies on disk.
         validation: its predictions of the validation images, on which they were.
-        temperature: of the bundle, or why it has none.
+        temperature: temperature of the bundle, or why it has none.
         thresholds: sentences on what each threshold that a rule chose does on the validation images.
         weighing: sentences on what class weights, a balanced sampler or costs did to the training and do to the
             decision; none where there were none.
@@ -52,30 +59,131 @@ class Bundled:
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """A training and its result.
-
-    Attributes:
-        data: that it trained on.
-        weights: that it started from.
-        phases: of the training.
-        bundled: the trained model.
-        results: of its predictions.
-        warnings: that a reader must know before the numbers.
-    """
+    """A training and its result; ``warnings`` are what a reader must know before the numbers."""
 
     data: XrayDataModule
     weights: LoadedWeights
-    phases: Sequence[PhaseFacts]
+    phases: Sequence[PhaseResult]
     bundled: Bundled
     results: Results
     warnings: Sequence[str]
+
+
+def say_data(data: XrayDataModule, warnings: Sequence[str], processes: int) -> None:
+    """Say what is trained on."""
+    console.say("images", f"{len(data.manifest)} from {sources_of(data)}, {data.size[0]} x {data.size[1]} pixels")
+    for split in SPLITS:
+        counts = ", ".join(f"{name} {n}" for name, n in zip(data.classes, data.counts(split), strict=True))
+        console.say(split, f"{len(data.rows(split))} images: {counts}")
+    n, batch = len(data.rows("train")), data.batch_size * processes
+    if processes > 1:
+        console.say("processes", f"{processes}, with {data.batch_size} images each in a batch of {batch}")
+    if n % batch == 1 and batch > 1:
+        left_out = f"one of the {n} training images is left out, each time another: a last batch of one has no variance"
+        console.say("every epoch", left_out)
+    console.say("patients", patients_text(data.manifest))
+    for text in warnings:
+        console.warn(text)
+
+
+def say_model(network: Network, weights: LoadedWeights) -> None:
+    """Say which network is trained, and from which weights."""
+    console.say("network", f"{network.config.backbone}, {count_parameters(network).total:,} parameters")
+    if network.config.output == "sigmoid":
+        console.say("output", f"one sigmoid: the probability of {network.config.classes[-1]}")
+    random = "random, nothing is frozen" if weights.fallback else f"random: {weights.detail}"
+    console.say("weights", weights.detail if weights.pretrained else random)
+    if weights.unused:
+        console.say("not used", ", ".join(weights.unused))
+
+
+def say_views(data: XrayDataModule, views: int, trainable: Collection[object]) -> None:
+    """Say so where an augmentation is not used in a phase, as the head trains on the images themselves."""
+    if data.augment is not None and views == 1 and "head" in trainable:
+        console.say(
+            "augmentation", "not on the frozen backbone: its head trains on the images themselves (schedule.views=1)"
+        )
+
+
+def say_phase(facts: PhaseResult) -> None:
+    """Say how a phase ended."""
+    cached = " on features computed once" if facts.cached else ""
+    epochs = "1 epoch" if facts.epochs == 1 else f"{facts.epochs} epochs"
+    if text := head_text(facts):
+        console.say(facts.name, text.partition(": ")[2])
+    done = "fitted at once" if facts.fitted else epochs
+    which = "" if facts.fitted else f"{facts.keep} epoch {facts.kept_epoch}, "
+    kept = ", which is the result" if facts.kept else ""
+    console.say(
+        facts.name,
+        f"{facts.trained_parameters:,} parameters{cached}, {done} in {duration(facts.seconds)}; "
+        f"{which}{facts.monitor} {facts.kept_score:.4f}{kept}",
+    )
+
+
+def say_bundle(bundled: Bundled) -> None:
+    """Say what was chosen on the validation images."""
+    temperature = bundled.temperature
+    text = f"{temperature.value:.3g}" if temperature.reason is None else f"1: {temperature.reason}"
+    if temperature.offset:  # the report has its numbers
+        text = f"{text}, with an offset of each class"
+    elif temperature.offset_reason:
+        text = f"{text}; {offset_text(temperature, bundled.bundle.classes)}"
+    console.say("temperature", f"{text}: {USELESS}" if temperature.useless else text)
+    for text in bundled.weighing:
+        console.say("costs", text)
+    for text in bundled.thresholds:
+        console.say("threshold", text)
+    if (threshold := bundled.bundle.defer_below) is not None:
+        certainty = rule_of(bundled.bundle).certainty_name
+        console.say("deferral", f"predictions are deferred where their {certainty} is below {threshold:.4g}")
+
+
+def say_result(results: Results, warnings: Sequence[str], places: Mapping[str, str]) -> None:
+    """Show the result beside its trivial baselines, and say what is wrong with it and where things are.
+
+    The table is 80 characters wide if class names allow.
+    """
+    metrics, baselines = results.metrics[results.headline], results.baselines
+    table = RichTable(box=None, pad_edge=False, padding=(0, 2, 0, 2), collapse_padding=True)
+    table.add_column(f"{results.headline} (n = {metrics['accuracy']['n']})", no_wrap=True)
+    table.add_column("network", no_wrap=True)
+    for name in baselines:
+        table.add_column({"thumbnail": "8x8 thumbnails"}.get(name, name), justify="right")
+    for name in SUMMARY:
+        others = (number_text(column[name]) for column in baselines.values())
+        table.add_row(HEADLINE[name], metric_text(metrics[name]), *others)
+    for label, found in metrics["per_class"].items():
+        for name in ("sensitivity", "specificity"):
+            others = (number_text(column["per_class"][label][name]) for column in baselines.values())
+            table.add_row(f"{label}: {name}", metric_text(found[name]), *others)
+    console.heading("Result")
+    console.show(table)
+    if unleaked := results.without_leaked:
+        names = ("accuracy", "balanced_accuracy", "roc_auc_macro")
+        said = ", ".join(f"{HEADLINE[name]} {metric_text(unleaked[name])}" for name in names)
+        console.say("leaked", f"without them, on {unleaked['accuracy']['n']} images: {said}")
+    for text in warnings:
+        console.warn(text)
+    say_places(places)
+
+
+def places_of_run(folder: Path, run_id: str | None, uri: str | None) -> dict[str, str]:
+    """Name the places of what a run left, in its folder and in MLflow."""
+    files = {"report": "report.html", "bundle": "bundle", "spread": "repeats.csv"}
+    found = {label: str(shown(folder) / file) for label, file in files.items() if (folder / file).exists()}
+    found["everything"] = str(shown(folder))
+    if uri is None:
+        return {**found, "MLflow": "not tracked"}
+    address = f"mlflow ui --backend-store-uri {shlex.quote(uri)}" if uri.startswith("sqlite") else uri
+    return {**found, "MLflow": f"run {run_id}", "MLflow UI": address}
 
 
 def data_warnings(data: XrayDataModule, config: Config) -> list[str]:
     """Say what a reader must know of the data before the numbers."""
     warnings = leak_statement(data.manifest) + conflict_statement(data.duplicates, data.manifest)
     if config["folds"] and config["folds_by"] == "image":
-        warnings.insert(0, IMAGE_FOLDS)
+        warnings.insert(0, _IMAGE_FOLDS)
     if data.limit is not None:
         warnings.append(f"no more than {data.limit} images of each class in each split were used (data.limit)")
     return warnings + corrected_twice(data.sampler, config["loss"]["class_weights"])
@@ -92,7 +200,7 @@ def issues_of(known: Mapping[str, Sequence[str]]) -> list[str]:
     >>> issues_of({"north": ["patients are not known"]})
     ['north: patients are not known.']
     """
-    return [f"{source}: {text}." for source, faults in known.items() for text in faults]
+    return [f"{source}: {text}." for source, issues in known.items() for text in issues]
 
 
 def written_out(sentences: Sequence[str]) -> list[str]:
@@ -123,12 +231,10 @@ def report_facts(
 
     Args:
         trained: what they say it of.
-        config: of the run, plain.
-        provenance: ``environment`` and ``command`` of :class:`cxrnet.reporting.report_data.RunFacts`.
+        config: config of the run, plain.
+        provenance: ``environment`` and ``command`` of :class:`cxrnet.reporting.report.RunFacts`.
     """
-    data, weights, phases, results = trained.data, trained.weights, trained.phases, trained.results
-    bundle = trained.bundled.bundle
-    rule = rule_of(bundle)
+    data, weights, phases, bundled = trained.data, trained.weights, trained.phases, trained.bundled
     backbone = config["model"]["backbone"]
     start = {
         "imagenet": "from ImageNet weights",
@@ -136,8 +242,9 @@ def report_facts(
         "random": "from scratch",
     }[weights.origin]
     names = ", then ".join(f"{phase.name} (trainable: {phase.trainable})" for phase in phases)
-    rules = check_policy(config["operating_points"] or {}, bundle.classes)
-    chosen = {name: str(rule) if isinstance(rule, Rule) else "given" for name, rule in rules.items()}
+    rules = check_policy(config["operating_points"] or {}, bundled.bundle.classes)
+    counts = {split: dict(zip(data.classes, data.counts(split), strict=True)) for split in SPLITS}
+    patients = {split: data.rows(split)["patient_id"].nunique() or None for split in SPLITS}
     return RunFacts(
         title=f"{backbone} on {sources_of(data)}",
         summary=f"{backbone}, trained {start} on {len(data.rows('train'))} images of {len(data.classes)} classes. "
@@ -146,67 +253,63 @@ def report_facts(
         warnings=written_out(trained.warnings),
         known_issues=issues_of(data.known_issues),
         classes=data.classes,
-        data={split: _split_facts(data, split) for split in SPLITS if len(data.rows(split))},
-        metrics=results.metrics,
-        analyses=results.analyses,
-        baselines=results.baselines,
-        without_leaked=results.without_leaked,
-        points={name: PointFacts(value, chosen[name]) for name, value in bundle.operating_points.items()},
-        chosen=trained.bundled.thresholds,
-        weighing=trained.bundled.weighing,
-        deferral=None
-        if bundle.defer_below is None
-        else DeferralFacts(bundle.defer_below, config["defer"], rule.certainty_name),
-        decision="" if rule.deciding_weights is None else decision_text(rule.deciding_weights, rule.points),
-        temperature=trained.bundled.temperature,
+        data={split: SplitFacts(counts[split], patients[split]) for split in SPLITS if len(data.rows(split))},
+        results=trained.results,
+        rule=rule_of(bundled.bundle),
+        chosen_for={name: str(rule) if isinstance(rule, Rule) else "given" for name, rule in rules.items()},
+        chosen=bundled.thresholds,
+        weighing=bundled.weighing,
+        deferred_share=config["defer"],
+        temperature=bundled.temperature,
         level=config["evaluation"]["level"],
         methods=methods_of(data, weights, phases, config),
         phases=phases,
-        plots=results.plots,
         config_yaml=OmegaConf.to_yaml(config),
         **provenance,
     )
 
 
-def _split_facts(data: XrayDataModule, split: str) -> SplitFacts:
-    patients = data.rows(split)["patient_id"].nunique()
-    return SplitFacts(dict(zip(data.classes, data.counts(split), strict=True)), patients or None)
-
-
 def methods_of(
-    data: XrayDataModule, weights: LoadedWeights, phases: Sequence[PhaseFacts], config: Config
+    data: XrayDataModule, weights: LoadedWeights, phases: Sequence[PhaseResult], config: Config
 ) -> dict[str, str]:
-    """Describe a run under the names of :attr:`cxrnet.reporting.report_data.RunFacts.methods`."""
+    """Describe a run under the names of :attr:`cxrnet.reporting.report.RunFacts.methods`."""
     kept = next(phase for phase in phases if phase.kept)
     limit = f"at most {data.limit} images of each class in each split" if data.limit else "all images of the manifest"
     which = "the last epoch of phase {}, and {}" if kept.keep == "last" else "the epoch of phase {} with the best {}"
+    score = f"{kept.kept_epoch}, {kept.kept_score:.4g}"
+    if kept.fitted:
+        which, score = "the head that phase {} fitted, and {}", f"{kept.kept_score:.4g}"
+    by_gradient = [phase for phase in phases if not phase.fitted]
+    split = _call(config["data"]["split"])
+    if config.get("fold") is not None:
+        fold, folds, by = config["fold"], config["folds"], config["folds_by"]
+        split = (
+            f"fold {fold} of {folds} is test, the next one validation, the others training "
+            f"(fold_manifest(folds={folds}, fold={fold - 1}, by={by}, seed={config['seed']}))"
+            f"{f'; {_IMAGE_FOLDS}' if by == 'image' else ''}"
+        )
     return {
         "sources": sources_of(data),
         "preprocessing": f"grey, {data.size[0]} x {data.size[1]} pixels (resize: {data.resize}), normalised as the "
         "weights of the backbone want it",
         "selection": f"{limit}; {data.left_out} could not be read" if data.left_out else limit,
-        "split": _split(config),
+        "split": split,
         "level": _level(data.manifest),
         "characteristics": _characteristics(data.manifest),
         "initial weights": weights.detail if weights.pretrained else "random",
-        "training": f"{_call(config['optimizer'])}; {_call(config['loss'])}; batches of {data.batch_size}, drawn by "
-        f"{data.sampler}; augmentation: {_augmentation(config, phases)}; {_phases(phases)}; seed {config['seed']}",
-        "final model": f"{which.format(kept.name, kept.monitor)} on the validation images: {kept.kept_epoch}, "
-        f"{kept.value:.4g}",
+        "training": f"{_call(config['optimizer']) + '; ' if by_gradient else ''}{_call(config['loss'])}; "
+        f"batches of {data.batch_size}, drawn by {data.sampler}; augmentation: {_augmentation(config, phases)}; "
+        f"{', then '.join(map(_phase, phases))}; seed {config['seed']}",
+        "final model": f"{which.format(kept.name, kept.monitor)} on the validation images: {score}",
         "software": ", ".join(f"{name} {version}" for name, version in package_versions().items()),
     }
 
 
-def _split(config: Config) -> str:
-    """Say how the images were split: as ``data.split`` says, or, in a cross-validation, by the fold."""
-    if config.get("fold") is None:
-        return _call(config["data"]["split"])
-    fold, folds, by = config["fold"], config["folds"], config["folds_by"]
-    text = (
-        f"fold {fold} of {folds} is test, the next one validation, the others training "
-        f"(fold_manifest(folds={folds}, fold={fold - 1}, by={by}, seed={config['seed']}))"
-    )
-    return f"{text}; {IMAGE_FOLDS}" if by == "image" else text
+def _phase(phase: PhaseResult) -> str:
+    """Say what a phase trained, and how."""
+    decay = f", weight decay over all of them: {phase.decay:g}" if phase.decay else ""
+    how = phase.fitted or f"learning rate: {phase.lr:g}, epochs: {phase.epochs}{decay}"
+    return f"phase {phase.name} (trainable: {phase.trainable}, parameters: {phase.trained_parameters:,}, {how})"
 
 
 def _level(manifest: pd.DataFrame) -> str:
@@ -237,18 +340,7 @@ def _characteristics(manifest: pd.DataFrame) -> str:
     return ". ".join(parts)
 
 
-def _phases(phases: Sequence[PhaseFacts]) -> str:
-    parts = []
-    for phase in phases:
-        decay = f", weight decay over all of them: {phase.decay:g}" if phase.decay else ""
-        parts.append(
-            f"phase {phase.name} (trainable: {phase.trainable}, parameters: {phase.parameters:,}, "
-            f"learning rate: {phase.lr:g}, epochs: {phase.epochs}{decay})"
-        )
-    return ", then ".join(parts)
-
-
-def _augmentation(config: Config, phases: Sequence[PhaseFacts]) -> str:
+def _augmentation(config: Config, phases: Sequence[PhaseResult]) -> str:
     """Say how training images were augmented, and in which phases not."""
     if not config["augment"]:
         return "none"

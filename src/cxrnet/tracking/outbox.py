@@ -26,7 +26,7 @@ class Call:
 
     Attributes:
         number: from 1 on, in the order of the calls.
-        kind: its name in :data:`cxrnet.tracking.delivery.KINDS`.
+        kind: its name in :data:`cxrnet.tracking.delivery.TITLES`.
         time: when it was made, in milliseconds since 1970.
         arguments: plain values.
     """
@@ -43,8 +43,8 @@ class Outbox:
     Nothing is written before the first call is added. One process at a time may add or settle (``alone_in``).
 
     Args:
-        folder: of the run.
-        run_id: of the run in MLflow; what another one was sent before waits again.
+        folder: folder of the run.
+        run_id: id of the run in MLflow; what another one was sent before waits again.
         secret: ``user:password`` of the address, which is left out wherever it would be written.
     """
 

@@ -13,16 +13,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cxrnet.core.machine import git_revision, package_versions
 from cxrnet.core.process import is_main_process, signals_raise, was_killed
-from cxrnet.core.provenance import git_revision, package_versions
-from cxrnet.errors import CxrnetError
+from cxrnet.errors import CxrnetError, Pruned
 from cxrnet.tracking.delivery import Delivery
 from cxrnet.tracking.outbox import Outbox
-from cxrnet.tracking.record import RECORD, alone_in, now, read_record, start_of, write_record
-from cxrnet.tracking.sender import Sender
+from cxrnet.tracking.record import PRUNED, PRUNED_TAG, RECORD, alone_in, now, read_record, start_of, write_record
 from cxrnet.tracking.store import find_experiment, opened, printable, userinfo
-from cxrnet.tracking.system import sampled, system_monitors
-from cxrnet.tracking.tracker import TrackedRun
+from cxrnet.tracking.tracker import TrackedRun, sampled, system_monitors
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -52,18 +50,18 @@ def track(
     """Track everything that happens inside the ``with``.
 
     The run ends as FINISHED, as FAILED (the traceback, or the line of a :class:`CxrnetError`, is kept as
-    ``error.txt``) or, after Ctrl-C, SIGTERM or SIGHUP, as KILLED. The exception goes on.
+    ``error.txt``), as PRUNED where a search has stopped it, or, after Ctrl-C, SIGTERM or SIGHUP, as KILLED. The
+    exception goes on.
 
     Args:
-        folder: of this command's results; gets ``run.json`` and, after a failure, ``error.txt``.
+        folder: folder of this command's results; gets ``run.json`` and, after a failure, ``error.txt``.
         uri: what :func:`cxrnet.tracking.store.tracking_uri` returned; None: no MLflow, ``run.json`` only.
         experiment: name of the MLflow experiment.
         outputs: the folder of all runs.
-        name: of the run; MLflow invents one otherwise.
+        name: name of the run; MLflow invents one otherwise.
         command: what runs, for ``run.json``.
         parent_run_id: the MLflow run that this one is a part of.
-        resume: the folder's run goes on, in the same MLflow run. Where the store has that no more, a new one is made,
-            with a warning. ``run.json`` keeps the first start and lists the resumptions.
+        resume: the folder's run goes on, in the same MLflow run or, with a warning, in a new one where that is gone.
         patience: seconds that the end waits for MLflow while nothing arrives; what is left then is kept.
         system_metrics: log the use of processors, memory and GPUs.
 
@@ -76,8 +74,13 @@ def track(
         return
     monitors = system_monitors() if system_metrics and uri else []
     with signals_raise(), alone_in(folder):
-        earlier = read_record(folder) if resume else {}
-        record = _record(earlier, folder, experiment, command)
+        earlier, start = read_record(folder) if resume else {}, start_of(command)
+        record: dict[str, object] = {"run_dir": str(folder.resolve()), "experiment": experiment, **start}
+        if earlier:  # whose first start stays
+            ended = ("status", "ended", "unsent", "refused", "pruned")
+            kept = {name: value for name, value in earlier.items() if name not in ended}
+            resumptions = [*earlier.get("resumptions", []), start]
+            record = {**kept, "run_dir": record["run_dir"], "resumptions": resumptions}
         if uri or not earlier:  # an untracked resumption leaves the MLflow run to the next one
             record |= {"tracking_uri": printable(uri) if uri else None, "run_id": None}
         run = _begin(folder, uri, experiment, outputs, name, earlier, record) if uri else TrackedRun(folder)
@@ -90,17 +93,9 @@ def track(
             with sampled(run, monitors, str(record.get("started", now()))):
                 yield run
         except BaseException as error:
-            _finish(run, record, _status(error), error, patience)
+            _finish(run, record, error, patience)
             raise
-        _finish(run, record, "FINISHED", None, patience)
-
-
-def _record(earlier: Mapping[str, Any], folder: Path, experiment: str, command: Sequence[str]) -> dict[str, object]:
-    start = start_of(command)
-    if not earlier:
-        return {"run_dir": str(folder.resolve()), "experiment": experiment, **start}
-    kept = {name: value for name, value in earlier.items() if name not in ("status", "ended", "unsent", "refused")}
-    return {**kept, "run_dir": str(folder.resolve()), "resumptions": [*earlier.get("resumptions", []), start]}
+        _finish(run, record, None, patience)
 
 
 def _begin(
@@ -133,9 +128,9 @@ def _begin(
                     (folder / RECORD).unlink()
                 raise
     record["run_id"] = run_id
-    sender = Sender(Delivery(client, run_id, Outbox(folder, run_id, userinfo(uri)), folder), uri)
-    sender.start()
-    return TrackedRun(folder, run_id, sender)
+    delivery = Delivery(client, run_id, Outbox(folder, run_id, userinfo(uri)), folder)
+    delivery.start()
+    return TrackedRun(folder, run_id, delivery)
 
 
 def _make(client: "MlflowClient", experiment_id: str, name: str | None, key: str) -> str:
@@ -165,23 +160,20 @@ def _is_there(client: "MlflowClient", run_id: str) -> bool:
         return bool(error.error_code != "RESOURCE_DOES_NOT_EXIST")
 
 
-def _status(error: BaseException) -> str:
-    if was_killed(error):
-        return "KILLED"
-    succeeded = isinstance(error, SystemExit) and error.code in (None, 0)
-    return "FINISHED" if succeeded else "FAILED"
-
-
-def _finish(
-    run: TrackedRun, record: dict[str, object], status: str, error: BaseException | None, patience: float
-) -> None:
+def _finish(run: TrackedRun, record: dict[str, object], error: BaseException | None, patience: float) -> None:
+    """Write and log how a run ended, and give what has not reached MLflow the time to arrive."""
+    ended_well = error is None or (isinstance(error, SystemExit) and error.code in (None, 0))
+    status = "KILLED" if error and was_killed(error) else "FINISHED" if ended_well else "FAILED"
+    if isinstance(error, Pruned):
+        status, record = PRUNED, {**record, "pruned": str(error)}
+        run.set_tags({PRUNED_TAG: error, "mlflow.note.content": f"The search ended this run: {error}."})
     if error is not None and status == "FAILED":
         text = str(error) if isinstance(error, CxrnetError) else "".join(traceback.format_exception(error))
         text = text.rstrip() + "\n"
         with contextlib.suppress(OSError):  # a full disk may be what the error is about
             (run.folder / "error.txt").write_text(text, encoding="utf-8")
         run.log_error(text)
-    run.set_status(status)
+    run.set_status("FINISHED" if status == PRUNED else status)
     try:
         run.close(patience, AFTER_A_SIGNAL if status == "KILLED" else LONGEST_END)
     finally:

@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 log = logging.getLogger("cxrnet")
 
 SQLITE = "sqlite:///"
-HTTP = ("http://", "https://")
+_HTTP = ("http://", "https://")
 ARTIFACTS = "mlflow-artifacts"
 KIND = ("mlflow.experimentKind", "custom_model_development")
 """The tag of an experiment by which MLflow 3 opens its view of model training; without it MLflow guesses."""
 
-COLUMNS = (
+_COLUMNS = (
     ("experiments", "artifact_location"),
     ("runs", "artifact_uri"),
     ("logged_models", "artifact_location"),
@@ -76,7 +76,7 @@ def tracking_uri(configured: str | None, outputs: Path) -> str:
             "MLflow show; give the whole address by MLFLOW_TRACKING_URI, or user and password by "
             "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
         )
-    if uri.startswith(HTTP):
+    if uri.startswith(_HTTP):
         return uri.rstrip("/")
     file = uri.removeprefix(SQLITE)
     if file in (uri, "", ":memory:"):
@@ -109,7 +109,7 @@ def opened(uri: str, make: bool = True) -> Iterator["MlflowClient"]:
         from sqlalchemy.exc import SQLAlchemyError
 
     database = Path(uri.removeprefix(SQLITE)) if uri.startswith(SQLITE) else None
-    if database is None and not answers(uri):
+    if database is None and not _answers(uri):
         raise CxrnetError(
             f"tracking: no MLflow server answers at '{printable(uri)}'; start it, correct tracking.uri or "
             "MLFLOW_TRACKING_URI, or set tracking=none"
@@ -134,16 +134,9 @@ def opened(uri: str, make: bool = True) -> Iterator["MlflowClient"]:
 
 
 def find_experiment(client: "MlflowClient", name: str, outputs: Path) -> str:
-    """Find or create an experiment.
+    """Find or create an experiment; return its id.
 
-    Args:
-        client: of an open store.
-        name: of the experiment.
-        outputs: with a SQLite store, artifacts are kept in ``mlflow-artifacts`` in this folder; a server has a
-            place of its own.
-
-    Returns:
-        The id of the experiment.
+    With a SQLite store artifacts are kept in ``mlflow-artifacts`` in ``outputs``; a server has a place of its own.
 
     Raises:
         CxrnetError: the experiment was deleted.
@@ -169,21 +162,6 @@ def find_experiment(client: "MlflowClient", name: str, outputs: Path) -> str:
         with contextlib.suppress(MlflowException):
             client.set_experiment_tag(experiment.experiment_id, *KIND)
     return str(experiment.experiment_id)
-
-
-def answers(uri: str) -> bool:
-    """Tell whether an MLflow server answers within three seconds."""
-    from mlflow.exceptions import MlflowException
-    from mlflow.utils.credentials import get_default_host_creds
-    from mlflow.utils.rest_utils import http_request
-
-    try:  # the way of all real calls: same proxy, certificates and credentials
-        with quiet():
-            server = get_default_host_creds(uri)  # type: ignore[no-untyped-call]
-            http_request(server, "/health", "GET", timeout=3, max_retries=0)  # type: ignore[no-untyped-call]
-    except MlflowException:
-        return False
-    return True
 
 
 def printable(uri: str) -> str:
@@ -225,6 +203,21 @@ def quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
+def _answers(uri: str) -> bool:
+    """Tell whether an MLflow server answers within three seconds."""
+    from mlflow.exceptions import MlflowException
+    from mlflow.utils.credentials import get_default_host_creds
+    from mlflow.utils.rest_utils import http_request
+
+    try:  # the way of all real calls: same proxy, certificates and credentials
+        with quiet():
+            server = get_default_host_creds(uri)  # type: ignore[no-untyped-call]
+            http_request(server, "/health", "GET", timeout=3, max_retries=0)  # type: ignore[no-untyped-call]
+    except MlflowException:
+        return False
+    return True
+
+
 def _make_database(file: Path) -> None:
     """Make sure that the database can be written and has its tables.
 
@@ -249,23 +242,21 @@ def _make_tables(file: Path) -> None:
     from sqlalchemy import event
     from sqlalchemy.engine import Engine
 
+    def do_not_wait(connection: sqlite3.Connection, _record: object) -> None:
+        connection.execute("PRAGMA synchronous = OFF")
+
     with whole_file(file) as partial:
         partial.unlink(missing_ok=True)  # of a job that was killed: MLflow would go on with its tables
         # MLflow makes the tables by all its migrations since the first one, and SQLite waits for the disk after each
         # of their hundreds of statements. Nobody else knows the file yet: once at the end is enough.
-        event.listen(Engine, "connect", _do_not_wait)
+        event.listen(Engine, "connect", do_not_wait)
         try:
             client = MlflowClient(SQLITE + partial.as_posix())
             client._tracking_client.store.engine.dispose()  # Windows moves no open file
         finally:
-            event.remove(Engine, "connect", _do_not_wait)
+            event.remove(Engine, "connect", do_not_wait)
         with partial.open("rb+") as written:
             os.fsync(written.fileno())
-
-
-def _do_not_wait(connection: sqlite3.Connection, _record: object) -> None:
-    """Let SQLite leave it to the operating system when what it writes reaches the disk."""
-    connection.execute("PRAGMA synchronous = OFF")
 
 
 def _mend_places(database: Path) -> None:
@@ -279,13 +270,22 @@ def _mend_places(database: Path) -> None:
         return
     try:
         with contextlib.closing(sqlite3.connect(database, timeout=20, isolation_level=None)) as connection:
-            columns = [place for place in COLUMNS if _has(connection, *place)]
+            columns = [
+                (table, column)
+                for table, column in _COLUMNS
+                if any(name == column for _, name, *_ in connection.execute(f"PRAGMA table_info({table})"))
+            ]
             if not (gone := _gone(connection, columns, ours)):
                 return
             connection.execute("BEGIN IMMEDIATE")
             for old in gone:
+                values = (ours.as_uri(), len(old) + 1, old, len(old) + 1, f"{old}/")
                 for table, column in columns:
-                    _replace(connection, table, column, old, ours.as_uri())
+                    connection.execute(
+                        f"UPDATE {table} SET {column} = ? || substr({column}, ?) "
+                        f"WHERE {column} = ? OR substr({column}, 1, ?) = ?",
+                        values,
+                    )
             connection.execute("COMMIT")
     except sqlite3.Error as error:
         log.warning(
@@ -307,17 +307,6 @@ def _gone(connection: sqlite3.Connection, columns: list[tuple[str, str]], ours: 
     gone = {root: [rest for rest in rests if rest] for root, rests in below.items() if not _path(root).exists()}
     # A disk that is not mounted looks the same, but its files aren't here.
     return sorted(root for root, rests in gone.items() if not rests or any((ours / rest).exists() for rest in rests))
-
-
-def _replace(connection: sqlite3.Connection, table: str, column: str, old: str, new: str) -> None:
-    connection.execute(
-        f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE {column} = ? OR substr({column}, 1, ?) = ?",
-        (new, len(old) + 1, old, len(old) + 1, f"{old}/"),
-    )
-
-
-def _has(connection: sqlite3.Connection, table: str, column: str) -> bool:
-    return any(name == column for _, name, *_ in connection.execute(f"PRAGMA table_info({table})"))
 
 
 def _path(uri: str) -> Path:

@@ -20,7 +20,7 @@ def sync(folders: Sequence[Path], pauses: Sequence[float] = PAUSES) -> bool:
     """Send what is left of all runs in folders, print a line for each, and return whether nothing is left.
 
     Args:
-        folders: of runs, of sweeps or of all runs.
+        folders: folders of runs, of sweeps or of all runs.
         pauses: as :data:`PAUSES`.
 
     Raises:
@@ -51,14 +51,9 @@ def unsent_runs(folder: Path) -> Iterator[Path]:
 def recorded_uri(folder: Path, now: str | None = None) -> str | None:
     """Return the address of the store that tracks a run, whatever the working directory is.
 
-    The record holds no password. Where ``now`` or ``MLFLOW_TRACKING_URI`` is the same address with one, it is taken.
-
-    Args:
-        folder: of the run.
-        now: the address as the configuration has it.
-
-    Returns:
-        ``now`` where the run was not tracked, or its database is neither where it was nor has been moved with the run.
+    The record holds no password. Where ``now``, as the configuration has it, or ``MLFLOW_TRACKING_URI`` is the same
+    address with one, it is taken. ``now`` it is too where the run was not tracked, or its database is neither where it
+    was nor has been moved with the run.
     """
     record = read_record(folder)
     recorded = record.get("tracking_uri")

@@ -1,77 +1,76 @@
-"""The run of a command, and what it logs to MLflow."""
+"""The run of a command, what it logs to MLflow, and the use of the machine while it is at work."""
 
+import contextlib
 import json
 import posixpath
-from collections.abc import Mapping, Sequence
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from cxrnet.errors import CxrnetError
+from cxrnet.tracking.delivery import Delivery
 from cxrnet.tracking.names import FOLDERS, LONGEST_PARAM, LONGEST_TAG, artifact_folder, safe_key, shortened
 from cxrnet.tracking.record import RECORD
-from cxrnet.tracking.sender import Sender
 
 if TYPE_CHECKING:
     import pandas as pd
 
-TABLE = "tables/all_metrics.json"
+_TABLE = "tables/all_metrics.json"
+SECONDS = 10.0
+"""Between two samples of the system metrics."""
 
 
 class TrackedRun:
     """A run as MLflow is told of it; made by :func:`cxrnet.tracking.run.track`.
 
-    No method waits for MLflow or raises because of it: each writes a line into the outbox of the run's folder, which is
-    sent from there (:mod:`cxrnet.tracking.sender`). Without tracking, or on a process that is not the first of a
-    distributed training, the methods do nothing.
+    No method waits for MLflow or raises because of it: each writes a line into the outbox of the run's folder. Without
+    tracking, or on a process that is not the first of a distributed training, the methods do nothing. Values that are
+    longer than MLflow takes are cut.
 
     Attributes:
-        folder: of the run on disk.
-        run_id: of the run in MLflow; ``None`` without tracking.
+        folder: folder of the run on disk.
+        run_id: id of the run in MLflow; ``None`` without tracking.
     """
 
-    def __init__(self, folder: Path, run_id: str | None = None, sender: Sender | None = None) -> None:
+    def __init__(self, folder: Path, run_id: str | None = None, delivery: Delivery | None = None) -> None:
         self.folder = folder
         self.run_id = run_id
-        self._sender = sender
+        self._delivery = delivery
 
     @property
     def unsent(self) -> int:
         """Calls that have not reached MLflow (yet)."""
-        return self._sender.outbox.waiting if self._sender else 0
+        return self._delivery.outbox.waiting if self._delivery else 0
 
     @property
     def refused(self) -> list[str]:
         """Calls that MLflow has refused for good, and why."""
-        return self._sender.outbox.refused if self._sender else []
+        return self._delivery.outbox.refused if self._delivery else []
 
     def close(self, patience: float, at_most: float) -> None:
-        """Give what waits the time to arrive; arguments as :meth:`cxrnet.tracking.sender.Sender.close`."""
-        if self._sender:
-            self._sender.close(patience, at_most)
+        """Give what waits the time to arrive; arguments as :meth:`cxrnet.tracking.delivery.Delivery.close`."""
+        if self._delivery:
+            self._delivery.close(patience, at_most)
 
     def log_params(self, params: Mapping[str, object]) -> None:
-        """Log the resolved config, flat (``{"model.name": "resnet50"}``); a longer value than MLflow takes is cut.
-
-        MLflow never changes a parameter: in a resumed run only new ones are logged, and what differs is written to
-        the tag ``cxrnet.param_drift``.
-        """
+        """Log the config, flat; what differs in a resumed run is written to the tag ``cxrnet.param_drift``."""
         values = {safe_key(name): shortened(str(value), LONGEST_PARAM) for name, value in params.items()}
         self._add("params", values=values)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
-        """Log values of one step; those that were logged before, when the run was begun, are not logged again.
-
-        Args:
-            metrics: by name (:func:`cxrnet.tracking.names.safe_key`).
-            step: the epoch, running on across phases.
-        """
-        if self._sender is None:
+        """Log values by name at a step (the epoch over all phases); what was logged before is not logged again."""
+        if self._delivery is None:
             return
         values = {safe_key(name): float(value) for name, value in metrics.items()}
-        if new := self._sender.outbox.new_points(values, step):
+        if new := self._delivery.outbox.new_points(values, step):
             self._add("metrics", values=new, step=step)
 
     def set_tags(self, tags: Mapping[str, object], of: str | None = None) -> None:
-        """Set tags, of this run or of another one; a longer value than MLflow takes is cut."""
+        """Set tags, of this run or of another one."""
         values = {safe_key(name): shortened(str(value), LONGEST_TAG) for name, value in tags.items()}
         self._add("tags", values=values, of=of)
 
@@ -84,17 +83,12 @@ class TrackedRun:
         self._add("text", name="error.txt", text=text)
 
     def log_artifact(self, path: Path, below: str = "") -> None:
-        """Log a file into the folder of its kind, ``plots/roc.png``; it must stay in place until it has arrived.
-
-        Args:
-            path: of the file.
-            below: a folder within that of the kind.
-        """
+        """Log a file into the folder of its kind, or one below; it must stay in place until it has arrived."""
         folder = posixpath.normpath(posixpath.join(artifact_folder(path.name), below))
         self._add("artifact", path=self._place(path), folder=None if folder == "." else folder)
 
     def log_results(self, folder: Path, below: str = "") -> None:
-        """Log every table, text, plot and page that lies in a folder; arguments as :meth:`log_artifact`."""
+        """Log every table, text, plot and page that lies in a folder."""
         for path in sorted(folder.iterdir()):
             if path.suffix in FOLDERS and path.name != RECORD:
                 self.log_artifact(path, below)
@@ -110,17 +104,14 @@ class TrackedRun:
         """
         self.log_metrics(metrics, step)
         # As MlflowClient.log_table writes it, which would add the rows again where it is sent twice.
-        self._add("text", name=TABLE, text=table.to_json(orient="split", index=False))
-        listed = json.dumps([{"path": TABLE, "type": "table"}])
+        self._add("text", name=_TABLE, text=table.to_json(orient="split", index=False))
+        listed = json.dumps([{"path": _TABLE, "type": "table"}])
         self.set_tags({"mlflow.loggedArtifacts": listed, "mlflow.note.content": description})
 
     def log_bundle(self, folder: Path, classes: Sequence[str], defers: bool = False) -> None:
         """Log a bundle as the model ``bundle`` of the run; the tag ``cxrnet.model_uri`` has its address in MLflow.
 
-        Args:
-            folder: the bundle; must stay in place until it has arrived.
-            classes: in the order of the bundle.
-            defers: whether it defers predictions.
+        It must stay in place until it has arrived.
         """
         self._add("model", path=self._place(folder), classes=list(classes), defers=defers)
 
@@ -128,9 +119,8 @@ class TrackedRun:
         """Log a manifest as a dataset input.
 
         Args:
-            name: of the data (``"covid19_image"``).
-            digest: of the manifest. MLflow's own field takes the first 36 digits; the tag
-                ``cxrnet.data.digest.<context>`` has all.
+            name: name of the data (``"covid19_image"``).
+            digest: digest of the manifest; the tag ``cxrnet.data.digest.<context>`` has it in whole.
             source: a folder or an address.
             counts: images in each split and class.
             context: ``"training"`` or ``"evaluation"``.
@@ -140,10 +130,66 @@ class TrackedRun:
         self.set_tags({f"cxrnet.data.digest.{context}": digest})
 
     def _add(self, kind: str, **arguments: object) -> None:
-        if self._sender:
-            self._sender.add(kind, arguments)
+        if self._delivery:
+            self._delivery.add(kind, arguments)
 
     def _place(self, path: Path) -> str:
         """Return where a file lies, from the run's folder on if it is in there: the folder may be moved."""
         path, folder = path.resolve(), self.folder.resolve()
         return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path)
+
+
+def system_monitors() -> list[Any]:
+    """Make MLflow's monitors; GPUs are measured where nvidia-ml-py is installed and finds one.
+
+    Raises:
+        CxrnetError: psutil is not installed.
+    """
+    try:
+        from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
+        from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
+    except ImportError as error:
+        raise CxrnetError(
+            "tracking.system_metrics: psutil is not installed; pip install 'cxrnet[system]', or give "
+            "tracking.system_metrics=false"
+        ) from error
+    monitors: list[Any] = [CPUMonitor()]  # type: ignore[no-untyped-call]
+    with contextlib.suppress(ImportError, RuntimeError):  # no nvidia-ml-py, no GPU
+        monitors.append(GPUMonitor())  # type: ignore[no-untyped-call]
+    return monitors
+
+
+@contextmanager
+def sampled(run: TrackedRun, monitors: Sequence[Any], started: str) -> Iterator[None]:
+    """Log system metrics (``system/cpu_utilization_percentage``) as long as the ``with`` lasts, and at its end.
+
+    They go the way of all metrics, so that nothing waits for MLflow. The step counts :data:`SECONDS` since the first
+    start, also after the run was resumed.
+
+    Args:
+        run: run that gets them.
+        monitors: monitors of :func:`system_monitors`; none for no system metrics.
+        started: the first start of the run, ISO 8601 with its zone.
+    """
+    ended, began = threading.Event(), datetime.fromisoformat(started).timestamp()
+
+    def work() -> None:
+        last = False
+        while not last:
+            last = ended.wait(SECONDS)
+            values: dict[str, float] = {}
+            for monitor in monitors:
+                monitor.collect_metrics()
+                values |= {f"system/{name}": value for name, value in monitor.aggregate_metrics().items()}
+                monitor.clear_metrics()
+            run.log_metrics(values, step=int((time.time() - began) // SECONDS))
+
+    thread = threading.Thread(target=work, name="cxrnet-system-metrics", daemon=True)
+    if monitors:
+        thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        if monitors:
+            thread.join(5)

@@ -54,11 +54,7 @@ def make_callbacks(config: Mapping[str, Any]) -> list[Callback]:
 
 
 def make_loggers(config: Mapping[str, Any], folder: Path) -> list[Logger]:
-    """Make the loggers of a plain configuration, for one run.
-
-    Args:
-        config: whole.
-        folder: of the run, the ``save_dir`` of loggers that are ``_partial_``.
+    """Make the loggers of a plain configuration, for one run; ``folder`` is the ``save_dir`` of ``_partial_`` ones.
 
     Raises:
         CxrnetError: one isn't a logger, or can't be made.
@@ -91,7 +87,7 @@ class RunOn(Callback):
     Lightning counts both from zero in every ``fit``.
 
     Args:
-        folder: of the run.
+        folder: folder of the run.
         earlier: names of the phases before this one, in order.
     """
 

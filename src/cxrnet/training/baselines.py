@@ -15,11 +15,10 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from cxrnet.data.datamodule import XrayDataModule
-from cxrnet.data.duplicates.overlap import KnownImages
-from cxrnet.data.external import ExternalSet
-from cxrnet.data.images.resize import Images
+from cxrnet.data.external import ExternalSet, KnownImages
+from cxrnet.data.images.reader import Images
+from cxrnet.evaluation.decision import Mix
 from cxrnet.evaluation.predictions import make_predictions
-from cxrnet.evaluation.prior import Mix
 
 THUMBNAIL = 8  # pixels a side
 
@@ -95,7 +94,7 @@ def fit_baselines(known: KnownImages | None, classes: Sequence[str]) -> Baseline
 
     Args:
         known: the images of the run; ``None`` where they aren't known.
-        classes: of the bundle.
+        classes: classes of the bundle.
     """
     if known is None:
         return Baselines([], None, "the images that the bundle was made with are not known")

@@ -13,7 +13,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, Tim
 from rich.progress import Progress as Bar
 from torch.optim import Optimizer
 
-from cxrnet.training.checkpoints import History, Progress, Row, checkpoint, keep_epoch, metrics_of, plan_of
+from cxrnet.data.datamodule import XrayDataModule
+from cxrnet.training.checkpoints import History, Progress, checkpoint, keep_epoch, metrics_of, plan_of
 from cxrnet.training.trainer import Training
 
 
@@ -21,19 +22,27 @@ class EpochSeed(Callback):
     """Seeds every training epoch by itself: a resumed run draws what the run would have drawn.
 
     Args:
-        seed: of the run.
-        place: of the phase in the schedule.
+        seed: seed of the run.
+        place: place of the phase in the schedule.
+        data: whose stream, of several processes, is seeded in all of them as one process would be.
     """
 
-    def __init__(self, seed: int, place: int) -> None:
+    def __init__(self, seed: int, place: int, data: XrayDataModule) -> None:
         self.seed = seed
         self.place = place
+        self.data = data
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Seed torch, numpy and Python; each process of a distributed training otherwise."""
+        of_epoch = (self.seed, self.place, trainer.current_epoch)
+        if self.data.stream is not None:
+            self.data.stream.manual_seed(_mixed(*of_epoch))
         rank = (trainer.global_rank,) if trainer.global_rank else ()
-        (mixed,) = np.random.SeedSequence((self.seed, self.place, trainer.current_epoch, *rank)).generate_state(1)
-        pl.seed_everything(int(mixed), workers=True, verbose=False)
+        pl.seed_everything(_mixed(*of_epoch, *rank), workers=True, verbose=False)
+
+
+def _mixed(*numbers: int) -> int:
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 
 class WeightDecay(Callback):
@@ -68,15 +77,11 @@ class EpochKeeper(Checkpoint):
     Lightning calls it after early stopping, so a checkpoint holds what that has decided.
 
     Args:
-        training: that the phase is a part of.
-        place: of the phase in it.
+        training: training that the phase is a part of.
+        place: place of the phase in it.
         last: the last epoch is kept, not the best.
         history: gets a row an epoch: the logged metrics and ``train/lr``, the rate that it was trained at.
         before: how far the phase had come before the run was resumed; ``None`` where it begins.
-
-    Attributes:
-        phase: that is trained.
-        cached: what is frozen is computed once.
     """
 
     def __init__(self, training: Training, place: int, last: bool, history: History, before: Progress | None) -> None:
@@ -87,6 +92,7 @@ class EpochKeeper(Checkpoint):
         self.history = history
         self.before = before
         self.cached = before is not None and before.cached
+        self.head = before.head if before is not None else {}
         self._started: float | None = None
         self._lr = self.phase.lr
         self._stopped = False
@@ -97,19 +103,20 @@ class EpochKeeper(Checkpoint):
         so_far = self.before.seconds if self.before is not None else 0.0
         return so_far if self._started is None else so_far + time.monotonic() - self._started
 
-    @property
-    def kept(self) -> Row:
-        """Row of the epoch whose weights are kept so far."""
-        return self.history.kept(self.phase.name, self.training.schedule, self.last)
-
     def start(self, cached: bool) -> None:
         """Begin to count the time of the phase; ``cached``: it trains on features that are computed once."""
         self.cached = cached
         self._started = time.monotonic()
 
+    def end_with(self, head: dict[str, Any]) -> None:
+        """Note that the next epoch is the only one, for the head was fitted at once; ``head``: of :class:`Progress`."""
+        self.head, self._stopped = head, True
+
     def state_dict(self) -> dict[str, Any]:
         """Return what Lightning stores in a checkpoint; :func:`read_progress` reads it."""
-        return vars(Progress(plan_of(self.phase), self.cached, self.history.rows, self.seconds, self._stopped))
+        return vars(
+            Progress(plan_of(self.phase), self.cached, self.history.rows, self.seconds, self._stopped, self.head)
+        )
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -146,11 +153,11 @@ class EpochKeeper(Checkpoint):
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         metrics["train/lr"] = self._lr
         row = self.history.add(self.phase.name, trainer.strategy.broadcast(metrics))
-        self._stopped = trainer.should_stop
+        self._stopped = self._stopped or trainer.should_stop
         trainer.save_checkpoint(checkpoint(self.training.folder, self.phase.name, "last"), weights_only=False)
         if trainer.is_global_zero:
             if not self.last:
-                self._keep()
+                keep_epoch(self.training.folder, self.history, self.phase.name, self.training.schedule, self.last)
             if self.training.log_metrics is not None:
                 self.training.log_metrics(metrics_of(row), row["epoch"])
         trainer.strategy.barrier()  # no other process looks for kept.ckpt before it is there
@@ -158,11 +165,8 @@ class EpochKeeper(Checkpoint):
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Keep the last epoch, where that is the one that is kept."""
         if self.last and self.history.of(self.phase.name):
-            self._keep()
+            keep_epoch(self.training.folder, self.history, self.phase.name, self.training.schedule, self.last)
             trainer.strategy.barrier()
-
-    def _keep(self) -> None:
-        keep_epoch(self.training.folder, self.history, self.phase.name, self.training.schedule, self.last)
 
 
 class PhaseProgress(Callback):
@@ -211,15 +215,10 @@ class PhaseProgress(Callback):
         elif epoch in (1, self.epochs) or epoch % max(1, round(self.epochs / 10)) == 0:
             get_console().print(f"  {self.phase:<12} {f'{epoch}/{self.epochs}':>6}  {text}", highlight=False)
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_end(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
         """Close the bar."""
-        self._close()
-
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Close the bar when training breaks off."""
-        self._close()
-
-    def _close(self) -> None:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+
+    on_exception = on_train_end

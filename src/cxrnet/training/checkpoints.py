@@ -42,7 +42,7 @@ class History:
     phases is one curve.
 
     Args:
-        rows: of the epochs before, when a run is resumed.
+        rows: rows of the epochs before, when a run is resumed.
 
     Attributes:
         rows: one dictionary an epoch: ``phase``, ``epoch`` (from 1) and every metric.
@@ -91,8 +91,10 @@ class Progress:
         plan: what must not change while a phase is trained, see :func:`plan_of`.
         cached: it trains on features that were computed once, and goes on so.
         rows: the history up to here, the phases before included.
-        seconds: of training so far.
-        stopped: the phase was stopped early, and gets no further epoch.
+        seconds: seconds of training so far.
+        stopped: the phase was stopped early, or fitted at once, and gets no further epoch.
+        head: how its head was trained: ``fitted``, ``l2`` and ``losses``, or ``by_epochs``, of
+            :class:`cxrnet.training.schedule.PhaseResult`; empty where its solver is ``gradient``.
     """
 
     plan: dict[str, Any]
@@ -100,6 +102,7 @@ class Progress:
     rows: list[Row]
     seconds: float
     stopped: bool
+    head: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -224,7 +227,8 @@ def check_goes_on(trained: Sequence[Progress], phases: Sequence[Phase]) -> None:
         )
     for progress, phase in zip(trained, phases, strict=False):
         for name, value in plan_of(phase).items():
-            if value != (was := progress.plan.get(name)):
+            was = progress.plan.get(name, getattr(Phase, name, None))  # a version before may not have known it
+            if value != was:
                 raise CxrnetError(
                     f"resume: phase '{phase.name}' was trained with {name} {was}, which is {value} now; take it back"
                 )

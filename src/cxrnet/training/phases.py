@@ -5,19 +5,21 @@ fine-tuning begins, and no stale parameter group is carried along. What is kept 
 validation: a fine-tuning that made things worse is not what the user gets.
 """
 
-import dataclasses
+import copy
 import gc
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import replace
 
+import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping
+from torch.optim import SGD
 
 from cxrnet.data.datamodule import XrayDataModule
 from cxrnet.errors import CxrnetError
 from cxrnet.models.freezing import describe, set_trainable
 from cxrnet.models.network import Network, count_parameters
+from cxrnet.models.processes import synced_batch_norms
 from cxrnet.training.callbacks import EpochKeeper, EpochSeed, WeightDecay
 from cxrnet.training.checkpoints import (
     History,
@@ -30,42 +32,9 @@ from cxrnet.training.checkpoints import (
     rank,
 )
 from cxrnet.training.features import make_feed
+from cxrnet.training.regression import HeadFit, not_linear, not_stored
+from cxrnet.training.schedule import PhaseResult
 from cxrnet.training.trainer import Training, check_training, make_classifier, make_trainer, refusals_told
-
-
-@dataclass(frozen=True)
-class PhaseResult:
-    """The result of a phase.
-
-    Attributes:
-        name: of the phase.
-        trainable: in words.
-        trained_parameters: numbers that the optimizer changed.
-        lr: learning rate at the start.
-        decay: weight decay over the whole phase.
-        cached: what is frozen was computed once.
-        first_epoch: counted over all phases, from 1.
-        epochs: that were trained.
-        keep: whether the ``last`` epoch was kept, or the ``best``.
-        kept_epoch: whose weights were kept, counted over all phases, from 1.
-        kept_score: the monitored metric of that epoch.
-        seconds: wall time, features included.
-        kept: the run's final weights come from this phase.
-    """
-
-    name: str
-    trainable: str
-    trained_parameters: int
-    lr: float
-    decay: float
-    cached: bool
-    first_epoch: int
-    epochs: int
-    keep: Literal["last", "best"]
-    kept_epoch: int
-    kept_score: float
-    seconds: float
-    kept: bool = False
 
 
 def run_phases(
@@ -97,67 +66,71 @@ def run_phases(
         keeper = EpochKeeper(training, place, last, history, trained[place] if place < len(trained) else None)
         if keeper.before is None or (place == len(trained) - 1 and not keeper.before.is_over(phase)):
             _train_phase(network, data, keeper)
-        results.append(_result(network, keeper))
+        rows, kept = history.of(phase.name), history.kept(phase.name, schedule, last)
+        result = PhaseResult(
+            name=phase.name,
+            trainable=describe(phase.trainable),
+            trained_parameters=count_parameters(network).trainable,
+            lr=0.0 if "fitted" in keeper.head else phase.lr,
+            decay=0.0 if "fitted" in keeper.head else phase.decay,
+            cached=keeper.cached,
+            first_epoch=rows[0]["epoch"],
+            epochs=len(rows),
+            keep="last" if last else "best",
+            kept_epoch=kept["epoch"],
+            monitor=schedule.monitor,
+            kept_score=kept[schedule.monitor],
+            seconds=keeper.seconds,
+            **keeper.head,
+        )
         # Tables and optimizer are gone before the next phase makes its own: Lightning's objects hold each other, and
         # callbacks were given methods of the classifier.
         del keeper
         gc.collect()
         load_kept(network, folder, phase.name)
         complete_kept(network, folder, phase.name)
-        results = _keep_best(network, results, training)
-    return results, history
+        results.append(result)
+        best = min(results, key=lambda each: rank(each.kept_score, schedule.mode))  # the earlier one of two equals
+        if math.isnan(best.kept_score):
+            which = "its last" if best.keep == "last" else "any"
+            raise CxrnetError(f"phase '{best.name}': {schedule.monitor} is not a number in {which} epoch; lower its lr")
+        load_kept(network, folder, best.name)
+    return [replace(result, kept=result is best) for result in results], history
 
 
 def _train_phase(network: Network, data: XrayDataModule, keeper: EpochKeeper) -> None:
     """Train one phase, or go on with it; afterwards nothing that outlives it holds what it needed."""
     training, phase, schedule = keeper.training, keeper.phase, keeper.training.schedule
+    if training.sharded:  # whose weights are divided for good; what was trained comes back from the checkpoint
+        network = copy.deepcopy(network).to(memory_format=torch.contiguous_format)
     feed = make_feed(network, data, training, phase, keeper.before.cached if keeper.before else None)
     keeper.start(feed.cached)
-    callbacks: list[Callback] = [EpochSeed(training.seed, keeper.place), keeper]
+    at_once = phase.solver == "regression" and keeper.before is None
+    if at_once and (reason := not_linear(network, training.loss) or not_stored(feed)):
+        at_once, keeper.head = False, {"by_epochs": reason}
+    if at_once:  # one epoch of the fitted head, which changes nothing, makes its metrics and checkpoints
+        phase = replace(phase, epochs=1, lr=0.0, decay=0.0, patience=None, lr_schedule=None)
+        training = replace(training, optimizer=SGD)  # another one may move weights at a rate of 0 too
+    callbacks: list[Callback] = [EpochSeed(training.seed, keeper.place, data), keeper]
     if phase.decay:
         callbacks.append(WeightDecay(phase.decay, phase.lr))
     if phase.patience is not None:  # at the end of the epoch the metrics of both splits are there
         callbacks.append(
             EarlyStopping(schedule.monitor, patience=phase.patience, mode=schedule.mode, check_on_train_epoch_end=True)
         )
+    if at_once:
+        callbacks.append(HeadFit(keeper.end_with))
     callbacks += training.callbacks(phase)
     trainer = make_trainer(training.trainer, phase.epochs, training.folder, callbacks)
     classifier = make_classifier(training, network, phase, feed.trainable_part)
-    classifier.train()  # Lightning doesn't: it keeps the mode in which it finds a network
-    if training.compiled:
+    data.stream = torch.Generator() if trainer.world_size > 1 else None
+    classifier.train(not at_once)  # Lightning doesn't: it keeps the mode in which it finds a network
+    if training.compiled and not at_once:
         classifier.compile()
     resumed = checkpoint(training.folder, phase.name, "last") if keeper.before else None
-    with refusals_told():
+    with refusals_told(), synced_batch_norms(network, trainer.world_size):
         trainer.fit(classifier, datamodule=feed.data, ckpt_path=resumed, weights_only=True)
     if trainer.current_epoch == 0:
         raise CxrnetError("callbacks: training was stopped before its first epoch; mend or leave out what did so")
     feed.data.trainer = None
     network.zero_grad()
-
-
-def _result(network: Network, keeper: EpochKeeper) -> PhaseResult:
-    phase, rows, kept = keeper.phase, keeper.history.of(keeper.phase.name), keeper.kept
-    return PhaseResult(
-        name=phase.name,
-        trainable=describe(phase.trainable),
-        trained_parameters=count_parameters(network).trainable,
-        lr=phase.lr,
-        decay=phase.decay,
-        cached=keeper.cached,
-        first_epoch=rows[0]["epoch"],
-        epochs=len(rows),
-        keep="last" if keeper.last else "best",
-        kept_epoch=kept["epoch"],
-        kept_score=kept[keeper.training.schedule.monitor],
-        seconds=keeper.seconds,
-    )
-
-
-def _keep_best(network: Network, results: list[PhaseResult], training: Training) -> list[PhaseResult]:
-    schedule = training.schedule
-    kept = min(results, key=lambda result: rank(result.kept_score, schedule.mode))  # the earlier one of two equals
-    if math.isnan(kept.kept_score):
-        which = "its last" if kept.keep == "last" else "any"
-        raise CxrnetError(f"phase '{kept.name}': {schedule.monitor} is not a number in {which} epoch; lower its lr")
-    load_kept(network, training.folder, kept.name)
-    return [dataclasses.replace(result, kept=result is kept) for result in results]

@@ -1,10 +1,9 @@
 """A schedule: phases, each with its trainable part, epochs and learning rate."""
 
-import dataclasses
 import math
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
@@ -12,6 +11,14 @@ from omegaconf import DictConfig, OmegaConf
 from cxrnet.core.schema import need
 from cxrnet.errors import CxrnetError
 from cxrnet.models.settings import Trainable
+
+_OF_EPOCHS = tuple(f"schedule.head.{key}." for key in ("epochs", "lr", "lr_schedule", "patience", "decay", "keep"))
+_OF_GRADIENTS = (
+    "optimizer.",
+    "trainer.gradient_clip_val.",
+    "trainer.gradient_clip_algorithm.",
+    "trainer.accumulate_grad_batches.",
+)
 
 
 @dataclass(frozen=True)
@@ -26,9 +33,12 @@ class Phase:
         lr: learning rate at the start.
         patience: epochs without improvement before the phase stops; null never stops early.
         lr_schedule: {name: cosine, warmup_epochs: 1} or {name: plateau, factor: 0.5, patience: 2}; null keeps the rate.
-        decay: weight decay over the whole phase, from 0 on, see :class:`cxrnet.training.trainer.WeightDecay`.
+        decay: weight decay over the whole phase, from 0 on, see :class:`cxrnet.training.callbacks.WeightDecay`.
         keep: the epoch whose weights are kept: ``last``, or ``best`` by the schedule's monitored metric.
         enabled: a phase that is not enabled is left out.
+        solver: gradient trains by epochs; regression fits a head of one dense layer on stored features at once, as a
+            logistic regression whose L2 is chosen by cross-validation. Where the head or the loss is another, or no
+            features are stored, it trains by epochs too.
     """
 
     name: str
@@ -40,6 +50,7 @@ class Phase:
     decay: float = 0.0
     keep: Literal["last", "best"] = "best"
     enabled: bool | None = True
+    solver: Literal["gradient", "regression"] = "gradient"
 
     def __post_init__(self) -> None:
         """Refuse what can't be trained.
@@ -116,6 +127,11 @@ class Schedule:
         return self.phases if self.head is None else (self.head, *self.phases)
 
     @property
+    def stores(self) -> bool:
+        """Whether the output of frozen layers may be stored."""
+        return self.views > 0 and self.features_gb > 0
+
+    @property
     def mode(self) -> Literal["min", "max"]:
         """``min`` where the monitored metric is better when it is small, as a loss is."""
         return "min" if self.monitor in ("train/loss", "val/loss") else "max"
@@ -123,6 +139,51 @@ class Schedule:
     def keeps_last(self, phase: Phase, validation: int) -> bool:
         """Tell whether the last epoch of a phase is kept, where there are so many validation images."""
         return phase.keep == "last" or validation < self.best_from
+
+
+@dataclass(frozen=True)
+class PhaseResult:
+    """The result of a phase.
+
+    Attributes:
+        name: name of the phase.
+        trainable: in words.
+        trained_parameters: numbers that the optimizer changed.
+        lr: learning rate at the start; 0 where the head was fitted at once.
+        decay: weight decay over the whole phase.
+        cached: whether the output of the frozen layers was computed once.
+        first_epoch: counted over all phases, from 1.
+        epochs: epochs that were trained; 1 where the head was fitted at once, whose metrics it has.
+        keep: whether the ``last`` epoch was kept, or the ``best``.
+        kept_epoch: whose weights were kept, counted over all phases, from 1.
+        monitor: the metric by which phases, and epochs, are compared.
+        kept_score: its value in that epoch, on the validation images.
+        seconds: wall time, features included.
+        kept: the run's final weights come from this phase.
+        fitted: how its head was fitted at once, in words; empty where it was trained by epochs.
+        l2: the strength that it was fitted with; 0 where it was trained by epochs.
+        losses: each L2 that was tried for that, and its cross-validated log loss; empty where none was chosen so.
+        by_epochs: why its head was trained by epochs though its solver is ``regression``; empty where it was not.
+    """
+
+    name: str
+    trainable: str
+    trained_parameters: int
+    lr: float
+    decay: float
+    cached: bool
+    first_epoch: int
+    epochs: int
+    keep: Literal["last", "best"]
+    kept_epoch: int
+    monitor: str
+    kept_score: float
+    seconds: float
+    kept: bool = False
+    fitted: str = ""
+    l2: float = 0.0
+    losses: tuple[tuple[float, float], ...] = ()
+    by_epochs: str = ""
 
 
 def enabled_phases(schedule: Schedule, pretrained: bool) -> tuple[Phase, ...]:
@@ -137,15 +198,43 @@ def enabled_phases(schedule: Schedule, pretrained: bool) -> tuple[Phase, ...]:
     """
     phases = [phase for phase in schedule.planned if phase.enabled]
     if not pretrained:
-        phases = _unfrozen(phases, schedule.scratch)
+        later = [phase for phase in phases if phase.trainable != "head"]
+        first = [schedule.scratch] if schedule.scratch is not None and len(later) < len(phases) else []
+        whole = [phase for phase in later if phase.trainable == "all" or phase is later[-1]]
+        phases = [*first, *(replace(phase, trainable="all") for phase in whole)]
     names = [phase.name for phase in phases]
     if not phases:
         raise CxrnetError("schedule.phases: no phase is enabled; enable one (finetune=true) or take another schedule")
     if len(set(names)) < len(names):
         raise CxrnetError(f"schedule.phases: two phases have one name ({', '.join(names)}); give each its own")
-    if schedule.max_epochs is not None:
-        phases = [_capped(phase, schedule.max_epochs) for phase in phases]
+    if (most := schedule.max_epochs) is not None:
+        for place, phase in enumerate(phases):
+            spec = phase.lr_schedule
+            if phase.epochs > most and spec is not None and "warmup_epochs" in spec:  # one epoch is at the full rate
+                spec = {**spec, "warmup_epochs": min(spec["warmup_epochs"], most - 1)}
+            phases[place] = replace(phase, epochs=min(phase.epochs, most), lr_schedule=spec)
     return tuple(phases)
+
+
+def check_words(words: Iterable[str], phases: Sequence[Phase], schedule: Schedule) -> None:
+    """Refuse words of a command line that have no effect where the head is fitted at once.
+
+    Args:
+        words: ``key=value``, as ``schedule.head.lr=0.01``.
+        phases: phases that will run; those whose solver is ``regression`` can be fitted at once.
+        schedule: schedule of which they are.
+
+    Raises:
+        CxrnetError: a word says how the head is trained by epochs or, where nothing else is trained, by which steps.
+    """
+    fitted = [phase for phase in phases if phase.solver == "regression"]
+    way_out = "; leave it out, or give schedule.head.solver=gradient to train the head by epochs"
+    for word in words:
+        key = word.lstrip("+~").partition("=")[0]
+        of_head = schedule.head in fitted and f"{key}.".startswith(_OF_EPOCHS)
+        of_all = 0 < len(fitted) == len(phases) and (f"{key}.".startswith(_OF_GRADIENTS) or "weight_averaging" in word)
+        if of_head or of_all:
+            raise CxrnetError(f"{key}: has no effect, as the head is fitted at once, by a logistic regression{way_out}")
 
 
 def check_finetune(finetune: bool | None, schedule: DictConfig) -> None:
@@ -165,29 +254,6 @@ def check_finetune(finetune: bool | None, schedule: DictConfig) -> None:
         )
 
 
-def _unfrozen(phases: Sequence[Phase], scratch: Phase | None) -> list[Phase]:
-    """Return the phases for random weights; see :func:`enabled_phases`."""
-    later = [phase for phase in phases if phase.trainable != "head"]
-    kept = [phase for phase in later if phase.trainable == "all" or phase is later[-1]]
-    first = [scratch] if scratch is not None and len(later) < len(phases) else []
-    return [*first, *(dataclasses.replace(phase, trainable="all") for phase in kept)]
-
-
-def _capped(phase: Phase, epochs: int) -> Phase:
-    """Return the phase with at most so many epochs; a warm-up leaves one of them at the full rate."""
-    if phase.epochs <= epochs:
-        return phase
-    spec = phase.lr_schedule
-    if spec is not None and "warmup_epochs" in spec:
-        spec = {**spec, "warmup_epochs": min(spec["warmup_epochs"], epochs - 1)}
-    return dataclasses.replace(phase, epochs=epochs, lr_schedule=spec)
-
-
-PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
-
-_SHORT = {"32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}  # Lightning's
-
-
 def check_precision(precision: object, on_cpu: bool) -> None:
     """Refuse ``trainer.precision`` where it is of the weights, or one that the device hasn't got.
 
@@ -196,13 +262,14 @@ def check_precision(precision: object, on_cpu: bool) -> None:
         on_cpu: training runs on a CPU. Of ``16-mixed`` Lightning makes ``bf16-mixed`` there, and only warns.
 
     Raises:
-        CxrnetError: it isn't one of :data:`PRECISIONS`, or it is ``16-mixed`` on a CPU.
+        CxrnetError: it isn't known, or it is ``16-mixed`` on a CPU.
     """
-    known = _SHORT.get(str(precision), str(precision))
-    if known not in PRECISIONS:
+    short = {"32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}  # Lightning's
+    known = short.get(str(precision), str(precision))
+    if known not in short.values():
         raise CxrnetError(
             f"trainer.precision: {precision} is not for the weights, which predict in float32; "
-            f"give {', '.join(PRECISIONS[:-1])} or {PRECISIONS[-1]}"
+            "give 32-true, 16-mixed or bf16-mixed"
         )
     if known == "16-mixed" and on_cpu:
         raise CxrnetError(

@@ -11,6 +11,7 @@ import lightning.pytorch as pl
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, ReduceLROnPlateau, SequentialLR
@@ -22,11 +23,10 @@ from cxrnet.models.network import Network, lone_batch_norms
 from cxrnet.training.checkpoints import LogMetrics, PlainFiles
 from cxrnet.training.schedule import Phase, Schedule, check_precision
 
+SHARDED = "fsdp"
+"""``trainer.strategy`` of :class:`Sharded`."""
+
 PhaseCallbacks = Callable[[Phase], list[Callback]]
-
-
-def _no_callbacks(_: Phase) -> list[Callback]:
-    return []
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Training:
         loss: takes logits and labels.
         optimizer: makes an optimizer of parameters and ``lr=``.
         trainer: makes a Lightning Trainer; epochs and callbacks are added. The loggers of a partial are used.
-        folder: of the run; gets ``checkpoints/<phase>/kept.ckpt`` and ``last.ckpt``.
+        folder: folder of the run; gets ``checkpoints/<phase>/kept.ckpt`` and ``last.ckpt``.
         seed: the random state of each epoch depends on it, the phase's place and the epoch alone.
         compiled: the steps run on what ``torch.compile`` makes of the network.
         callbacks: makes further callbacks for a phase.
@@ -54,8 +54,13 @@ class Training:
     folder: Path
     seed: int
     compiled: bool = False
-    callbacks: PhaseCallbacks = _no_callbacks
+    callbacks: PhaseCallbacks = lambda _: []
     log_metrics: LogMetrics | None = None
+
+    @property
+    def sharded(self) -> bool:
+        """Weights, gradients and the optimizer's state are divided among the processes."""
+        return _given(self.trainer).get("strategy") == SHARDED
 
     def with_callbacks(self, callbacks: PhaseCallbacks) -> "Training":
         """Return the training with further callbacks, which come first."""
@@ -110,7 +115,7 @@ def lr_schedule(optimizer: Optimizer, spec: Mapping[str, Any], epochs: int, moni
     Args:
         optimizer: whose rates are scheduled.
         spec: ``{name: plateau, factor: 0.5, patience: 2}`` or ``{name: cosine, warmup_epochs: 1}``.
-        epochs: of the phase.
+        epochs: epochs of the phase.
         monitor: the metric that a plateau watches.
         mode: ``min`` or ``max``.
 
@@ -122,37 +127,30 @@ def lr_schedule(optimizer: Optimizer, spec: Mapping[str, Any], epochs: int, moni
             plateau = ReduceLROnPlateau(optimizer, mode=mode, factor=factor, patience=patience)  # type: ignore[arg-type]
             return {"scheduler": plateau, "monitor": monitor, "interval": "epoch"}
         case {"name": "cosine", "warmup_epochs": int(warmup), **rest} if not rest and 0 <= warmup < epochs:
-            return {"scheduler": _cosine(optimizer, epochs, warmup), "interval": "epoch"}
+            # Down to zero along a cosine (Loshchilov & Hutter 2017, arXiv:1608.03983, eq. 5), after a linear warm-up.
+            decay: LRScheduler = CosineAnnealingLR(optimizer, T_max=epochs - warmup)
+            if warmup > 0:
+                rise = LinearLR(optimizer, start_factor=1 / (warmup + 1), total_iters=warmup)
+                decay = SequentialLR(optimizer, [rise, decay], milestones=[warmup])
+            return {"scheduler": decay, "interval": "epoch"}
     raise CxrnetError(
         f"phase: lr_schedule: {dict(spec)} is not known; use {{name: plateau, factor: 0.5, patience: 2}} or "
         f"{{name: cosine, warmup_epochs: 1}} with fewer warm-up epochs than the phase has ({epochs})"
     )
 
 
-def _cosine(optimizer: Optimizer, epochs: int, warmup: int) -> LRScheduler:
-    """Decay to zero along a cosine (Loshchilov & Hutter 2017, arXiv:1608.03983, eq. 5) after a linear warm-up."""
-    decay = CosineAnnealingLR(optimizer, T_max=epochs - warmup)
-    if warmup == 0:
-        return decay
-    rise = LinearLR(optimizer, start_factor=1 / (warmup + 1), total_iters=warmup)
-    return SequentialLR(optimizer, [rise, decay], milestones=[warmup])
-
-
 def make_trainer(make: Callable[..., pl.Trainer], epochs: int, folder: Path, callbacks: list[Callback]) -> pl.Trainer:
-    """Make a trainer, of which cxrnet itself keeps the history and shows the progress.
-
-    Args:
-        make: see :class:`Training`.
-        epochs: at most.
-        folder: of the run.
-        callbacks: of the phase.
+    """Make the trainer of a phase by :attr:`Training.trainer`; cxrnet keeps its history and shows its progress.
 
     Raises:
         CxrnetError: there is no such device, argument or precision here.
     """
-    given = make.keywords if isinstance(make, partial) else {}
+    given = _given(make)
+    # On other devices than NCCL's, and where all is one unit, inference mode would forbid weights to be put together.
+    sharded: dict[str, Any] = {"strategy": Sharded(), "inference_mode": False}
     try:
         made = make(
+            **(sharded if given.get("strategy") == SHARDED else {}),
             max_epochs=epochs,
             logger=given.get("logger") or False,  # the history hands the metrics on, with epochs that run on
             callbacks=callbacks,
@@ -162,11 +160,12 @@ def make_trainer(make: Callable[..., pl.Trainer], epochs: int, folder: Path, cal
             enable_model_summary=False,
             use_distributed_sampler=False,  # the data module shares out the training images itself
         )
-    except RuntimeError as error:  # two callbacks whose states have one name
-        raise CxrnetError(f"trainer: {_first_line(error).partition('. ')[0]}; leave one out") from error
+    except RuntimeError as error:  # two callbacks whose states have one name, or the tasks of Slurm
+        instead = "give --ntasks-per-node in its place" if "SLURM" in str(error) else "leave one out"
+        raise CxrnetError(f"trainer: {_first_line(error).partition('. ')[0]}; {instead}") from error
     except (MisconfigurationException, ImportError, TypeError, ValueError) as error:  # no such device or argument
         raise CxrnetError(
-            f"trainer: {_first_line(error)}; use trainer=auto, cpu, gpu or ddp as it fits this machine"
+            f"trainer: {_first_line(error)}; use trainer=auto, cpu, gpu, ddp or fsdp as it fits this machine"
         ) from error
     # Lightning may have put another precision in the place of what was asked for.
     check_precision(given.get("precision", made.precision), on_cpu=isinstance(made.accelerator, CPUAccelerator))
@@ -174,13 +173,32 @@ def make_trainer(make: Callable[..., pl.Trainer], epochs: int, folder: Path, cal
     return made
 
 
+def _given(make: Callable[..., pl.Trainer]) -> dict[str, Any]:
+    """Return the arguments of a trainer's partial."""
+    return make.keywords if isinstance(make, partial) else {}
+
+
+class Sharded(ModelParallelStrategy):
+    """FSDP2 over all processes; checkpoints hold the whole weights.
+
+    :meth:`cxrnet.models.lightning_module.Classifier.configure_model` divides the weights.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(tensor_parallel_size=1, save_distributed_checkpoint=False)
+
+    def setup_environment(self) -> None:
+        """Let all processes share the data."""
+        self._data_parallel_size = self.num_nodes * self.num_processes
+        super().setup_environment()
+
+
 @contextmanager
 def refusals_told() -> Iterator[None]:
     """Say in one line what Lightning or torch refuse to do in a fit.
 
     Raises:
-        CxrnetError: ``torch.compile`` lacks something, as a C++ compiler, what was added to the trainer won't do, or an
-            operation isn't deterministic.
+        CxrnetError: ``torch.compile`` or what was added to the trainer won't do, or an operation isn't deterministic.
     """
     try:
         yield

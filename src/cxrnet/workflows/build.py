@@ -1,6 +1,7 @@
 """The parts of a run, made of its configuration: data, network, training, bundle."""
 
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -10,33 +11,40 @@ import numpy as np
 import pandas as pd
 import torch
 from hydra.utils import instantiate
+from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.callbacks import Callback, Checkpoint
 from lightning.pytorch.loggers import Logger
+from torch import nn
 
 from cxrnet.core.config import Config
-from cxrnet.core.provenance import package_versions
+from cxrnet.core.launch import launched
+from cxrnet.core.machine import package_versions
 from cxrnet.core.schema import build
 from cxrnet.data.datamodule import XrayDataModule
 from cxrnet.errors import CxrnetError
-from cxrnet.evaluation.calibration import fit_temperature
+from cxrnet.evaluation.calibration import fit_temperature, left_alone
+from cxrnet.evaluation.decision import Mix, fitted_offset
 from cxrnet.evaluation.predictions import make_predictions
-from cxrnet.evaluation.prior import Mix, fitted_offset
 from cxrnet.evaluation.selective_prediction import choose_deferral_threshold
-from cxrnet.evaluation.threshold_selection import choose_thresholds
+from cxrnet.evaluation.threshold_selection import check_policy, choose_thresholds
 from cxrnet.inference import head_logits, image_features, predict_images, predictions_of
+from cxrnet.models.backbones.registry import backbone_spec
 from cxrnet.models.backbones.weights import LoadedWeights, load_weights
 from cxrnet.models.bundle import Bundle, device_of, load_bundle, save_bundle
+from cxrnet.models.freezing import set_trainable
+from cxrnet.models.lightning_module import metric_names
 from cxrnet.models.losses import cost_offset, decision_weights, weighed_by, without_offset
 from cxrnet.models.network import Network
 from cxrnet.models.settings import NetworkConfig
-from cxrnet.reporting.report_data import PhaseFacts
-from cxrnet.reporting.sentences import threshold_sentences, weighing_sentences
 from cxrnet.reporting.training_run import Bundled
-from cxrnet.training.additions import RunOn, make_callbacks, make_loggers
-from cxrnet.training.phases import PhaseResult
-from cxrnet.training.schedule import Phase, Schedule, enabled_phases
-from cxrnet.training.trainer import Training, make_trainer
+from cxrnet.reporting.wording import threshold_sentences, weighing_sentences
+from cxrnet.training.additions import MovingAverage, RunOn, make_callbacks, make_loggers
+from cxrnet.training.regression import not_linear
+from cxrnet.training.schedule import Phase, PhaseResult, Schedule, check_words, enabled_phases
+from cxrnet.training.trainer import SHARDED, Training, lr_schedule, make_trainer
 from cxrnet.workflows.run_context import RunContext
+
+CALIBRATED = "the L2 of the head was chosen by the log loss of held-out training images, which calibrates it"
 
 
 def make_data(config: Config) -> XrayDataModule:
@@ -49,17 +57,106 @@ def make_data(config: Config) -> XrayDataModule:
 
 def make_network(model: Config, data: XrayDataModule) -> tuple[Network, LoadedWeights]:
     """Make the network of a configuration's ``model``, for the classes and the size of the data."""
-    architecture = {name: value for name, value in model.items() if name != "weights"}
-    network = Network(NetworkConfig.from_dict({**architecture, "classes": data.classes, "size": data.size}))
+    network = Network(_architecture(model, data.classes, data.size))
     return network, load_weights(network.backbone, model["backbone"], str(model["weights"]), data.size)
 
 
-def check_trainer(config: Config, folder: Path) -> None:
-    """Refuse a trainer that can't be made on this machine or can't train, before images are read.
+def _architecture(model: Config, classes: Sequence[str], size: Sequence[int]) -> NetworkConfig:
+    own = {name: value for name, value in model.items() if name != "weights"}
+    return NetworkConfig.from_dict({**own, "classes": tuple(classes), "size": tuple(size)})
+
+
+def check_parts(config: Config, folder: Path, words: Sequence[str] = ()) -> int:
+    """Refuse what can't be made or trained, before images are read; return the number of processes that train.
+
+    Where ``data.classes`` is null, the classes that the configuration names, and two more, stand for those of the data.
+
+    Args:
+        config: config of the run, plain.
+        folder: folder of the run.
+        words: words of its command line; what would have no effect in a head that is fitted at once, or on random
+            weights, is refused.
 
     Raises:
-        CxrnetError: there is no such device, argument, precision, callback or logger here, or it would clip gradients
-            that the optimizer doesn't hand out.
+        CxrnetError: a value of trainer, callbacks, loggers, model, loss, schedule, optimizer or operating points won't
+            do, there is no such device or precision here, or a word has no effect.
+    """
+    processes = check_trainer(config, folder)
+    policy, own, loss = config["operating_points"] or {}, config["data"]["classes"], config["loss"]
+    costs = loss["costs"] if isinstance(loss.get("costs"), dict) else {}
+    mappings = [policy, loss.get("class_weights"), costs, *costs.values()]
+    classes = tuple(
+        own
+        or dict.fromkeys([*(name for each in mappings if isinstance(each, dict) for name in each), "COVID", "Normal"])
+    )
+    check_policy(policy, classes)
+    made_loss = make_loss(loss, classes, [1] * len(classes))
+
+    weights = str(config["model"]["weights"])
+    if weights not in ("auto", "imagenet", "none") and not Path(weights).is_file():
+        raise CxrnetError(f"model.weights: '{weights}' is not a file; use auto, imagenet, none or an existing file")
+    architecture = _architecture(config["model"], classes, config["data"]["size"])
+    published = backbone_spec(architecture.backbone).published
+    if weights == "imagenet" and published is None:
+        raise CxrnetError(f"model.weights: there are no ImageNet weights for {architecture.backbone}; use auto or none")
+    try:
+        with torch.device("meta"):  # shapes alone
+            network = Network(architecture)
+    except (RuntimeError, NotImplementedError):  # a network of timm that computes while it is made
+        network = Network(architecture)
+
+    schedule = build(Schedule, config["schedule"], "schedule")
+    check_monitor(schedule.monitor, own)
+    optimizer = instantiate(config["optimizer"])
+    pretrained = weights != "none" and (weights != "auto" or published is not None)
+    phases = enabled_phases(schedule, pretrained)
+    keys = [word.lstrip("+").partition("=")[0] for word in words]
+    if not pretrained and (idle := [key for key in keys if key.startswith("schedule.head.")]):
+        raise CxrnetError(
+            f"{idle[0]}: has no effect, as the weights are random, and schedule.scratch trains them; leave it out, or "
+            "give model.weights"
+        )
+    if schedule.stores and not not_linear(network, made_loss):
+        check_words(words, phases, schedule)
+    for phase in phases:
+        warmup, where = (phase.lr_schedule or {}).get("warmup_epochs"), f"schedule: phase '{phase.name}'"
+        if isinstance(warmup, int) and warmup >= phase.epochs:
+            raise CxrnetError(
+                f"{where}: its warm-up takes {warmup} of {phase.epochs} epochs; give it more epochs, or fewer "
+                "warmup_epochs in its lr_schedule"
+            )
+        try:
+            set_trainable(network, phase.trainable)
+            made = optimizer([nn.Parameter(torch.zeros(1))], lr=phase.lr)
+            if phase.lr_schedule is not None:
+                lr_schedule(made, phase.lr_schedule, phase.epochs, schedule.monitor, schedule.mode)
+        except CxrnetError as error:
+            raise CxrnetError(str(error).replace("phase:", f"{where}:", 1)) from error
+        except (TypeError, ValueError) as error:
+            raise CxrnetError(
+                f"{where}: no optimizer can be made: {error}; mend optimizer, lr or lr_schedule"
+            ) from error
+    return processes
+
+
+def check_monitor(monitor: str, classes: Sequence[str] | None) -> None:
+    """Refuse to monitor what is not logged; ``classes``: of the data, ``None`` where only they know.
+
+    Raises:
+        CxrnetError: it isn't.
+    """
+    known = metric_names(classes or ("<class>",))
+    of_class = classes is None and re.fullmatch(r"val/(sensitivity|specificity)/.+", monitor)
+    if monitor not in known and not of_class:
+        raise CxrnetError(f"schedule.monitor: '{monitor}' is no logged metric; use one of {', '.join(known)}")
+
+
+def check_trainer(config: Config, folder: Path) -> int:
+    """Refuse a trainer that can't be made on this machine or can't train; return the number of its processes.
+
+    Raises:
+        CxrnetError: there is no such device, argument, precision, callback or logger here, it would clip gradients that
+            the optimizer doesn't hand out, or others than its processes were started.
     """
     callbacks = [*make_callbacks(config), Checkpoint()]
     made = make_trainer(_trainer_factory(config["trainer"], make_loggers(config, folder)), 1, folder, callbacks)
@@ -69,6 +166,38 @@ def check_trainer(config: Config, folder: Path) -> None:
             f"trainer.gradient_clip_val: {made.gradient_clip_val}, but gradients of a fused optimizer can't be clipped "
             f"in {made.precision}; give optimizer.fused=false"
         )
+    if config["trainer"]["strategy"] == SHARDED:
+        if isinstance(made.accelerator, CPUAccelerator):
+            raise CxrnetError("trainer: fsdp is for GPUs, as a training on a CPU ended in NaN once; give trainer=ddp")
+        if fused and config["optimizer"]["_target_"].endswith(".SGD"):
+            raise CxrnetError("optimizer.fused: SGD's fused kernel can't train divided weights; give it false")
+        if any(isinstance(callback, MovingAverage) for callback in callbacks):
+            raise CxrnetError("callbacks: MovingAverage can't average divided weights; give trainer=ddp")
+    launch, devices = launched(), made.num_devices * made.num_nodes
+    if launch is not None and {made.world_size, devices} != {launch.processes}:
+        raise CxrnetError(
+            f"trainer: {launch.name} started {launch.processes} processes, and {devices} would train; give trainer=ddp "
+            "or fsdp, and no other trainer.devices and trainer.num_nodes than were started"
+        )
+    if launch is None and made.num_nodes > 1:
+        raise CxrnetError(
+            f"trainer.num_nodes: {made.num_nodes}, but nothing started processes on other machines; start the command "
+            "with torchrun or srun, see docs/scale.md"
+        )
+    return made.world_size
+
+
+def make_loss(loss: Config, classes: Sequence[str], counts: Sequence[int]) -> nn.Module:
+    """Make the loss of a configuration's ``loss``, for classes and their numbers of training images.
+
+    Raises:
+        CxrnetError: it has an argument that its function doesn't take, or a value won't do.
+    """
+    try:
+        made: nn.Module = instantiate(loss)(classes=classes, counts=counts)
+    except TypeError as error:
+        raise CxrnetError(f"loss: {error}; leave it out or mend it, as loss=<option> has it") from error
+    return made
 
 
 def make_training(config: Config, data: XrayDataModule, pretrained: bool, folder: Path) -> Training:
@@ -77,13 +206,14 @@ def make_training(config: Config, data: XrayDataModule, pretrained: bool, folder
     phases, loggers = enabled_phases(schedule, pretrained), make_loggers(config, folder)
 
     def added(phase: Phase) -> list[Callback]:
-        earlier = [each.name for each in phases[: phases.index(phase)]]
+        names = [each.name for each in phases]
+        earlier = names[: names.index(phase.name)]
         return [*make_callbacks(config), *([RunOn(folder, earlier)] if loggers else [])]
 
     return Training(
         phases,
         schedule,
-        loss=instantiate(config["loss"])(classes=data.classes, counts=data.counts("train")),
+        loss=make_loss(config["loss"], data.classes, data.counts("train")),
         optimizer=instantiate(config["optimizer"]),
         trainer=_trainer_factory(config["trainer"], loggers),
         folder=folder,
@@ -95,40 +225,34 @@ def make_training(config: Config, data: XrayDataModule, pretrained: bool, folder
 
 def _trainer_factory(trainer: Config, loggers: list[Logger]) -> Callable[..., pl.Trainer]:
     """Return what makes the trainer of a phase; its callbacks are made for each phase."""
+    if trainer["devices"] == "auto" and (launch := launched()) is not None:
+        trainer = {**trainer, "devices": launch.on_machine}
     given = instantiate(trainer)
     # Of a partial within another one the arguments, as the precision that is asked for, couldn't be seen.
     return partial(given.func, *given.args, **given.keywords, logger=loggers)
 
 
-def phase_facts(phase: PhaseResult, monitor: str) -> PhaseFacts:
-    """Return what console and report say of a phase."""
-    return PhaseFacts(
-        name=phase.name,
-        trainable=phase.trainable,
-        parameters=phase.trained_parameters,
-        epochs=phase.epochs,
-        keep=phase.keep,
-        kept_epoch=phase.kept_epoch,
-        monitor=monitor,
-        value=phase.kept_score,
-        seconds=phase.seconds,
-        cached=phase.cached,
-        kept=phase.kept,
-        lr=phase.lr,
-        decay=phase.decay,
-    )
-
-
-def make_bundle(run: RunContext, network: Network, data: XrayDataModule) -> Bundled:
+def make_bundle(run: RunContext, network: Network, data: XrayDataModule, phases: Sequence[PhaseResult] = ()) -> Bundled:
     """Choose what is chosen on the validation images, and write the bundle.
 
     The images go through the backbone once. Their predictions are those of the bundle as it lies on disk: its head is
     applied to their features again.
 
+    A head whose L2 was chosen by the log loss of held-out training images is calibrated by that. A temperature and
+    offsets from the validation images, which are fewer, would add noise: docs/recipes.md, "Training a head".
+
+    Args:
+        run: whose folder gets the bundle.
+        network: the trained network.
+        data: set up.
+        phases: phases of the training.
+
     Raises:
         CxrnetError: the validation images can't meet the policy of ``operating_points`` or ``defer``.
     """
     config, rows, policy = run.config, data.rows("val"), run.config["operating_points"] or {}
+    fitted = {phase.name: phase.fitted for phase in phases if phase.fitted}
+    calibrated = any(phase.kept and phase.losses for phase in phases)
     trained = Bundle(
         network=network,
         resize=data.resize,
@@ -136,13 +260,13 @@ def make_bundle(run: RunContext, network: Network, data: XrayDataModule) -> Bund
         operating_points={},
         manifest_digest=run.data_digest,
         versions=package_versions(),
-        training=config,
+        training=config | ({"fitted": fitted} if fitted else {}) | ({"temperature": CALIBRATED} if calibrated else {}),
         prior={name: n / len(data.rows("train")) for name, n in zip(data.classes, data.counts("train"), strict=True)},
     )
     bundle = _with_prior(trained, data, config)
     features = image_features(bundle, data.arrays("val")[0], data.batch_size, device_for(config))
     untempered = make_predictions(rows, data.classes, head_logits(bundle, features))
-    temperature = fit_temperature(untempered, bundle.prior)
+    temperature = left_alone(untempered, CALIBRATED) if calibrated else fit_temperature(untempered, bundle.prior)
     if temperature.offset:
         bundle = replace(bundle, network=without_offset(bundle.network, np.array(temperature.offset)))
     bundle = replace(bundle, temperature=temperature.value, temperature_offset=temperature.offset)
@@ -168,7 +292,7 @@ def _with_prior(trained: Bundle, data: XrayDataModule, config: Config) -> Bundle
     At a temperature of 1 it predicts what the network did as trained, where the loss is the cross-entropy.
     """
     counts = data.counts("train")
-    loss = instantiate(config["loss"])(classes=data.classes, counts=counts)
+    loss = make_loss(config["loss"], data.classes, counts)
 
     def fitted(start: np.ndarray) -> np.ndarray:
         logits = predict_images(trained, data.arrays("train")[0], data.batch_size, device_for(config))
@@ -183,8 +307,8 @@ def _with_prior(trained: Bundle, data: XrayDataModule, config: Config) -> Bundle
 
 
 def predict_test(bundle: Bundle, data: XrayDataModule, config: Config) -> Iterator[pd.DataFrame]:
-    """Predict the test images, if there are any."""
-    if len(rows := data.rows("test")):
+    """Predict the test images, if there are any and they aren't to be left alone."""
+    if config["test"] and len(rows := data.rows("test")):
         logits = predict_images(bundle, data.arrays("test")[0], data.batch_size, device_for(config))
         yield predictions_of(bundle, rows, logits)
 

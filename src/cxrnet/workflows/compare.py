@@ -1,66 +1,175 @@
-"""Compare runs: the order of the steps.
+"""Compare finished runs: runs -> names -> comparison -> files -> MLflow -> console.
 
-runs -> names -> comparison -> files -> MLflow -> console
+A run is read from its folder, from MLflow, or from a table of predictions, which any program may have written.
 """
 
+import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from math import isnan
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from omegaconf import DictConfig
+import pandas as pd
+from omegaconf import DictConfig, OmegaConf
+from pandas.api.types import is_bool_dtype
 from rich import get_console
 
 from cxrnet.cli.run_folder import refuse_used, say_places, shown
 from cxrnet.core import console
-from cxrnet.core.config import Config, flat, plain_config
-from cxrnet.core.machine import machine_told
+from cxrnet.core.config import Config, flat, plain_config, read_config
+from cxrnet.data.leaks import LEAKS_FROM, leaked_images
+from cxrnet.data.manifest import digest, read_manifest
 from cxrnet.errors import CxrnetError
 from cxrnet.evaluation.comparison import ComparisonSettings, compare
+from cxrnet.evaluation.predictions import LEAKED, read_predictions
 from cxrnet.reporting.comparison import ComparedRuns, say_comparison, verdict, warnings_of, write_comparison
-from cxrnet.tracking.read import fetch_files, finished_runs, run_name
-from cxrnet.tracking.record import RECORD
-from cxrnet.tracking.run import track
-from cxrnet.tracking.store import opened, tracking_uri
+from cxrnet.reporting.wording import BASELINES
+from cxrnet.tracking.names import job_names, says_where
+from cxrnet.tracking.record import RECORD, fetch_files, finished_runs, read_record
+from cxrnet.tracking.store import opened, printable
 from cxrnet.tracking.tracker import TrackedRun
-from cxrnet.workflows.finished_run import FILES, PREDICTIONS, FinishedRun, check_same_files, named, read_run
+from cxrnet.workflows.resume import COMMAND
+from cxrnet.workflows.run_context import RUN_FACTS, RUN_ID, read_run_facts, store_of, tracked
+from cxrnet.workflows.settings import Compare
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+PAGE = "comparison.html"
+PREDICTIONS, _METRICS = "predictions.parquet", "metrics.json"
+_FILES = (PREDICTIONS, "manifest.parquet", RUN_FACTS, _METRICS, "config.yaml")
+"""The files that a run is read from."""
+_LONGEST_NAME = 50
+_LONGEST_LABEL = 80  # two of them and a metric stand in a name, for which MLflow has 250 characters
 
-RUN_ID = re.compile(r"[0-9a-f]{32}")
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A run that left predictions.
+
+    Attributes:
+        name: name that it has by itself: of its folder, its file or, in MLflow, its run.
+        place: where it was found, as the user knows it.
+        table: predictions, of ``test`` or, where there is none, of ``val``.
+        facts: what is known of it, plain values, for the leaderboard.
+        overrides: overrides of its command, without the folder that it writes to; ``None`` where not known.
+        hashes: SHA-256 of the image files by ``image_id``, as far as they are known.
+        run_id: in the MLflow at hand.
+        leaked: ``image_id`` of the images of the table that were leaked into training: their patient, or a duplicate,
+            is in train or, for test images, in train or val, over folds of the fold that tests them. ``None`` where
+            neither the table nor a manifest tells.
+    """
+
+    name: str
+    place: str
+    table: pd.DataFrame
+    facts: dict[str, object]
+    overrides: list[str] | None
+    hashes: "pd.Series[str]"
+    run_id: str | None
+    leaked: frozenset[str] | None
+
+
+def compare_runs(config: DictConfig, folder: Path, command: Sequence[str]) -> None:
+    """Find runs, compare them, write what was found, and tell MLflow.
+
+    Raises:
+        CxrnetError: a mistake in the configuration, runs that can't be compared, or a folder that holds a comparison.
+    """
+    refuse_used(folder, PAGE, "a comparison")
+    plain = plain_config(config)
+    console.log_to(folder)
+    console.heading("Runs")
+    with get_console().status("reading runs"):
+        runs = named(find_runs(plain, store_of(plain)))
+    for name, run in runs.items():
+        console.say("run", f"{name}: {run.place}")
+    if any(run.facts.get("split") == "val" for run in runs.values()):
+        console.warn("no test images: these are validation images, on which each run chose its weights")
+    check_same_files(runs)
+    compared = _compare(runs, plain)
+    # Beside the runs, where they are of one experiment.
+    with tracked(plain, folder, "comparison", command, plain["mlflow_experiment"]) as own:
+        with get_console().status("drawing"):
+            files = write_comparison(compared, folder)
+        own.log_params(flat(plain) | {f"place.{rank}": run for rank, run in enumerate(compared.comparison.runs, 1)})
+        _log(own, compared, [run.run_id for run in runs.values() if run.run_id is not None])
+        for file in files:
+            own.log_artifact(file)
+    say_comparison(compared)
+    mlflow = f"run {own.run_id}" if own.run_id else "not tracked"
+    say_places({"page": str(shown(folder) / PAGE), "everything": str(shown(folder)), "MLflow": mlflow})
+
+
+def _compare(runs: Mapping[str, FinishedRun], config: Config) -> ComparedRuns:
+    settings = ComparisonSettings(**{field.name: config[field.name] for field in fields(ComparisonSettings)})
+    with get_console().status("comparing"):
+        comparison = compare({name: run.table for name, run in runs.items()}, settings)
+    leaked = {name: run.leaked for name, run in runs.items() if run.leaked is not None}
+    return ComparedRuns(comparison, {name: run.facts for name, run in runs.items()}, leaked)
+
+
+def _log(own: TrackedRun, compared: ComparedRuns, ids: Sequence[str]) -> None:
+    """Log metrics and p values, and point each run that was compared to the comparison.
+
+    The metrics of the leaderboard have the ends of their intervals, ``accuracy/<run>``,
+    ``accuracy/ci_low/<run>``; the p of each pair of runs is also corrected by Holm, ``p_holm/accuracy/<run> against
+    <run>``.
+    """
+    comparison = compared.comparison
+    own.set_tags({"cxrnet.compares": ", ".join(ids), "cxrnet.best_run": comparison.runs[0]})
+    # The description that MLflow's page of a run shows.
+    own.set_tags({"mlflow.note.content": "\n\n".join([verdict(compared), *warnings_of(compared)])})
+    labels = labels_of(comparison.runs)
+    metrics = comparison.metrics[comparison.metrics["metric"].isin(list(comparison.shown))]
+    values = {
+        f"{row['metric']}{end}/{labels[row['run']]}": row[column]
+        for row in metrics.to_dict("records")
+        for column, end in (("value", ""), ("low", "/ci_low"), ("high", "/ci_high"))
+    }
+    values |= {
+        f"{p}/{test['metric']}/{labels[test['a']]} against {labels[test['b']]}": test[p]
+        for test in comparison.tests.to_dict("records")
+        for p in ("p", "p_holm")
+    }
+    own.log_metrics({name: value for name, value in values.items() if not isnan(value)}, 0)
+    for run_id in ids:
+        own.set_tags({"cxrnet.compared_in": own.run_id}, of=run_id)
+
+
+def labels_of(runs: Sequence[str]) -> dict[str, str]:
+    """Name each run as MLflow takes it in the name of a metric; the same names get their place."""
+    short = [re.sub(r"[^\w.\- ]", "_", run)[:_LONGEST_LABEL] for run in runs]
+    return {
+        run: label if short.count(label) == 1 else f"{label} {place}"
+        for place, (run, label) in enumerate(zip(runs, short, strict=True), 1)
+    }
 
 
 def find_runs(config: Config, uri: str | None) -> list[FinishedRun]:
-    """Find and read runs.
-
-    Args:
-        config: plain; one of ``runs``, ``mlflow_experiment`` and ``sweep`` says where to look.
-        uri: of MLflow; ``None`` for none.
+    """Find and read the runs of a plain configuration, in folders and in the MLflow at an address, if there is one.
 
     Raises:
         CxrnetError: it isn't said where to look, fewer than two runs are there, or one can't be read.
     """
-    places, experiment, sweep = config["runs"], config["mlflow_experiment"], config["sweep"]
-    given = [
-        key for key, value in (("runs", places), ("experiment", experiment), ("sweep", sweep)) if value is not None
-    ]
+    given = {key: config[key] for key in ("runs", "mlflow_experiment", "sweep") if config[key] is not None}
     if len(given) != 1:
         what = "too much" if given else "nothing"
-        raise CxrnetError(f"runs: {what} to compare; give one of runs=[...], experiment=<name> and sweep=<folder>")
-    if not isinstance(places, list | None):
+        raise CxrnetError(f"runs: {what} to compare; give one of runs=[...], mlflow_experiment=<name>, sweep=<folder>")
+    ((key, places),) = given.items()
+    if key == "runs" and not isinstance(places, list):
         raise CxrnetError(f"runs: '{places}' is no list; give runs=[<one>,<another>]")
-    if places is not None:
+    if key == "runs":
         runs = [_of_place(str(place), uri) for place in places]
     else:
-        runs = _of_folder(Path(str(sweep)), uri) if experiment is None else _of_experiment(str(experiment), uri)
+        runs = _of_folder(Path(str(places)), uri) if key == "sweep" else _of_experiment(str(places), uri)
     if len(runs) < 2:
         found = f"{len(runs)} run{'' if len(runs) == 1 else 's'} with predictions found"
-        raise CxrnetError(f"{given[0]}: {found}; a comparison needs at least two, tested on the same images")
+        raise CxrnetError(f"{key}: {found}; a comparison needs at least two, tested on the same images")
     return runs
 
 
@@ -70,6 +179,8 @@ def _of_folder(folder: Path, uri: str | None) -> list[FinishedRun]:
         raise CxrnetError(f"sweep: '{folder}' is not a folder; give the one that holds the jobs, outputs/sweeps/<time>")
     runs = []
     for place in sorted(folder.iterdir()):
+        if place.is_symlink() and place.resolve().parent == folder.resolve():  # the link to the best job
+            continue
         if (place / PREDICTIONS).is_file():
             runs.append(read_run(place, uri))
         elif (place / RECORD).is_file():
@@ -79,7 +190,7 @@ def _of_folder(folder: Path, uri: str | None) -> list[FinishedRun]:
 
 def _of_experiment(experiment: str, uri: str | None) -> list[FinishedRun]:
     if uri is None:
-        raise CxrnetError("experiment: tracking=none knows of no experiments; leave it out, or give run folders")
+        raise CxrnetError("mlflow_experiment: tracking=none knows of none; leave it out, or give run folders")
     with opened(uri, make=False) as client:
         ids = finished_runs(client, experiment)
         runs = [run for run_id in ids if (run := _of_mlflow(client, run_id)) is not None]
@@ -104,103 +215,169 @@ def _of_place(place: str, uri: str | None) -> FinishedRun:
 def _of_mlflow(client: "MlflowClient", run_id: str) -> FinishedRun | None:
     """Read a run from MLflow; ``None`` where it has no predictions."""
     with TemporaryDirectory() as scratch:
-        fetch_files(client, run_id, FILES, Path(scratch))
+        fetch_files(client, run_id, _FILES, Path(scratch))
         if not (Path(scratch) / PREDICTIONS).is_file():
             return None
         run = read_run(Path(scratch), None)
-    return replace(run, name=run_name(client, run_id), place=f"MLflow run {run_id[:8]}", run_id=run_id)
+    name = str(client.get_run(run_id).info.run_name)
+    return replace(run, name=name, place=f"MLflow run {run_id[:8]}", run_id=run_id)
 
 
-PAGE = "comparison.html"
-LONGEST_LABEL = 80  # two of them and a metric stand in a name, for which MLflow has 250 characters
-
-
-def compare_runs(config: DictConfig, folder: Path, command: Sequence[str]) -> None:
-    """Find runs, compare them, write what was found, and tell MLflow.
-
-    Args:
-        config: as composed from ``conf/compare.yaml``.
-        folder: where everything is written; refused if it holds a comparison already.
-        command: that is run.
+def read_run(place: Path, uri: str | None) -> FinishedRun:
+    """Read a run folder or a table of predictions; ``uri`` is that of the MLflow at hand.
 
     Raises:
-        CxrnetError: a mistake in the configuration, or runs that can't be compared.
+        CxrnetError: there are no predictions, or they can't be used.
     """
-    refuse_used(folder, PAGE, "a comparison")
-    plain = plain_config(config)
-    console.log_to(folder)
-    outputs, tracking = Path(plain["outputs"]), plain["tracking"]
-    uri = tracking_uri(tracking["uri"], outputs) if tracking["enabled"] else None
-    console.heading("Runs")
-    with get_console().status("reading runs"):
-        runs = named(find_runs(plain, uri))
-    _say_runs(runs)
-    check_same_files(runs)
-    compared = _compare(runs, plain)
-    # Beside the runs, where they are of one experiment.
-    experiment = str(plain["mlflow_experiment"] or tracking["experiment"])
-    with track(folder, uri, experiment, outputs, "comparison", command) as tracked, machine_told():
-        with get_console().status("drawing"):
-            files = write_comparison(compared, folder)
-        tracked.log_params(flat(plain) | {f"place.{rank}": run for rank, run in enumerate(compared.comparison.runs, 1)})
-        _track(tracked, compared, [run.run_id for run in runs.values() if run.run_id is not None])
-        for file in files:
-            tracked.log_artifact(file)
-    say_comparison(compared)
-    mlflow = f"run {tracked.run_id}" if tracked.run_id else "not tracked"
-    say_places({"page": str(shown(folder) / PAGE), "everything": str(shown(folder)), "MLflow": mlflow})
-
-
-def _say_runs(runs: Mapping[str, FinishedRun]) -> None:
-    for name, run in runs.items():
-        console.say("run", f"{name}: {run.place}")
-    if any(run.facts.get("split") == "val" for run in runs.values()):
-        console.warn("no test images: these are validation images, on which each run chose its weights")
-
-
-def _compare(runs: Mapping[str, FinishedRun], config: Config) -> ComparedRuns:
-    settings = ComparisonSettings(**{field.name: config[field.name] for field in fields(ComparisonSettings)})
-    with get_console().status("comparing"):
-        comparison = compare({name: run.table for name, run in runs.items()}, settings)
-    return ComparedRuns(
-        comparison,
-        {name: run.facts for name, run in runs.items()},
-        {name: run.leaked for name, run in runs.items() if run.leaked is not None},
+    folder, file = (place, place / PREDICTIONS) if place.is_dir() else (place.parent, place)
+    if not file.is_file():
+        lacks = f"has no {PREDICTIONS}" if place.is_dir() else "is neither a folder, a file nor an MLflow run id"
+        raise CxrnetError(f"runs: '{place}' {lacks}; give folders of finished runs, tables of predictions or run ids")
+    table = headline(read_predictions(file))
+    split = {"split": ", ".join(table["split"].dropna().unique())} if table["split"].notna().any() else {}
+    hashes = pd.Series(dtype="string", index=pd.Index([], dtype="string"))
+    if file.name != PREDICTIONS:
+        return FinishedRun(file.stem, str(place), table, dict(split), None, hashes, None, _leaked(None, table))
+    manifest = read_manifest(found) if (found := folder / "manifest.parquet").is_file() else None
+    leaked, record = _leaked(manifest, table), read_record(folder)
+    if manifest is not None:
+        hashes = manifest.set_index("image_id")["sha256"].dropna()
+    known = {
+        "leaked images": None if leaked is None else len(leaked),
+        "manifest digest": None if manifest is None else digest(manifest)[:12],
+    }
+    try:
+        facts = _facts(folder) | split | _baselines(folder) | known
+        command = read_run_facts(folder).get("command") or record.get("command", [])
+        own = tuple(command[: len(COMMAND)]) == COMMAND
+        words = [word for word in map(str, command[len(COMMAND) :]) if not says_where(word.lstrip("+~").split("=")[0])]
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise CxrnetError(
+            f"runs: '{folder}' holds a damaged {RUN_FACTS}, {_METRICS} or config.yaml; copy it again, or give '{file}'"
+        ) from error
+    return FinishedRun(
+        name=folder.resolve().name,
+        place=str(place),
+        table=table,
+        facts={name: value for name, value in facts.items() if value is not None},
+        overrides=words if own else None,
+        hashes=hashes[hashes.index.isin(table["image_id"])],
+        run_id=record.get("run_id") if uri and record.get("tracking_uri") == printable(uri) else None,
+        leaked=leaked,
     )
 
 
-def _track(tracked: TrackedRun, compared: ComparedRuns, ids: Sequence[str]) -> None:
-    """Log metrics and p values, and point each run that was compared to the comparison.
-
-    The metrics of the leaderboard have the ends of their intervals, ``accuracy/<run>``,
-    ``accuracy/ci_low/<run>``; the p of each pair of runs is also corrected by Holm, ``p_holm/accuracy/<run> against
-    <run>``.
-    """
-    comparison = compared.comparison
-    tracked.set_tags({"cxrnet.compares": ", ".join(ids), "cxrnet.best_run": comparison.runs[0]})
-    # The description that MLflow's page of a run shows.
-    tracked.set_tags({"mlflow.note.content": "\n\n".join([verdict(compared), *warnings_of(compared)])})
-    labels = labels_of(comparison.runs)
-    metrics = comparison.metrics[comparison.metrics["metric"].isin(list(comparison.shown))]
-    named = {
-        f"{row['metric']}{end}/{labels[row['run']]}": row[column]
-        for row in metrics.to_dict("records")
-        for column, end in (("value", ""), ("low", "/ci_low"), ("high", "/ci_high"))
-    }
-    named |= {
-        f"{p}/{test['metric']}/{labels[test['a']]} against {labels[test['b']]}": test[p]
-        for test in comparison.tests.to_dict("records")
-        for p in ("p", "p_holm")
-    }
-    tracked.log_metrics({name: value for name, value in named.items() if not isnan(value)}, 0)
-    for run_id in ids:
-        tracked.set_tags({"cxrnet.compared_in": tracked.run_id}, of=run_id)
+def headline(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Take the rows that a result is stated on: of test, else of val; all where the table knows of neither."""
+    for split in ("test", "val"):
+        rows = predictions[(predictions["split"] == split).fillna(False).to_numpy(bool)]
+        if len(rows):
+            return rows
+    return predictions
 
 
-def labels_of(runs: Sequence[str]) -> dict[str, str]:
-    """Name each run as MLflow takes it in the name of a metric; the same names get their place."""
-    short = [re.sub(r"[^\w.\- ]", "_", run)[:LONGEST_LABEL] for run in runs]
+def _leaked(manifest: pd.DataFrame | None, table: pd.DataFrame) -> frozenset[str] | None:
+    """Read it from the table, as that of several folds has it, else from the splits of the manifest."""
+    if LEAKED in table and is_bool_dtype(table[LEAKED]):
+        return frozenset(table["image_id"][table[LEAKED].fillna(False).astype(bool)])
+    if manifest is None or manifest["split"].isna().all():
+        return None
+    splits = set(table["split"].dropna()) & set(LEAKS_FROM)
+    leaked = {name for split in splits for name in leaked_images(manifest, split)}
+    return frozenset(leaked.intersection(table["image_id"]))
+
+
+def _facts(folder: Path) -> dict[str, object]:
+    """Collect what the configuration and the facts of the run tell; the names are columns of the leaderboard."""
+    config, facts = flat(read_config(folder) or {}), read_run_facts(folder)
+    phases = facts.get("phases", [])
+    seed, seeds, folds = config.get("seed"), config.get("seeds"), config.get("folds")
+    of_all = "fold" not in config  # the configuration of one of several runs has it
+    if of_all and seeds:
+        seed = seeds[0] if len(seeds) == 1 else f"{seeds[0]}, the first of {', '.join(map(str, seeds))}"
+    part = "" if of_all else f"{config['fold']} of "
     return {
-        run: label if short.count(label) == 1 else f"{label} {place}"
-        for place, (run, label) in enumerate(zip(runs, short, strict=True), 1)
+        "backbone": config.get("model.backbone"),
+        "phases": ", ".join(dict.fromkeys(phase["name"] for phase in phases)) or None,
+        "parameters": facts.get("parameters"),
+        "trained parameters": max((phase["trained_parameters"] for phase in phases), default=None),
+        "training seconds": sum(phase["seconds"] for phase in phases) if phases else None,
+        "networks": len(facts["runs"]) if "runs" in facts else None,
+        "weights": facts.get("weights", {}).get("origin"),
+        "seed": seed,
+        "folds": f"{part}{folds}, by {config['folds_by']}" if folds else None,
     }
+
+
+def _baselines(folder: Path) -> dict[str, object]:
+    """Read the balanced accuracy of the trivial baselines, beside which that of the run stands."""
+    if not (folder / _METRICS).is_file():
+        return {}
+    splits = json.loads((folder / _METRICS).read_text(encoding="utf-8")).get("baselines", {})
+    return {
+        f"{title}: balanced accuracy": f"{metrics[name]['balanced_accuracy']['value']:.3f}"
+        for metrics in splits.values()
+        for name, title in BASELINES.items()
+        if name in metrics and "value" in metrics[name].get("balanced_accuracy", {})
+    }
+
+
+def named(runs: Sequence[FinishedRun]) -> dict[str, FinishedRun]:
+    """Name runs by the overrides that not all of them have, else by their own names, else by their places.
+
+    Raises:
+        CxrnetError: a run is there twice.
+    """
+    times = Counter(run.run_id or str(Path(run.place).resolve()) for run in runs)
+    if twice := [run for run, count in times.items() if count > 1]:
+        raise CxrnetError(f"runs: '{twice[0]}' is given more than once; give each run once")
+    started = [run.overrides for run in runs if run.overrides is not None]
+    by_overrides = iter(job_names(started) if len(started) > 1 else [""] * len(started))
+    names = []
+    for run in runs:
+        name = "" if run.overrides is None else next(by_overrides)
+        # The number of a job tells nothing, and half a command line is no name.
+        names.append(run.name if not name or name.startswith("job ") or len(name) > _LONGEST_NAME else name)
+    return {
+        name if names.count(name) == 1 else f"{name} ({run.place})": run for name, run in zip(names, runs, strict=True)
+    }
+
+
+def compare_jobs(folders: Sequence[Path], into: Path) -> tuple[list[Path], int]:
+    """Compare jobs of a sweep as ``cxrnet.compare`` does by default: the first, and those tested on the same images.
+
+    Args:
+        folders: folders of finished runs, the best first.
+        into: folder of the comparison.
+
+    Returns:
+        The files that were written, none where the first run stands alone, and the number of jobs in them.
+
+    Raises:
+        CxrnetError: a run can't be read or compared.
+    """
+    found = [read_run(folder, None) for folder in folders]
+    runs = [run for run in found if set(run.table["image_id"]) == set(found[0].table["image_id"])]
+    if len(runs) < 2:
+        return [], len(runs)
+    names = named(runs)
+    check_same_files(names)
+    return write_comparison(_compare(names, plain_config(OmegaConf.structured(Compare))), into), len(runs)
+
+
+def check_same_files(runs: Mapping[str, FinishedRun]) -> None:
+    """Check that images of the same name are the same images, as far as the runs' manifests tell.
+
+    Raises:
+        CxrnetError: they aren't.
+    """
+    known = [(name, run.hashes) for name, run in runs.items() if len(run.hashes)]
+    for name, hashes in known[1:]:
+        first, reference = known[0]
+        shared = hashes.index.intersection(reference.index)
+        different = shared[(hashes[shared] != reference[shared]).to_numpy(bool)]
+        if len(different):
+            raise CxrnetError(
+                f"runs: '{name}' and '{first}' are tested on different data: {len(different)} of {len(shared)} images "
+                f"have the same image_id and other files (as '{different[0]}'); compare runs on the same data"
+            )

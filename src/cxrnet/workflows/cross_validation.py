@@ -43,7 +43,8 @@ class Outcome:
 
     Attributes:
         score: the monitored validation metric of the kept weights; over folds and seeds its mean.
-        results: the metrics; ``None`` in the processes of a distributed training that don't speak for it.
+        results: the metrics; ``None`` of a trial of a search, and in the processes of a distributed training that don't
+            speak for it.
         warnings: what a reader must know before the metrics.
     """
 
@@ -60,7 +61,7 @@ def train_parts(run: RunContext, configs: Sequence[Config], data: XrayDataModule
 
     Args:
         run: the parent.
-        configs: of the runs, from :func:`cxrnet.workflows.run_context.part_configs`.
+        configs: configs of the runs, from :func:`cxrnet.workflows.run_context.part_configs`.
         data: set up; its images serve all runs.
         train_once: trains and evaluates one.
 
@@ -117,27 +118,40 @@ def _put_together(run: RunContext, parts: Sequence[FinishedPart], score: float) 
     """Write, log and say the results of all runs; those of the first seed are the result."""
     seeds = list(dict.fromkeys(part.seed for part in parts))
     first = [part for part in parts if part.seed == seeds[0]]
-    level = run.config["evaluation"]["level"]
+    data, bundle, alone = first[0].data, first[0].bundle, len(first) == 1
     spread = pd.DataFrame({"seed": part.seed, "fold": part.fold, **values_of(part.metrics)} for part in parts)
     to_csv(spread, run.folder / "repeats.csv")
-    _write_manifest(run, first[0])
-    by_seed = {seed: [_tested(part) for part in parts if part.seed == seed] for seed in seeds}
-    tables = {seed: pd.concat(tested, ignore_index=True) for seed, tested in by_seed.items()}
-    pooled = _write_seeds(run, tables) if first[0].fold is not None and len(seeds) > 1 else None
+    manifest = data.manifest
+    if first[0].fold is not None:  # each image is in every split once
+        manifest = manifest.assign(split=pd.array([pd.NA] * len(manifest), "string"))
+    write_manifest(manifest, run.folder / "manifest.parquet")
+    write_conflicts(data.duplicates, manifest, run.folder)
+    tables = {
+        seed: pd.concat([_tested(part) for part in parts if part.seed == seed], ignore_index=True) for seed in seeds
+    }
+    baselines = [baseline_predictions(part.data, "test") for part in first]
     results = write_results(
         run.folder,
         tables[seeds[0]],
-        _baselines(first),
-        first[0].data.classes,
+        {name: pd.concat([each[name] for each in baselines], ignore_index=True) for name in baselines[0]},
+        data.classes,
         run.config["evaluation"],
-        temperature=first[0].bundle.temperature if len(first) == 1 else None,
+        temperature=bundle.temperature if alone else None,
         leaked=[image for part in first for image in leaked_images(part.data.manifest, "test")],
         mix=mean_mix(first),
-        offset=first[0].bundle.temperature_offset if len(first) == 1 else (),
+        offset=bundle.temperature_offset if alone else (),
     )
-    say_spread(spread, pooled, level)
+    pooled = None
+    if first[0].fold is not None and len(seeds) > 1:  # the metrics of each seed on all of its folds
+        for seed in seeds[1:]:
+            write_table(tables[seed], run.folder / f"predictions_seed{seed}.parquet")
+        pooled = pd.DataFrame(
+            {"seed": seed, "images": len(table), **values_of(evaluate(table))} for seed, table in tables.items()
+        )
+        to_csv(pooled, run.folder / "seeds.csv")
+    say_spread(spread, pooled, run.config["evaluation"]["level"])
     warnings = list(dict.fromkeys(text for part in first for text in data_warnings(part.data, run.config)))
-    warnings += first[0].data.notes
+    warnings += data.notes
     of_each = "that of each run is in its own report, as it holds the split"
     facts = repeats_facts(
         parts,
@@ -166,28 +180,3 @@ def _tested(part: FinishedPart) -> pd.DataFrame:
         return part.test
     leaked = part.test["image_id"].isin(leaked_images(part.data.manifest, "test"))
     return part.test.assign(fold=part.fold, **{LEAKED: leaked})
-
-
-def _baselines(parts: Sequence[FinishedPart]) -> dict[str, pd.DataFrame]:
-    found = [baseline_predictions(part.data, "test") for part in parts]
-    return {name: pd.concat([each[name] for each in found], ignore_index=True) for name in found[0]}
-
-
-def _write_manifest(run: RunContext, first: FinishedPart) -> None:
-    """Write the manifest of the result; over folds without a split, as each image is in every split once."""
-    manifest = first.data.manifest
-    if first.fold is not None:
-        manifest = manifest.assign(split=pd.array([pd.NA] * len(manifest), "string"))
-    write_manifest(manifest, run.folder / "manifest.parquet")
-    write_conflicts(first.data.duplicates, manifest, run.folder)
-
-
-def _write_seeds(run: RunContext, tables: dict[int, pd.DataFrame]) -> pd.DataFrame:
-    """Write the metrics of each seed on all of its folds, and the predictions of all seeds but the first."""
-    for seed in list(tables)[1:]:
-        write_table(tables[seed], run.folder / f"predictions_seed{seed}.parquet")
-    pooled = pd.DataFrame(
-        {"seed": seed, "images": len(table), **values_of(evaluate(table))} for seed, table in tables.items()
-    )
-    to_csv(pooled, run.folder / "seeds.csv")
-    return pooled

@@ -1,9 +1,8 @@
-"""Evaluate one bundle on external data: the order of the steps.
+"""Evaluate one bundle on external data.
 
 bundle and its run -> data sets -> duplicates removed -> predictions -> metrics of each set -> performance drop
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,21 +17,17 @@ from rich.markup import escape
 from cxrnet.cli.run_folder import refuse_used, say_places, shown
 from cxrnet.core import console
 from cxrnet.core.config import Config, flat, plain_config, write_config
-from cxrnet.core.machine import machine_told
-from cxrnet.core.provenance import package_versions
+from cxrnet.core.machine import package_versions
 from cxrnet.core.spreadsheet import to_csv
-from cxrnet.data.duplicates.overlap import KnownImages, load_known
-from cxrnet.data.external import ExternalSet, SetConfig, read_set, remove_duplicates
+from cxrnet.data.external import ExternalSet, KnownImages, SetConfig, load_known, read_set, remove_duplicates
 from cxrnet.data.leaks import leaked_images, write_conflicts
 from cxrnet.data.manifest import digest, read_manifest, write_manifest
 from cxrnet.errors import CxrnetError
+from cxrnet.evaluation.decision import Mix, read_mix
 from cxrnet.evaluation.generalisation import Sides, internal_side, shared_classes
-from cxrnet.evaluation.metrics import Evaluation
 from cxrnet.evaluation.predictions import logits_of, read_predictions
-from cxrnet.evaluation.prior import Mix, read_mix
 from cxrnet.inference import mix_facts, mix_tags, predict_images, predictions_of
 from cxrnet.models.bundle import Bundle, device_of, load_bundle
-from cxrnet.reporting.analysis import evaluator
 from cxrnet.reporting.external import (
     ExternalFacts,
     data_facts,
@@ -44,17 +39,14 @@ from cxrnet.reporting.external import (
     write_external,
 )
 from cxrnet.reporting.model_card import Card, read_card, with_external, write_card
-from cxrnet.reporting.results import Results, write_results
+from cxrnet.reporting.results import Results, evaluator, write_results
 from cxrnet.reporting.run_page import shown_metrics
 from cxrnet.reporting.wording import command_text
-from cxrnet.tracking.read import fetch_run
-from cxrnet.tracking.record import RECORD, read_record
-from cxrnet.tracking.run import track
+from cxrnet.tracking.record import RECORD, fetch_run, read_record
 from cxrnet.tracking.store import tracking_uri
 from cxrnet.tracking.tracker import TrackedRun
 from cxrnet.training.baselines import Baselines, fit_baselines
-
-RUN_ID = re.compile(r"[0-9a-f]{32}")
+from cxrnet.workflows.run_context import RUN_ID, tracked
 
 
 @dataclass(frozen=True)
@@ -64,12 +56,12 @@ class Origin:
     Attributes:
         bundle: the model.
         place: what the user called it.
-        run_id: of the run in MLflow; ``None`` where it isn't known.
-        manifest: of the run's images, with their splits; ``None`` where none that fits the bundle lies beside it.
+        run_id: id of the run in MLflow; ``None`` where it isn't known.
+        manifest: the run's images, with their splits; ``None`` where none that fits the bundle lies beside it.
         test: the run's own predictions of its test images that weren't leaked; ``None`` where there are none.
-        card: of the model; ``None`` where there is none.
+        card: card of the model; ``None`` where there is none.
         leaked: number of test images whose patient, or a duplicate, is in train or val.
-        mix: of classes, that all probabilities are of.
+        mix: mix of classes, that all probabilities are of.
     """
 
     bundle: Bundle
@@ -86,9 +78,9 @@ def find_origin(place: str, uri: str, prior: object = None) -> Origin:
     """Open a bundle.
 
     Args:
-        place: the folder of a bundle or of a run, or the id of an MLflow run.
-        uri: of MLflow, asked for run ids only.
-        prior: share by class, to which the run's own test result is carried over; ``None`` for the training mix.
+        place: the folder of a bundle or of a run, or the id of a run in MLflow at ``uri``.
+        uri: address of MLflow.
+        prior: share by class, to which the run's own test result is carried over; ``None``: that of the training.
 
     Raises:
         CxrnetError: there is no bundle, a file of its run is damaged, or the prior won't do.
@@ -124,33 +116,19 @@ def _open(folder: Path, run: Path, place: str) -> Origin:
     )
 
 
-@dataclass(frozen=True)
-class Job:
-    """The context of an evaluation: the bundle and its run, the plain configuration, the tracked run."""
-
-    origin: Origin
-    config: Config
-    run: TrackedRun
-
-
-def evaluate_set(each: ExternalSet, baselines: Baselines, job: Job) -> tuple[Results, Sides]:
-    """Evaluate on one data set, write its folder and tell MLflow.
-
-    Args:
-        each: the data set, duplicates removed.
-        baselines: of the bundle's run.
-        job: the bundle, the configuration and the run.
+def _evaluate_set(
+    each: ExternalSet, baselines: Baselines, origin: Origin, config: Config, run: TrackedRun
+) -> tuple[Results, Sides]:
+    """Evaluate on one data set whose duplicates were removed, write its folder and tell MLflow.
 
     Returns:
         The results over all classes, and the metrics of both sides over the classes that both have.
     """
-    origin, settings = job.origin, job.config["evaluation"]
+    bundle, settings, folder = origin.bundle, config["evaluation"], run.folder / each.name
     with get_console().status(escape(f"predicting {each.name}")):
-        batch, device = job.config["batch_size"], device_of(job.config["device"])
-        logits = predict_images(origin.bundle, each.images, batch, device)
-    predictions = predictions_of(origin.bundle, each.manifest, logits, origin.mix)
+        logits = predict_images(bundle, each.images, config["batch_size"], device_of(config["device"]))
+    predictions = predictions_of(bundle, each.manifest, logits, origin.mix)
     trivial = baselines.predict(each, origin.mix)
-    folder = job.run.folder / each.name
     folder.mkdir()
     write_manifest(each.manifest, folder / "manifest.parquet")
     write_conflicts(each.within, each.manifest, folder)
@@ -160,11 +138,16 @@ def evaluate_set(each: ExternalSet, baselines: Baselines, job: Job) -> tuple[Res
         trivial,
         each.classes,
         settings,
-        temperature=origin.bundle.temperature,
+        temperature=bundle.temperature,
         mix=origin.mix,
-        offset=origin.bundle.temperature_offset,
+        offset=bundle.temperature_offset,
     )
-    _track_set(each, results.metrics["test"], job.run)
+    data_digest = digest(each.manifest)
+    counts = {str(name): int(n) for name, n in each.manifest["label"].value_counts().items()}
+    run.log_dataset(each.name, data_digest, str(folder / "manifest.parquet"), {"test": counts}, "evaluation")
+    run.set_tags({f"cxrnet.data.digest.{each.name}": data_digest})
+    run.log_metrics(shown_metrics(results.metrics["test"], each.name), 0)
+    run.log_results(folder, below=each.name)
     own = internal_side(origin.test, predictions)
     over = shared_classes(predictions, own)
     evaluated = partial(evaluator(settings), over=over)
@@ -174,21 +157,8 @@ def evaluate_set(each: ExternalSet, baselines: Baselines, job: Job) -> tuple[Res
     return results, Sides(evaluated(predictions), internal, over, {k: evaluated(v) for k, v in trivial.items()})
 
 
-def _track_set(each: ExternalSet, metrics: Evaluation, run: TrackedRun) -> None:
-    folder, named = run.folder / each.name, digest(each.manifest)
-    counts = {str(name): int(n) for name, n in each.manifest["label"].value_counts().items()}
-    run.log_dataset(each.name, named, str(folder / "manifest.parquet"), {"test": counts}, "evaluation")
-    run.set_tags({f"cxrnet.data.digest.{each.name}": named})
-    run.log_metrics(shown_metrics(metrics, each.name), 0)
-    run.log_results(folder, below=each.name)
-
-
 def set_configs(config: Config, option: str | None) -> list[SetConfig]:
-    """List the external data sets of a configuration.
-
-    Args:
-        config: of ``conf/evaluate.yaml``, plain.
-        option: name of the option ``data``, if one is given; its data set has the same name.
+    """List the external data sets of a plain configuration; that of ``data`` has the name of its option.
 
     Raises:
         CxrnetError: there is none, a name stands twice, or ``classes`` names another one.
@@ -209,81 +179,71 @@ def set_configs(config: Config, option: str | None) -> list[SetConfig]:
 
 
 def evaluate_external(config: DictConfig, folder: Path, option: str | None, command: Sequence[str]) -> None:
-    """Evaluate a bundle on external data, and state the performance drop.
-
-    Args:
-        config: as composed from ``conf/evaluate.yaml``.
-        folder: where everything is written; refused if it holds an evaluation already.
-        option: name of the option ``data``, if one is given.
-        command: that is run.
+    """Evaluate a bundle on external data, and state the performance drop; ``option`` is the chosen one of ``data``.
 
     Raises:
-        CxrnetError: a mistake in the configuration or the data.
+        CxrnetError: a mistake in the configuration or the data, or a folder that holds a run already.
     """
     refuse_used(folder, RECORD, "a run")
     plain = plain_config(config)
     configs = set_configs(plain, option)
     device_of(plain["device"])  # which refuses one that is not there
-    outputs, tracking = Path(plain["outputs"]), plain["tracking"]
-    uri = tracking_uri(tracking["uri"], outputs)
+    uri = tracking_uri(plain["tracking"]["uri"], Path(plain["outputs"]))
     origin = find_origin(str(plain["bundle"]), uri, plain["prior"])
     console.log_to(folder)
-    name = f"{origin.bundle.network.config.backbone} on {' '.join(each.name for each in configs)}"
-    tracked = track(folder, uri if tracking["enabled"] else None, tracking["experiment"], outputs, name, command)
-    with tracked as run, machine_told():
+    backbone = origin.bundle.network.config.backbone
+    name = f"{backbone} on {' '.join(each.name for each in configs)}"
+    with tracked(plain, folder, name, command) as run:
         run.log_params(flat(plain))
         run.log_artifact(write_config(folder, plain))
         run.set_tags({"cxrnet.bundle_run_id": origin.run_id or "not known", **mix_tags(origin.bundle, origin.mix)})
-        _evaluate(configs, Job(origin, plain, run), command)
+        mixed = mix_warnings(origin.bundle, origin.mix)
+        mix = {label: text for label, text in mix_facts(origin.bundle, origin.mix).items() if text not in mixed}
+        _say_origin(origin, mix)
+        sets, known = _read(configs, origin, folder, plain["cache"])
+        baselines = fit_baselines(known, origin.bundle.classes)
+        found = {each.name: _evaluate_set(each, baselines, origin, plain, run) for each in sets if not each.gap}
+        tested = 0 if origin.test is None else len(origin.test)
+        settings = plain["evaluation"]
+        facts = ExternalFacts(
+            title=f"{backbone} on {', '.join(each.name for each in sets)}",
+            sets=sets,
+            results={name: results for name, (results, _) in found.items()},
+            sides={name: sides for name, (_, sides) in found.items()},
+            baseline_gap=baselines.gap,
+            level=settings["level"],
+            warnings=[*origin_warnings(known, origin.leaked, tested), *data_warnings(sets), *mixed],
+            command=command_text(command),
+            environment={
+                "bundle": origin.place,
+                "bundle's MLflow run": origin.run_id or "not known",
+                "bundle's data digest": origin.bundle.manifest_digest,
+                "MLflow run": run.run_id or "not tracked",
+                "resamples": str(settings["resamples"]),
+                "seed": str(settings["seed"]),
+                **package_versions(),
+                **mix,
+            },
+        )
+        files = write_external(facts, folder)
+        if origin.card is not None:
+            files += write_card(with_external(origin.card, external_section(facts)), folder)
+        for file in (*files, folder / "duplicates.csv"):
+            run.log_artifact(file)
+        say_external(facts)
+        card = shown(folder) / "MODEL_CARD.md"
+        none = "not written: beside the bundle lies none of its run that these results could be added to"
+        page, written = str(shown(folder) / "generalisation.html"), str(card) if card.exists() else none
+        say_places({"page": page, "model card": written, "everything": str(shown(folder))})
 
 
-def _evaluate(configs: Sequence[SetConfig], job: Job, command: Sequence[str]) -> None:
-    origin, run, folder = job.origin, job.run, job.run.folder
-    mixed = mix_warnings(origin.bundle, origin.mix)
-    mix = {label: text for label, text in mix_facts(origin.bundle, origin.mix).items() if text not in mixed}
-    _say_origin(origin, mix)
-    sets, known = _read(configs, origin, folder)
-    baselines = fit_baselines(known, origin.bundle.classes)
-    found = {each.name: evaluate_set(each, baselines, job) for each in sets if not each.gap}
-    tested = 0 if origin.test is None else len(origin.test)
-    facts = ExternalFacts(
-        title=f"{origin.bundle.network.config.backbone} on {', '.join(each.name for each in sets)}",
-        sets=sets,
-        results={name: results for name, (results, _) in found.items()},
-        sides={name: sides for name, (_, sides) in found.items()},
-        baseline_gap=baselines.gap,
-        level=job.config["evaluation"]["level"],
-        warnings=[*origin_warnings(known, origin.leaked, tested), *data_warnings(sets), *mixed],
-        command=command_text(command),
-        environment=_environment(job) | mix,
-    )
-    files = write_external(facts, folder)
-    if origin.card is not None:
-        files += write_card(with_external(origin.card, external_section(facts)), folder)
-    for file in (*files, folder / "duplicates.csv"):
-        run.log_artifact(file)
-    say_external(facts)
-    say_places(_places(folder))
-
-
-def _environment(job: Job) -> dict[str, str]:
-    settings = job.config["evaluation"]
-    return {
-        "bundle": job.origin.place,
-        "bundle's MLflow run": job.origin.run_id or "not known",
-        "bundle's data digest": job.origin.bundle.manifest_digest,
-        "MLflow run": job.run.run_id or "not tracked",
-        "resamples": str(settings["resamples"]),
-        "seed": str(settings["seed"]),
-        **package_versions(),
-    }
-
-
-def _read(configs: Sequence[SetConfig], origin: Origin, folder: Path) -> tuple[list[ExternalSet], KnownImages | None]:
+def _read(
+    configs: Sequence[SetConfig], origin: Origin, folder: Path, cache: str | None
+) -> tuple[list[ExternalSet], KnownImages | None]:
     """Read the data sets and the images of the run, and remove the duplicates."""
     at = (origin.bundle.network.config.size, origin.bundle.resize)
     sets = [read_set(each, origin.bundle.classes, at) for each in configs]
-    known = load_known(origin.manifest) if origin.manifest is not None else None
+    known = load_known(origin.manifest, Path(cache) if cache else None) if origin.manifest is not None else None
     with get_console().status("looking for duplicates"):
         sets, removed = remove_duplicates(sets, known)
     to_csv(removed, folder / "duplicates.csv")
@@ -305,13 +265,3 @@ def _say_origin(origin: Origin, facts: Mapping[str, str]) -> None:
         console.say("tested on", f"{len(origin.test)} of them that were not leaked into training")
     for label, text in facts.items():
         console.say(label, text)
-
-
-def _places(folder: Path) -> dict[str, str]:
-    card = shown(folder) / "MODEL_CARD.md"
-    none = "not written: beside the bundle lies none of its run that these results could be added to"
-    return {
-        "page": str(shown(folder) / "generalisation.html"),
-        "model card": str(card) if card.exists() else none,
-        "everything": str(shown(folder)),
-    }

@@ -1,4 +1,4 @@
-"""Make a data set ready and look at it before anything is trained on it: the order of the steps.
+"""Make a data set ready and look at it before anything is trained on it.
 
 data -> manifest -> distribution, sizes, sheets -> duplicates and known issues
 """
@@ -6,8 +6,6 @@ data -> manifest -> distribution, sizes, sheets -> duplicates and known issues
 import json
 import re
 import shlex
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -20,9 +18,9 @@ from cxrnet.cli.run_folder import refuse_used, say_places, shown
 from cxrnet.core import console
 from cxrnet.core.atomic import write_table
 from cxrnet.core.config import Config, plain_config
-from cxrnet.data.datamodule import XrayDataModule
 from cxrnet.data.leaks import conflict_statement, leak_statement, patients_text, write_conflicts
 from cxrnet.data.manifest import write_manifest
+from cxrnet.data.shards.reading import root_of
 from cxrnet.reporting.plots.dataset import (
     augmented_sheet,
     class_distribution,
@@ -36,36 +34,11 @@ from cxrnet.reporting.training_run import issues_of, sources_of
 from cxrnet.workflows.build import make_data
 
 
-@dataclass(frozen=True)
-class Findings:
-    """Findings on a data set.
-
-    Attributes:
-        notes: what was said while it was read, such as why rows are left out.
-        warnings: what was found to be wrong.
-        issues: what is documented to be wrong.
-        distribution: images and patients by class and split.
-        sizes: of the images.
-        duplicates: from :func:`marked_duplicates`.
-    """
-
-    notes: Sequence[str]
-    warnings: Sequence[str]
-    issues: Sequence[str]
-    distribution: pd.DataFrame
-    sizes: pd.DataFrame
-    duplicates: pd.DataFrame
-
-
 def prepare(config: DictConfig, folder: Path) -> None:
     """Read and split a data set, and write down what there is to know of it.
 
-    Args:
-        config: as composed from ``conf/prepare.yaml``.
-        folder: where everything is written; refused if it holds a data set already.
-
     Raises:
-        CxrnetError: a mistake in the configuration or the data.
+        CxrnetError: a mistake in the configuration or the data, or a folder that holds a data set already.
     """
     refuse_used(folder, "manifest.parquet", "a data set")
     plain = plain_config(config)
@@ -73,22 +46,58 @@ def prepare(config: DictConfig, folder: Path) -> None:
     console.heading("Data")
     with console.heard(notes=True) as notes:
         data = make_data(plain["data"])
-    findings = _findings(data, notes)
-    _say(data, findings)
-    _write(data, findings, folder)
+
+    pairs = marked_duplicates(data.duplicates, data.manifest)
+    warnings = leak_statement(data.manifest) + conflict_statement(data.duplicates, data.manifest)
+    if differ := int(pairs["patient_id_differs"].sum()):
+        warnings.append(f"{differ} of {len(pairs)} pairs of duplicates stand under two patients, see duplicates.csv")
+    if data.limit is not None:
+        warnings.append(f"no more than {data.limit} images of each class in each split were taken (data.limit)")
+    issues = issues_of(data.known_issues)
+    distribution, sizes = class_distribution(data.manifest, data.classes), image_sizes(data.manifest)
+
+    console.say("images", f"{len(data.manifest)} from {sources_of(data)}")
+    console.say("patients", patients_text(data.manifest))
+    console.say("duplicates", f"{len(pairs)} pairs, {(pairs['kind'] == 'exact').sum()} of them the same file")
+    for text in warnings:
+        console.warn(text)
+    for text in issues or ["none is documented for these data"]:
+        console.say("known issue", text)
+    console.heading("Images (patients)")
+    console.show(_counts(distribution))
+
+    write_table(distribution, folder / "class_distribution.csv")
+    write_table(sizes, folder / "image_sizes.csv")
+    write_table(pairs, folder / "duplicates.csv")
+    write_table(pd.DataFrame({"note": [*notes, *warnings, *issues]}), folder / "notes.csv")
+    for name in ("manifest.csv", "manifest.parquet"):
+        write_manifest(data.manifest, folder / name)
+    write_conflicts(data.duplicates, data.manifest, folder)
     with get_console().status("drawing"):
-        _draw(data, findings, plain, folder)
-    say_places(_places(folder))
+        train, sheet = data.rows("train"), plain["sheet"]
+        sharded = data.images if root_of(train["path"]) is not None else None
+        save(distribution_chart(distribution), folder / "class_distribution.png")
+        save(sizes_chart(sizes, data.classes), folder / "image_sizes.png")
+        save(samples_sheet(train, data.classes, sheet["per_class"], sharded), folder / "samples.png")
+        if data.augment is not None:
+            torch.manual_seed(plain["seed"])
+            rows, views = sheet["augmented"], sheet["views"]
+            plot = augmented_sheet(data.images, train, data.classes, data.augment, rows, views)
+            save(plot, folder / "augmented.png")
+
+    manifest, plots = str(shown(folder) / "manifest.parquet"), sorted(path.name for path in folder.glob("*.png"))
+    say_places({"manifest": manifest, "plots": ", ".join(plots), "everything": str(shown(folder))})
     if data.augment is None:
         console.say("note", "augment=none: there is nothing to show on augmented.png")
-    _say_training(plain["data"], folder)
+    console.heading("To train with this very split")
+    print(f"\n{_training(plain['data'], manifest)}")
 
 
 def marked_duplicates(pairs: pd.DataFrame, manifest: pd.DataFrame) -> pd.DataFrame:
     """Mark where the two images of each pair of duplicates stand, and whether they contradict each other.
 
     Args:
-        pairs: from :func:`cxrnet.data.duplicates.search.find_duplicates`.
+        pairs: from :func:`cxrnet.data.duplicates.find_duplicates`.
         manifest: split; pairs of which it lacks an image are left out.
 
     Returns:
@@ -107,35 +116,8 @@ def marked_duplicates(pairs: pd.DataFrame, manifest: pd.DataFrame) -> pd.DataFra
     return pairs.sort_values(differ, ascending=False, kind="stable", ignore_index=True)
 
 
-def _findings(data: XrayDataModule, notes: Sequence[str]) -> Findings:
-    duplicates = marked_duplicates(data.duplicates, data.manifest)
-    warnings = leak_statement(data.manifest) + conflict_statement(data.duplicates, data.manifest)
-    if differ := int(duplicates["patient_id_differs"].sum()):
-        warnings.append(
-            f"{differ} of {len(duplicates)} pairs of duplicates stand under two patients, see duplicates.csv"
-        )
-    if data.limit is not None:
-        warnings.append(f"no more than {data.limit} images of each class in each split were taken (data.limit)")
-    return Findings(
-        notes,
-        warnings,
-        issues_of(data.known_issues),
-        class_distribution(data.manifest, data.classes),
-        image_sizes(data.manifest),
-        duplicates,
-    )
-
-
-def _say(data: XrayDataModule, findings: Findings) -> None:
-    pairs, distribution = findings.duplicates, findings.distribution
-    console.say("images", f"{len(data.manifest)} from {sources_of(data)}")
-    console.say("patients", patients_text(data.manifest))
-    console.say("duplicates", f"{len(pairs)} pairs, {(pairs['kind'] == 'exact').sum()} of them the same file")
-    for text in findings.warnings:
-        console.warn(text)
-    for text in findings.issues or ["none is documented for these data"]:
-        console.say("known issue", text)
-    console.heading("Images (patients)")
+def _counts(distribution: pd.DataFrame) -> Table:
+    """Arrange images and patients by class (row) and split (column)."""
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 2))
     table.add_column()
     for split in (*distribution["split"].unique(), "all"):
@@ -144,52 +126,18 @@ def _say(data: XrayDataModule, findings: Findings) -> None:
         counts = zip(part["images"], part["patients"], strict=True)
         cells = [str(images) if pd.isna(patients) else f"{images} ({patients})" for images, patients in counts]
         table.add_row(str(name), *cells, str(part["images"].sum()))
-    console.show(table)
+    return table
 
 
-def _write(data: XrayDataModule, findings: Findings, folder: Path) -> None:
-    write_table(findings.distribution, folder / "class_distribution.csv")
-    write_table(findings.sizes, folder / "image_sizes.csv")
-    write_table(findings.duplicates, folder / "duplicates.csv")
-    notes = [*findings.notes, *findings.warnings, *findings.issues]
-    write_table(pd.DataFrame({"note": notes}), folder / "notes.csv")
-    write_manifest(data.manifest, folder / "manifest.csv")
-    write_manifest(data.manifest, folder / "manifest.parquet")
-    write_conflicts(data.duplicates, data.manifest, folder)
+def _training(config: Config, manifest: str) -> str:
+    """Write the command that trains on a manifest that was prepared from a configuration's ``data``."""
 
+    def quoted(value: str) -> str:  # in Hydra's quotation marks, in which a class called 1 or null stays text
+        return json.dumps(value, ensure_ascii=False)
 
-def _draw(data: XrayDataModule, findings: Findings, config: Config, folder: Path) -> None:
-    train, sheet = data.rows("train"), config["sheet"]
-    save(distribution_chart(findings.distribution), folder / "class_distribution.png")
-    save(sizes_chart(findings.sizes, data.classes), folder / "image_sizes.png")
-    save(samples_sheet(train, data.classes, sheet["per_class"]), folder / "samples.png")
-    if data.augment is not None:
-        torch.manual_seed(config["seed"])
-        rows, views = sheet["augmented"], sheet["views"]
-        plot = augmented_sheet(data.images, train, data.classes, data.augment, rows, views)
-        save(plot, folder / "augmented.png")
-
-
-def _places(folder: Path) -> dict[str, str]:
-    return {
-        "manifest": str(shown(folder) / "manifest.parquet"),
-        "plots": ", ".join(sorted(path.name for path in folder.glob("*.png"))),
-        "everything": str(shown(folder)),
-    }
-
-
-def _say_training(config: Config, folder: Path) -> None:
-    console.heading("To train with this very split")
-    manifest = str(shown(folder) / "manifest.parquet")
-    if not re.fullmatch(r"[\w./-]+", manifest):
-        manifest = _quoted(manifest)
-    overrides = ["data=manifest", f"data.root={manifest}"]
-    overrides += [f"data.size=[{config['size'][0]},{config['size'][1]}]", f"data.resize={config['resize']}"]
+    root = manifest if re.fullmatch(r"[\w./-]+", manifest) else quoted(manifest)
+    height, width = config["size"]
+    words = [f"data.root={root}", f"data.size=[{height},{width}]", f"data.resize={config['resize']}"]
     if config["classes"]:  # the manifest doesn't hold their order
-        overrides.append(f"data.classes=[{','.join(map(_quoted, config['classes']))}]")
-    print(f"\n{shlex.join(['python', '-m', 'cxrnet.train', *overrides])}")
-
-
-def _quoted(value: str) -> str:
-    """Write text in Hydra's quotation marks, in which a class called 1 or null stays text."""
-    return json.dumps(value, ensure_ascii=False)
+        words.append(f"data.classes=[{','.join(map(quoted, config['classes']))}]")
+    return shlex.join(["python", "-m", "cxrnet.train", "data=manifest", *words])

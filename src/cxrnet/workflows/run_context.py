@@ -4,6 +4,7 @@ Nothing heavy is imported here, so that a mistake is told at once.
 """
 
 import json
+import re
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,18 +25,21 @@ from cxrnet.core.machine import machine_told
 from cxrnet.core.process import is_main_process
 from cxrnet.errors import CxrnetError
 from cxrnet.tracking.names import run_name
-from cxrnet.tracking.record import RECORD, alone_in
+from cxrnet.tracking.record import RECORD, alone_in, read_record
 from cxrnet.tracking.run import track
 from cxrnet.tracking.store import tracking_uri
 from cxrnet.tracking.sync import recorded_uri
 from cxrnet.tracking.tracker import TrackedRun
-from cxrnet.workflows.resume import COMMAND, check_resumable, without_resume
+from cxrnet.workflows.resume import COMMAND, check_resumable, is_finished, without_resume
+from cxrnet.workflows.study import SearchSettings, search_settings
 
 if TYPE_CHECKING:
     from cxrnet.models.backbones.weights import LoadedWeights
-    from cxrnet.training.phases import PhaseResult
+    from cxrnet.training.schedule import PhaseResult
 
 RUN_FACTS = "run_facts.json"
+RUN_ID = re.compile(r"[0-9a-f]{32}")
+"""Id of a run in MLflow."""
 
 
 @dataclass(frozen=True)
@@ -44,14 +48,18 @@ class RunContext:
 
     Attributes:
         config: plain, without ``resume``.
-        folder: of the run.
-        command: that makes the run from its beginning.
-        name: of the run in MLflow.
+        folder: folder of the run.
+        command: command that makes the run from its beginning.
+        name: name of the run in MLflow.
         resumed: the folder's run goes on.
-        uri: of MLflow; ``None`` for no tracking.
+        uri: address of MLflow; ``None`` for no tracking.
         tracker: tells MLflow of the run; nobody until the run is :func:`opened`.
         parent: the run over folds or seeds that this one is a part of.
-        data_digest: of the manifest, once the data are read.
+        sweep: the folder of the sweep that this one is a job of.
+        job: its number there.
+        search: settings of the search that this one is a trial of.
+        data_digest: digest of the manifest, once the data are read.
+        processes: processes that train together.
     """
 
     config: Config
@@ -62,7 +70,11 @@ class RunContext:
     uri: str | None
     tracker: TrackedRun
     parent: "RunContext | None" = None
+    sweep: Path | None = None
+    job: int | None = None
+    search: SearchSettings | None = None
     data_digest: str = ""
+    processes: int = 1
 
     def part(self, config: Config) -> "RunContext":
         """Return one of the runs over folds or seeds, in a folder of its own; it goes on where it was begun before."""
@@ -80,17 +92,18 @@ class RunContext:
 
 
 def begin(config: DictConfig, hydra: HydraConf) -> RunContext:
-    """Begin to write to a run's folder.
-
-    Args:
-        config: as composed from ``conf/train.yaml``.
-        hydra: Hydra's own configuration.
+    """Begin to write to a run's folder, with ``conf/train.yaml`` as composed and Hydra's own configuration.
 
     Raises:
         CxrnetError: the folder holds a run that is not to be resumed or can't be, or a sweep asks for several devices.
     """
     plain, folder = plain_config(config), Path(hydra.runtime.output_dir)
-    resumed = plain.pop("resume") is not None
+    sweep = Path(hydra.sweep.dir) if hydra.mode == RunMode.MULTIRUN else None
+    search = search_settings(hydra.sweeper)
+    if sweep is None and (search is not None or hydra.sweeper.get("params")):
+        raise CxrnetError("hydra.sweeper: there is something to search, but this would be one run; add -m")
+    # A job of a sweep that is resumed may not have begun.
+    resumed = plain.pop("resume") is not None and (sweep is None or (folder / RECORD).is_file())
     command = (*COMMAND, *without_resume(hydra.overrides.task))
     changes: list[str] = []
     if is_main_process():
@@ -102,28 +115,45 @@ def begin(config: DictConfig, hydra: HydraConf) -> RunContext:
             refuse_used(folder, RECORD, "a run")
     get_console().quiet = not is_main_process()
     console.log_to(folder)
-    if hydra.mode == RunMode.MULTIRUN:
-        if str(plain["trainer"].get("strategy", "")).startswith("ddp"):
-            # Lightning starts the other processes with the command line of the sweep, and each would begin it anew.
-            raise CxrnetError(
-                "trainer: a sweep can't train on several devices; give trainer=gpu, or start the jobs singly"
-            )
-        console.heading(shlex.join(command))
+    if sweep is not None:
+        console.heading(f"Job {hydra.job.num}: {shlex.join(command)}")
     if resumed:
         console.heading("Resumed")
         console.say("run", str(folder))
         for change in changes:
             console.say("changed", change)
+    uri = store_of(plain)
+    if uri and resumed and (read_config(folder) or plain)["tracking"]["uri"] == plain["tracking"]["uri"]:
+        uri = recorded_uri(folder, uri)  # which a relative path, or another environment, does not change
     name = run_name(hydra.runtime.choices["model"], hydra.runtime.choices["data"], command[len(COMMAND) :])
-    return RunContext(plain, folder, command, name, resumed, _uri(plain, folder, resumed), TrackedRun(folder))
+    run = RunContext(plain, folder, command, name, resumed, uri, TrackedRun(folder), sweep=sweep, search=search)
+    return run if sweep is None else replace(run, job=int(hydra.job.num))
 
 
-def _uri(config: Config, folder: Path, resumed: bool) -> str | None:
+def finished_score(config: DictConfig, hydra: HydraConf) -> float | None:
+    """Return the score of a job that was finished before its sweep was resumed; ``None`` where there is more to do."""
+    plain, folder = plain_config(config), Path(hydra.runtime.output_dir)
+    if plain.pop("resume") is None or hydra.mode != RunMode.MULTIRUN or not is_finished(folder, plain):
+        return None
+    kept = [phase["kept_score"] for phase in read_run_facts(folder)["phases"] if phase["kept"]]
+    return float(sum(kept) / len(kept))
+
+
+def store_of(config: Config) -> str | None:
+    """Return the address of the MLflow that a plain configuration names; ``None`` for no tracking."""
     tracking = config["tracking"]
-    uri = tracking_uri(tracking["uri"], Path(config["outputs"])) if tracking["enabled"] else None
-    if uri and resumed and (read_config(folder) or config)["tracking"]["uri"] == tracking["uri"]:
-        return recorded_uri(folder, uri)  # which a relative path, or another environment, does not change
-    return uri
+    return tracking_uri(tracking["uri"], Path(config["outputs"])) if tracking["enabled"] else None
+
+
+@contextmanager
+def tracked(
+    config: Config, folder: Path, name: str, command: Sequence[str], experiment: str | None = None
+) -> Iterator[TrackedRun]:
+    """Track a command that works on finished runs, as its plain configuration says; ``experiment`` wins over it."""
+    tracking, outputs = config["tracking"], Path(config["outputs"])
+    where = (folder, store_of(config), experiment or tracking["experiment"], outputs)
+    with track(*where, name, command, system_metrics=tracking["system_metrics"]) as run, machine_told():
+        yield run
 
 
 @contextmanager
@@ -136,21 +166,25 @@ def opened(run: RunContext) -> Iterator[RunContext]:
     Raises:
         CxrnetError: MLflow's store can't be used, or another process is at work in the folder.
     """
-    parent = {"parent_run_id": run.parent.tracker.run_id} if run.parent else {"command": run.command}
+    tracking, parent = run.config["tracking"], run.parent
+    of_sweep = read_record(run.sweep).get("run_id") if run.sweep else None
     tracked = track(
         run.folder,
         run.uri,
-        run.config["tracking"]["experiment"],
+        tracking["experiment"],
         Path(run.config["outputs"]),
         run.name,
+        () if parent else run.command,  # a part alone can't be resumed
+        parent_run_id=parent.tracker.run_id if parent else of_sweep,
         resume=run.resumed,
-        system_metrics=run.parent is None and run.config["tracking"]["system_metrics"],
-        **parent,  # a part alone can't be resumed, so that it has no command
+        system_metrics=parent is None and tracking["system_metrics"],
     )
     with tracked as tracker, machine_told():
         tracker.log_params(flat(run.config))
         if is_main_process():
             tracker.log_artifact(write_config(run.folder, run.config))
+        if run.sweep and not run.parent:
+            tracker.set_tags({"cxrnet.overrides": shlex.join(run.command[len(COMMAND) :])})
         yield replace(run, tracker=tracker)
 
 
@@ -162,22 +196,17 @@ def part_name(config: Config) -> str:
 def part_configs(config: DictConfig) -> list[Config]:
     """Make the configurations of the runs that ``folds`` and ``seeds`` ask for, those of one seed together.
 
-    Each has its seed in every place that takes it, and its ``fold``, from 1, or ``None``.
-
-    Args:
-        config: as composed from ``conf/train.yaml``.
-
-    Returns:
-        Plain configurations; none where neither folds nor seeds are given.
+    Each is plain, has its seed in every place that takes it, and its ``fold``, from 1, or ``None``. There are none
+    where neither folds nor seeds are given.
 
     Raises:
         CxrnetError: one of them is not usable, or the trainer uses several devices.
     """
     plain = plain_config(config)
-    folds, seeds, devices = plain["folds"], plain["seeds"], plain["trainer"]["devices"]
+    folds, seeds = plain["folds"], plain["seeds"]
     if folds is None and seeds is None:
         return []
-    if str(devices) != "1" and not (isinstance(devices, list) and len(devices) == 1):
+    if _several_devices(plain["trainer"]):
         # Lightning starts the other processes with the command line of all runs.
         raise CxrnetError("trainer: folds and seeds can't train on several devices; give trainer.devices=1")
     if folds is not None and folds < 3:
@@ -195,6 +224,29 @@ def part_configs(config: DictConfig) -> list[Config]:
     return found
 
 
+def check_one_device(config: DictConfig) -> None:
+    """Refuse a job of a sweep that trains on several devices.
+
+    Lightning starts the other processes with the command line of the sweep, and each would begin it anew.
+
+    Raises:
+        CxrnetError: it does, or may.
+    """
+    trainer: Config = OmegaConf.to_container(config.get("trainer") or OmegaConf.create())  # type: ignore[assignment]
+    if _several_devices(trainer):
+        raise CxrnetError(
+            "trainer: a job of a sweep can't train on several devices; give trainer=auto trainer.devices=1, or start "
+            "the jobs singly"
+        )
+
+
+def _several_devices(trainer: Config) -> bool:
+    """Tell whether a group ``trainer`` trains in several processes, or may, as with all devices that there are."""
+    devices = trainer.get("devices", 1)
+    one = str(devices) == "1" or (isinstance(devices, list) and len(devices) == 1)
+    return not one or trainer.get("num_nodes", 1) > 1 or trainer.get("strategy", "auto") != "auto"
+
+
 def write_run_facts(
     run: RunContext, parameters: int, weights: "LoadedWeights", phases: Sequence["PhaseResult"]
 ) -> None:
@@ -209,7 +261,7 @@ def write_run_facts(
 
 
 def write_facts_of_all(folder: Path, runs: Sequence[Path], command: Sequence[str]) -> None:
-    """Write the facts of a run over folds or seeds: what its runs, by their folders, share, and all of their phases."""
+    """Write the facts of a run over folds or seeds: what its runs share, and all of their phases."""
     found = {run.name: read_run_facts(run) for run in runs}
     first, *others = found.values()
     common = {name: first[name] for name in ("parameters", "weights") if all(o[name] == first[name] for o in others)}

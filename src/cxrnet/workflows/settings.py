@@ -42,7 +42,8 @@ class Train:
         seed: split, starting weights of the head, order of the images, augmentation all follow from it.
         finetune: true enables the phases after the head.
         compile: torch.compile; the first steps of every phase take a minute or more.
-        resume: a run's folder: the run goes on where it stopped, in the same MLflow run.
+        test: false leaves the test images alone, as a search must; a sweep then tests the best of its jobs in the end.
+        resume: the folder of a run or a sweep: it goes on where it stopped, in the same MLflow run.
         folds: a number: as many runs, each with another part of the data as its test split, and their pooled
             predictions.
         folds_by: patient parts patients (and duplicates); image parts images, to see what that does to a result.
@@ -71,6 +72,7 @@ class Train:
     seed: int = 0
     finetune: bool | None = None  # Hydra lets +finetune=true fill a null, but not replace a value
     compile: bool = False
+    test: bool = True
     resume: str | None = None
     folds: int | None = None
     folds_by: Literal["patient", "image"] = "patient"
@@ -91,6 +93,8 @@ class Train:
         need(self.defer is None or 0 < self.defer < 1, "defer", self.defer, "a number between 0 and 1, or null")
         # What `auto` comes to is known to torch alone: cxrnet.workflows.build.check_trainer sees that.
         check_precision(self.trainer.precision, on_cpu=self.trainer.accelerator == "cpu")
+        if not self.test and (self.folds or self.seeds):
+            raise CxrnetError("test: false, but folds and seeds are compared on their test images; leave test out")
         if self.data.batch_size == 1 and self.model.batch_norm:
             raise CxrnetError(
                 "data.batch_size: 1, but the batch norms of the head (model.batch_norm=true) need several images; give "
@@ -103,7 +107,28 @@ class Train:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluate:
+class Predicting:
+    """How a bundle predicts.
+
+    Attributes:
+        prior: how frequent classes are where the model is to be used, as {COVID: 0.05}; those that are not named
+            share the rest as in training. Thresholds were chosen at the training prevalences and stay; null takes
+            these.
+        batch_size: number of images in a batch.
+        device: auto, cpu or cuda: where the network runs.
+    """
+
+    prior: dict[str, Any] | None = None
+    batch_size: int = 32
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        """Refuse a number out of range."""
+        need(self.batch_size > 0, "batch_size", self.batch_size, "a whole number from 1 on")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate(Predicting):
     """``python -m cxrnet.evaluate``.
 
     Attributes:
@@ -114,14 +139,9 @@ class Evaluate:
             sets.covid19_image.root=<folder>. All their images are test images, whatever split is published.
         classes: by name of a data set (that of data is its option), the class of the bundle by the data set's own
             label; null leaves its images out. classes.covid_chestxray={covid: COVID, non_covid: null}.
-        prior: how frequent classes are where the model is to be used, as {COVID: 0.05}; those that are not named
-            share the rest as in training. Thresholds were chosen at the training mix and stay. null is that mix.
-        batch_size: number of images in a batch.
-        device: auto, cpu or cuda: where the network runs.
         seed: seed of the bootstrap, and of data options that draw.
         outputs: everything that a command writes lies below this folder.
         cache: decoded images, duplicates and outputs of frozen layers, which all runs share; null keeps nothing.
-        augment: data options ask for it; no image is augmented here.
     """
 
     bundle: str
@@ -130,17 +150,13 @@ class Evaluate:
     classes: dict[str, Any] = field(default_factory=dict)
     evaluation: Evaluation = field(default_factory=Evaluation)
     tracking: Tracking = field(default_factory=Tracking)
-    prior: dict[str, Any] | None = None
-    batch_size: int = 32
-    device: str = "auto"
     seed: int = 0
     outputs: str = "outputs"
     cache: str | None = "${outputs}/cache"
-    augment: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         """Refuse a number out of range."""
-        need(self.batch_size > 0, "batch_size", self.batch_size, "a whole number from 1 on")
+        super().__post_init__()
         _check_seeds(self.seed, **{"evaluation.seed": self.evaluation.seed})
         _check_outputs(self.outputs)
 
@@ -188,6 +204,37 @@ class Prepare:
         _check_outputs(self.outputs)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Shard:
+    """``python -m cxrnet.shard``.
+
+    Attributes:
+        shards: where to write: a folder, or s3://<bucket>/<folder>.
+        per_shard: images in a shard; 1,024 of 224 x 224 pixels are 51 MB.
+        seed: seed of data options that draw.
+        outputs: the cache lies below this folder.
+        cache: folder for copies of shards on S3, which are read again in the end; null keeps nothing.
+    """
+
+    data: Data
+    shards: str
+    per_shard: int = 1024
+    seed: int = 0
+    outputs: str = "outputs"
+    cache: str | None = "${outputs}/cache"
+
+    def __post_init__(self) -> None:
+        """Refuse what is out of range, and what shards don't hold."""
+        need(bool(self.shards), "shards", "''", "a folder, or s3://<bucket>/<folder>")
+        need(self.per_shard > 0, "per_shard", self.per_shard, "a whole number from 1 on")
+        if self.data.limit is not None:
+            raise CxrnetError("data.limit: shards hold all images; leave it out here, and give it when you train")
+        if self.shards.startswith("s3://") and self.cache is None:
+            raise CxrnetError("cache: null, but shards on S3 are read again from this disk; give cache=<folder>")
+        _check_seeds(self.seed, **{"data.seed": self.data.seed})
+        _check_outputs(self.outputs)
+
+
 TESTED = ("roc_auc_macro", "roc_auc", "accuracy", "balanced_accuracy", "macro_f1", "pr_auc_macro", "brier")
 SHOWN = (
     *("roc_auc_weighted", "log_loss", "ece", "kappa", "mcc", "sensitivity", "specificity", "precision", "npv"),
@@ -201,7 +248,7 @@ class Compare:
 
     Attributes:
         runs: run folders, MLflow run ids, or tables of predictions (.parquet, .csv) of any program.
-        mlflow_experiment: a name: its finished runs. ``experiment=<name>`` says the same.
+        mlflow_experiment: the name of an experiment in MLflow: its finished runs.
         sweep: the folder of a sweep, or any other folder of run folders.
         metrics: metrics of the leaderboard that are tested. sensitivity_<class> is that of one class, sensitivity that
             of each. DeLong's test is of the ROC-AUC of a class; the bootstrap tests the mean over classes (macro).
@@ -237,32 +284,21 @@ class Compare:
         _check_outputs(self.outputs)
 
 
-@dataclass(frozen=True)
-class Predict:
+@dataclass(frozen=True, kw_only=True)
+class Predict(Predicting):
     """``python -m cxrnet.predict``.
 
     Attributes:
         bundle: the folder of a bundle.
         input: an image, or a folder of images.
         output: a .csv or .parquet file for the predictions; null prints them only.
-        prior: how frequent classes are where the images come from, as {COVID: 0.05}; those that are not named share
-            the rest as in training. Thresholds were chosen at the training mix and stay. null is that mix.
         on_error: fail or skip: what an unreadable image does.
-        batch_size: number of images in a batch.
-        device: auto, cpu or cuda: where the network runs.
     """
 
     bundle: str
     input: str
     output: str | None = None
-    prior: dict[str, Any] | None = None
     on_error: OnError = "fail"
-    batch_size: int = 32
-    device: str = "auto"
-
-    def __post_init__(self) -> None:
-        """Refuse a number out of range."""
-        need(self.batch_size > 0, "batch_size", self.batch_size, "a whole number from 1 on")
 
 
 @dataclass(frozen=True)
@@ -303,4 +339,4 @@ def _check_outputs(folder: str) -> None:
     need(bool(folder), "outputs", "''", "a folder")
 
 
-COMMANDS = (Train, Evaluate, Prepare, Compare, Predict, Sign, Sync)
+COMMANDS = (Train, Evaluate, Prepare, Shard, Compare, Predict, Sign, Sync)

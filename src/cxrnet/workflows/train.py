@@ -17,24 +17,30 @@ from cxrnet.core.process import is_main_process
 from cxrnet.data.datamodule import XrayDataModule
 from cxrnet.data.leaks import leaked_images, write_conflicts
 from cxrnet.data.manifest import digest, write_manifest
-from cxrnet.evaluation.prior import Mix
+from cxrnet.errors import Pruned
+from cxrnet.evaluation.decision import Mix
 from cxrnet.evaluation.threshold_selection import check_policy
 from cxrnet.inference import mix_tags
 from cxrnet.models.network import count_parameters
-from cxrnet.reporting.console_run import (
+from cxrnet.reporting.model_card import make_card, write_card
+from cxrnet.reporting.report import render_report, thumbnail_verdict
+from cxrnet.reporting.results import write_results, write_trial
+from cxrnet.reporting.run_page import run_page
+from cxrnet.reporting.training_run import (
+    SPLITS,
+    TrainedRun,
+    data_warnings,
+    environment,
     places_of_run,
+    report_facts,
     say_bundle,
     say_data,
     say_model,
     say_phase,
     say_result,
     say_views,
+    sources_of,
 )
-from cxrnet.reporting.model_card import make_card, write_card
-from cxrnet.reporting.report import render_report, thumbnail_verdict
-from cxrnet.reporting.results import write_results
-from cxrnet.reporting.run_page import run_page
-from cxrnet.reporting.training_run import SPLITS, TrainedRun, data_warnings, environment, report_facts, sources_of
 from cxrnet.reporting.wording import command_text
 from cxrnet.training.baselines import baseline_predictions
 from cxrnet.training.callbacks import PhaseProgress
@@ -42,39 +48,49 @@ from cxrnet.training.checkpoints import Progress, metrics_of, trained_so_far
 from cxrnet.training.phases import run_phases
 from cxrnet.training.schedule import Phase
 from cxrnet.workflows.build import (
-    check_trainer,
+    check_parts,
     make_bundle,
     make_data,
     make_network,
     make_training,
-    phase_facts,
     predict_test,
 )
 from cxrnet.workflows.cross_validation import Outcome, train_parts
 from cxrnet.workflows.resume import check_same_data
 from cxrnet.workflows.run_context import RunContext, opened, write_run_facts
+from cxrnet.workflows.trial import with_pruning
+
+UNTESTED = (
+    "The test images were left alone (test=false): the metrics are of the validation images, on which epochs and "
+    "thresholds were chosen, and flatter the network."
+)
+LEFT_OUT = (
+    "plots, intervals, baselines, report, model card and the bundle in MLflow are left out; the best trial gets them"
+)
 
 
-def train(begun: RunContext, parts: Sequence[Config]) -> float:
+def train(begun: RunContext, parts: Sequence[Config]) -> float | str:
     """Train, evaluate and report.
 
-    Args:
-        begun: from :func:`cxrnet.workflows.run_context.begin`.
-        parts: configurations of the runs over folds or seeds, none for a single run.
+    ``parts`` are the configurations of the runs over folds or seeds, none for a single run.
 
     Returns:
         The monitored validation metric of the kept weights, for sweepers; over folds and seeds its mean. Never a test
-        result: a sweep that sees the test set tunes on it.
+        result: a sweep that sees the test set tunes on it. Of a trial that a search has pruned: when.
 
     Raises:
         CxrnetError: a mistake in the configuration or the data.
     """
-    check_trainer(begun.config, begun.folder)
-    with opened(begun) as run:
-        console.heading("Data")
-        data = make_data(run.config["data"])
-        check_policy(run.config["operating_points"] or {}, data.classes)
-        outcome = train_parts(run, parts, data, train_once) if parts else train_once(run, data)
+    processes = check_parts(begun.config, begun.folder, begun.command)
+    try:
+        with opened(replace(begun, processes=processes)) as run:
+            console.heading("Data")
+            data = make_data(run.config["data"])
+            check_policy(run.config["operating_points"] or {}, data.classes)
+            outcome = train_parts(run, parts, data, train_once) if parts else train_once(run, data)
+    except Pruned as pruned:
+        console.say("search", str(pruned))
+        return str(pruned)
     if outcome.results is not None:
         say_result(outcome.results, outcome.warnings, places_of_run(run.folder, run.tracker.run_id, run.uri))
     return outcome.score
@@ -95,19 +111,30 @@ def train_once(run: RunContext, data: XrayDataModule) -> Outcome:
     console.heading("Training")
     training = make_training(run.config, data, weights.pretrained, run.folder)
     training = replace(training.with_callbacks(_progress), log_metrics=run.tracker.log_metrics)
+    if run.search is not None and run.sweep is not None:
+        training = with_pruning(training, run.search, run.sweep, run.job or 0)
     say_views(data, training.schedule.views, [phase.trainable for phase in training.phases])
     phases, history = run_phases(network, data, training, _trained_before(run))
-    facts_of_phases = [phase_facts(phase, training.schedule.monitor) for phase in phases]
-    for facts in facts_of_phases:
-        say_phase(facts)
+    for phase in phases:
+        say_phase(phase)
     kept = next(phase for phase in phases if phase.kept)
+    run.tracker.set_tags({f"fitted.{phase.name}": phase.fitted for phase in phases if phase.fitted})
+    for phase in phases:
+        for step, (strength, loss) in enumerate(phase.losses, 1):
+            run.tracker.log_metrics({f"l2/{phase.name}": strength, f"l2/{phase.name}/log_loss": loss}, step)
     if not is_main_process():
         return Outcome(kept.kept_score)
 
     with get_console().status("evaluating"):
-        bundled = make_bundle(run, network, data)
+        bundled = make_bundle(run, network, data, phases)
+        if run.search is not None and not run.config["test"]:
+            write_trial(run.folder, bundled.validation, history.table())
+            write_run_facts(run, count_parameters(network).total, weights, phases)
+            run.tracker.log_results(run.folder)
+            console.say("trial", LEFT_OUT)
+            return Outcome(kept.kept_score)
         predictions = pd.concat([bundled.validation, *predict_test(bundled.bundle, data, run.config)])
-        headline = "test" if len(data.rows("test")) else "val"
+        headline = "test" if (predictions["split"] == "test").any() else "val"
         results = write_results(
             run.folder,
             predictions.reset_index(drop=True),
@@ -120,10 +147,11 @@ def train_once(run: RunContext, data: XrayDataModule) -> Outcome:
             leaked_images(data.manifest, headline),
             Mix(bundled.bundle.prior),
             bundled.bundle.temperature_offset,
+            {phase.name: (phase.l2, phase.losses) for phase in phases if phase.losses},
         )
     say_bundle(bundled)
     write_run_facts(run, count_parameters(network).total, weights, phases)
-    _report(run, TrainedRun(data, weights, facts_of_phases, bundled, results, warnings))
+    _report(run, TrainedRun(data, weights, phases, bundled, results, warnings))
     verdict = thumbnail_verdict(results.metrics[headline], results.baselines["thumbnail"])
     warnings = [*warnings, verdict] if verdict else warnings
     run.tracker.log_page(**run_page(results, warnings, command_text(run.command)))
@@ -156,12 +184,14 @@ def _log_data(run: RunContext, data: XrayDataModule) -> list[str]:
     if is_main_process():
         if run.resumed:
             check_same_data(run.folder, run.data_digest)
-        say_data(data, warnings)
+        say_data(data, warnings, run.processes)
         file = run.folder / "manifest.parquet"
         write_manifest(data.manifest, file)
         write_conflicts(data.duplicates, data.manifest, run.folder)
         counts = {split: dict(zip(data.classes, data.counts(split), strict=True)) for split in SPLITS}
         run.tracker.log_dataset(sources_of(data), run.data_digest, str(file), counts, "training")
+    if not run.config["test"]:
+        warnings = [*warnings, UNTESTED]
     return [*warnings, *data.notes]  # the console has these, from when the data were read
 
 

@@ -84,10 +84,6 @@ def test_palette(transparency, row):
     assert read_image(encoded(image, **options), "x").tolist() == [row]
 
 
-def test_grey_with_a_transparent_value():
-    assert read_image(encoded(Image.fromarray(GREY[:1, :3]), transparency=4), "x").tolist() == [[0, 2, 0]]
-
-
 def test_cmyk():
     read = read_image(encoded(Image.new("CMYK", (8, 8), (0, 0, 0, 55)), "JPEG", quality=95), "x")
     assert np.abs(read.astype(int) - 200).max() <= 2
@@ -116,12 +112,6 @@ def test_every_orientation_is_as_pillow_turns_it(kind, orientation):
             upright = np.asarray(ImageOps.exif_transpose(opened)).astype(int)
         expected = upright if image.mode == "L" else np.rint(upright * 255 / upright.max())
         np.testing.assert_array_equal(read_image(data, "x"), expected)
-
-
-@pytest.mark.parametrize("kind", ["JPEG", "WEBP"])
-def test_orientation_of_lossy_formats(kind):
-    read = read_image(encoded(Image.fromarray(GREY), kind, exif=turned(6)), "x")
-    assert np.abs(read.astype(int) - np.rot90(GREY, -1)).mean() < 4
 
 
 def test_first_frame_of_an_animation():

@@ -1,6 +1,5 @@
+import pickle
 import signal
-import subprocess
-import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -13,16 +12,8 @@ from PIL import Image, ImageDraw
 
 from cxrnet.data.images import reader
 from cxrnet.data.images.decode import read_image
-from cxrnet.data.images.reader import (
-    Budget,
-    binary_warning,
-    look_binary,
-    one_ahead,
-    read_into,
-    report_bad,
-    stream_images,
-)
-from cxrnet.data.images.resize import resize, resize_all
+from cxrnet.data.images.reader import Images, _Budget, read_into, resize, resize_all
+from cxrnet.data.images.store import look_binary, one_ahead, report_bad, stream_images
 from cxrnet.errors import CxrnetError
 
 SHAPES = ((30, 20), (30, 20), (17, 40), (30, 20), (8, 8), (17, 40))
@@ -72,16 +63,6 @@ def test_each_image_comes_to_its_row_as_if_it_were_read_alone(paths, monkeypatch
     assert not any(array[left].any() for array in arrays)
 
 
-def test_large_images_do_not_wait_for_each_other(paths, monkeypatch):
-    """Or the memory that is needed would grow with their size."""
-    most = []
-    resize_into = reader._resize_into
-    monkeypatch.setattr(reader, "_PIXELS", 500)
-    monkeypatch.setattr(reader, "_resize_into", lambda *words: most.append(len(words[1])) or resize_into(*words))
-    read_into(empty(SIX), range(80), paths, SIX)
-    assert max(most) <= 2  # of 64 pixels at least one, and one that is larger
-
-
 def test_what_breaks_one_thread_ends_the_others(paths, monkeypatch):
     """Ctrl-C comes into the thread that waits, and files may take seconds each."""
     begun = []
@@ -99,13 +80,6 @@ def test_what_breaks_one_thread_ends_the_others(paths, monkeypatch):
     assert len(begun) < 40
 
 
-def test_files_are_left_unread_once_nobody_wants_them(paths):
-    asked = iter([False, False, False])
-    facts, bad = read_into(empty(SIX), range(10), paths, SIX, lambda: next(asked, True))
-    assert facts["read"].sum() == 3
-    assert not bad
-
-
 def test_a_huge_file_is_refused_without_reading_it(tmp_path, monkeypatch):
     with (tmp_path / "huge.png").open("wb") as file:
         file.truncate(2_000_000_000)  # takes no room on the disk
@@ -113,36 +87,8 @@ def test_a_huge_file_is_refused_without_reading_it(tmp_path, monkeypatch):
     assert read_into(empty(SIX), [0], [str(tmp_path / "huge.png")], SIX)[1] == {0: "too much memory"}
 
 
-LARGE = """
-import sys
-from pathlib import Path
-import numpy as np
-from PIL import Image
-from cxrnet.data.images import reader
-
-file = Path(sys.argv[1], "large.png")
-Image.new("RGBA", (3000, 3000), (100, 0, 0, 200)).save(file, compress_level=1)
-peak = lambda: int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1e3
-reader.processors = lambda: 64  # which must not raise it
-reader._MEMORY = reader.MAX_MEMORY = 10_000_000  # so that 9 million pixels are large
-most = []
-for number in (1, 4):
-    reader.read_into([np.zeros((4, 8, 8), np.uint8)], range(number), [str(file)] * number, [((8, 8), "stretch")])
-    most.append(peak())
-print(*most)
-"""
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells the most that was held")
-def test_several_large_images_need_no_more_memory_than_one(tmp_path):
-    done = subprocess.run([sys.executable, "-c", LARGE, str(tmp_path)], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    one, four = map(float, done.stdout.split())
-    assert four - one < 25  # MB; another one would need 45
-
-
 def test_no_more_is_taken_than_there_is_and_all_get_their_turn():
-    budget, lock, held, most = Budget(100), threading.Lock(), [0], []
+    budget, lock, held, most = _Budget(100), threading.Lock(), [0], []
 
     def work(amount: int) -> None:
         with budget.taken(amount):
@@ -189,13 +135,6 @@ def lungs(levels: int) -> np.ndarray:
 def test_masks_and_blank_pictures_look_binary_at_any_size_and_radiographs_dont(size):
     originals = np.stack([lungs(2), np.zeros((299, 299), np.uint8), lungs(80)])
     assert look_binary(resize_all(originals, size, "stretch")).tolist() == [True, True, False]
-
-
-def test_the_warning_names_the_first():
-    assert binary_warning([], 9) == []
-    (text,) = binary_warning([f"{i}.png" for i in range(7)], 20)
-    assert text.startswith("7 of 20 images have two grey levels or one")
-    assert text.endswith("0.png, 1.png, 2.png, 3.png, 4.png, ...")
 
 
 @pytest.fixture
@@ -291,3 +230,62 @@ def test_outliers_that_were_clipped_are_said_once_for_all_chunks(ten, caplog, ah
     list(stream(ten, "fail", 3, ahead))
     (record,) = caplog.records
     assert "in 2 of the files" in record.getMessage()
+
+
+TEN = np.arange(10, dtype=np.uint8)[:, None, None] * np.ones((10, 2, 3), np.uint8)
+
+
+def test_images_are_rows_of_an_array_in_an_order_of_their_own():
+    images = Images(TEN, np.array([7, 2, 5]))
+    assert len(images) == 3
+    assert images.shape == (3, 2, 3)
+    assert images[:2][:, 0, 0].tolist() == [7, 2]
+    assert images[[2, 0, 0]][:, 0, 0].tolist() == [5, 7, 7]
+    assert [image[0, 0] for image in images] == [7, 2, 5]
+
+
+def test_images_are_taken_by_place_or_by_mask_without_being_read(tmp_path):
+    np.save(tmp_path / "images.npy", TEN)
+    mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
+    images = Images.all_of(mapped).take(np.array([9, 4, 1]))
+    assert images.take(np.array([True, False, True]))[:][:, 0, 0].tolist() == [9, 1]
+    assert images.array is mapped
+
+
+def test_another_process_maps_the_file_and_gets_no_copy_of_it(tmp_path):
+    np.save(tmp_path / "images.npy", np.zeros((100, 64, 64), np.uint8))
+    images = Images.all_of(np.load(tmp_path / "images.npy", mmap_mode="r")).take(np.array([3, 5]))
+    message = pickle.dumps(images)
+    assert len(message) < 2000
+    assert pickle.loads(message).rows.tolist() == [3, 5]
+    assert pickle.loads(pickle.dumps(Images(TEN, np.array([7]))))[:][0, 0, 0] == 7
+
+
+@pytest.mark.parametrize("shape", [(40, 60), (299, 301), (7, 3), (1, 5), (2, 1), (64, 64), (2500, 2048)])
+@pytest.mark.parametrize("size", [(32, 32), (33, 18), (1, 1), (80, 90)])
+def test_pillow_gives_the_same_up_to_rounding(shape, size):
+    image = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
+    by_pillow = np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR))
+    assert np.abs(resize(image, size, "stretch").astype(int) - by_pillow).max() <= 1
+
+
+@pytest.mark.parametrize("rule", ["stretch", "pad", "crop"])
+@pytest.mark.parametrize("size", [(22, 30), (96, 48), (1, 1)])
+def test_an_image_is_the_same_alone_and_among_others(rule, size):
+    images = np.random.default_rng(0).integers(0, 256, (7, 53, 71)).astype(np.uint8)
+    together = resize_all(images, size, rule)
+    assert together.shape == (7, *size)
+    assert together.dtype == np.uint8
+    for image, resized in zip(images, together, strict=True):
+        np.testing.assert_array_equal(resize(image, size, rule), resized)
+
+
+def test_every_rule_puts_the_centre_into_the_centre():
+    half = np.repeat(np.array([0, 200, 0], np.uint8), [25, 50, 25])[None].repeat(50, axis=0)  # the middle of 50 x 100
+    padded = resize(np.full((50, 100), 200, np.uint8), (40, 40), "pad")
+    assert padded[:, 0].tolist() == [0] * 10 + [200] * 20 + [0] * 10
+    assert (resize(half, (20, 20), "crop")[:, 1:-1] == 200).all()
+    assert (resize(half.T, (30, 30), "crop")[1:-1] == 200).all()
+    stretched = resize(half, (10, 20), "stretch")
+    assert (stretched[:, :4] == 0).all()
+    assert (stretched[:, 6:14] == 200).all()

@@ -96,16 +96,6 @@ def test_single_images_without_mask_or_row(tmp_path, caplog):
     assert "1 images without mask, 1 images without row in the table" in caplog.text
 
 
-def test_class_folders_without_images(tmp_path, caplog):
-    top = make(tmp_path, ["COVID", "Normal"]) / FOLDER
-    for file in (top / "COVID" / "images").iterdir():
-        file.unlink()
-    covid19_radiography(tmp_path, ["COVID", "Normal"], False)
-    assert "0 of 3616 images of COVID" in caplog.text
-    with pytest.raises(CxrnetError, match="no images found"):
-        covid19_radiography(tmp_path, ["COVID"], False)
-
-
 @pytest.mark.parametrize("content", [b"no workbook", None])
 def test_a_table_that_can_not_be_read(tmp_path, content):
     table = make(tmp_path, ["COVID"]) / FOLDER / "COVID.metadata.xlsx"

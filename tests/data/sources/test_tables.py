@@ -40,11 +40,7 @@ def test_path_and_label_are_all_that_a_table_needs(tmp_path):
     ],
 )
 def test_the_separator_is_found_out(tmp_path, caplog, separator, name, said):
-    lines = [
-        ("image_id", "path", "label", "source"),
-        ("1", '"a, b;|.png"', "Normal", "x"),
-        ("2", "c.png", "COVID", "x"),
-    ]
+    lines = [("path", "label", "source"), ('"a, b;|.png"', "Normal", "x"), ("c.png", "COVID", "x")]
     manifest = read_table(write(tmp_path / name, *map(separator.join, lines)))
     assert manifest["path"].tolist() == [str(tmp_path / "a, b;|.png"), str(tmp_path / "c.png")]
     assert manifest["label"].tolist() == ["Normal", "COVID"]

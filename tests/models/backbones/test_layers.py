@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from cxrnet.models.backbones.layers import layers, stage_groups
-from cxrnet.models.backbones.registry import backbone_spec, stages
+from cxrnet.models.backbones.layers import layers, stage_groups, stages
+from cxrnet.models.backbones.registry import backbone_spec
 
 
 def build(name: str, size=(64, 64)) -> nn.Module:

@@ -4,7 +4,8 @@ import torchvision.models as tv
 from torch import nn
 
 from cxrnet.errors import CxrnetError
-from cxrnet.models.backbones.registry import backbone_spec, stages
+from cxrnet.models.backbones.layers import stages
+from cxrnet.models.backbones.registry import backbone_spec
 
 
 def published_features(name: str) -> nn.Module:

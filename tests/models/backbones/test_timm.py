@@ -14,7 +14,8 @@ import torch
 from safetensors.torch import load_file, save
 
 from cxrnet.errors import CxrnetError
-from cxrnet.models.backbones.registry import backbone_spec, stages
+from cxrnet.models.backbones.layers import stages
+from cxrnet.models.backbones.registry import backbone_spec
 from cxrnet.models.backbones.weights import load_weights
 from cxrnet.models.freezing import set_trainable
 

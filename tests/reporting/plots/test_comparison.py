@@ -51,16 +51,6 @@ def test_overlay_has_a_panel_for_each_class_and_the_auc_of_each_run(compared):
     assert [text.get_text() for text in figure.legends[0].get_texts()] == comparison.runs
 
 
-def test_two_classes_have_one_panel(compared):
-    figure = roc_overlay(compared("ab", classes=("Normal", "Covid")))
-    assert [axes.get_title() for axes in figure.axes] == ["Covid"]
-
-
-def test_a_class_without_images_has_no_curve(compared):
-    figure = roc_overlay(compared("ab", labels=["Covid", "Normal"] * 10))
-    assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == ["n/a", "n/a"]
-
-
 @pytest.mark.parametrize(("draw", "panels"), [(confusion_matrices, 7), (roc_overlay, 3)])
 def test_of_many_runs_the_best_seven_are_drawn(compared, draw, panels):
     comparison = compared([f"run {i}" for i in range(9)])

@@ -1,10 +1,10 @@
 """Decoding: from the bytes of an image file to one grey channel of 8 bits."""
 
-import itertools
 import struct
 from collections.abc import Callable
 from contextlib import suppress
 from io import BytesIO
+from itertools import zip_longest
 from typing import BinaryIO
 
 import numpy as np
@@ -28,11 +28,11 @@ from cxrnet.errors import CxrnetError
 UInt8Array = npt.NDArray[np.uint8]
 
 # Only these decoders are tried; Pillow has others, some of which start outside programs.
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
 # A 43 cm detector with pixels of 0.1 mm gives 18.5 million, so a radiograph is far below this. It is also
 # just below 89 478 485, from where on Pillow warns: no image that is accepted here makes it warn.
-MAX_PIXELS = 89_000_000
-# What decoding one image may need, its file included: with what else there is, a gigabyte. Images of MAX_PIXELS need
+_MAX_PIXELS = 89_000_000
+# What decoding one image may need, its file included: with what else there is, a gigabyte. Images of _MAX_PIXELS need
 # less, but for WEBP (up to 56 million pixels) and some of 16 bits in colour with alpha.
 MAX_MEMORY = 900_000_000
 
@@ -58,55 +58,40 @@ _MESSAGES = {
     "missing": "cannot be read ({}); put the file there",
     "not a file": "is a folder, pipe, device or socket; give an image file",
     "empty": "is empty (0 bytes); copy it again or remove it",
-    "not an image": f"is not an image ({', '.join(FORMATS)}); remove it",
+    "not an image": f"is not an image ({', '.join(_FORMATS)}); remove it",
     "truncated": "is cut off or damaged; copy it again or remove it",
     "not supported": "is a TIFF of a kind that is not read ({}); save it as grey PNG of 16 bits or remove it",
     "not finite": "holds values that are not finite (inf or NaN); save it with numbers or remove it",
-    "too many pixels": f"has over {MAX_PIXELS // 1_000_000} million pixels; make it smaller or remove it",
+    "too many pixels": f"has over {_MAX_PIXELS // 1_000_000} million pixels; make it smaller or remove it",
     "too much memory": "would take over 1 GB of memory; make it smaller, save it as grey PNG or remove it",
 }
 
 
 class ImageError(CxrnetError):
-    """A file that gives no image.
-
-    Attributes:
-        kind: ``missing`` (not there or not readable), ``not a file`` (a folder, pipe or device), ``empty``,
-            ``not an image``, ``truncated`` (cut off or otherwise impossible to decode), ``not supported`` (a TIFF that
-            can't be read as it is meant), ``not finite`` (values of inf or NaN), ``too many pixels`` or
-            ``too much memory``.
-        name: of the file.
-    """
+    """A file that gives no image; ``kind`` is one of ``_MESSAGES``."""
 
     def __init__(self, kind: str, name: str, detail: str = "") -> None:
         super().__init__(f"'{name}' {_MESSAGES[kind].format(detail)}")
         self.kind = kind
-        self.name = name
 
 
 class Picture:
-    """An image file of which only the header has been read.
+    """An image file of which only the header has been read; ``name`` is for messages.
 
     Attributes:
         memory: bytes that decoding and resizing it will need at most, the file included.
+
+    Raises:
+        ImageError: the file is empty, not an image, or one that is not read.
     """
 
     def __init__(self, file: BinaryIO, name: str) -> None:
-        """Read the header.
-
-        Args:
-            file: the whole file, open for reading.
-            name: of the file, for error messages.
-
-        Raises:
-            ImageError: the file is empty, not an image, or one that is not read.
-        """
         self._file, self._name = file, name
         self._white_is_least = False
         if file.seek(0, 2) > MAX_MEMORY:
             raise ImageError("too much memory", name)
         self._image = self._open()
-        if self._image.width * self._image.height > MAX_PIXELS:
+        if self._image.width * self._image.height > _MAX_PIXELS:
             raise ImageError("too many pixels", name)
         try:
             self._deep = deep(self._image)
@@ -122,11 +107,7 @@ class Picture:
             raise ImageError("too much memory", name)
 
     def decode(self) -> Scaled:
-        """Decode it, once; the file is closed then.
-
-        Raises:
-            ImageError: it is cut off, damaged, or holds values that are not finite.
-        """
+        """Decode it, once; the file is closed then."""
         try:
             images = self._loaded()
             turn = _TURNS.get(images[0].getexif().get(ExifTags.Base.Orientation, 1))
@@ -160,24 +141,20 @@ class Picture:
                 raise  # the disk's, not Pillow's
             if self._leave_texts_out():
                 return self._open()
-            kinds = [kind for kind in FORMATS if (accept := Image.OPEN[kind][1]) and accept(start) is True]
-            if "TIFF" in kinds:
-                return self._open_tiff()
-            raise ImageError("truncated" if kinds else "not an image", self._name) from error
-
-    def _open_tiff(self) -> ImageFile.ImageFile:
-        """Open a TIFF that Pillow did not, with another header."""
-        data = self._data()
-        if changed := with_black_as_least(data):
-            self._file, self._white_is_least = BytesIO(changed), True
-            with suppress(Exception):  # it is told below what the file is
-                return self._opened()
-        kind = tiff_kind(data)
-        raise ImageError("not supported" if kind else "truncated", self._name, kind or "")
+            kinds = [kind for kind in _FORMATS if (accept := Image.OPEN[kind][1]) and accept(start) is True]
+            if "TIFF" not in kinds:
+                raise ImageError("truncated" if kinds else "not an image", self._name) from error
+            data = self._data()
+            if changed := with_black_as_least(data):
+                self._file, self._white_is_least = BytesIO(changed), True
+                with suppress(Exception):  # it is told below what the file is
+                    return self._opened()
+            kind = tiff_kind(data)
+            raise ImageError("not supported" if kind else "truncated", self._name, kind or "") from error
 
     def _opened(self) -> ImageFile.ImageFile:
         self._file.seek(0)
-        image = Image.open(self._file, formats=FORMATS)
+        image = Image.open(self._file, formats=_FORMATS)
         assert isinstance(image, ImageFile.ImageFile)
         return image
 
@@ -186,11 +163,25 @@ class Picture:
         return self._file.read(length)
 
     def _leave_texts_out(self) -> bool:
-        data = without_texts(self._data())
-        if data is None:
+        """Leave texts and the colour profile of a PNG out, if there are any; tell whether.
+
+        Pillow unpacks a text into a megabyte at most, all into 64, as a small file may unpack into gigabytes. What is
+        not unpacked needs no such limit.
+        """
+        data = self._data()
+        if not data.startswith(_SIGNATURE):
             return False
-        self._file = BytesIO(data)
-        return True
+        kept, start, place = [], 0, len(_SIGNATURE)
+        while place + 8 <= len(data):
+            length, name = struct.unpack_from(">I4s", data, place)
+            end = place + 12 + length
+            if name in _TEXTS and not data.startswith(_XMP, place + 8):
+                kept.append(data[start:place])
+                start = end
+            place = end
+        if kept:
+            self._file = BytesIO(b"".join([*kept, data[start:]]))
+        return bool(kept)
 
     def _memory_needed(self) -> int:
         image = self._image
@@ -207,76 +198,44 @@ class Picture:
         return max(self._file.seek(0, 2) + decoding, decoded + pixels, pixels * _RESIZING)
 
     def _loaded(self) -> list[ImageFile.ImageFile]:
-        if self._deep is None:
-            self._image.load()
-            return [self._image]
-        images = [self._image, *(self._opened() for _ in self._deep.rawmodes[1:])]
-        for image, rawmode in zip(images, self._deep.rawmodes, strict=True):
-            set_rawmode(image, rawmode)
+        rawmodes = self._deep.rawmodes if self._deep else ()
+        images = [self._image, *(self._opened() for _ in rawmodes[1:])]
+        for image, rawmode in zip_longest(images, rawmodes):
+            if rawmode:
+                set_rawmode(image, rawmode)
             image.load()
         return images
 
     def _converted(self, images: list[ImageFile.ImageFile]) -> Scaled:
-        how = self._deep
+        how, image = self._deep, images[0]
         if how is None:
-            return Scaled(_grey(images[0]), outliers=False)
-        pixels, outliers = scale(lambda: how.strips(images), images[0].height, images[0].width)
+            strips = (np.asarray(_to_grey(strip)) for strip in in_strips(image))
+            grey = next(strips)
+            if (top := len(grey)) < image.height:
+                first, grey = grey, np.empty((image.height, image.width), np.uint8)
+                grey[:top] = first
+                for strip in strips:
+                    grey[top : top + len(strip)] = strip
+                    top += len(strip)
+            return Scaled(grey, outliers=False)
+        pixels, outliers = scale(lambda: how.strips(images), image.height, image.width)
         if (how.inverted or self._white_is_least) and pixels.any():  # not what is constant
             np.bitwise_not(pixels, out=pixels)
         return Scaled(pixels, outliers)
 
 
 def read_image(data: bytes, name: str) -> UInt8Array:
-    """Decode an image file to one grey channel.
+    """Decode an image file, given as a whole, to one grey channel ``(H, W) uint8``, upright.
 
     The format is told by the content, not by the file's extension: PNG, JPEG, WEBP, BMP, TIFF and GIF (first
     frame). The EXIF orientation is applied. Colour becomes ITU-R BT.601 luma, which a JPEG holds as such; transparent
     pixels lie over black. More than 8 bits, grey or colour, are scaled by :func:`cxrnet.data.images.deep.scale`.
 
-    Args:
-        data: the whole file.
-        name: of the file, for error messages.
-
-    Returns:
-        ``(H, W) uint8``, upright, read-only.
-
     Raises:
-        ImageError: the file is empty, not an image, cut off, of a kind that is not read, holds values that are not
-            finite, or has more than ``MAX_PIXELS`` pixels or would take more than ``MAX_MEMORY`` bytes.
+        ImageError: the file is none of these, cut off, of a kind that is not read, holds values that are not finite, or
+            is too large; ``name`` is that of the file.
     """
     return Picture(BytesIO(data), name).decode().pixels
-
-
-def without_texts(data: bytes) -> bytes | None:
-    """Leave texts and the colour profile of a PNG out; ``None`` if there are none, or it isn't one.
-
-    Pillow unpacks a text into a megabyte at most, all into 64, as a small file may unpack into gigabytes. What is not
-    unpacked needs no such limit.
-    """
-    if not data.startswith(_SIGNATURE):
-        return None
-    kept, start, place = [], 0, len(_SIGNATURE)
-    while place + 8 <= len(data):
-        length, name = struct.unpack_from(">I4s", data, place)
-        end = place + 12 + length
-        if name in _TEXTS and not data.startswith(_XMP, place + 8):
-            kept.append(data[start:place])
-            start = end
-        place = end
-    return b"".join([*kept, data[start:]]) if kept else None
-
-
-def _grey(image: Image.Image) -> UInt8Array:
-    strips = (np.asarray(_to_grey(strip)) for strip in in_strips(image))
-    first = next(strips)
-    if len(first) == image.height:
-        return first
-    grey = np.empty((image.height, image.width), np.uint8)
-    top = 0
-    for strip in itertools.chain([first], strips):
-        grey[top : top + len(strip)] = strip
-        top += len(strip)
-    return grey
 
 
 def _to_grey(image: Image.Image) -> Image.Image:

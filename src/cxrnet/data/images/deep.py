@@ -20,8 +20,8 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
 
 Values = npt.NDArray[np.generic]
 
-GREY_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
-STRIP = 1_000_000  # pixels that are converted at a time
+_GREY_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
+_STRIP = 1_000_000  # pixels that are converted at a time
 
 # Tags of TIFF.
 _BITS, _PHOTOMETRIC, _PLANES, _SAMPLES, _FORMATS, _ORIENTATION = 258, 262, 284, 277, 339, 274
@@ -49,23 +49,14 @@ class NotFiniteError(ValueError):
 
 @dataclass(frozen=True)
 class Deep:
-    """Recipe for decoding an image of more than 8 bits.
+    """Recipe for decoding an image of more than 8 bits."""
 
-    Attributes:
-        rawmodes: of Pillow, one for each time that the image is decoded: as it is, or its upper bytes and its lower.
-        paired: the bytes of one pixel lie in four bands: two of grey, two of alpha.
-        alpha: the last sample says how opaque a pixel is.
-        unsigned: integers of 32 bits that Pillow takes for signed ones.
-        inverted: the least value is white.
-        transparent: this value, or colour, is transparent.
-    """
-
-    rawmodes: tuple[str, ...]
-    paired: bool = False
-    alpha: bool = False
-    unsigned: bool = False
-    inverted: bool = False
-    transparent: int | tuple[int, ...] | None = None
+    rawmodes: tuple[str, ...]  # of Pillow, one a decoding: as it is, or its upper bytes and its lower
+    paired: bool = False  # the bytes of one pixel lie in four bands: two of grey, two of alpha
+    alpha: bool = False  # the last sample says how opaque a pixel is
+    unsigned: bool = False  # integers of 32 bits that Pillow takes for signed ones
+    inverted: bool = False  # the least value is white
+    transparent: int | tuple[int, ...] | None = None  # this value, or colour, is transparent
 
     def strips(self, images: Sequence[Image.Image]) -> Iterator[Values]:
         """Give grey values ``(h, W)`` of the decoded images, one for each raw mode, from the top; transparent is 0."""
@@ -88,11 +79,7 @@ class Deep:
 
 
 def deep(image: ImageFile.ImageFile) -> Deep | None:
-    """Tell how to decode an opened image of more than 8 bits; ``None`` for any other.
-
-    Raises:
-        UnsupportedError: it is a TIFF that can't be read as it is meant.
-    """
+    """Tell how to decode an opened image of more than 8 bits; ``None`` for any other."""
     if isinstance(image, TiffImageFile):
         return _deep_tiff(image)
     rawmode = _rawmode(image)
@@ -101,7 +88,7 @@ def deep(image: ImageFile.ImageFile) -> Deep | None:
     transparent = image.info.get("transparency")
     if rawmode in ("RGB;16B", "RGBA;16B"):
         return Deep((rawmode, rawmode[:-1] + "L"), alpha=rawmode == "RGBA;16B", transparent=transparent)
-    return Deep((rawmode,), transparent=transparent) if image.mode in GREY_MODES else None
+    return Deep((rawmode,), transparent=transparent) if image.mode in _GREY_MODES else None
 
 
 def set_rawmode(image: ImageFile.ImageFile, rawmode: str) -> None:
@@ -114,12 +101,12 @@ def set_rawmode(image: ImageFile.ImageFile, rawmode: str) -> None:
 
 def in_strips(image: Image.Image) -> Iterator[Image.Image]:
     """Cut an image from the top: converted as a whole, the memory would hold it several times over."""
-    rows = max(1, STRIP // image.width)
+    rows = max(1, _STRIP // image.width)
     if image.height <= rows:
         yield image
-        return
-    for top in range(0, image.height, rows):
-        yield image.crop((0, top, image.width, min(top + rows, image.height)))
+    else:
+        for top in range(0, image.height, rows):
+            yield image.crop((0, top, image.width, min(top + rows, image.height)))
 
 
 def with_black_as_least(data: bytes) -> bytes | None:
@@ -153,16 +140,13 @@ def tiff_kind(data: bytes) -> str | None:
 
 
 def tiff_bytes(image: TiffImageFile, each: int) -> int:
-    """Count the bytes that decoding an opened TIFF of ``each`` bytes a pixel needs besides the image.
-
-    libtiff unpacks a strip or a tile at a time, and an image that is turned is there twice.
-    """
+    """Count the bytes that decoding an opened TIFF of ``each`` bytes a pixel needs besides the image."""
     tags = image.tag_v2
-    turned = image.width * image.height * each if tags.get(_ORIENTATION, 1) != 1 else 0
+    turned = image.width * image.height * each if tags.get(_ORIENTATION, 1) != 1 else 0  # is there twice
     if image.tile[0].codec_name != "libtiff":
         return turned
     across, down = tags.get(_TILE_WIDTH, image.width), tags.get(_TILE_HEIGHT, tags.get(_STRIP_HEIGHT, image.height))
-    bits = max(_all(tags, _BITS)) * tags.get(_SAMPLES, 1)
+    bits = max(_all(tags, _BITS)) * tags.get(_SAMPLES, 1)  # libtiff unpacks a strip or a tile at a time
     return int(turned + across * min(down, image.height) * bits // 8)
 
 
@@ -174,7 +158,7 @@ def _deep_tiff(image: TiffImageFile) -> Deep | None:
         return None
     rawmode, libtiff = _rawmode(image), image.tile[0].codec_name == "libtiff"
     inverted = tags.get(_PHOTOMETRIC, 0) == 0  # as Pillow takes one of 8 bits that does not say
-    if image.mode in GREY_MODES:
+    if image.mode in _GREY_MODES:
         if libtiff:
             rawmode = _AFTER_LIBTIFF.get(rawmode, rawmode)
         return Deep((rawmode,), unsigned=image.mode == "I" and not signed, inverted=inverted)
@@ -215,19 +199,14 @@ def _over_black(grey: npt.NDArray[np.uint32], alpha: npt.NDArray[np.uint32]) -> 
 
 
 class Scaled(NamedTuple):
-    """Grey levels of 8 bits.
-
-    Attributes:
-        pixels: ``(H, W) uint8``.
-        outliers: whether values were clipped.
-    """
+    """Grey levels of 8 bits, ``(H, W)``, and whether outliers were clipped."""
 
     pixels: npt.NDArray[np.uint8]
     outliers: bool
 
 
 def scale(strips: Callable[[], Iterable[Values]], height: int, width: int) -> Scaled:
-    """Scale values linearly to 0..255.
+    """Scale values linearly to 0..255; a constant image becomes 0.
 
     A hospital's files hold 10 to 14 bits in 16 and do not say how many, so the range is that of the values. But one hot
     pixel or a letter burned in at 65535 would leave 12 bits with 16 levels. So values count as outliers that lie
@@ -235,40 +214,13 @@ def scale(strips: Callable[[], Iterable[Values]], height: int, width: int) -> Sc
     where up to 10 % have the greatest value and nothing else lies in the upper half of the range. Without such values,
     as in 99.6 % of 1,642 real radiographs (before the greatest value was looked at), the range is from the minimum to
     the maximum; with them the middle still gets a third of the levels at least, a fifth if there are some at both ends.
-    A constant image becomes 0.
 
-    Args:
-        strips: gives the values from the top, ``(h, W)`` each, integers or floats, anew each time.
-        height: pixels of the image.
-        width: pixels of the image.
-
-    Raises:
-        NotFiniteError: a value is infinite or not a number.
+    ``strips`` gives the values from the top, ``(h, W)`` each, integers or floats, anew each time.
     """
-    low, high, (first, last) = _range(strips(), max(1, isqrt(height * width // _SAMPLE)))
-    reach = _REACH * (last - first)
-    least, greatest = first - reach, last + reach
-    outliers = bool(reach > 0 and (low < least or high > greatest))
-    if outliers:
-        kept = (strip[(strip >= least) & (strip <= greatest)] for strip in strips())
-        ends = [(float(values.min()), float(values.max())) for values in kept if values.size]
-        low, high = min(end[0] for end in ends), max(end[1] for end in ends)
-    pixels = np.zeros((height, width), np.uint8)
-    if low < high:
-        levels = _levels(np.arange(2**16), low, high)  # looking up is faster than the arithmetic
-        top = 0
-        for strip in strips():
-            deep = strip.dtype.kind == "u" and strip.dtype.itemsize == 2
-            pixels[top : top + len(strip)] = levels[strip] if deep else _levels(strip, low, high)
-            top += len(strip)
-    return Scaled(pixels, outliers)
-
-
-def _range(strips: Iterable[Values], step: int) -> tuple[float, float, npt.NDArray[np.float64]]:
-    """Find minimum, maximum, and the percentiles between which the middle of the values lies."""
-    ends: list[float] = []
-    sample: list[npt.NDArray[Any]] = []
-    for strip in strips:
+    # Minimum, maximum, and the percentiles between which the middle of the values lies.
+    step = max(1, isqrt(height * width // _SAMPLE))
+    ends, sample = [], []
+    for strip in strips():
         ends += [float(strip.min()), float(strip.max())]  # of what is not a number, not a number
         if not np.isfinite(ends[-2:]).all():
             raise NotFiniteError
@@ -278,11 +230,25 @@ def _range(strips: Iterable[Values], step: int) -> tuple[float, float, npt.NDArr
     rest = values[values < high]
     if rest.size >= _REST * values.size and float(rest.max()) < low + (high - low) / 2:
         values = rest  # a bar at the very top, with nothing near it
-    middle: npt.NDArray[np.float64] = np.percentile(values, [_TAIL, 100 - _TAIL])
-    return low, high, middle
+    first, last = np.percentile(values, [_TAIL, 100 - _TAIL])
+    reach = _REACH * (last - first)
+    least, greatest = first - reach, last + reach
+    outliers = bool(reach > 0 and (low < least or high > greatest))
+    if outliers:
+        kept = (strip[(strip >= least) & (strip <= greatest)] for strip in strips())
+        limits = [(float(inside.min()), float(inside.max())) for inside in kept if inside.size]
+        low, high = min(limit[0] for limit in limits), max(limit[1] for limit in limits)
+    pixels = np.zeros((height, width), np.uint8)
+    if low < high:
 
+        def levels_of(values: Values) -> npt.NDArray[np.uint8]:
+            wide = np.clip(values.astype(np.float64), low, high)
+            levels: npt.NDArray[np.uint8] = np.rint((wide - low) * (255 / (high - low))).astype(np.uint8)
+            return levels
 
-def _levels(values: Values, low: float, high: float) -> npt.NDArray[np.uint8]:
-    wide = np.clip(values.astype(np.float64), low, high)
-    levels: npt.NDArray[np.uint8] = np.rint((wide - low) * (255 / (high - low))).astype(np.uint8)
-    return levels
+        levels, top = levels_of(np.arange(2**16)), 0  # looking up is faster than the arithmetic
+        for strip in strips():
+            looked_up = strip.dtype.kind == "u" and strip.dtype.itemsize == 2
+            pixels[top : top + len(strip)] = levels[strip] if looked_up else levels_of(strip)
+            top += len(strip)
+    return Scaled(pixels, outliers)

@@ -23,7 +23,7 @@ from cxrnet.errors import CxrnetError
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 
 # Folders and files that systems, network stores and tools leave among images; whatever begins with a dot is hidden too.
-SYSTEM = frozenset(
+_SYSTEM = frozenset(
     {
         *("__macosx", "system volume information", "lost+found", "$recycle.bin", "recycler"),
         *("@eadir", "@recycle", "@recently-snapshot", "@tmp", "#recycle", "#snapshot"),
@@ -56,9 +56,7 @@ class Found:
 def find_images(folder: Path, key: str = "data.root") -> Found:
     """Search a folder and the folders below it, and say what is left out or read by its content.
 
-    Args:
-        folder: where to search.
-        key: of the configuration, which named the folder; for messages.
+    ``key`` of the configuration named the folder.
 
     Raises:
         CxrnetError: a folder below can't be read, a link leads to a folder that holds it, or the name of an image is
@@ -67,16 +65,34 @@ def find_images(folder: Path, key: str = "data.root") -> Found:
     search = _Search(key)
     search.enter(str(folder), os.path.realpath(folder), masks=False)
     search.follow_links()
-    search.split_masks()
-    for text in search.warnings():
-        logger.warning("'%s': %s", folder, text)
-    images, masks = (sorted(files, key=lambda path: path.split(os.sep)) for files in (search.images, search.masks))
-    return Found([Path(path) for path in images], [Path(path) for path in masks])
+    # Masks that lie in one folder with their images: x_mask.png beside x.png.
+    stems = {os.path.splitext(path)[0] for path in search.images}
+    named = {path: _image_of(path) for path in search.images if _MASK_HINT.search(os.path.basename(path))}
+    beside = {path for path, image in named.items() if image in stems and image != os.path.splitext(path)[0]}
+    images, masks = [path for path in search.images if path not in beside], [*search.masks, *beside]
+    left_out = [f"{len(masks)} masks"] if masks else []
+    if search.hidden:
+        left_out += [f"{search.hidden.total()} hidden or system files ({', '.join(sorted(search.hidden))})"]
+    left_out += [f"{count} {ending or 'without an ending'}" for ending, count in sorted(search.others.items())]
+    if left_out:
+        logger.warning("'%s': left out: %s", folder, ", ".join(left_out))
+    for what, paths in (
+        ("no ending, read by their content", search.by_content),
+        ("links that lead nowhere, left out", search.dangling),
+        ("links to folders that are read anyway, not followed", search.again),
+    ):
+        if paths:
+            first = ", ".join(f"'{path}'" for path in sorted(paths)[:_NAMED])
+            more = ", ..." if len(paths) > _NAMED else ""
+            logger.warning("'%s': %s: %d (%s%s)", folder, what, len(paths), first, more)
+    return Found(
+        *([Path(path) for path in sorted(each, key=lambda path: path.split(os.sep))] for each in (images, masks))
+    )
 
 
 def is_hidden(name: str) -> bool:
     """Tell whether a file or folder is hidden, or one that systems and network stores leave among images."""
-    return name.startswith(".") or name.casefold() in SYSTEM
+    return name.startswith(".") or name.casefold() in _SYSTEM
 
 
 def is_mask_folder(name: str) -> bool:
@@ -85,11 +101,7 @@ def is_mask_folder(name: str) -> bool:
 
 
 def check_name(path: str, key: str) -> None:
-    """Refuse a path that a table can't hold.
-
-    Raises:
-        CxrnetError: it isn't UTF-8, as on disks and in archives of older systems.
-    """
+    """Refuse a path that a table can't hold: one that isn't UTF-8, as on disks and in archives of older systems."""
     try:
         path.encode()
     except UnicodeEncodeError as error:
@@ -98,32 +110,29 @@ def check_name(path: str, key: str) -> None:
 
 
 def masks_of(images: Sequence[Path], masks: Sequence[Path], top: Path) -> list[str | None]:
-    """Find the mask of each image, ``None`` where none or several fit.
+    """Find the mask of each image, ``None`` where none or several fit; all lie below ``top``.
 
     The mask of ``CLASS/images/x.png`` or ``CLASS/x.png`` is ``CLASS/masks/x.png``, where the name may say ``mask`` too;
     where there are masks of lungs among several, it is that of the lungs.
-
-    Args:
-        images: below ``top``.
-        masks: below ``top``.
-        top: the folder of the data set.
     """
-    places: dict[tuple[str, ...], list[Path]] = {}
+    if not masks:
+        return [None] * len(images)
+    places: dict[tuple[str, ...], list[str]] = {}
     for mask in masks:
         *folders, last = mask.relative_to(top).parts
         depth = next((i for i, part in enumerate(folders) if is_mask_folder(part)), len(folders))
-        places.setdefault((*folders[:depth], *folders[depth + 1 :], Path(_image_of(last)).name), []).append(mask)
-    return [_mask_of(image.relative_to(top), places) for image in images] if masks else [None] * len(images)
-
-
-def _mask_of(image: Path, places: dict[tuple[str, ...], list[Path]]) -> str | None:
-    folders = image.parts[:-1]
-    # A folder of images may stand where that of the masks does.
-    swapped = [i for i, folder in enumerate(folders) if _RADIOGRAPHS.fullmatch(folder)]
-    candidates = [(*folders, image.stem), *((*folders[:i], *folders[i + 1 :], image.stem) for i in swapped)]
-    found = [mask for place in dict.fromkeys(candidates) for mask in places.get(place, [])]
-    lungs = [mask for mask in found if "lung" in str(mask).casefold()] if len(found) > 1 else found
-    return str(lungs[0]) if len(lungs) == 1 else None
+        places.setdefault((*folders[:depth], *folders[depth + 1 :], Path(_image_of(last)).name), []).append(str(mask))
+    found: list[str | None] = []
+    for image in images:
+        *folders, last = image.relative_to(top).parts
+        # A folder of images may stand where that of the masks does.
+        swapped = [[*folders[:i], *folders[i + 1 :]] for i, name in enumerate(folders) if _RADIOGRAPHS.fullmatch(name)]
+        candidates = dict.fromkeys((*parts, image.stem) for parts in (folders, *swapped))
+        fitting = [mask for place in candidates for mask in places.get(place, [])]
+        if len(fitting) > 1:
+            fitting = [mask for mask in fitting if "lung" in os.path.relpath(mask, top).casefold()]
+        found.append(fitting[0] if len(fitting) == 1 else None)
+    return found
 
 
 def _image_of(mask: str) -> str:
@@ -164,10 +173,12 @@ class _Search:
         for entry in found:
             path, name = f"{place}{os.sep}{entry.name}", entry.name
             if entry.is_dir(follow_symlinks=False):
-                if is_hidden(name):
-                    self._count_hidden(path, name)
-                else:
+                if not is_hidden(name):
                     self.enter(path, f"{real}{os.sep}{name}", masks or is_mask_folder(name))
+                    continue
+                for _, _, names in os.walk(path):  # what can't be read there is passed over
+                    if images := sum(each.lower().endswith(EXTENSIONS) for each in names):
+                        self.hidden[name] += images
             elif not entry.is_symlink() or (os.path.exists(path) and not os.path.isdir(path)):
                 self._add(path, name, masks)
             elif is_hidden(name):
@@ -191,31 +202,6 @@ class _Search:
                     self.again.append(path)
                 self.enter(path, real, masks)
 
-    def split_masks(self) -> None:
-        """Tell images from masks that lie in one folder with them: ``x_mask.png`` beside ``x.png``."""
-        hinted = [path for path in self.images if _MASK_HINT.search(os.path.basename(path))]
-        if not hinted:
-            return
-        stems = {os.path.splitext(path)[0] for path in self.images}
-        named = {path: _image_of(path) for path in hinted}
-        masks = {path for path, image in named.items() if image in stems and image != os.path.splitext(path)[0]}
-        self.images = [path for path in self.images if path not in masks]
-        self.masks += masks
-
-    def warnings(self) -> list[str]:
-        """Say what is left out or read by its content."""
-        others = [f"{count} {ending or 'without an ending'}" for ending, count in sorted(self.others.items())]
-        places = ", ".join(sorted(self.hidden))
-        hidden = f"{self.hidden.total()} hidden or system files ({places})" if self.hidden else ""
-        masks = f"{len(self.masks)} masks" if self.masks else ""
-        left_out = ", ".join(filter(None, (masks, hidden, *others)))
-        return [
-            *([f"left out: {left_out}"] if left_out else []),
-            *_named("no ending, read by their content", self.by_content),
-            *_named("links that lead nowhere, left out", self.dangling),
-            *_named("links to folders that are read anyway, not followed", self.again),
-        ]
-
     def _add(self, path: str, name: str, masks: bool) -> None:
         ending = os.path.splitext(name)[1].lower()
         if not _ENDING.fullmatch(ending):
@@ -232,18 +218,6 @@ class _Search:
             (self.masks if masks else self.images).append(path)
             if by_content:
                 self.by_content.append(path)
-
-    def _count_hidden(self, path: str, name: str) -> None:
-        for _, _, names in os.walk(path):  # what can't be read there is passed over
-            if images := sum(each.lower().endswith(EXTENSIONS) for each in names):
-                self.hidden[name] += images
-
-
-def _named(what: str, paths: list[str]) -> list[str]:
-    if not paths:
-        return []
-    first = ", ".join(f"'{path}'" for path in sorted(paths)[:_NAMED])
-    return [f"{what}: {len(paths)} ({first}{', ...' if len(paths) > _NAMED else ''})"]
 
 
 def _begins_as_image(path: str) -> bool:

@@ -1,4 +1,4 @@
-"""Anatomy of one patient: bones, vessels and organs as clouds and maps, and their projection onto a detector."""
+"""One patient: the thorax, its bones as clouds of small pieces, and their projection onto a detector."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 # Focus to the middle of the chest, cm. In a PA view the tube stands behind the patient, 180 cm from the detector.
-FOCUS = 165.0
+_FOCUS = 165.0
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class View:
         """Project points ``(3, N)`` to columns and rows (in pixels, the first pixel's centre at 0)."""
         x, y, z = points
         depth = y * np.cos(self.turn) - x * np.sin(self.turn)
-        zoom = FOCUS / (FOCUS + depth) / self.pixel
+        zoom = _FOCUS / (_FOCUS + depth) / self.pixel
         across = zoom * (x * np.cos(self.turn) + y * np.sin(self.turn))
         along = zoom * (z + self.tilt * depth)
         centre = (self.size - 1) / 2
@@ -43,8 +43,8 @@ class View:
 
     def plane(self, depth: float) -> tuple[Array, Array]:
         """Map each pixel to the patient's ``x`` and ``z`` that it sees at a depth (cm): two ``(size, size)``."""
-        grid = (np.arange(self.size) - (self.size - 1) / 2) * self.pixel * (FOCUS + depth) / FOCUS
-        zoom = (FOCUS + depth) / FOCUS
+        grid = (np.arange(self.size) - (self.size - 1) / 2) * self.pixel * (_FOCUS + depth) / _FOCUS
+        zoom = (_FOCUS + depth) / _FOCUS
         u, v = grid[None, :] - self.right * zoom, grid[:, None] - self.down * zoom
         across = u * np.cos(self.roll) + v * np.sin(self.roll)
         along = v * np.cos(self.roll) - u * np.sin(self.roll)
@@ -59,16 +59,13 @@ class Cloud:
     volumes: Array
 
 
-def join(clouds: Sequence[Cloud]) -> Cloud:
-    """Join many clouds into one."""
+def _join(clouds: Sequence[Cloud]) -> Cloud:
     return Cloud(np.concatenate([c.points for c in clouds], axis=1), np.concatenate([c.volumes for c in clouds]))
 
 
 def splat(cloud: Cloud, view: View) -> Array:
-    """Project a cloud: the length of its material along each pixel's ray, ``(size, size)``, cm.
-
-    Every piece is shared among the four pixels around its projection (bilinear weights).
-    """
+    """Project a cloud: the length of its material along each pixel's ray, ``(size, size)``, cm."""
+    # Every piece is shared among the four pixels around its projection (bilinear weights).
     width = view.size + 3  # a frame around the detector takes what falls beside it
     column, row = view.project(cloud.points)
     column, row = np.clip(column + 1, 0, width - 1.001), np.clip(row + 1, 0, width - 1.001)
@@ -85,8 +82,8 @@ def splat(cloud: Cloud, view: View) -> Array:
     return total.reshape(width, width)[1:-2, 1:-2] / view.pixel**2
 
 
-def tube(curve: Array, across: Array, height: Array, thickness: Array, around: int, wall: float) -> Cloud:
-    """Make bones along curves: elliptic tubes with a dense wall and a spongy inside.
+def _tube(curve: Array, across: Array, height: Array, thickness: Array, around: int, wall: float) -> Cloud:
+    """Make bones along curves: elliptic tubes with a dense wall and, at a quarter of its density, a spongy inside.
 
     Args:
         curve: ``(3, ..., L)`` points along the bones, cm.
@@ -95,9 +92,6 @@ def tube(curve: Array, across: Array, height: Array, thickness: Array, around: i
         thickness: ``(..., L)`` half of the section's short axis, cm.
         around: points around the section.
         wall: thickness of the dense wall, cm.
-
-    Returns:
-        The volumes of the wall and, at a quarter of its density, of the inside.
     """
     step = np.gradient(curve, axis=-1)
     length = np.sqrt((step**2).sum(axis=0))
@@ -116,7 +110,7 @@ def tube(curve: Array, across: Array, height: Array, thickness: Array, around: i
         thick = (share * thickness)[..., None] * np.cos(angle)
         points = curve[..., None] + high * upright[..., None] + thick * across[..., None]
         clouds.append(Cloud(points.reshape(3, -1), np.broadcast_to(volume, high.shape).reshape(-1)))
-    return join(clouds)
+    return _join(clouds)
 
 
 @dataclass(frozen=True)
@@ -152,7 +146,7 @@ class Anatomy:
         return np.asarray(tip + (self.width - tip) * (1 - up**2.3) ** 0.55 - 0.35 * down**2)
 
     def half_depth(self, z: Array) -> Array:
-        """Return the inner half depth of the rib cage at level z; nothing is left above the tips of the lungs."""
+        """Return its inner half depth; nothing is left above the tips of the lungs."""
         up = np.clip((8.0 - z) / (8.0 - self.apex), 0, 1)
         return np.asarray(self.depth * (1 - up**4) ** 0.5)
 
@@ -188,339 +182,60 @@ def draw_anatomy(rng: np.random.Generator) -> Anatomy:
     )
 
 
-@dataclass(frozen=True)
-class Paths:
-    """Maps ``(size, size)`` of one exposure, lengths in cm."""
-
-    body: Array  # way through the body
-    lung: Array  # way through both lungs
-    gas: Array  # way through air outside the lungs: windpipe, main bronchi, stomach
-    mask: NDArray[np.bool_]  # lung fields as outlined by hand: without heart, mediastinum and behind the diaphragm
-
-
-def organ_paths(anatomy: Anatomy, view: View, breath: float) -> Paths:
-    """Compute the path lengths of one exposure; ``breath`` (cm) is how far the diaphragm stands below the mean."""
-    x, z = view.plane(0.0)
-    lateral, deep = anatomy.half_width(z), anatomy.half_depth(z)
-    cage = 2 * deep * _arc(x / lateral)
-    heart = _heart(anatomy, view, breath)
-    column = 1.5 * deep * _arc(_mediastinum(anatomy, x, z))
-    solid = np.maximum(np.maximum(heart, column), _great_vessels(anatomy, view))
-    dome = np.minimum(_diaphragm(anatomy, x, z, breath), cage)
-    floor = anatomy.base + breath
-    lung = np.clip(cage - solid - dome, 0, None) * _step(floor - z, 0.4)
-    mask = (lung > 0.82 * cage) & (cage > 1.5)
-    return Paths(_body(anatomy, view, x, z), lung, _airways(anatomy, view) + _stomach(anatomy, view, breath), mask)
-
-
-def _arc(u: Array) -> Array:
-    """Compute the chord of the unit circle at distance u from its centre, as a share of the diameter."""
-    return np.asarray(np.sqrt(np.clip(1 - u * u, 0, None)))
-
-
-def _step(u: Array, width: float) -> Array:
-    """Step from 0 below to 1 above zero, over about ``width``."""
-    return np.asarray(1 / (1 + np.exp(-np.clip(4 * u / width, -40, 40))))
-
-
-def _ellipsoid(x: Array, z: Array, wide: float, high: float, depth: float) -> Array:
-    return np.asarray(depth * 2 * np.sqrt(np.clip(1 - (x / wide) ** 2 - (z / high) ** 2, 0, None)))
-
-
-def _heart(anatomy: Anatomy, view: View, breath: float) -> Array:
-    """Draw the left ventricle, the right atrium and the trunk of the lung artery."""
-    x, z = view.plane(2.5)
-    size, low = anatomy.heart, anatomy.base - anatomy.dome - anatomy.left_lower * 0.5 + breath
-    cosine, sine = np.cos(anatomy.heart_turn), np.sin(anatomy.heart_turn)
-    dx, dz = x - 2.4 * size, z - (low - 2.6 * size + 0.9)
-    ventricle = _ellipsoid(dx * cosine + dz * sine, dz * cosine - dx * sine, 7.4 * size, 4.7 * size, 5.0 * size)
-    atrium = _ellipsoid(x - 0.2 * size, z - (low - 3.2 * size), 4.2 * size, 6.2 * size, 4.6 * size)
-    trunk = _ellipsoid(x - 1.6 * size, z - (low - 7.6 * size), 2.6 * size, 4.2 * size, 3.6 * size)
-    return np.maximum(np.maximum(ventricle, atrium), trunk)
-
-
-def _mediastinum(anatomy: Anatomy, x: Array, z: Array) -> Array:
-    """Compute the distance from the midline in half widths of the mediastinum, which opens towards the neck."""
-    top = _step(anatomy.apex + 1.6 - z, 5.0)
-    half = anatomy.mediastinum + 2.0 * top
-    return (x - anatomy.midline(z) + 0.15) / half
-
-
-def _great_vessels(anatomy: Anatomy, view: View) -> Array:
-    """Draw the aortic arch and the descending aorta on the left of the spine, the upper vena cava on the right."""
-    x, z = view.plane(-3.0)
-    arch = _ellipsoid(x - 1.6, z + 5.6, anatomy.knob + 0.5, anatomy.knob, 4.5)
-    descending = 2 * 1.2 * _arc((x - 1.6 - 0.05 * (z + 5)) / 1.3) * _step(z + 5.6, 1.0)
-    cava_x, cava_z = view.plane(2.0)
-    cava = 6.0 * _arc((cava_x + 1.7) / 1.35) * _step(cava_z + 9, 2.0) * _step(3 - cava_z, 3.0)
-    return np.maximum(np.maximum(arch, descending), cava)
-
-
-def _diaphragm(anatomy: Anatomy, x: Array, z: Array, breath: float) -> Array:
-    """Compute the path that the two domes take from the chest; below their base nothing is left."""
-    floor = anatomy.base + breath
-    half = anatomy.half_width(np.array(floor)) / 2
-    taken = np.zeros_like(x)
-    for side, lower in ((-1.0, 0.0), (1.0, anatomy.left_lower)):
-        rise = np.clip((floor - z) / (anatomy.dome - lower), 0, None)
-        across = (x - side * half * 0.86) / (half * 1.16)
-        dome = 2 * 0.99 * anatomy.depth * np.sqrt(np.clip(1 - np.abs(across) ** 2.3 - rise**2, 0, None))
-        taken = np.maximum(taken, dome)
-    return taken
-
-
-def _body(anatomy: Anatomy, view: View, x: Array, z: Array) -> Array:
-    """Draw trunk, shoulders, neck and breasts."""
-    out, level, fat = np.abs(x), anatomy.shoulder, anatomy.fat
-    half = anatomy.width + 1.35 + 0.7 * fat + 0.12 * np.clip(z, -10, 20)
-    thick = (anatomy.depth + 1.2 + 0.55 * fat) * (0.66 + 0.34 * _step(z + 9, 14.0))
-    trunk = 2 * thick * np.sqrt(_arc((out / half) ** 2)) * _step(z - level + 2, 3.0)
-    inwards = np.clip(anatomy.width + 2 - out, 0, None)
-    top = level - 3.4 - inwards * (0.35 + 0.036 * inwards)  # the slope from the neck to the shoulder
-    end = anatomy.width + 6.2 + 0.5 * fat
-    under = np.sqrt(np.clip((z - top) / 7, 0, 1)) * _step(level + 9 - z, 6.0)
-    shoulder = (9.2 + fat) * under * _arc(x / end)
-    neck = 11.2 * _arc(x / (5.2 + 0.3 * fat)) * _step(level - z, 6.0)
-    # The fourth power sum runs the parts into each other without a crease and without adding them up.
-    parts = np.stack([trunk, shoulder, neck, _arm(anatomy, x, z)])
-    return np.asarray(np.sqrt(np.sqrt(((parts * parts) ** 2).sum(axis=0)))) + _breasts(anatomy, view)
-
-
-def _arm(anatomy: Anatomy, x: Array, z: Array) -> Array:
-    """Draw the upper arms held off the body: cylinders that run out of the image."""
-    radius = 4.0 + 0.45 * anatomy.fat
-    dx, dz = np.abs(x) - anatomy.width - 2.6, z - anatomy.shoulder - 0.5
-    along = np.clip(0.3162 * dx + 0.9487 * dz, 0, None)  # a unit vector, so that the distance follows from it
-    return 2 * np.sqrt(np.clip(radius**2 - dx * dx - dz * dz + along * along, 0, None))
-
-
-def _breasts(anatomy: Anatomy, view: View) -> Array:
-    x, z = view.plane(12.0)
-    size = anatomy.breast
-    wide, high = 4.6 + 1.8 * size, 4.2 + 2.2 * size
-    dx, dz = np.abs(x) - 0.62 * anatomy.width, z - 6.0 - 1.6 * size
-    upper = np.where(dz < 0, dz * 0.62, dz)  # the upper slope runs out, the lower fold is an edge
-    return 4.2 * size * np.clip(1 - (dx / wide) ** 2 - (upper / high) ** 2, 0, None) ** 0.8
-
-
-def _airways(anatomy: Anatomy, view: View) -> Array:
-    """Draw the windpipe, filled with air, and the two main bronchi."""
-    x, z = view.plane(-1.0)
-    fork = -3.6
-    pipe = 1.7 * _arc((x + 0.25 - anatomy.midline(z) + 0.03 * (z - fork)) / 0.9) * _step(fork + 0.5 - z, 0.8)
-    right = _bronchus(x + 0.25, z - fork, -0.5, 4.2)
-    left = _bronchus(x + 0.25, z - fork, 0.95, 4.6)
-    return np.maximum(pipe, np.maximum(right, left))
-
-
-def _bronchus(dx: Array, dz: Array, slant: float, length: float) -> Array:
-    steep = np.hypot(1, slant)
-    along, off = (dz + slant * dx) / steep, (dx - slant * dz) / steep
-    return 1.25 * _arc(off / 0.62) * _step(along, 0.6) * _step(length - along, 1.2)
-
-
-def _stomach(anatomy: Anatomy, view: View, breath: float) -> Array:
-    """Draw the gas under the left dome; standing, it lies on a fluid level."""
-    if anatomy.bubble < 0.7:
-        return np.zeros((view.size, view.size))
-    x, z = view.plane(0.0)
-    r = anatomy.bubble
-    top = anatomy.base - anatomy.dome + anatomy.left_lower + breath + 0.7
-    gas = _ellipsoid(x - 6.2, z - top - r, 1.5 * r, r, 1.3 * r)
-    return gas * _step(top + 1.25 * r - z, 0.25) if anatomy.fluid else gas
-
-
-# First directions (sideways, forwards, down) and radii (cm) of one side, upper lobe to lower lobe.
-STEMS = np.array(
-    [
-        [0.45, -0.2, -1.0],
-        [0.75, 0.35, -0.9],
-        [1.0, 0.3, -0.25],
-        [1.0, -0.4, 0.25],
-        [0.7, 0.5, 0.75],
-        [0.35, -0.1, 1.0],
-        [0.5, -0.5, 1.0],
-        [0.15, -0.5, 1.0],
-    ]
-)
-STEM_RADIUS = np.array([0.3, 0.28, 0.22, 0.24, 0.34, 0.46, 0.38, 0.32])
-GENERATIONS = 6
-POINTS = 14
-# Vessels of about one width are blurred together: upper limits of the radius classes, cm.
-WIDTHS = (0.12, 0.25, 0.6)
-
-
-def vessels(anatomy: Anatomy, rng: np.random.Generator) -> list[Cloud]:
-    """Grow the vessels of both lungs, one cloud for each width class of ``WIDTHS``."""
-    points, radii, volumes = (
-        np.concatenate(part) for part in zip(*(_tree(anatomy, side, rng) for side in (-1.0, 1.0)), strict=True)
-    )
-    kind = np.digitize(radii, WIDTHS[:-1])
-    return [Cloud(points[kind == k].T.copy(), volumes[kind == k]) for k in range(len(WIDTHS))]
-
-
-def _tree(anatomy: Anatomy, side: float, rng: np.random.Generator) -> tuple[Array, Array, Array]:
-    """Grow one lung's tree; returns points ``(N, 3)``, radii and volumes ``(N,)``."""
-    scale = anatomy.width / 13.6
-    heading = STEMS * [side, 1, 1] + rng.normal(0, 0.12, STEMS.shape)
-    heading /= np.linalg.norm(heading, axis=1, keepdims=True)
-    hilum = np.array([side * 3.3, 0.0, -0.6 if side > 0 else 0.4]) * scale
-    place = hilum + rng.normal(0, 0.25, STEMS.shape)
-    radius = STEM_RADIUS * rng.uniform(0.85, 1.15, len(STEMS))
-    length = 2.6 * scale
-    along = (np.arange(POINTS) + 0.5) / POINTS
-    points, radii, volumes = [], [], []
-    for _ in range(GENERATIONS):
-        reach = length * rng.uniform(0.7, 1.3, len(place))
-        bend = rng.normal(0, 0.16, heading.shape)
-        path = heading[:, None] * along[:, None] + bend[:, None] * (along**2)[:, None]
-        branch = place[:, None] + path * reach[:, None, None]
-        width = radius[:, None] * (1 - 0.2 * along)
-        points.append(branch.reshape(-1, 3))
-        radii.append(width.ravel())
-        volumes.append((np.pi * width**2 * reach[:, None] / POINTS).ravel())
-        place, heading = (
-            np.repeat(place + (heading + bend) * reach[:, None], 2, 0),
-            np.repeat(heading + bend, 2, 0),
-        )
-        spread = rng.normal(0, 0.42, heading.shape)
-        spread[1::2] = -spread[::2] * 0.7
-        heading = heading + spread
-        heading /= np.linalg.norm(heading, axis=1, keepdims=True)
-        radius = np.repeat(radius, 2) * rng.uniform(0.62, 0.86, 2 * len(radius))
-        length *= 0.84
-    return np.concatenate(points), np.concatenate(radii), np.concatenate(volumes)
-
-
-Knots = list[tuple[float, float, float]]
-
-
-def shoulders(anatomy: Anatomy, rng: np.random.Generator, spacing: float) -> Cloud:
-    """Draw both shoulders; how far they are rolled forward, out of the lungs, varies with the patient."""
-    reach = rng.uniform(-0.8, 1.0)
-    sides = []
-    for side in (-1.0, 1.0):
-        one = _shoulder(anatomy, reach + rng.normal(0, 0.15), spacing)
-        sides.append(Cloud(one.points * np.array([[side], [1], [1]]), one.volumes))
-    return join(sides)
-
-
-def _shoulder(anatomy: Anatomy, reach: float, spacing: float) -> Cloud:
-    """Draw clavicle, shoulder blade and upper arm on the patient's left."""
-    level, out = anatomy.shoulder, anatomy.width + 2.3
-    tip, inner = (out - 2.2 + reach, -7.5, level + 11.5), (out - 6.3 + reach, -8.0, level + 0.2)
-    socket, acromion = (out - 1.0, -3.5, level + 1.6), (out + 1.2, -4.0, level - 1.9)
-    clavicle: Knots = [
-        (2.0, 6.5, level + 2.1),
-        (5.4, 7.0, level + 0.9),
-        (10.0, 4.5, level - 0.5),
-        (out, 0.5, level - 1.5),
-    ]
-    lateral: Knots = [socket, (out - 1.9 + 0.6 * reach, -5.5, level + 5.0), tip]
-    medial: Knots = [inner, (out - 6.0 + reach, -8.0, level + 5.0), tip]
-    spine: Knots = [(out - 6.2 + reach, -8.6, level + 2.2), (out - 2.5, -7.0, level - 0.3), acromion]
-    upper: Knots = [inner, (out - 3.5, -6.0, level - 0.2), socket]
-    arm: Knots = [(out + 0.9, -2.0, level + 1.2), (out + 1.9, -2.0, level + 5.0), (out + 5.6, -1.0, level + 16.0)]
-    return join(
-        [
-            _bone(clavicle, [0.8, 0.55, 0.48, 0.62], 0.85, 0.15, spacing),
-            _bone(lateral, [0.65, 0.42, 0.3], 0.8, 0.13, spacing),
-            _bone(medial, [0.22, 0.2, 0.25], 0.9, 0.1, spacing),
-            _bone(spine, [0.25, 0.42, 0.6], 0.7, 0.12, spacing),
-            _bone(upper, [0.2, 0.25, 0.5], 0.8, 0.1, spacing),
-            _bone(arm, [1.9, 1.15, 1.05], 1.0, 0.22, spacing),
-            _head(np.array([out + 0.5, -2.0, level + 0.6]), 2.3, spacing),
-            _blade(socket, inner, tip, spacing),
-        ]
-    )
-
-
-def _bone(knots: Knots, radii: list[float], flat: float, wall: float, spacing: float) -> Cloud:
-    """Draw a long bone through a few knots; ``radii`` along it in cm, ``flat`` the ratio of its section's axes."""
-    length = float(np.linalg.norm(np.diff(knots, axis=0), axis=1).sum())
-    t = np.linspace(0, 1, int(length / spacing))
-    path, height = _through(np.array(knots), t).T.copy(), _through(np.array(radii), t)
-    x, y, _ = np.gradient(path, axis=1)
-    across = np.stack([y, -x, 0 * x]) / np.hypot(x, y)
-    return tube(path, across, height, flat * height, around=max(8, int(4 * float(np.mean(radii)) / spacing)), wall=wall)
-
-
-def _through(values: Array, t: Array) -> Array:
-    """Evaluate the polynomial through evenly spaced values (along the first axis), at t from 0 to 1."""
-    count = len(values)
-    weights = np.linalg.solve(np.vander(np.linspace(0, 1, count)), values)
-    return np.asarray(np.vander(t, count) @ weights)
-
-
-def _head(centre: Array, radius: float, spacing: float) -> Cloud:
-    """Draw the head of the upper arm: a spongy ball."""
-    count = int(4 * np.pi * radius**2 / spacing**2)
-    k = np.arange(count) + 0.5  # a Fibonacci lattice on the sphere, every point moved inwards as if at random
-    polar, angle = np.arccos(1 - 2 * k / count), np.pi * (1 + 5**0.5) * k
-    sphere = np.stack([np.sin(polar) * np.cos(angle), np.sin(polar) * np.sin(angle), np.cos(polar)])
-    depth = (0.7548776662466927 * k**2 % 1.0) ** 0.25
-    return Cloud(centre[:, None] + radius * depth * sphere, np.full(count, 0.14 * 4 / 3 * np.pi * radius**3 / count))
-
-
-def _blade(first: tuple[float, ...], second: tuple[float, ...], third: tuple[float, ...], spacing: float) -> Cloud:
-    """Draw the thin plate of the shoulder blade between three corners."""
-    a, b, c = np.array([first, second, third])
-    u, v = (g.ravel() for g in np.meshgrid(*2 * [np.linspace(0, 1, int(8 / spacing))]))
-    keep = u + v < 1
-    points = a[:, None] + u[keep] * (b - a)[:, None] + v[keep] * (c - a)[:, None]
-    area = float(np.linalg.norm(np.cross(b - a, c - a))) / 2
-    return Cloud(points, np.full(points.shape[1], 0.12 * area / points.shape[1]))
-
-
-RIBS = 12
+_RIBS = 12
 # Where the bony rib ends: the angle around the chest in degrees, 0 at the side, 90 at the breastbone.
-RIB_END = np.array([62, 58, 54, 50, 46, 40, 34, 24, 12, -2, -30, -52])
+_RIB_END = np.array([62, 58, 54, 50, 46, 40, 34, 24, 12, -2, -30, -52])
 # How far the rib comes down from the spine to the side, cm.
-RIB_DROP = np.array([2.3, 3.1, 3.6, 4.1, 4.4, 4.7, 5.0, 5.2, 5.3, 5.2, 4.6, 3.6])
+_RIB_DROP = np.array([2.3, 3.1, 3.6, 4.1, 4.4, 4.7, 5.0, 5.2, 5.3, 5.2, 4.6, 3.6])
 
 
 def skeleton(anatomy: Anatomy, rng: np.random.Generator, spacing: float) -> Cloud:
     """Draw all bones of a patient; ``spacing`` is the distance (cm) of neighbouring points along a bone."""
-    cloud = join([_ribs(anatomy, rng, spacing), _spine(anatomy, spacing), shoulders(anatomy, rng, spacing)])
+    parts = [_ribs(anatomy, rng, spacing), _spine(anatomy, spacing)]
+    reach = rng.uniform(-0.8, 1.0)  # how far the shoulders are rolled forward, out of the lungs
+    for side in (-1.0, 1.0):
+        one = _shoulder(anatomy, reach + rng.normal(0, 0.15), spacing)
+        parts.append(Cloud(one.points * np.array([[side], [1], [1]]), one.volumes))
+    cloud = _join(parts)
     return Cloud(cloud.points, cloud.volumes * anatomy.bone)
 
 
-def vertebra_levels(anatomy: Anatomy) -> tuple[Array, Array]:
-    """Return levels (z) and heights of the vertebrae from the sixth of the neck to the second of the loin."""
+def _vertebrae(anatomy: Anatomy) -> tuple[Array, Array]:
+    """Return levels (z) and heights of the vertebrae, from the sixth of the neck to the second of the loin."""
     size = anatomy.width / 13.6
-    heights = np.concatenate([np.full(2, 1.6), np.linspace(1.85, 2.45, RIBS), np.full(2, 2.7)]) * size
+    heights = np.concatenate([np.full(2, 1.6), np.linspace(1.85, 2.45, _RIBS), np.full(2, 2.7)]) * size
     levels = np.cumsum(heights)
     return np.asarray(levels - levels[2] + anatomy.apex - 0.2), heights
 
 
 def _ribs(anatomy: Anatomy, rng: np.random.Generator, spacing: float) -> Cloud:
-    start = vertebra_levels(anatomy)[0][2 : 2 + RIBS]
-    drop = RIB_DROP * anatomy.rib_slope * rng.normal(1, [0.12] + [0.02] * (RIBS - 1))
+    start = _vertebrae(anatomy)[0][2 : 2 + _RIBS]
+    drop = _RIB_DROP * anatomy.rib_slope * rng.normal(1, [0.12] + [0.02] * (_RIBS - 1))
     wide = anatomy.half_width(start + drop) + 0.3
     deep = np.maximum(anatomy.half_depth(start + drop), 3.5) + 0.3
     wide[0], deep[0] = 0.88 * wide[0], 4.2
     t = np.linspace(0, 1, int(27 / spacing))
     taper = np.clip(t / 0.05, 0.55, 1) * np.clip((1 - t) / 0.02, 0.6, 1.0)
-    height = np.repeat([0.62 * anatomy.rib_size * taper * (1 + 0.12 * t)], RIBS, axis=0)
+    height = np.repeat([0.62 * anatomy.rib_size * taper * (1 + 0.12 * t)], _RIBS, axis=0)
     clouds = []
     for side in (-1.0, 1.0):
         first = -np.arccos(1.9 / wide)
-        last = np.deg2rad(RIB_END + rng.normal(0, 3, RIBS))
+        last = np.deg2rad(_RIB_END + rng.normal(0, 3, _RIBS))
         angle = first[:, None] + (last - first)[:, None] * t
         cosine, sine = np.cos(angle), np.sin(angle)
-        bow = 1 + 0.02 * rng.normal(0, 1, (RIBS, 1)) * np.sin(2 * angle)
+        bow = 1 + 0.02 * rng.normal(0, 1, (_RIBS, 1)) * np.sin(2 * angle)
         z = start[:, None] + drop[:, None] * (1 + sine) * bow + 0.5 * cosine
         x = side * wide[:, None] * cosine + anatomy.midline(start)[:, None]
         curve = np.stack([x, deep[:, None] * sine, z])
         across = np.stack([side * cosine, sine, np.zeros_like(sine)])
         clouds.append(
-            tube(curve, across, height, np.full_like(height, 0.36), around=max(12, int(1.4 / spacing)), wall=0.11)
+            _tube(curve, across, height, np.full_like(height, 0.36), around=max(12, int(1.4 / spacing)), wall=0.11)
         )
-    return join(clouds)
+    return _join(clouds)
 
 
 def _spine(anatomy: Anatomy, spacing: float) -> Cloud:
-    levels, heights = vertebra_levels(anatomy)
+    levels, heights = _vertebrae(anatomy)
     growth = 1 + 0.018 * (levels + 13)
     centres = np.stack([anatomy.midline(levels), np.full_like(levels, -0.62 * anatomy.depth), levels])
     parts = [_bodies(centres, 1.5 * growth, 0.82 * heights, spacing)]
@@ -531,19 +246,17 @@ def _spine(anatomy: Anatomy, spacing: float) -> Cloud:
         curve = centres[:, :, None] + np.stack([x, y, z])
         across = np.zeros_like(curve)
         across[1] = 1.0
-        parts.append(tube(curve, across, 0.4 - 0.15 * t + 0 * x, 0.25 + 0 * x, around=8, wall=0.05))
+        parts.append(_tube(curve, across, 0.4 - 0.15 * t + 0 * x, 0.25 + 0 * x, around=8, wall=0.05))
         parts.append(
             _pipes(centres + np.stack([side * 1.05 * growth, 0 * growth - 1.8, -0.15 * heights]), 0.38, 0.5, spacing)
         )
     parts.append(_pipes(centres + np.stack([0 * growth, 0 * growth - 4.0, 0.45 * heights]), 0.3, 0.75, spacing))
-    return join(parts)
+    return _join(parts)
 
 
 def _bodies(centres: Array, radii: Array, heights: Array, spacing: float) -> Cloud:
-    """Draw vertebral bodies: waisted cylinders with a dense wall, two end plates and a spongy inside.
-
-    One unit body (radius 1, height 1) is scaled to each vertebra; ``centres (3, V)``, ``radii``, ``heights (V,)``.
-    """
+    """Draw vertebral bodies: waisted cylinders with a dense wall, two end plates and a spongy inside."""
+    # One unit body (radius 1, height 1) is scaled to each vertebra; centres (3, V), radii and heights (V,).
     z, angle = np.meshgrid(
         np.linspace(-0.5, 0.5, int(2.2 / spacing)), np.linspace(0, 2 * np.pi, 28, endpoint=False), indexing="ij"
     )
@@ -571,3 +284,66 @@ def _pipes(centres: Array, wide: float, high: float, spacing: float) -> Cloud:
     placed = centres[:, :, None] + filled[:, None]
     volume = 0.09 * np.pi * (wide + high) / filled.shape[1]
     return Cloud(placed.reshape(3, -1), np.full(placed[0].size, volume))
+
+
+def _shoulder(anatomy: Anatomy, reach: float, spacing: float) -> Cloud:
+    """Draw clavicle, shoulder blade and upper arm on the patient's left."""
+    level, out = anatomy.shoulder, anatomy.width + 2.3
+    tip, inner = (out - 2.2 + reach, -7.5, level + 11.5), (out - 6.3 + reach, -8.0, level + 0.2)
+    socket, acromion = (out - 1.0, -3.5, level + 1.6), (out + 1.2, -4.0, level - 1.9)
+    clavicle = [(2.0, 6.5, level + 2.1), (5.4, 7.0, level + 0.9), (10.0, 4.5, level - 0.5), (out, 0.5, level - 1.5)]
+    lateral = [socket, (out - 1.9 + 0.6 * reach, -5.5, level + 5.0), tip]
+    medial = [inner, (out - 6.0 + reach, -8.0, level + 5.0), tip]
+    spine = [(out - 6.2 + reach, -8.6, level + 2.2), (out - 2.5, -7.0, level - 0.3), acromion]
+    upper = [inner, (out - 3.5, -6.0, level - 0.2), socket]
+    arm = [(out + 0.9, -2.0, level + 1.2), (out + 1.9, -2.0, level + 5.0), (out + 5.6, -1.0, level + 16.0)]
+    return _join(
+        [
+            _bone(clavicle, [0.8, 0.55, 0.48, 0.62], 0.85, 0.15, spacing),
+            _bone(lateral, [0.65, 0.42, 0.3], 0.8, 0.13, spacing),
+            _bone(medial, [0.22, 0.2, 0.25], 0.9, 0.1, spacing),
+            _bone(spine, [0.25, 0.42, 0.6], 0.7, 0.12, spacing),
+            _bone(upper, [0.2, 0.25, 0.5], 0.8, 0.1, spacing),
+            _bone(arm, [1.9, 1.15, 1.05], 1.0, 0.22, spacing),
+            _head(np.array([out + 0.5, -2.0, level + 0.6]), 2.3, spacing),
+            _blade(socket, inner, tip, spacing=spacing),
+        ]
+    )
+
+
+def _bone(
+    knots: list[tuple[float, float, float]], radii: list[float], flat: float, wall: float, spacing: float
+) -> Cloud:
+    """Draw a long bone through a few knots; ``radii`` along it in cm, ``flat`` the ratio of its section's axes."""
+    length = float(np.linalg.norm(np.diff(knots, axis=0), axis=1).sum())
+    t = np.linspace(0, 1, int(length / spacing))
+    path, height = _through(np.array(knots), t).T.copy(), _through(np.array(radii), t)
+    x, y, _ = np.gradient(path, axis=1)
+    across = np.stack([y, -x, 0 * x]) / np.hypot(x, y)
+    return _tube(
+        path, across, height, flat * height, around=max(8, int(4 * float(np.mean(radii)) / spacing)), wall=wall
+    )
+
+
+def _through(values: Array, t: Array) -> Array:
+    """Evaluate the polynomial through evenly spaced values (along the first axis), at t from 0 to 1."""
+    weights = np.linalg.solve(np.vander(np.linspace(0, 1, len(values))), values)
+    return np.asarray(np.vander(t, len(values)) @ weights)
+
+
+def _head(centre: Array, radius: float, spacing: float) -> Cloud:
+    count = int(4 * np.pi * radius**2 / spacing**2)
+    k = np.arange(count) + 0.5  # a Fibonacci lattice on the sphere, every point moved inwards as if at random
+    polar, angle = np.arccos(1 - 2 * k / count), np.pi * (1 + 5**0.5) * k
+    sphere = np.stack([np.sin(polar) * np.cos(angle), np.sin(polar) * np.sin(angle), np.cos(polar)])
+    depth = (0.7548776662466927 * k**2 % 1.0) ** 0.25
+    return Cloud(centre[:, None] + radius * depth * sphere, np.full(count, 0.14 * 4 / 3 * np.pi * radius**3 / count))
+
+
+def _blade(*corners: tuple[float, ...], spacing: float) -> Cloud:
+    a, b, c = np.array(corners)
+    u, v = (g.ravel() for g in np.meshgrid(*2 * [np.linspace(0, 1, int(8 / spacing))]))
+    keep = u + v < 1
+    points = a[:, None] + u[keep] * (b - a)[:, None] + v[keep] * (c - a)[:, None]
+    area = float(np.linalg.norm(np.cross(b - a, c - a))) / 2
+    return Cloud(points, np.full(points.shape[1], 0.12 * area / points.shape[1]))

@@ -28,12 +28,8 @@ logger = logging.getLogger("cxrnet")
 def covid19_image(root: str | Path) -> pd.DataFrame:
     """Read the data set with its published split.
 
-    Args:
-        root: the folder that holds ``Covid19-dataset``, or that folder itself.
-
-    Returns:
-        A manifest with ``split`` ``train`` or ``test`` and labels as the folders are called; ``image_id`` is
-        the path below ``Covid19-dataset``.
+    ``root`` is the folder that holds ``Covid19-dataset``, or that folder itself; ``image_id`` is the path below it, the
+    labels are as the folders are called.
 
     Raises:
         CxrnetError: the data set is not there, or not in its published layout.

@@ -36,7 +36,7 @@ logger = logging.getLogger("cxrnet")
 
 
 def covid19_radiography(root: str | Path, classes: Sequence[str] | None, partial: bool) -> pd.DataFrame:
-    """Read the data set, or some of its classes.
+    """Read the data set, or some of its classes; it is not split.
 
     Args:
         root: the folder that holds ``COVID-19_Radiography_Dataset``, or that folder itself.
@@ -45,27 +45,48 @@ def covid19_radiography(root: str | Path, classes: Sequence[str] | None, partial
             where all images lie in the folders of the classes, only a class can be missing.
 
     Returns:
-        A manifest, not split; ``image_id`` is the path below ``COVID-19_Radiography_Dataset``, ``source`` the
-            collection as :func:`collection` names it (``covid19_radiography`` where no table says), ``url`` its
-            address, ``mask_path`` a mask that may differ from the image in size.
+        A manifest; ``image_id`` is the path below that folder, ``source`` the collection as :func:`collection` names
+        it (``covid19_radiography`` where no table says), ``url`` its address, ``mask_path`` a mask that may differ
+        from the image in size.
 
     Raises:
         CxrnetError: the data set is not there, a class is not known, a table can't be read, or something is missing
             and ``partial`` is false.
     """
     top = _find(Path(root))
-    chosen = _chosen(classes)
-    folders = {name: folder for name in chosen if (folder := _folder(top, name)) is not None}
+    wanted = {classes} if isinstance(classes, str) else set(PUBLISHED if classes is None else classes)
+    if unknown := sorted(wanted - set(PUBLISHED)):
+        raise CxrnetError(f"data.manifest.classes: '{unknown[0]}' is no class; choose from {', '.join(PUBLISHED)}")
+    folders = {name: folder for name in sorted(wanted) if (folder := _folder(top, name)) is not None}
     older = not any((folder / "images").is_dir() for folder in folders.values())
-    missing = [part for name in chosen for part in _missing(top, name, folders.get(name), older)]
-    if missing and not partial and not (older and len(folders) == len(chosen)):
+    missing: list[str] = []
+    for name in sorted(wanted):
+        folder = folders.get(name)
+        if folder is None or not (older or (folder / "images").is_dir()):
+            missing.append(f"class {name}")
+        elif not older:
+            parts = (f"{folder.name}/masks", f"{folder.name}.metadata.xlsx")
+            missing += [part for part in parts if not (top / part).exists()]
+    if missing and not partial and not (older and len(folders) == len(wanted)):
         raise CxrnetError(
             f"data.root: '{top}' lacks {', '.join(missing)}; complete it (see data/README.md), choose other "
             "classes, or go on with what is there by data.manifest.partial=true (in data=merged: partial of the part)"
         )
     rows = [row for name, folder in folders.items() for row in _rows(top, name, folder)]
     manifest = make_manifest(pd.DataFrame(rows).astype("string"), str(root))
-    _warn(manifest, chosen, missing)
+    # What differs from the published data set, in one line.
+    counts = manifest["label"].value_counts()
+    differences = [f"no {part}" for part in missing] + [
+        f"{counts.get(name, 0)} of {PUBLISHED[name]} images of {name}"
+        for name in sorted(wanted)
+        if f"class {name}" not in missing and counts.get(name, 0) != PUBLISHED[name]
+    ]
+    for column, things in {"mask_path": "mask", "url": "row in the table"}.items():
+        # Where a whole folder or table is missing that was said already.
+        empty = manifest[column].isna() & manifest["label"].isin(manifest.loc[manifest[column].notna(), "label"])
+        differences += [f"{empty.sum()} images without {things}"] if empty.any() else []
+    if differences:
+        logger.warning("covid19_radiography: not as published: %s", ", ".join(differences))
     return manifest
 
 
@@ -91,52 +112,28 @@ def _find(root: Path) -> Path:
     )
 
 
-def _chosen(classes: Sequence[str] | None) -> list[str]:
-    wanted = {classes} if isinstance(classes, str) else set(PUBLISHED if classes is None else classes)
-    if unknown := sorted(wanted - set(PUBLISHED)):
-        raise CxrnetError(f"data.manifest.classes: '{unknown[0]}' is no class; choose from {', '.join(PUBLISHED)}")
-    return sorted(wanted)
-
-
 def _folder(top: Path, name: str) -> Path | None:
     """Find the folder of a class, under its name or one of older versions; ``None`` where none has images."""
-    wanted = {_plain(name), *(("covid19",) if name == "COVID" else ())}
-    found = (
-        sorted(path for path in top.iterdir() if path.is_dir() and _plain(path.name) in wanted) if top.is_dir() else []
-    )
+
+    def plain(text: str) -> str:
+        return re.sub(r"[\W_]", "", text).casefold()
+
+    wanted = {plain(name), *(("covid19",) if name == "COVID" else ())}
+    inside = sorted(top.iterdir()) if top.is_dir() else []
+    found = (path for path in inside if path.is_dir() and plain(path.name) in wanted)
     return next((path for path in found if (path / "images").is_dir() or any(map(Path.is_file, path.iterdir()))), None)
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[\W_]", "", name).casefold()
-
-
-def _missing(top: Path, name: str, folder: Path | None, older: bool) -> list[str]:
-    """List the missing parts of a class; without images all of it is missing."""
-    if folder is None or not (older or (folder / "images").is_dir()):
-        return [f"class {name}"]
-    parts = (f"{folder.name}/masks", f"{folder.name}.metadata.xlsx")[older:]
-    return [part for part in parts if not (top / part).exists()]
 
 
 def _rows(top: Path, name: str, folder: Path) -> list[dict[str, str | None]]:
     urls = _urls(top / f"{folder.name}.metadata.xlsx")
-    published = (folder / "images").is_dir()
-    masked = (folder / "masks").is_dir()
+    masked, published = (folder / "masks").is_dir(), (folder / "images").is_dir()
     masks = {path.name: str(path) for path in find_images(folder / "masks").images} if masked else {}
     rows: list[dict[str, str | None]] = []
     for file in find_images(folder / "images" if published else folder).images:
         url = urls.get(file.stem.casefold())
-        rows.append(
-            {
-                "image_id": file.relative_to(top).as_posix(),
-                "path": str(file),
-                "label": name,
-                "source": collection(url) if url else "covid19_radiography",
-                "mask_path": masks.get(file.name),
-                "url": url,
-            }
-        )
+        source = collection(url) if url else "covid19_radiography"
+        row = {"image_id": file.relative_to(top).as_posix(), "path": str(file), "label": name, "source": source}
+        rows.append({**row, "mask_path": masks.get(file.name), "url": url})
     return rows
 
 
@@ -151,20 +148,3 @@ def _urls(table: Path) -> dict[str, str]:
         raise CxrnetError(f"data.root: '{table}' can't be read ({reason}); get it again, or remove it") from error
     names = rows[NAME].str.strip().str.casefold().str.removesuffix(".png")
     return {name: url for name, url in zip(names, rows[URL].str.strip(), strict=True) if url}
-
-
-def _warn(manifest: pd.DataFrame, chosen: list[str], missing: list[str]) -> None:
-    """Say in one line what differs from the published data set."""
-    counts = manifest["label"].value_counts()
-    differences = [f"no {part}" for part in missing]
-    differences += [
-        f"{counts.get(name, 0)} of {PUBLISHED[name]} images of {name}"
-        for name in chosen
-        if f"class {name}" not in missing and counts.get(name, 0) != PUBLISHED[name]
-    ]
-    for column, things in {"mask_path": "mask", "url": "row in the table"}.items():
-        # Where a whole folder or table is missing that was said already.
-        empty = manifest[column].isna() & manifest["label"].isin(manifest.loc[manifest[column].notna(), "label"])
-        differences += [f"{empty.sum()} images without {things}"] if empty.any() else []
-    if differences:
-        logger.warning("covid19_radiography: not as published: %s", ", ".join(differences))

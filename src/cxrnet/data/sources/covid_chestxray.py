@@ -32,9 +32,9 @@ from cxrnet.core.grouping import link
 from cxrnet.data.manifest import make_manifest
 from cxrnet.errors import CxrnetError
 
-EXTRA = ("finding", "sex", "age", "url", "license", "location")
-NEEDED = ("patientid", "view", "modality", "folder", "filename", *EXTRA)
-MASKS = Path("annotations") / "lungVAE-masks"
+_EXTRA = ("finding", "sex", "age", "url", "license", "location")
+_NEEDED = ("patientid", "view", "modality", "folder", "filename", *_EXTRA)
+_MASKS = Path("annotations") / "lungVAE-masks"
 _NAMED = 3  # missing files that the log names
 
 logger = logging.getLogger("cxrnet")
@@ -47,23 +47,30 @@ def covid_chestxray(
     findings: Mapping[str, Sequence[str]],
     left_out_findings: Sequence[str],
 ) -> pd.DataFrame:
-    """Read the X-rays that :func:`select` keeps and whose file is there.
+    """Read the X-rays that :func:`select` keeps and whose file is there; they are not split.
 
     Args:
         root: the folder that holds ``images/`` and ``metadata.csv``.
-        views: of the images, as the metadata call them.
+        views: views of the images, as the metadata call them.
         fallback_views: taken of patients only who have no image in ``views``.
         findings: shell patterns of the findings of each class; the first class with one that fits wins.
         left_out_findings: shell patterns of findings that belong to no class whatever ``findings`` says.
 
     Returns:
-        A manifest, not split, with ``view``, ``patient_id``, ``mask_path`` and the further columns ``finding``,
-            ``sex``, ``age``, ``url``, ``license`` and ``location``; ``image_id`` is the name of the file.
+        A manifest with ``view``, ``patient_id``, ``mask_path`` and the further columns ``finding``, ``sex``, ``age``,
+        ``url``, ``license`` and ``location``; ``image_id`` is the name of the file.
 
     Raises:
         CxrnetError: the data set is not there or not in its layout, no row is kept, or none of the files is there.
     """
-    top = _check_layout(Path(root))
+    top = Path(root)
+    there = {"images/": (top / "images").is_dir(), "metadata.csv": (top / "metadata.csv").is_file()}
+    if missing := [name for name, found in there.items() if not found]:
+        raise CxrnetError(
+            f"data.root: '{top}' has no {' and no '.join(missing)}; covid_chestxray needs images/ and metadata.csv "
+            "(see data/README.md)"
+        )
+    top = top.resolve()
     rows = read_metadata(top / "metadata.csv")
     kept, reasons = select(rows, views, fallback_views, findings, left_out_findings)
     if kept.empty:
@@ -81,16 +88,27 @@ def covid_chestxray(
         len(images),
         _text(reasons + more),
     )
-    return make_manifest(_manifest_rows(images, top), str(root))
+    masks = [top / _MASKS / f"{Path(name).stem}_mask.png" for name in images["filename"]]
+    manifest = pd.DataFrame(
+        {
+            "image_id": images["filename"],
+            "path": [str(top / "images" / name) for name in images["filename"]],
+            "label": images["label"],
+            "patient_id": images["patientid"],
+            "view": images["view"],
+            "source": "covid_chestxray",
+            "mask_path": [str(mask) if mask.is_file() else "" for mask in masks],
+            "group_id": images["group_id"],
+            **{name: images[name] for name in _EXTRA},
+        }
+    )
+    return make_manifest(manifest.astype("string").replace("", pd.NA), str(root))
 
 
 def read_metadata(path: Path) -> pd.DataFrame:
-    """Read the columns of ``metadata.csv`` that are used, and ``group_id``; all of it text, empty where unknown.
+    """Read the columns of ``metadata.csv`` that are used, and ``group_id``, which names the patients who share a file.
 
-    ``group_id`` names the patients who share a file; it is empty for all others.
-
-    Raises:
-        CxrnetError: it is no table, or a column is missing.
+    All is text, empty where unknown.
     """
     content = path.read_bytes()
     try:
@@ -101,9 +119,9 @@ def read_metadata(path: Path) -> pd.DataFrame:
         table = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False, index_col=False)
     except ValueError as error:
         raise CxrnetError(f"data.root: '{path}' is no table ({str(error).splitlines()[0]}); get it again") from error
-    if missing := [name for name in NEEDED if name not in table.columns]:
+    if missing := [name for name in _NEEDED if name not in table.columns]:
         raise CxrnetError(f"data.root: '{path}' has no column {', '.join(missing)}; get it again (see data/README.md)")
-    rows = table[list(NEEDED)].apply(lambda column: column.str.strip())
+    rows = table[list(_NEEDED)].apply(lambda column: column.str.strip())
     patients = rows["patientid"].groupby(link(rows, ("patientid", "filename")))
     together = patients.transform(lambda ids: ", ".join(sorted(set(ids))))
     return rows.assign(group_id=together.where(patients.transform("nunique") > 1, ""))
@@ -116,22 +134,21 @@ def select(
     findings: Mapping[str, Sequence[str]],
     left_out_findings: Sequence[str],
 ) -> tuple[pd.DataFrame, Counter[str]]:
-    """Choose rows by the metadata alone, whether their files are there or not.
-
-    Args:
-        rows: from :func:`read_metadata`.
-        views: as of :func:`covid_chestxray`.
-        fallback_views: likewise.
-        findings: likewise.
-        left_out_findings: likewise.
+    """Choose rows by the metadata alone, whether their files are there or not; as :func:`covid_chestxray`.
 
     Returns:
         The rows kept, with ``label``, and the number left out by reason; a row with several reasons counts under
-            the first of: not an image, not an X-ray, view, finding, fallback view that isn't needed.
+        the first of: not an image, not an X-ray, view, finding, fallback view that isn't needed.
     """
     views, fallback_views = _names(views), _names(fallback_views)
-    labels = {finding: _label(finding, findings, left_out_findings) for finding in set(rows["finding"])}
-    label = rows["finding"].map(labels)
+
+    def label_of(finding: str) -> str:  # empty where it has none
+        for label, patterns in [("", left_out_findings), *findings.items()]:
+            if any(fnmatchcase(finding, pattern) for pattern in _names(patterns)):
+                return label
+        return ""
+
+    label = rows["finding"].map({finding: label_of(finding) for finding in set(rows["finding"])})
     known = rows[["view", "finding"]].replace("", "not known")
     other_view = ~rows["view"].isin([*views, *fallback_views])
     conditions = [rows["folder"] == "volumes", rows["modality"] != "X-ray", other_view, label == ""]
@@ -145,38 +162,13 @@ def select(
     return rows.assign(label=label)[kept], Counter(reason[~kept])
 
 
-def _label(finding: str, findings: Mapping[str, Sequence[str]], left_out: Sequence[str]) -> str:
-    """Choose the class of a finding; empty where it has none."""
-
-    def fits(patterns: Sequence[str]) -> bool:
-        return any(fnmatchcase(finding, pattern) for pattern in _names(patterns))
-
-    if fits(left_out):
-        return ""
-    return next((label for label, patterns in findings.items() if fits(patterns)), "")
-
-
 def _names(one_or_more: Sequence[str]) -> tuple[str, ...]:
     """Take one name as a list of one: a text would else be taken letter by letter."""
     return (one_or_more,) if isinstance(one_or_more, str) else tuple(one_or_more)
 
 
-def _check_layout(top: Path) -> Path:
-    there = {"images/": (top / "images").is_dir(), "metadata.csv": (top / "metadata.csv").is_file()}
-    if missing := [name for name, found in there.items() if not found]:
-        raise CxrnetError(
-            f"data.root: '{top}' has no {' and no '.join(missing)}; covid_chestxray needs images/ and metadata.csv "
-            "(see data/README.md)"
-        )
-    return top.resolve()
-
-
 def _one_row_a_file(kept: pd.DataFrame, folder: Path) -> tuple[pd.DataFrame, Counter[str]]:
-    """Keep the rows whose file is there, one a file, and count those left out by reason.
-
-    Raises:
-        CxrnetError: not a single file is there.
-    """
+    """Keep the rows whose file is there, one a file, and count those left out by reason."""
     # Names are compared here and not by the file system, which may take x.jpg for x.JPG.
     here = kept["filename"].isin({path.name for path in folder.iterdir()})
     missing = kept.loc[~here, "filename"].unique()
@@ -197,24 +189,6 @@ def _one_row_a_file(kept: pd.DataFrame, folder: Path) -> tuple[pd.DataFrame, Cou
         "second row of a file": int(agreed.sum()) - len(images),
     }
     return images, Counter({reason: count for reason, count in counts.items() if count})
-
-
-def _manifest_rows(images: pd.DataFrame, top: Path) -> pd.DataFrame:
-    masks = [top / MASKS / f"{Path(name).stem}_mask.png" for name in images["filename"]]
-    rows = pd.DataFrame(
-        {
-            "image_id": images["filename"],
-            "path": [str(top / "images" / name) for name in images["filename"]],
-            "label": images["label"],
-            "patient_id": images["patientid"],
-            "view": images["view"],
-            "source": "covid_chestxray",
-            "mask_path": [str(mask) if mask.is_file() else "" for mask in masks],
-            "group_id": images["group_id"],
-            **{name: images[name] for name in EXTRA},
-        }
-    )
-    return rows.astype("string").replace("", pd.NA)
 
 
 def _text(reasons: Counter[str]) -> str:

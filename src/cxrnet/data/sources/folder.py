@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from cxrnet.data.images.files import PICTURES, Found, find_images, is_hidden, is_mask_folder, masks_of
+from cxrnet.data.images.files import PICTURES, find_images, is_hidden, is_mask_folder, masks_of
 from cxrnet.data.manifest import make_manifest
 from cxrnet.errors import CxrnetError
 
@@ -46,12 +46,8 @@ def split_of(name: str) -> str | None:
 def folder(root: str | Path) -> pd.DataFrame:
     """Read class folders, or class folders in split folders, into a manifest.
 
-    Args:
-        root: the folder that holds them.
-
-    Returns:
-        A manifest: ``image_id`` is the path below ``root`` with forward slashes (below the one folder in ``root``,
-            where there is one alone), ``source`` the name of ``root``, ``mask_path`` the mask that fits by its name.
+    ``image_id`` is the path below ``root`` with forward slashes (below the one folder in ``root``, where there is one
+    alone), ``source`` the name of ``root``, ``mask_path`` the mask that fits by its name.
 
     Raises:
         CxrnetError: no such folder, one class folder alone, no class folders, a class folder without images, class
@@ -66,7 +62,14 @@ def folder(root: str | Path) -> pd.DataFrame:
     splits = _split_folders(top)
     labels = {label: split for split, part in splits for label in _class_folders(part)}
     found = find_images(resolved)
-    images = _images_of(labels, found, top)
+    by_parts = {label.parts: label for label in labels}
+    depth = len(next(iter(by_parts)))
+    placed = [(image, by_parts.get(image.parts[:depth])) for image in found.images]
+    images = [(image, label) for image, label in placed if label is not None]
+    if empty := sorted(labels.keys() - {label for _, label in images}):
+        raise CxrnetError(f"data.root: '{empty[0]}' holds no images; put those of the class there or remove it")
+    if outside := len(placed) - len(images):
+        logger.warning("'%s': left out: %d images outside the class folders", top, outside)
     below = len(top.as_posix().rstrip("/")) + 1
     rows = {
         "image_id": [image.as_posix()[below:] for image, _ in images],
@@ -159,16 +162,3 @@ def _folders(parent: Path) -> list[Path]:
         )
     except OSError:  # the search says it
         return []
-
-
-def _images_of(labels: dict[Path, str | None], found: Found, top: Path) -> list[tuple[Path, Path]]:
-    """Pair images and the folders of their classes; images outside of them are counted."""
-    by_parts = {label.parts: label for label in labels}
-    depth = len(next(iter(by_parts)))
-    placed = [(image, by_parts.get(image.parts[:depth])) for image in found.images]
-    images = [(image, label) for image, label in placed if label is not None]
-    if empty := sorted(labels.keys() - {label for _, label in images}):
-        raise CxrnetError(f"data.root: '{empty[0]}' holds no images; put those of the class there or remove it")
-    if outside := len(placed) - len(images):
-        logger.warning("'%s': left out: %d images outside the class folders", top, outside)
-    return images

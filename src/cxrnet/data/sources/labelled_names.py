@@ -3,16 +3,8 @@
 Some published collections come with folders for training, testing and trying out, and in the last one nothing but
 the name tells the class::
 
-    root/train/covid/anything.png         class by the folder
-    root/test/normal/anything.png
-    root/predict/covid_12.png             class by the name
-    root/predict/normal (3).jpg
-
-or with numbers, where the folders say what the numbers mean::
-
-    root/train/0_normal/anything.png
-    root/train/1_covid/anything.png
-    root/predict/1-anything.png
+    root/train/covid/anything.png         class by the folder, or root/train/1_covid/anything.png
+    root/predict/covid_12.png             class by the name, or root/predict/1-anything.png
 
 A name begins with a label when it does so in any case and no letter follows: ``covid`` is the label of
 ``covid_12.png``, ``COVID-12.png`` and ``Covid19.jpg``, not of ``covidlike.png``. A number may stand before it:
@@ -57,13 +49,29 @@ def labelled_names(root: str | Path, labels: Mapping[str, str], folders: Mapping
         raise CxrnetError(f"data.root: '{root}' is not a folder; give the one that holds the images")
     top = Path(root).resolve()
     found = find_images(top)
-    placed = [(file, part, split) for part, split in _parts(top, folders) for file in _below(part, found.images)]
+    parts: list[tuple[Path, str | None]] = [(top, None)] if folders is None else []
+    here = {path.name.casefold(): path for path in top.iterdir() if path.is_dir()}
+    for name, use in (folders or {}).items():
+        if use not in SPLITS:
+            raise CxrnetError(f"data.manifest.folders: {name}: '{use}' is no split; use {', '.join(SPLITS)}")
+        if name.casefold() not in here:
+            raise CxrnetError(
+                f"data.manifest.folders: '{top}' has no folder '{name}'; name those that are there, or null for none"
+            )
+        parts.append((here[name.casefold()], use))
+    placed = []
+    for part, split in parts:
+        files = [image for image in found.images if image.parts[: len(part.parts)] == part.parts]
+        if not files:
+            raise CxrnetError(f"data.root: '{part}' holds no images; put some there")
+        placed += [(file, part, split) for file in files]
     if ignored := len(found.images) - len(placed):
         logger.warning("'%s': left out: %d images outside the folders of data.manifest.folders", top, ignored)
     words = {label: name for label, name in labels.items() if not label.isdigit()}
-    inner = {name for file, part, _ in placed for name in file.relative_to(part).parts[:-1]}
     given = {label: name for label, name in labels.items() if label.isdigit()}
-    numbers = _numbered(inner, words, given, top)
+    numbers = _numbered(
+        {name for file, part, _ in placed for name in file.relative_to(part).parts[:-1]}, words, given, top
+    )
     rows = pd.DataFrame(
         {
             "image_id": [file.relative_to(top).as_posix() for file, _, _ in placed],
@@ -83,30 +91,8 @@ def labelled_names(root: str | Path, labels: Mapping[str, str], folders: Mapping
     return make_manifest(rows, str(root))
 
 
-def _parts(top: Path, folders: Mapping[str, str] | None) -> list[tuple[Path, str | None]]:
-    if folders is None:
-        return [(top, None)]
-    here = {path.name.casefold(): path for path in top.iterdir() if path.is_dir()}
-    for name, split in folders.items():
-        if split not in SPLITS:
-            raise CxrnetError(f"data.manifest.folders: {name}: '{split}' is no split; use {', '.join(SPLITS)}")
-        if name.casefold() not in here:
-            raise CxrnetError(
-                f"data.manifest.folders: '{top}' has no folder '{name}'; name those that are there, or null for none"
-            )
-    return [(here[name.casefold()], split) for name, split in folders.items()]
-
-
-def _below(folder: Path, images: Sequence[Path]) -> list[Path]:
-    depth = len(folder.parts)
-    files = [image for image in images if image.parts[:depth] == folder.parts]
-    if not files:
-        raise CxrnetError(f"data.root: '{folder}' holds no images; put some there")
-    return files
-
-
 def _numbered(folders: Iterable[str], words: Mapping[str, str], given: Mapping[str, str], top: Path) -> dict[str, str]:
-    """Read the class of each number, as given and from the names of folders, ``{"0": "normal"}`` for ``0_normal``."""
+    """Read the class of each number, as given and from folders: ``{"0": "normal"}`` for ``0_normal``."""
     numbers = dict(given)
     for folder in sorted(folders):
         number = re.match(r"\d+", folder)

@@ -12,9 +12,8 @@ from typing import Any, Literal
 import pandas as pd
 
 from cxrnet.data.manifest import make_manifest
+from cxrnet.data.settings import check_call
 from cxrnet.errors import CxrnetError
-
-IDS = ("image_id", "patient_id", "group_id")
 
 logger = logging.getLogger("cxrnet")
 
@@ -31,37 +30,65 @@ def merged(parts: Mapping[str, Mapping[str, Any]], per_class: int | Literal["equ
             part doesn't change which of two images of a class comes first.
 
     Returns:
-        A manifest. The name of its part and a slash stand before each ``image_id``, ``patient_id`` and ``group_id``,
-            so that none collide. The split is kept where every image has one, else dropped.
+        A manifest. The name of its part and a slash stand before each ``image_id``, ``patient_id`` and ``group_id``.
+        The split is kept where every image has one, else dropped.
 
     Raises:
         CxrnetError: a part lacks ``manifest`` or ``labels``, its labels name none of its classes or another one, or a
             class has fewer images than are to be drawn.
     """
-    tables = [_part(name, part) for name, part in parts.items()]
-    if not tables:
+    if not parts:
         raise CxrnetError("data.manifest.parts: nothing to merge; give two data sets or more")
-    rows = pd.concat(tables, ignore_index=True)
+    rows = pd.concat(
+        [_part(f"data.manifest.parts.{name}", name, part) for name, part in parts.items()], ignore_index=True
+    )
     if rows["split"].isna().any() and rows["split"].notna().any():
         logger.info("merged: some parts have no published split, so those of the others are dropped")
         rows["split"] = pd.array([pd.NA] * len(rows), "string")
-    return make_manifest(_draw(rows, per_class, seed), "data.manifest")
+    counts = rows["label"].value_counts()
+    wanted = int(counts.min()) if per_class == "equal" else per_class
+    if wanted is not None:
+        if isinstance(wanted, bool) or not isinstance(wanted, int) or wanted < 1:
+            raise CxrnetError(f"data.manifest.per_class: {per_class} is no number; give one from 1 on, equal, or null")
+        if counts.min() < wanted:
+            raise CxrnetError(
+                f"data.manifest.per_class: class '{counts.idxmin()}' has {counts.min()} images, {wanted} are to be "
+                "drawn; give a smaller number, or equal"
+            )
+        logger.info("merged: %d images of each class drawn from %s", wanted, counts.sort_index().to_dict())
+        # The first by a hash of seed and id.
+        keys = rows["image_id"].map(lambda name: hashlib.sha256(f"{seed} {name}".encode()).hexdigest())
+        rows = rows.loc[keys.sort_values().index].groupby("label").head(wanted)
+    return make_manifest(rows, "data.manifest")
+
+
+def _part(key: str, name: str, part: Mapping[str, Any]) -> pd.DataFrame:
+    """Read the images of one part that have a new class, under new ids."""
+    if set(part) != {"manifest", "labels"}:
+        raise CxrnetError(f"{key}: holds {', '.join(part)}; give it manifest and labels")
+    source: pd.DataFrame | Callable[[], pd.DataFrame] = part["manifest"]
+    if callable(source):
+        check_call(source, f"{key}.manifest")
+    manifest, labels = source() if callable(source) else source, dict(part["labels"])
+    if not labels:
+        raise CxrnetError(f"{key}.labels: names no class; give one or more, or drop the part")
+    classes = sorted(set(manifest["label"]))
+    if unknown := [label for label in labels if label not in classes]:
+        raise CxrnetError(f"{key}.labels: '{unknown[0]}' is no class of this part; it has {', '.join(classes)}")
+    rows, left_out = _in_classes(manifest, labels)
+    if left_out:
+        counts = ", ".join(f"{label} {count}" for label, count in left_out.items())
+        logger.info("merged: %s: classes that labels doesn't name are left out: %s", name, counts)
+    return rows.assign(**{column: f"{name}/" + rows[column] for column in ("image_id", "patient_id", "group_id")})
 
 
 def relabel(
     manifest: pd.DataFrame, classes: Sequence[str], labels: Mapping[str, str | None], where: str
 ) -> tuple[pd.DataFrame, dict[str, int]]:
-    """Give every image the name that a model has for its class.
+    """Give every image the name that a model has for its class; count those that are left out by their old label.
 
-    Args:
-        manifest: a manifest, with the data set's own labels.
-        classes: of the model.
-        labels: class of the model by the data set's own label; ``None`` leaves its images out. A label that is a class
-            of the model stands for itself.
-        where: the key of ``labels`` in the configuration, for the error messages.
-
-    Returns:
-        The manifest with new labels, and the number of images left out by their old label.
+    ``labels`` has the class of the model by the data set's own label; ``None`` leaves its images out, and a label that
+    is one of ``classes`` stands for itself. ``where`` is the key of ``labels``, for messages.
 
     Raises:
         CxrnetError: a label is neither a class nor in ``labels``, or ``labels`` names what there isn't.
@@ -88,42 +115,3 @@ def _in_classes(manifest: pd.DataFrame, labels: Mapping[str, str]) -> tuple[pd.D
     rows = manifest[named].reset_index(drop=True)
     kept = rows.assign(label=rows["label"].map(labels).astype("string"))
     return kept, {str(label): int(count) for label, count in left_out.items()}
-
-
-def _part(name: str, part: Mapping[str, Any]) -> pd.DataFrame:
-    """Read the images of one part that have a new class, under new ids."""
-    if set(part) != {"manifest", "labels"}:
-        raise CxrnetError(f"data.manifest.parts.{name}: holds {', '.join(part)}; give it manifest and labels")
-    source: pd.DataFrame | Callable[[], pd.DataFrame] = part["manifest"]
-    manifest = source() if callable(source) else source
-    labels = dict(part["labels"])
-    if not labels:
-        raise CxrnetError(f"data.manifest.parts.{name}.labels: names no class; give one or more, or drop the part")
-    classes = sorted(set(manifest["label"]))
-    if unknown := [label for label in labels if label not in classes]:
-        raise CxrnetError(
-            f"data.manifest.parts.{name}.labels: '{unknown[0]}' is no class of this part; it has {', '.join(classes)}"
-        )
-    rows, left_out = _in_classes(manifest, labels)
-    if left_out:
-        counts = ", ".join(f"{label} {count}" for label, count in left_out.items())
-        logger.info("merged: %s: classes that labels doesn't name are left out: %s", name, counts)
-    return rows.assign(**{column: f"{name}/" + rows[column] for column in IDS})
-
-
-def _draw(rows: pd.DataFrame, per_class: int | Literal["equal"] | None, seed: int) -> pd.DataFrame:
-    """Draw ``per_class`` images of each class, the first by a hash of seed and id."""
-    counts = rows["label"].value_counts()
-    wanted = int(counts.min()) if per_class == "equal" else per_class
-    if wanted is None:
-        return rows
-    if isinstance(wanted, bool) or not isinstance(wanted, int) or wanted < 1:
-        raise CxrnetError(f"data.manifest.per_class: {per_class} is no number; give one from 1 on, equal, or null")
-    if counts.min() < wanted:
-        raise CxrnetError(
-            f"data.manifest.per_class: class '{counts.idxmin()}' has {counts.min()} images, {wanted} are to be drawn; "
-            "give a smaller number, or equal"
-        )
-    logger.info("merged: %d images of each class drawn from %s", wanted, counts.sort_index().to_dict())
-    keys = rows["image_id"].map(lambda name: hashlib.sha256(f"{seed} {name}".encode()).hexdigest())
-    return rows.loc[keys.sort_values().index].groupby("label").head(wanted)

@@ -22,9 +22,9 @@ import logging
 import math
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
 from io import BytesIO
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -33,29 +33,15 @@ from PIL import Image
 
 from cxrnet.core.spreadsheet import to_csv
 from cxrnet.data.manifest import make_manifest, read_manifest, write_manifest
-from cxrnet.data.phantom.detector import stamp
-from cxrnet.data.phantom.render import Row, draw, enrol, rows_of
-from cxrnet.data.phantom.signs import CLASSES
+from cxrnet.data.phantom.organs import CLASSES
+from cxrnet.data.phantom.render import Row, draw, enrol, rows_of, stamp
 from cxrnet.errors import CxrnetError
 
 # Changes whenever the drawing changes, so that an older set on disk is not taken for a new one.
-DRAWING = 1
-MARKED = "COVID-19"
-
-_Fault = tuple[str, str, str]  # image_id, fault, detail
+_DRAWING = 1
+_MARKED = "COVID-19"
 
 logger = logging.getLogger("cxrnet")
-
-
-@dataclass(frozen=True)
-class _Faults:
-    """Faults to plant: what public collections suffer from, each known by name."""
-
-    marker: float
-    duplicates: int
-    label_noise: float
-    missing: int
-    corrupt: int
 
 
 def phantom(
@@ -69,7 +55,7 @@ def phantom(
     missing: int = 0,
     corrupt: int = 0,
 ) -> pd.DataFrame:
-    """Read a set of phantoms, which is drawn first unless the same set already lies below ``root``.
+    """Read a set of phantoms, which is drawn first unless the same set already lies below ``root``; it is not split.
 
     Args:
         root: folder for the sets, one folder each.
@@ -83,19 +69,28 @@ def phantom(
         corrupt: image files that are truncated, no image, or empty, in turn.
 
     Returns:
-        A manifest without splits, with ``mask_path`` (lungs) and the extra column ``lesion_mask_path``.
+        A manifest with ``mask_path`` (lungs) and the extra column ``lesion_mask_path``.
 
     Raises:
         CxrnetError: a parameter is out of range, or a folder with the set's name holds something else.
     """
-    faults = _Faults(marker, duplicates, label_noise, missing, corrupt)
-    _check(images, size, seed, faults)
-    root = Path(root).resolve()
+    faults = {"marker": marker, "duplicates": duplicates, "label_noise": label_noise}
+    faults |= {"missing": missing, "corrupt": corrupt}
+    least = {"images": 2 * len(CLASSES), "size": 64}  # two images a class; pixels that show the signs
+    for name, number in {"images": images, "size": size, "seed": seed, **faults}.items():
+        share = name in ("marker", "label_noise")
+        low, high = (0, 1) if share else (least.get(name, 0), math.inf)
+        if not isinstance(number, int | float) or not low <= number <= high or not (share or number == int(number)):
+            kind = "share from 0 to 1" if share else f"whole number from {low} on"
+            raise CxrnetError(f"data.manifest.{name}: {number} is out of range; give a {kind}")
+    marked = round(marker * -(-images // len(CLASSES)))
+    if (asked := marked + duplicates + round(label_noise * images) + missing + corrupt) > images:
+        raise CxrnetError(f"data: {asked} faults asked for but only {images} images; no image gets two, ask for fewer")
     # In the order and under the names of the first version, so that sets drawn before are found.
-    asked = {"marker": marker, "copies": duplicates, "label_noise": label_noise, "missing": missing, "corrupt": corrupt}
-    recipe = json.dumps({"images": images, "size": size, "seed": seed, "drawing": DRAWING, **asked})
-    name = f"phantom-{images}x{size}-seed{seed}-{hashlib.sha256(recipe.encode()).hexdigest()[:8]}"
-    folder = root / name
+    recipe: dict[str, float] = {"images": images, "size": size, "seed": seed, "drawing": _DRAWING}
+    recipe |= {"copies" if name == "duplicates" else name: number for name, number in faults.items()}
+    digest = hashlib.sha256(json.dumps(recipe).encode()).hexdigest()
+    folder = Path(root).resolve() / f"phantom-{images}x{size}-seed{seed}-{digest[:8]}"
     if not (folder / "manifest.parquet").is_file():
         logger.info("drawing %d phantoms of %d px into %s", images, size, folder)
         _write(folder, images, size, seed, faults)
@@ -104,7 +99,7 @@ def phantom(
     return manifest.assign(lesion_mask_path=lesions.astype("string"))
 
 
-def _write(folder: Path, images: int, size: int, seed: int, faults: _Faults) -> None:
+def _write(folder: Path, images: int, size: int, seed: int, faults: Mapping[str, float]) -> None:
     """Draw into a folder beside the final one and rename it, so that a folder of that name is always complete."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -131,110 +126,67 @@ def _write(folder: Path, images: int, size: int, seed: int, faults: _Faults) -> 
                 ) from error
 
 
-def _check(images: int, size: int, seed: int, faults: _Faults) -> None:
-    least = {"images": 2 * len(CLASSES), "size": 64}  # two images a class; pixels that show the signs
-    for name, number in {"images": images, "size": size, "seed": seed, **asdict(faults)}.items():
-        share = name in ("marker", "label_noise")
-        low, high = (0, 1) if share else (least.get(name, 0), math.inf)
-        if not isinstance(number, int | float) or not low <= number <= high or not (share or number == int(number)):
-            kind = "share from 0 to 1" if share else f"whole number from {low} on"
-            raise CxrnetError(f"data.manifest.{name}: {number} is out of range; give a {kind}")
-    marked = round(faults.marker * -(-images // len(CLASSES)))
-    asked = marked + faults.duplicates + round(faults.label_noise * images) + faults.missing + faults.corrupt
-    if asked > images:
-        raise CxrnetError(f"data: {asked} faults asked for but only {images} images; no image gets two, ask for fewer")
-
-
-def _plant(folder: Path, rows: list[Row], faults: _Faults, rng: np.random.Generator) -> tuple[list[Row], pd.DataFrame]:
-    """Plant faults into the files of a set and into its rows; no image gets two.
-
-    Args:
-        folder: where the set lies; the paths in the rows count from here.
-        rows: the set, one row an image.
-        faults: shares of 0 to 1 and counts of images.
-        rng: chooses the images.
+def _plant(
+    folder: Path, rows: list[Row], faults: Mapping[str, float], rng: np.random.Generator
+) -> tuple[list[Row], pd.DataFrame]:
+    """Plant faults into the files of a set in a folder and into its rows, one an image; no image gets two.
 
     Returns:
         The rows with the faults, and a table ``image_id, fault, detail`` of what was done. The detail of a duplicate
         is the image it was taken from, that of a wrong label the true one, that of a corrupt file its kind.
     """
     order = [rows[k] for k in rng.permutation(len(rows))]
-    marked = [row for row in order if row["label"] == MARKED]
-    marked = marked[: round(faults.marker * len(marked))]
+    marked = [row for row in order if row["label"] == _MARKED]
+    marked = marked[: round(faults["marker"] * len(marked))]
     ids = {row["image_id"] for row in marked}
     others = iter([row for row in order if row["image_id"] not in ids])
+    noted: list[tuple[str, str, str]] = []
+    for row in marked:
+        grey = np.asarray(Image.open(folder / row["path"]), dtype=np.float64) / 255
+        stamp(grey, "AP", (0.8, 0.04, 0.07))
+        Image.fromarray(np.rint(255 * grey).astype(np.uint8)).save(folder / row["path"])
+        noted.append((row["image_id"], "marker", ""))
+    duplicates = []
+    for k, row in enumerate(islice(others, int(faults["duplicates"]))):
+        duplicates.append(_duplicate(folder, row, len(rows) + k, k))
+        noted.append((duplicates[-1]["image_id"], "duplicate", row["image_id"]))
+    for row in islice(others, round(faults["label_noise"] * len(rows))):
+        noted.append((row["image_id"], "label_noise", row["label"]))
+        row["label"] = str(rng.choice([name for name in CLASSES if name != row["label"]]))
+    for row in islice(others, int(faults["missing"])):
+        (folder / row["path"]).unlink()
+        noted.append((row["image_id"], "missing", ""))
+    for k, row in enumerate(islice(others, int(faults["corrupt"]))):
+        content = (folder / row["path"]).read_bytes()
+        kinds = {
+            "truncated": content[: len(content) // 2],
+            "not an image": b"<html>404: not found</html>\n",
+            "empty": b"",
+        }
+        kind = [*kinds][k % 3]
+        (folder / row["path"]).write_bytes(kinds[kind])
+        noted.append((row["image_id"], "corrupt", kind))
+    return rows + duplicates, pd.DataFrame(noted, columns=["image_id", "fault", "detail"])
 
-    def take(count: int) -> Iterator[Row]:
-        return (next(others) for _ in range(count))
 
-    noted: list[_Fault] = [_mark(folder, row) for row in marked]
-    duplicates = [_duplicate(folder, row, len(rows) + k, k) for k, row in enumerate(take(faults.duplicates))]
-    noted += [(duplicate["image_id"], "duplicate", original) for duplicate, original in duplicates]
-    noted += [_mislabel(row, rng) for row in take(round(faults.label_noise * len(rows)))]
-    noted += [_remove(folder, row) for row in take(faults.missing)]
-    noted += [_corrupt(folder, row, k) for k, row in enumerate(take(faults.corrupt))]
-    table = pd.DataFrame(noted, columns=["image_id", "fault", "detail"])
-    return rows + [duplicate for duplicate, _ in duplicates], table
-
-
-def _mark(folder: Path, row: Row) -> _Fault:
-    path = folder / row["path"]
-    grey = np.asarray(Image.open(path), dtype=np.float64) / 255
-    stamp(grey, "AP", (0.8, 0.04, 0.07))
-    Image.fromarray(np.rint(255 * grey).astype(np.uint8)).save(path)
-    return row["image_id"], "marker", ""
-
-
-def _duplicate(folder: Path, row: Row, number: int, kind: int) -> tuple[Row, str]:
-    """Copy an image under a new patient, changed by JPEG, brightness or scale in turn; the original's id beside it."""
+def _duplicate(folder: Path, row: Row, number: int, kind: int) -> Row:
+    """Copy an image under a new patient, changed by JPEG, brightness or scale in turn."""
     patient = f"P{number + 1:04d}"
     duplicate = row | {"patient_id": patient}
     for column in ("path", "mask_path", "lesion_mask_path"):
         duplicate[column] = (Path(row[column]).parent / f"{patient}_1.png").as_posix()
         shutil.copyfile(folder / row[column], folder / duplicate[column])
     duplicate["image_id"] = duplicate["path"]
-    change = (_through_jpeg, _brighter, _through_small)[kind % 3]
     image = Image.open(folder / duplicate["path"])
     image.load()
-    change(image).save(folder / duplicate["path"])
-    return duplicate, row["image_id"]
-
-
-def _through_jpeg(image: Image.Image) -> Image.Image:
-    buffer = BytesIO()
-    image.save(buffer, "JPEG", quality=70)
-    return Image.open(buffer)
-
-
-def _brighter(image: Image.Image) -> Image.Image:
-    return image.point(lambda grey: 0.9 * grey + 18)
-
-
-def _through_small(image: Image.Image) -> Image.Image:
-    small = image.resize((round(0.8 * image.width), round(0.8 * image.height)), Image.Resampling.LANCZOS)
-    return small.resize(image.size, Image.Resampling.BICUBIC)
-
-
-def _mislabel(row: Row, rng: np.random.Generator) -> _Fault:
-    true = row["label"]
-    row["label"] = str(rng.choice([name for name in CLASSES if name != true]))
-    return row["image_id"], "label_noise", true
-
-
-def _remove(folder: Path, row: Row) -> _Fault:
-    (folder / row["path"]).unlink()
-    return row["image_id"], "missing", ""
-
-
-def _corrupt(folder: Path, row: Row, kind: int) -> _Fault:
-    """Cut the file off in the middle, put text in its place, or empty it, in turn."""
-    path = folder / row["path"]
-    content = path.read_bytes()
-    kinds: tuple[tuple[str, Callable[[], bytes]], ...] = (
-        ("truncated", lambda: content[: len(content) // 2]),
-        ("not an image", lambda: b"<html>404: not found</html>\n"),
-        ("empty", lambda: b""),
-    )
-    name, damage = kinds[kind % 3]
-    path.write_bytes(damage())
-    return row["image_id"], "corrupt", name
+    if kind % 3 == 0:
+        buffer = BytesIO()
+        image.save(buffer, "JPEG", quality=70)
+        changed: Image.Image = Image.open(buffer)
+    elif kind % 3 == 1:
+        changed = image.point(lambda grey: 0.9 * grey + 18)
+    else:
+        small = image.resize((round(0.8 * image.width), round(0.8 * image.height)), Image.Resampling.LANCZOS)
+        changed = small.resize(image.size, Image.Resampling.BICUBIC)
+    changed.save(folder / duplicate["path"])
+    return duplicate

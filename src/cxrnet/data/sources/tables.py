@@ -1,7 +1,4 @@
-"""Tables of images from a spreadsheet or a script: one row an image, with ``path`` and ``label``.
-
-Separator, encoding and the spelling of the columns' names are guessed; the guesses are said on the console.
-"""
+"""Tables of images from a spreadsheet or a script; what is guessed of their format is said on the console."""
 
 import csv
 import logging
@@ -17,22 +14,18 @@ from cxrnet.data.manifest import COLUMNS, PATH_COLUMNS, absolute_paths, check_la
 from cxrnet.data.sources.folder import split_of
 from cxrnet.errors import CxrnetError
 
-SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
-ENDINGS = ".csv, .tsv, .txt, .xlsx or .parquet"
-STRIPPED = ("label", "split", "patient_id", "view", "source")
+_SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+_STRIPPED = ("label", "split", "patient_id", "view", "source")
 
 logger = logging.getLogger("cxrnet")
 
 
 def read_table(path: str | Path) -> pd.DataFrame:
-    """Read a table of images into a manifest; relative paths count from the table's folder.
+    """Read a table, one row an image, into a manifest; relative paths count from the table's folder.
 
     ``path`` and ``label`` are needed. Without ``image_id`` it is the path as the table has it, without ``source`` that
-    is the name of the table.
-
-    Args:
-        path: a ``.parquet`` or ``.xlsx`` file, or one of text with commas, semicolons, tabs or bars between the cells
-            (``.csv``, ``.tsv``, ``.txt``).
+    is the name of the table. ``.parquet``, ``.xlsx``, or text with commas, semicolons, tabs or bars between the cells
+    (``.csv``, ``.tsv``, ``.txt``).
 
     Raises:
         CxrnetError: the file is not there, cannot be read as a table, lacks a column, holds labels that differ in case
@@ -44,14 +37,33 @@ def read_table(path: str | Path) -> pd.DataFrame:
     table = _with_names(_read(path), path)
     if table.empty:
         raise CxrnetError(f"data.root: '{path}' has no rows; a table needs one for each image")
-    _strip(table, path)
+    for name in table.columns.intersection(_STRIPPED):  # spaces would part one class or patient into two
+        column = table[name].astype("string")
+        if name == "label":
+            check_labels(column, f"data.root: '{path}'")
+        table[name] = column.str.strip().replace("", pd.NA)
+        if (changed := int((table[name] != column).sum())) and name == "label":
+            logger.warning("'%s': spaces around %d labels are left out", path, changed)
     if "split" in table:
-        table["split"] = _splits(table["split"], path)
+        read_as = {name: split_of(name) or name for name in table["split"].dropna().unique()}  # unknown names stay
+        if renamed := ", ".join(f"'{name}' is {split}" for name, split in read_as.items() if name != split):
+            logger.warning("'%s': %s", path, renamed)
+        table["split"] = table["split"].map(read_as).astype("string")
     root = path.resolve().parent
     for name in table.columns.intersection(PATH_COLUMNS):
         table[name] = absolute_paths(table[name].astype("string").replace("", pd.NA), root)
     if "image_id" not in table:
-        table["image_id"] = _ids(table["path"], root, path)
+        ids = relative_paths(table["path"], root)  # the same on every machine
+        outside = ids.str.startswith("/", na=False)
+        if outside.any():
+            beside = [os.path.relpath(each, root) for each in ids[outside]]
+            ids = ids.mask(outside, pd.Series(beside, ids.index[outside]))
+        if ids.duplicated().any():
+            raise CxrnetError(
+                f"data.root: '{path}' names the file '{ids[ids.duplicated()].iloc[0]}' in more than one row; leave one "
+                "of them, or give the rows an image_id each"
+            )
+        table["image_id"] = ids
     if "source" not in table:
         table["source"] = path.stem
     return make_manifest(table, str(path))
@@ -69,7 +81,7 @@ def _read(path: Path) -> pd.DataFrame:
     except (ValueError, OSError, KeyError, csv.Error, ImportError) as error:
         reason = str(error).splitlines()[0]
         raise CxrnetError(f"data.root: '{path}' cannot be read as a table ({reason}); mend it") from error
-    raise CxrnetError(f"data.root: '{path}' cannot be read as a table; give {ENDINGS}")
+    raise CxrnetError(f"data.root: '{path}' cannot be read as a table; give .csv, .tsv, .txt, .xlsx or .parquet")
 
 
 def _read_text(path: Path) -> pd.DataFrame:
@@ -91,9 +103,9 @@ def _read_encoded(path: Path, encoding: str) -> pd.DataFrame:
             f"data.root: '{path}' begins with an empty line or is empty; give a table with path and label"
         )
     outside = "".join(header.split('"')[::2])  # of quotes
-    separator = max(SEPARATORS, key=outside.count)
+    separator = max(_SEPARATORS, key=outside.count)
     if separator != ("," if path.suffix.lower() == ".csv" else "\t"):
-        logger.warning("'%s': read as a table with %s between the cells", path, SEPARATORS[separator])
+        logger.warning("'%s': read as a table with %s between the cells", path, _SEPARATORS[separator])
     with warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)  # rows that are longer than the header
         try:
@@ -128,36 +140,3 @@ def _with_names(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     if renamed := [f"'{name}' as {new}" for name, new in zip(table.columns, plain, strict=True) if name != new]:
         logger.warning("'%s': columns are read under other names: %s", path, ", ".join(renamed))
     return table.set_axis(plain, axis=1)
-
-
-def _strip(table: pd.DataFrame, path: Path) -> None:
-    """Take spaces away around names, which would part one class or patient into two."""
-    for name in table.columns.intersection(STRIPPED):
-        column = table[name].astype("string")
-        if name == "label":
-            check_labels(column, f"data.root: '{path}'")
-        table[name] = column.str.strip().replace("", pd.NA)
-        if (changed := int((table[name] != column).sum())) and name == "label":
-            logger.warning("'%s': spaces around %d labels are left out", path, changed)
-
-
-def _splits(column: pd.Series, path: Path) -> pd.Series:
-    """Rename splits as the manifest has them; unknown names stay, to be refused."""
-    read_as = {name: split_of(name) or name for name in column.dropna().unique()}
-    if renamed := ", ".join(f"'{name}' is {split}" for name, split in read_as.items() if name != split):
-        logger.warning("'%s': %s", path, renamed)
-    return column.map(read_as).astype("string")
-
-
-def _ids(paths: pd.Series, root: Path, table: Path) -> pd.Series:
-    """Name images by their paths relative to the table's folder, which are the same on every machine."""
-    ids = relative_paths(paths, root)
-    outside = ids.str.startswith("/", na=False)
-    if outside.any():
-        ids = ids.mask(outside, pd.Series([os.path.relpath(each, root) for each in ids[outside]], ids.index[outside]))
-    if ids.duplicated().any():
-        raise CxrnetError(
-            f"data.root: '{table}' names the file '{ids[ids.duplicated()].iloc[0]}' in more than one row; leave one of "
-            "them, or give the rows an image_id each"
-        )
-    return ids

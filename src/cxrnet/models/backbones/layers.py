@@ -17,15 +17,18 @@ A backbone that ``torch.fx`` can't trace (some of timm) has for layers its modul
 of their own, in the order of their definition, and no additions or paddings.
 """
 
+import copy
 import operator
+from functools import partial
 
 import torch
 from torch import fx, nn
 
-from cxrnet.models.backbones.registry import output_shapes, stages
-from cxrnet.models.backbones.spec import Size
+from cxrnet.models.backbones.registry import Size
 
 _ADDITIONS = (operator.add, operator.iadd, torch.add)
+_ROWS = ("features", "blocks", "stages", "layers", "body")  # what networks call their row of blocks
+_KEEP_SHAPE = (nn.BatchNorm2d, nn.ReLU, nn.ReLU6, nn.SiLU, nn.GELU, nn.Hardswish)
 
 
 def layers(backbone: nn.Module) -> list[nn.Module | None]:
@@ -49,14 +52,53 @@ def layers(backbone: nn.Module) -> list[nn.Module | None]:
     return [part for _, _, part in sorted(found, key=lambda entry: entry[:2], reverse=True)]
 
 
+def stages(backbone: nn.Module) -> dict[str, nn.Module]:
+    """List the parts of a backbone in forward order, by the names that ``trainable: {from: ...}`` takes.
+
+    ResNet50: ``conv1, bn1, relu, maxpool, layer1 ... layer4``; MobileNetV2: ``features.0 ... features.18``;
+    VGG: ``features.0 ...``; custom CNN: ``block1, block2, block3``; timm: the children, and in place of ``blocks``,
+    ``stages``, ``layers``, ``features`` and ``body`` their children (``blocks.0 ...``).
+    """
+    found: dict[str, nn.Module] = {}
+    for name, part in backbone.named_children():
+        inner = dict(part.named_children()) if name in _ROWS else {}
+        found |= {f"{name}.{child}": module for child, module in inner.items()} or {name: part}
+    return found
+
+
+def output_shapes(backbone: nn.Module, size: Size) -> dict[str, torch.Size]:
+    """Find the output shapes of a backbone's parts for one image, without any arithmetic, on torch's meta device.
+
+    Returns:
+        Shapes by the names of :func:`stages`, for parts that give one tensor; the whole backbone's under ``""``.
+
+    Raises:
+        RuntimeError, AssertionError, ValueError: the backbone can't work on such an image.
+    """
+    shapes: dict[str, torch.Size] = {}
+
+    def note(name: str, _module: nn.Module, _inputs: object, output: object) -> None:
+        if isinstance(output, torch.Tensor):
+            shapes[name] = output.shape
+
+    shadow = copy.deepcopy(backbone).to("meta").eval()
+    for name, part in list(shadow.named_modules()):
+        if type(part) in _KEEP_SHAPE:  # torch takes milliseconds to tell the shape of each, and a network has a hundred
+            shadow.set_submodule(name, nn.Identity())
+    for name, part in {**stages(shadow), "": shadow}.items():
+        part.register_forward_hook(partial(note, name))
+    with torch.no_grad():
+        shadow(torch.empty(1, 3, *size, device="meta"))
+    return shapes
+
+
 def stage_groups(backbone: nn.Module, size: Size) -> list[list[nn.Module]]:
-    """Group the parts of a backbone (:func:`cxrnet.models.backbones.registry.stages`) into stages of one resolution.
+    """Group the parts of a backbone (:func:`stages`) into stages of one resolution, for images of a size.
 
     ResNet50: the stem, then ``layer1`` (with the max pool) to ``layer4``; VGG: five blocks, each begun by the pooling
     before it; MobileNetV2: five, one for each stride; custom CNN: its three blocks. Where there are no maps but rows of
     tokens (N, L, C), every part of ``blocks``, ``stages`` or ``layers`` is a stage, and what comes before them another.
-    Parts that give features (N, F) and stages without parameters belong to the stage before. ``size`` is the height and
-    width of the images.
+    Parts that give features (N, F) and stages without parameters belong to the stage before.
     """
     shapes = output_shapes(backbone, size)
     groups: list[list[nn.Module]] = []

@@ -10,8 +10,7 @@ import logging
 import re
 import socket
 import struct
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -23,8 +22,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from cxrnet.errors import CxrnetError
-from cxrnet.models.backbones.registry import backbone_spec
-from cxrnet.models.backbones.spec import Published, Size
+from cxrnet.models.backbones.registry import Size, backbone_spec
 
 DOWNLOAD_TIMEOUT = 10.0  # seconds without an answer
 _WRAPPERS = re.compile(r"^(module\.)?(network\.)?(backbone\.)?")  # DDP, our checkpoints, our bundles
@@ -75,37 +73,36 @@ def load_weights(backbone: nn.Module, name: str, weights: str, size: Size) -> Lo
     if weights == "none":
         return LoadedWeights("random", "not asked for (model.weights=none)")
     if weights not in ("auto", "imagenet"):
-        return _from_file(backbone, name, Path(weights))
+        return LoadedWeights("file", weights, unused=_fill(backbone, _read(Path(weights)), name, weights))
     published = backbone_spec(name).published
     if published is None:
         if weights == "imagenet":
             raise CxrnetError(f"model.weights: there are no ImageNet weights for {name}; use auto, none or a file")
         return LoadedWeights("random", f"none are published for {name}")
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)  # torch.hub has no time-out of its own and would hang behind a firewall
     try:
-        with _timeout(DOWNLOAD_TIMEOUT):
-            state = published.fetch(size)
+        state = published.fetch(size)
     except (*UNREADABLE, UnpicklingError) as error:
         # URLError and time-outs are OSErrors, a wrong hash is a RuntimeError; the rest is a damaged file in the cache.
-        return _unavailable(name, weights, published, error)
-    unused = _fill(backbone, state, name, published.address)
-    return LoadedWeights("imagenet", published.address, unused=unused)
+        cached = published.cached()
+        line = f"ImageNet weights for {name} can't be had: "
+        if cached is not None and cached.is_file():
+            line += f"'{cached}' is damaged ({type(error).__name__}); delete it"
+        else:
+            line += f"{published.address} ({_first_line(error)})" + (f", and '{cached}' isn't there" if cached else "")
+        if weights == "imagenet":
+            place = "put a good file there or " if cached else ""
+            raise CxrnetError(f"model.weights: {line}; {place}name one with model.weights=<file>") from error
+        logger.warning("%s. Training from scratch, with nothing frozen.", line)
+        return LoadedWeights("random", line, fallback=True)
+    finally:
+        socket.setdefaulttimeout(before)
+    return LoadedWeights("imagenet", published.address, unused=_fill(backbone, state, name, published.address))
 
 
-def _unavailable(name: str, weights: str, published: Published, error: Exception) -> LoadedWeights:
-    cached = published.cached()
-    line = f"ImageNet weights for {name} can't be had: "
-    if cached is not None and cached.is_file():
-        line += f"'{cached}' is damaged ({type(error).__name__}); delete it"
-    else:
-        line += f"{published.address} ({_first_line(error)})" + (f", and '{cached}' isn't there" if cached else "")
-    if weights == "imagenet":
-        place = "put a good file there or " if cached else ""
-        raise CxrnetError(f"model.weights: {line}; {place}name one with model.weights=<file>")
-    logger.warning("%s. Training from scratch, with nothing frozen.", line)
-    return LoadedWeights("random", line, fallback=True)
-
-
-def _from_file(backbone: nn.Module, name: str, path: Path) -> LoadedWeights:
+def _read(path: Path) -> Mapping[str, Tensor]:
+    """Read a file of weights without running code."""
     if not path.is_file():
         raise CxrnetError(f"model.weights: '{path}' is not a file; use auto, imagenet, none or an existing file")
     try:
@@ -124,8 +121,7 @@ def _from_file(backbone: nn.Module, name: str, path: Path) -> LoadedWeights:
     state = state.get("state_dict", state) if isinstance(state, dict) else state
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise CxrnetError(f"model.weights: '{path}' holds no state_dict; save model.state_dict()")
-    unused = _fill(backbone, state, name, str(path))
-    return LoadedWeights("file", str(path), unused=unused)
+    return state
 
 
 def _fill(backbone: nn.Module, state: Mapping[str, Tensor], name: str, origin: str) -> tuple[str, ...]:
@@ -151,14 +147,3 @@ def _list(what: str, keys: list[str]) -> str:
 
 def _first_line(error: Exception) -> str:
     return str(error).splitlines()[0] if str(error) else type(error).__name__
-
-
-@contextmanager
-def _timeout(seconds: float) -> Iterator[None]:
-    # torch.hub opens the address without a time-out of its own and would hang behind a firewall.
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)

@@ -13,7 +13,8 @@ from sklearn.metrics import roc_curve
 
 from cxrnet.evaluation.comparison import Comparison
 from cxrnet.evaluation.predictions import counts_of, label_codes, probabilities_of
-from cxrnet.reporting.plots.style import DASHES, FAINT, FULL, INK, PALETTE, save, styled
+from cxrnet.reporting.plots.classification import draw_matrix
+from cxrnet.reporting.plots.style import DASHES, FAINT, FULL, PALETTE, save, styled
 
 # More curves than colours can't be told apart, and a grid of more matrices isn't read.
 MOST_RUNS = len(PALETTE)
@@ -37,7 +38,7 @@ def confusion_matrices(comparison: Comparison) -> Figure:
     size = max(0.62 * k, 2.2)
     figure, panels = _grid(len(tables), size, space=0.3)
     for place, (axes, (run, table)) in enumerate(zip(panels, tables.items(), strict=True)):
-        _matrix(axes, table)
+        draw_matrix(axes, counts_of(table), None, (10, 7))
         axes.set_title(textwrap.fill(run, 24))
         ticks = [textwrap.fill(name, 20) for name in comparison.classes]
         axes.set_yticks(range(k), ticks if place % columns == 0 else [""] * k)
@@ -46,20 +47,6 @@ def confusion_matrices(comparison: Comparison) -> Figure:
         axes.set_ylabel("label" if place % columns == 0 else "")
         axes.set_xlabel("predicted" if last else "")
     return figure
-
-
-def _matrix(axes: Axes, table: pd.DataFrame) -> None:
-    counts = counts_of(table)
-    totals = counts.sum(axis=1, keepdims=True)
-    # The row of a class without images is left blank, not 0.
-    shares = np.divide(counts, totals, out=np.full(counts.shape, np.nan), where=totals > 0)
-    axes.imshow(np.nan_to_num(shares), cmap="Blues", vmin=0, vmax=1)
-    axes.spines[:].set_visible(False)
-    axes.tick_params(length=0)
-    for (row, column), share in np.ndenumerate(shares):
-        text = f"{counts[row, column]}" + ("" if np.isnan(share) else f"\n{share:.2f}")
-        colour = "white" if share > 0.55 else INK if share > 0 else FAINT
-        axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=10 if len(counts) <= 6 else 7)
 
 
 @styled
@@ -90,9 +77,8 @@ def _curves(axes: Axes, comparison: Comparison, tables: dict[str, pd.DataFrame],
         x, y, _ = roc_curve(label_codes(table) == index, probabilities_of(table)[:, index]) if known else ([], [], [])
         axes.plot(x, y, color=colour, linestyle=dash, label=f"{aucs[run]:.3f}" if known else "n/a")
     axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1, linestyle=(0, (4, 3)))
-    axes.legend(title="AUC", loc="lower right", fontsize=9, title_fontsize=9)
-    axes.set_xlim(-0.02, 1.02)
-    axes.set_ylim(-0.02, 1.02)
+    axes.legend(title="ROC-AUC", loc="lower right", fontsize=9, title_fontsize=9)
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     axes.set_title(textwrap.fill(name, 30))
     axes.set_xlabel("1 − specificity")
     axes.set_ylabel("sensitivity")

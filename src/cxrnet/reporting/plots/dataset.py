@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from cxrnet.data.augment import Augmentation
 from cxrnet.data.images.decode import UInt8Array, read_image
-from cxrnet.data.images.resize import Images, resize
+from cxrnet.data.images.reader import Images, resize
 from cxrnet.data.manifest import SPLITS
 from cxrnet.reporting.plots.style import DPI, FAINT, FULL, INK, PALETTE, styled
 
@@ -22,10 +22,6 @@ PANELS = 4  # beside each other
 
 def class_distribution(manifest: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
     """Count images and patients of each class in each split.
-
-    Args:
-        manifest: split.
-        classes: in the order of the rows.
 
     Returns:
         ``class``, ``split``, ``images``, ``patients`` (Int64, missing where no patient of the class is known): one
@@ -53,11 +49,7 @@ def image_sizes(manifest: pd.DataFrame) -> pd.DataFrame:
 
 @styled
 def distribution_chart(distribution: pd.DataFrame) -> Figure:
-    """Draw a bar for the images of each class in each split, with the numbers at its end.
-
-    Args:
-        distribution: from :func:`class_distribution`; the sums are left out.
-    """
+    """Draw a bar for the images of each class in each split, with the numbers at its end, but for the sums."""
     table = distribution.iloc[: -distribution["split"].nunique()]
     classes, splits = list(dict.fromkeys(table["class"])), list(dict.fromkeys(table["split"]))
     step = len(splits) + 0.8
@@ -84,9 +76,7 @@ def distribution_chart(distribution: pd.DataFrame) -> Figure:
 def sizes_chart(sizes: pd.DataFrame, classes: Sequence[str]) -> Figure:
     """Draw the sizes of the files, one panel a class: sizes that tell a class from the others are a shortcut.
 
-    Args:
-        sizes: from :func:`image_sizes`; the area of a dot grows with its images.
-        classes: in the order of the panels.
+    The area of a dot grows with its images; ``classes`` is the order of the panels.
     """
     columns = min(PANELS, len(classes))
     rows = -(-len(classes) // columns)
@@ -128,15 +118,18 @@ SIDE = 1.5  # of the cell of one image, inches
 GAP = 0.04  # between cells, as a share of one
 
 
-def samples_sheet(manifest: pd.DataFrame, classes: Sequence[str], per_class: int) -> Figure:
-    """Draw images of each class as they are in their files, one row a class.
+def samples_sheet(
+    manifest: pd.DataFrame, classes: Sequence[str], per_class: int, images: Images | None = None
+) -> Figure:
+    """Draw images of each class as they are in their files, a row a class, taken at even distances from the class.
 
-    Args:
-        manifest: every file readable.
-        classes: in the order of the rows.
-        per_class: images in a row, taken at even distances from the class.
+    Images of shards have no files: ``images`` are drawn, of which the index of the manifest says which is of a row.
     """
-    rows = [[_thumbnail(path) for path in _spread(manifest, name, per_class)["path"]] for name in classes]
+    chosen = [_spread(manifest, name, per_class) for name in classes]
+    if images is not None:
+        rows = [list(images[part.index.to_numpy()]) for part in chosen]
+    else:
+        rows = [[_thumbnail(path) for path in part["path"]] for part in chosen]
     return contact_sheet(rows, classes, ())
 
 
@@ -154,9 +147,9 @@ def augmented_sheet(
         images: the index of the manifest says which belongs to a row.
         manifest: rows of the images to choose from.
         classes: in the order of the rows.
-        augment: of a batch; it draws from torch's random state.
+        augment: augmentation of a batch; it draws from torch's random state.
         per_class: images of each class.
-        views: of each image.
+        views: views of each image.
     """
     chosen = pd.concat([_spread(manifest, name, per_class) for name in classes])
     originals = images[chosen.index.to_numpy()]
@@ -168,13 +161,9 @@ def augmented_sheet(
 
 @styled
 def contact_sheet(rows: Sequence[Sequence[UInt8Array]], names: Sequence[str], titles: Sequence[str]) -> Figure:
-    """Draw images in rows, with a name before each row; no image is stretched.
+    """Draw grey images, ``(h, w) uint8`` of any size, in rows with a name before each; no image is stretched.
 
-    Args:
-        rows: grey images, ``(h, w) uint8`` of any size; each is drawn as large as its cell allows, in its own aspect
-            ratio. A short row leaves its last cells empty.
-        names: one for each row.
-        titles: above the first columns.
+    A short row leaves its last cells empty; ``titles`` stand above the first columns.
     """
     columns = max(map(len, rows))
     aspects = [image.shape[0] / image.shape[1] for row in rows for image in row]

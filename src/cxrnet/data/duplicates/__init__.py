@@ -1,1 +1,0 @@
-"""Images that stand under more than one name."""
