@@ -42,6 +42,7 @@ class XrayDataModule(pl.LightningDataModule):
     Attributes:
         manifest: after :meth:`setup`, as all but the last: the rows that are used, with split, size and hash filled in.
         images: in the order of the manifest.
+        small: the same images straight from the file, stretched to the size of the search for duplicates.
         classes: the class names in the order of the logits.
         notes: the warnings while the data set was read.
         left_out: the number of images that could not be read.
@@ -125,8 +126,9 @@ class XrayDataModule(pl.LightningDataModule):
         if self.limit is not None:
             kept = manifest.groupby(["split", "label"], dropna=False).cumcount() < self.limit
             manifest, images = manifest[kept].reset_index(drop=True), images.take(kept.to_numpy())
+            small = small.take(kept.to_numpy())
             self._unsplit = self._unsplit[kept].reset_index(drop=True)
-        self.manifest, self.images = manifest, images
+        self.manifest, self.images, self.small = manifest, images, small
         self.classes = _class_order(manifest, self._classes)
         self._check_splits()
         self._ready = True

@@ -1,0 +1,102 @@
+"""Acquisition: what an image tells of how it was made, and nothing of the patient.
+
+Sizes, bit depth, brightness, sharpness, borders and letters differ between hospitals, devices and collections. Where a
+collection is a class, they tell the class.
+"""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from PIL import Image
+from scipy.ndimage import white_tophat
+
+from cxrnet.data.images.decode import UInt8Array
+from cxrnet.data.images.reader import Images
+
+HEADER = ("width", "height", "aspect", "bits", "colour")
+PIXELS = ("mean", "sd", "sharpness", "black_border", "corner_text")
+
+_BLOCK = 256  # images read at a time
+_BLACK = 8  # grey values up to here are black: JPEG adds a few
+_STROKE = 5  # pixels: what is thinner is a stroke
+_BRIGHTER = 60  # grey values that a stroke is brighter than what is around it
+_CORNER = 0.25  # of the side: where markers and letters stand
+_BITS = {"1": 1, "I;16": 16, "I;16B": 16, "I;16L": 16, "I;16N": 16, "I": 32, "F": 32}
+_GREY = ("1", "L", "LA", "I", "F")
+
+_FloatArray = npt.NDArray[np.float64]
+
+
+def measure_acquisition(images: Images, manifest: pd.DataFrame) -> pd.DataFrame:
+    """Measure how N images were made.
+
+    Args:
+        images: ``(N, H, W) uint8``, stretched to one size straight from the file, so that nothing was padded.
+        manifest: N rows in the same order; ``path``, ``width`` and ``height`` are read.
+
+    Returns:
+        One row an image, float64: ``width`` and ``height`` (pixels of the file), ``aspect`` (width / height), ``bits``
+        (a channel: 1, 8, 16 or 32), ``colour`` (0 or 1: the mode of the file has colour), ``mean`` and ``sd`` (grey
+        values, 0..255), ``sharpness`` (variance of the Laplacian over that of the image), ``black_border`` (share of
+        rows and columns at the edges that are black, 0..1), ``corner_text`` (share of the corners that is thin and
+        bright, 0..1). Where a header can't be read, ``bits`` and ``colour`` are 8 and 0.
+    """
+    headers = [_header(path) for path in manifest["path"]]
+    width, height = (manifest[name].to_numpy(np.float64) for name in ("width", "height"))
+    columns: dict[str, Any] = {"width": width, "height": height, "aspect": width / height}
+    columns["bits"], columns["colour"] = np.array(headers, np.float64).reshape(-1, 2).T
+    parts = [
+        _of_pixels(images[np.arange(start, min(start + _BLOCK, len(images)))])
+        for start in range(0, len(images), _BLOCK)
+    ]
+    columns |= {name: np.concatenate([part[name] for part in parts]) for name in PIXELS}
+    return pd.DataFrame(columns, index=manifest.index)
+
+
+def _header(path: str) -> tuple[int, int]:
+    """Read bits a channel and whether there is colour from the header of a file."""
+    try:
+        with Image.open(path) as image:
+            return _BITS.get(image.mode, 8), int(image.mode not in _GREY and not image.mode.startswith("I;16"))
+    except (OSError, ValueError):  # shards, or a kind of TIFF that only our decoder reads
+        return 8, 0
+
+
+def _of_pixels(images: UInt8Array) -> dict[str, _FloatArray]:
+    grey = images.astype(np.float32)
+    variance = grey.var(axis=(1, 2))
+    middle = grey[:, 1:-1, 1:-1]
+    laplacian = grey[:, :-2, 1:-1] + grey[:, 2:, 1:-1] + grey[:, 1:-1, :-2] + grey[:, 1:-1, 2:] - 4 * middle
+    return {
+        "mean": grey.mean(axis=(1, 2)).astype(np.float64),
+        "sd": np.sqrt(variance).astype(np.float64),
+        "sharpness": (laplacian.var(axis=(1, 2)) / np.maximum(variance, 1)).astype(np.float64),
+        "black_border": _black_border(images <= _BLACK),
+        "corner_text": _corner_text(images),
+    }
+
+
+def _black_border(black: npt.NDArray[np.bool_]) -> _FloatArray:
+    """Give the share of rows and columns that are black (98 % of their pixels) from an edge on, the mean of both."""
+    shares = []
+    for axis in (2, 1):
+        lines = black.mean(axis=axis) >= 0.98
+        edges = sum(np.cumprod(side, axis=1).sum(axis=1) for side in (lines, lines[:, ::-1]))
+        shares.append(np.minimum(edges / lines.shape[1], 1.0))
+    result: _FloatArray = np.mean(shares, axis=0)
+    return result
+
+
+def _corner_text(images: UInt8Array) -> _FloatArray:
+    """Give the share of the four corners that is thin and bright, as strokes of letters are: the white top-hat."""
+    height, width = (int(side * _CORNER) for side in images.shape[1:])
+    strokes = white_tophat(images, size=(1, _STROKE, _STROKE)) >= _BRIGHTER
+    corners = [
+        strokes[:, rows, columns].mean(axis=(1, 2))
+        for rows in (slice(height), slice(-height, None))
+        for columns in (slice(width), slice(-width, None))
+    ]
+    result: _FloatArray = np.mean(corners, axis=0)
+    return result
