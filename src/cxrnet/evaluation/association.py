@@ -49,13 +49,18 @@ def associate(rows: pd.DataFrame, first: str, second: str, level: float = LEVEL)
         second: another one.
         level: level of the interval.
     """
+    for name in (first, second):
+        if rows[name].isna().all():
+            return Association(None, None, 0, f"{name} is not known of any image")
     known = rows[rows[first].notna() & rows[second].notna()]
     cases = known.assign(_cluster=link(known, tuple(name for name in _TIES if name in known)) if len(known) else [])
     cases = cases.drop_duplicates(["_cluster", first, second])
     n, (height, width) = len(cases), (cases[first].nunique(), cases[second].nunique())
     if min(height, width) < 2:
         name, values = (first, cases[first]) if height < 2 else (second, cases[second])
-        which = f"all are of {name} '{values.iloc[0]}'" if len(values) else f"{name} is not known of any image"
+        which = (
+            f"all are of {name} '{values.iloc[0]}'" if len(values) else f"{first} and {second} are not known together"
+        )
         return Association(None, None, n, which)
     table = pd.crosstab(cases[first].astype(str), cases[second].astype(str)).to_numpy()
     statistic = float(chi2_contingency(table, correction=False).statistic)

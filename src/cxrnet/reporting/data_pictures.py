@@ -1,6 +1,7 @@
 """The pictures of a data set: sheets of each class, pairs of duplicates, images whose label is doubted."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ import pandas as pd
 
 from cxrnet.data.datamodule import XrayDataModule
 from cxrnet.data.images.decode import ImageError, UInt8Array
+from cxrnet.data.images.reader import Images
 from cxrnet.data.shards.reading import root_of
 from cxrnet.reporting.pictures import SIDE, Figure, PictureGroup, picture
 from cxrnet.reporting.plots.dataset import spread, thumbnail
@@ -21,24 +23,24 @@ class Looks:
     """Images of data as a person looks at them: in the shape of their files, where there are files.
 
     Args:
-        data: read.
-        as_trained: images at the size and in the shape in which the network sees them.
+        manifest: rows of the images.
+        images: the same images, at the size and in the shape in which the network sees them.
+        as_trained: shows them so too.
     """
 
-    def __init__(self, data: XrayDataModule, as_trained: bool = False) -> None:
-        self.rows = data.manifest.reset_index(names="place").set_index("image_id")
-        self._images = data.images
-        self._files = not as_trained and root_of(data.manifest["path"]) is None
+    def __init__(self, manifest: pd.DataFrame, images: Images, as_trained: bool = False) -> None:
+        self._place = pd.Series(np.arange(len(manifest)), index=manifest["image_id"])
+        self._paths = manifest["path"].to_numpy(object)
+        self._images = images
+        self._files = not as_trained and root_of(manifest["path"]) is None
 
     def __call__(self, image_id: str, side: int = SIDE) -> UInt8Array:
         """Read an image ``(H, W) uint8``; as the network sees it where its file can't be read any more."""
-        row = self.rows.loc[image_id]
+        place = int(self._place[image_id])
         if self._files:
-            try:
-                return thumbnail(str(row["path"]), side)
-            except (OSError, ImageError):  # moved or replaced since it was read
-                pass
-        image: UInt8Array = self._images[[int(row["place"])]][0]
+            with suppress(OSError, ImageError):  # moved or replaced since it was read
+                return thumbnail(self._paths[place], side)
+        image: UInt8Array = self._images[[place]][0]
         return image
 
 
@@ -80,8 +82,8 @@ def pair_groups(pairs: pd.DataFrame, looks: Looks, most: int, rest: str) -> list
         shown = chosen.head(most)
         most -= len(shown)
         figures = [_pair(row, looks) for row in shown.to_dict("records")]
-        more = len(chosen) - len(shown)
-        note = f"{more} more {'pair is' if more == 1 else 'pairs are'} in {rest}." if more else ""
+        left_over, more = len(chosen) - len(shown), "more " * bool(figures)
+        note = f"{left_over} {more}{'pair is' if left_over == 1 else 'pairs are'} in {rest}." if left_over else ""
         groups.append(PictureGroup(f"{title}: {len(chosen)} pair{'s' * (len(chosen) != 1)}", figures, note, "pair"))
     return groups
 

@@ -21,11 +21,10 @@ from cxrnet.reporting.data_tables import (
     value_table,
 )
 from cxrnet.reporting.data_verdict import Checks, Verdict
-from cxrnet.reporting.pictures import MAIL, NONE_ASKED, PictureGroup, Pictures, fitted, weight
+from cxrnet.reporting.pictures import NONE_ASKED, Pictures, fitted, room
 from cxrnet.reporting.rendering import Table, data_uri, render_page
 from cxrnet.reporting.wording import grouped, metric_text
 
-_WORDS = 600_000  # bytes of a page besides its pictures and plots
 _CAPTIONS = {
     "class_distribution": "Images of each class in each split.",
     "image_sizes": "Sizes of the files of each class: a size that only one class has tells the class.",
@@ -71,7 +70,7 @@ def render_data_report(page: DataPage, data: XrayDataModule, path: Path) -> Path
     """
     manifest, classes, checks = data.manifest, data.classes, page.checks
     plots = {name: data_uri(file) for name, file in page.plots.items()}
-    pictures = data_pictures(page, data, MAIL - _WORDS - sum(map(len, plots.values())))
+    pictures = data_pictures(page, data, room(plots.values()))
     return render_page(
         "data_report.html.j2",
         path,
@@ -105,19 +104,14 @@ def data_pictures(page: DataPage, data: XrayDataModule, limit: int) -> dict[str,
     """Make the pictures of the page, at most ``limit`` bytes of them: ``sheets``, ``pairs``, ``labels``."""
     if page.images == 0:
         return dict.fromkeys(("sheets", "pairs", "labels"), Pictures(note=NONE_ASKED))
-    looks, found = Looks(data), page.checks.labels.found
-    groups = {
-        "sheets": sheets(data, looks, page.images),
-        "pairs": pair_groups(page.checks.pairs, looks, PAIRS * page.images, "duplicates.csv"),
-        "labels": [doubted_group(found, looks, 2 * page.images, "doubted_labels.csv")] if len(found) else [],
+    looks, found = Looks(data.manifest, data.images), page.checks.labels.found
+    doubted = [doubted_group(found, looks, 2 * page.images, "doubted_labels.csv")] if len(found) else []
+    parts = {
+        "sheets": Pictures(sheets(data, looks, page.images)),
+        "pairs": Pictures(pair_groups(page.checks.pairs, looks, PAIRS * page.images, "duplicates.csv")),
+        "labels": Pictures(doubted),
     }
-    fitting: list[PictureGroup] = fitted([group for each in groups.values() for group in each], limit)
-    assert weight(fitting) <= max(limit, 0)
-    result, start = {}, 0
-    for name, each in groups.items():
-        result[name] = Pictures(fitting[start : start + len(each)])
-        start += len(each)
-    return result
+    return fitted(parts, limit)
 
 
 def sentence(text: str) -> str:

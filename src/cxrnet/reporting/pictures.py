@@ -1,7 +1,7 @@
 """X-rays on a page: small JPEGs inside the file, in groups, few enough for the page to be mailed."""
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
 
@@ -17,9 +17,12 @@ SIDE = 192
 NONE_ASKED = "Pictures are left out (report.images=0), as images of patients may not leave a house."
 
 _QUALITY = 80
+_WORDS = 600_000  # bytes of a page besides its pictures and plots
 
-Overlays = Mapping[str, UInt8Array]
-"""By ``image_id``, a picture (H, W) or (H, W, 3) uint8 to stand beside the image, as an attribution does."""
+Overlay = UInt8Array | bytes
+"""A picture to stand beside an image, as an attribution does: ``(H, W)`` or ``(H, W, 3) uint8``, or a PNG file."""
+Overlays = Mapping[str, Overlay]
+"""By ``image_id``."""
 
 
 @dataclass(frozen=True)
@@ -69,15 +72,19 @@ class PictureGroup:
 
 @dataclass(frozen=True)
 class Pictures:
-    """The pictures of a page; ``note`` says why some or all are missing."""
+    """The pictures of a page; ``note`` stands above them, or says why there are none."""
 
     groups: Sequence[PictureGroup] = ()
     note: str = ""
 
 
-def picture(image: UInt8Array, text: str, label: str = "", side: int = SIDE) -> Picture:
-    """Make a picture of an image ``(H, W)`` or ``(H, W, 3) uint8``, its longer side ``side`` pixels at most."""
-    small = Image.fromarray(np.ascontiguousarray(image))
+def picture(image: Overlay, text: str, label: str = "", side: int = SIDE) -> Picture:
+    """Make a picture of an image or an overlay, its longer side ``side`` pixels at most."""
+    small = (
+        Image.open(BytesIO(image)).convert("RGB")
+        if isinstance(image, bytes)
+        else Image.fromarray(np.ascontiguousarray(image))
+    )
     small.thumbnail((side, side), Image.Resampling.LANCZOS)
     data = BytesIO()
     small.save(data, "JPEG", quality=_QUALITY, optimize=True)
@@ -85,7 +92,7 @@ def picture(image: UInt8Array, text: str, label: str = "", side: int = SIDE) -> 
 
 
 def figure(
-    image_id: str, image: UInt8Array, lines: Sequence[str], overlay: UInt8Array | None = None, side: int = SIDE
+    image_id: str, image: UInt8Array, lines: Sequence[str], overlay: Overlay | None = None, side: int = SIDE
 ) -> Figure:
     """Make a figure of one image, with its overlay beside it if there is one."""
     pictures = [picture(image, f"{image_id}: {'; '.join(lines)}", side=side)]
@@ -94,24 +101,30 @@ def figure(
     return Figure(pictures, lines)
 
 
-def weight(groups: Sequence[PictureGroup]) -> int:
-    """Count the bytes of the pictures on a page."""
-    return sum(_bytes(each) for group in groups for each in group.figures)
+def room(plots: Iterable[str]) -> int:
+    """Return the bytes that pictures may have on a page that can be mailed, beside its plots (data URIs)."""
+    return max(0, MAIL - _WORDS - sum(map(len, plots)))
 
 
-def fitted(groups: Sequence[PictureGroup], limit: int) -> list[PictureGroup]:
-    """Leave out the last figures of the largest groups where all would weigh more than ``limit`` bytes, and say so."""
+def fitted(parts: Mapping[str, Pictures], limit: int) -> dict[str, Pictures]:
+    """Leave the last figures of the largest groups out where all would weigh more than ``limit`` bytes, and say so.
+
+    Args:
+        parts: the pictures of each part of a page.
+        limit: bytes of all of them together.
+    """
+    groups = [group for each in parts.values() for group in each.groups]
     most = max((len(group.figures) for group in groups), default=0)
     while most and sum(_bytes(each) for group in groups for each in group.figures[:most]) > limit:
         most -= 1
-    result = []
-    for group in groups:
-        if (lost := len(group.figures) - most) > 0:
-            more = f"{lost} more {'is' if lost == 1 else 'are'} left out, so that the page can be mailed."
-            result.append(replace(group, figures=group.figures[:most], note=f"{group.note} {more}".strip()))
-        else:
-            result.append(group)
-    return result
+    return {name: replace(each, groups=[_first(most, group) for group in each.groups]) for name, each in parts.items()}
+
+
+def _first(most: int, group: PictureGroup) -> PictureGroup:
+    if (lost := len(group.figures) - most) <= 0:
+        return group
+    more = f"{lost} more {'is' if lost == 1 else 'are'} left out, so that the page can be mailed."
+    return replace(group, figures=group.figures[:most], note=f"{group.note} {more}".strip())
 
 
 def _bytes(each: Figure) -> int:

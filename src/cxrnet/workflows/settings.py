@@ -166,6 +166,7 @@ class Evaluate(Predicting):
     sets: dict[str, Data] = field(default_factory=dict)
     classes: dict[str, Any] = field(default_factory=dict)
     evaluation: Evaluation = field(default_factory=Evaluation)
+    report: Report = field(default_factory=Report)
     tracking: Tracking = field(default_factory=Tracking)
     seed: int = 0
     outputs: str = "outputs"
