@@ -12,7 +12,7 @@ from cxrnet.data.images.store import look_binary
 from cxrnet.evaluation.association import associate
 from cxrnet.evaluation.label_errors import suspected_errors
 from cxrnet.evaluation.metrics import Metric, evaluate
-from cxrnet.evaluation.probes import STRENGTH, ProbeError, probe
+from cxrnet.evaluation.probes import STRENGTH, ProbeError, fold_numbers, probe
 from cxrnet.reporting.data_verdict import AcquisitionProbe, Checks, LabelProbe, finds_signal
 from cxrnet.training.frozen import BACKBONE, SIZE, frozen_features
 
@@ -38,44 +38,54 @@ def check_data(data: XrayDataModule, pairs: pd.DataFrame, weights: str | None, u
         measured = measure_acquisition(data.small, data.manifest, headers)
         decoys = data.manifest["image_id"][look_binary(data.small)].tolist()
         source = associate(data.manifest, "label", "source")
+    folds = _folds(data)
     with get_console().status("probing how the images were made"):
-        acquisition = _acquisition(measured, data)
+        acquisition = _acquisition(measured, data, folds)
     return Checks(
         pairs=pairs,
         headers=headers,
         decoys=decoys,
         source=source,
         acquisition=acquisition,
-        labels=_labels(data, weights),
+        labels=_labels(data, weights, folds),
         left_out=data.left_out,
         limit=data.limit,
         unusable=unusable,
     )
 
 
-def _acquisition(measured: pd.DataFrame, data: XrayDataModule) -> AcquisitionProbe:
+Folds = npt.NDArray[np.int64] | str
+"""The fold of each image (N,), or why there are none."""
+
+
+def _folds(data: XrayDataModule) -> Folds:
+    try:
+        return fold_numbers(data.manifest, data.classes)
+    except ProbeError as error:
+        return str(error).removeprefix("probe: ")
+
+
+def _acquisition(measured: pd.DataFrame, data: XrayDataModule, folds: Folds) -> AcquisitionProbe:
     varies = [name for name in measured if measured[name].nunique() > 1]
     medians = measured.groupby(data.manifest["label"]).median().reindex(list(data.classes))
+    if isinstance(folds, str):
+        return AcquisitionProbe(medians=medians, gap=folds)
     if not varies:
         return AcquisitionProbe(medians=medians, gap="all images were made alike")
-    try:
-        auc = _auc(measured[varies], data)
-    except ProbeError as error:
-        return AcquisitionProbe(medians=medians, gap=str(error).removeprefix("probe: "))
-    parts = {name: _auc(measured[[name]], data) for name in varies}
+    auc = _auc(measured[varies].to_numpy(), data, folds)
+    parts = {name: _auc(measured[[name]].to_numpy(), data, folds) for name in varies}
     gap = "" if auc["value"] is not None else auc["reason"]
     return AcquisitionProbe(auc, parts, medians, gap)
 
 
-def _auc(features: pd.DataFrame, data: XrayDataModule) -> Metric:
-    table = probe(features.to_numpy(np.float64), data.manifest, data.classes)
-    metric: Metric = evaluate(table, _RESAMPLES)["roc_auc_macro"]
+def _auc(features: npt.NDArray[np.float64], data: XrayDataModule, folds: npt.NDArray[np.int64]) -> Metric:
+    metric: Metric = evaluate(probe(features, data.manifest, data.classes, folds=folds), _RESAMPLES)["roc_auc_macro"]
     return metric
 
 
-def _labels(data: XrayDataModule, weights: str | None) -> LabelProbe:
-    if len(data.classes) < 2:
-        return LabelProbe(gap="there is one class only")
+def _labels(data: XrayDataModule, weights: str | None, folds: Folds) -> LabelProbe:
+    if isinstance(folds, str):
+        return LabelProbe(gap=folds)
     features: npt.NDArray[np.floating]
     if weights is None:
         size = " × ".join(map(str, _THUMBNAIL))
@@ -84,12 +94,9 @@ def _labels(data: XrayDataModule, weights: str | None) -> LabelProbe:
     else:
         words, strength = f"frozen features of {BACKBONE} at {SIZE[0]} × {SIZE[1]} pixels", _FROZEN_STRENGTH
         features = frozen_features(data, weights)
-    try:
-        with get_console().status("looking for label errors"):
-            table = probe(features, data.manifest, data.classes, strength)
-            auc: Metric = evaluate(table, _RESAMPLES)["roc_auc_macro"]
-    except ProbeError as error:
-        return LabelProbe(features=words, gap=str(error).removeprefix("probe: "))
+    with get_console().status("looking for label errors"):
+        table = probe(features, data.manifest, data.classes, strength, folds)
+        auc: Metric = evaluate(table, _RESAMPLES)["roc_auc_macro"]
     if not finds_signal(auc):
         return LabelProbe(
             features=words, auc=auc, gap=f"a linear model on {words} is not shown to tell the classes at all"
