@@ -47,7 +47,7 @@ def measure_acquisition(images: Images, manifest: pd.DataFrame, headers: pd.Data
     modes = (read_headers(manifest) if headers is None else headers)["mode"]
     width, height = (manifest[name].to_numpy(np.float64) for name in ("width", "height"))
     columns: dict[str, Any] = {"width": width, "height": height, "aspect": width / height}
-    columns["bits"] = modes.map(lambda mode: _BITS.get(mode, 8), na_action="ignore").fillna(8).to_numpy(np.float64)
+    columns["bits"] = np.array([_BITS.get(mode, 8) for mode in modes], np.float64)
     grey = modes.isin(_GREY) | modes.str.startswith("I;16", na=True)
     columns["colour"] = (~grey).to_numpy(np.float64)
     parts = [
