@@ -7,6 +7,8 @@ them alike, and prepares them twice: with an empty cache, and with what the firs
 """
 
 import argparse
+import os
+import resource
 import subprocess
 import sys
 import time
@@ -33,6 +35,12 @@ def draw(number: int, folder: Path) -> None:
     Image.fromarray(image.clip(0, 255).astype(np.uint8)).save(folder / name / f"{number:06d}.png")
 
 
+def processor_seconds() -> float:
+    """Return the seconds that the commands so far have had a processor."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def main() -> None:
     """Draw the images and time the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -49,9 +57,10 @@ def main() -> None:
     outputs = given.folder.resolve() / f"outputs_{time.time():.0f}"
     command = [sys.executable, "-m", "cxrnet.prepare", "data=folder", f"data.root='{images}'"]
     for what in ("empty cache", "filled cache"):
-        start = time.perf_counter()
+        start, before = time.perf_counter(), processor_seconds()
         subprocess.run([*command, f"weights={given.weights}", f"outputs='{outputs}'"], check=True)
-        print(f"{given.images} images, {what}: {time.perf_counter() - start:.0f} s")
+        wall, work = time.perf_counter() - start, processor_seconds() - before
+        print(f"{given.images} images, {what}: {wall:.0f} s, {work:.0f} s of processors, load {os.getloadavg()[0]:.1f}")
 
 
 if __name__ == "__main__":

@@ -121,11 +121,11 @@ def acquisition_table(probe: AcquisitionProbe) -> Table:
     rows = [Row(["All together", *[""] * len(probe.medians)], {"ROC-AUC, macro": probe.auc or "n/a"}, ("", ""))]
     for name in names:
         medians = [f"{value:.3g}" if pd.notna(value) else "n/a" for value in probe.medians[name]]
-        cell: Metric | str = probe.parts.get(name, "the same for all")
+        cell: Metric | str = probe.parts.get(name, "all the same")
         title = MEASUREMENTS[name][0].upper() + MEASUREMENTS[name][1:]
         rows.append(Row([title, *medians], {"ROC-AUC, macro": cell}, ("", f" ({MEASUREMENTS[name]})")))
-    columns = ["Measurement", *(f"Median, {name}" for name in probe.medians.index)]
-    return metric_table("How the images were made", columns, rows)
+    note = "Below each class: the median of its images."
+    return metric_table("How the images were made", ["Measurement", *probe.medians.index], rows, note=note)
 
 
 def _value(metric: Metric | None) -> float:
@@ -139,7 +139,7 @@ def fix_table(fixes: pd.DataFrame) -> Table:
         for split, of_split in part.groupby("split"):
             counts = ", ".join(f"{name} {n}" for name, n in of_split["label"].value_counts().sort_index().items())
             why = of_split["reason"].str.extract(r"^(\w+(?: as a \w+| for a \w+)?)")[0].value_counts()
-            reasons = ", ".join(f"{reason} {n}" for reason, n in why.items())
+            reasons = ", ".join(f"{reason} {n}" for reason, n in why.items()) if len(why) > 1 else str(why.index[0])
             rows.append([str(action), str(split), grouped(len(of_split)), reasons, counts])
     columns = ["Action", "Split", "Images", "Reason", "Classes"]
     frame = pd.DataFrame(rows, columns=columns)[["Action", "Split", "Reason", "Classes", "Images"]]
