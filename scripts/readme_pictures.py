@@ -2,6 +2,7 @@
 
 docs/images/phantom_sheet.png   the embedded data set, one row a class
 docs/images/report.png          the top of a run's report
+docs/images/x_rays.png          its X-rays
 docs/images/data_report.png     the top of the page of prepare on a data set
 docs/images/mlflow.png          the newest runs side by side in MLflow's own pages
 docs/images/mlflow_run.png      the metrics of the newest run there
@@ -55,6 +56,7 @@ def main() -> None:
     phantom_sheet(PICTURES / "phantom_sheet.png", per_class=6)
     run = arguments.run or newest_run(arguments.outputs)
     screenshot((run / "report.html").resolve().as_uri(), PICTURES / "report.png", size=(1000, 1300))
+    x_rays(run / "report.html", PICTURES / "x_rays.png")
     page = arguments.page or newest_page(arguments.outputs)
     screenshot(page.resolve().as_uri(), PICTURES / "data_report.png", size=(1000, 1300))
     mlflow_page(arguments.outputs, PICTURES / "mlflow.png", runs=4)
@@ -68,6 +70,18 @@ def newest_run(outputs: Path) -> Path:
     if not reports:
         sys.exit(f"no report below {outputs}; train first")
     return reports[-1].parent
+
+
+def x_rays(report: Path, path: Path) -> None:
+    """Photograph the X-rays of a report, which stand far below its top."""
+    before, mark, after = report.read_text(encoding="utf-8").partition('<h2 id="x-rays">')
+    if not mark:
+        sys.exit(f"no X-rays in {report}; train with report.images=6")
+    head, _, _ = before.partition("<body>")
+    with tempfile.TemporaryDirectory() as folder:
+        part = Path(folder) / "part.html"
+        part.write_text(f"{head}<body><main>{mark}{after.partition('<h2')[0]}</main></body></html>", encoding="utf-8")
+        screenshot(part.as_uri(), path, size=(1000, 1150))
 
 
 def newest_page(outputs: Path) -> Path:

@@ -125,7 +125,7 @@ def acquisition_table(probe: AcquisitionProbe) -> Table:
         title = MEASUREMENTS[name][0].upper() + MEASUREMENTS[name][1:]
         rows.append(Row([title, *medians], {"ROC-AUC, macro": cell}, ("", f" ({MEASUREMENTS[name]})")))
     note = "Below each class: the median of its images."
-    return metric_table("How the images were made", ["Measurement", *probe.medians.index], rows, note=note)
+    return metric_table("How the images were made", ["Measured", *probe.medians.index], rows, note=note)
 
 
 def _value(metric: Metric | None) -> float:
