@@ -2,11 +2,13 @@
 
 docs/images/phantom_sheet.png   the embedded data set, one row a class
 docs/images/report.png          the top of a run's report
+docs/images/x_rays.png          its X-rays
+docs/images/data_report.png     the top of the page of prepare on a data set
 docs/images/mlflow.png          the newest runs side by side in MLflow's own pages
 docs/images/mlflow_run.png      the metrics of the newest run there
 docs/images/mlflow_sweep.png    the newest sweep there
 
-The last four are screenshots of headless Chromium, which must be installed.
+All but the first are screenshots of headless Chromium, which must be installed.
 """
 
 import argparse
@@ -48,11 +50,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Make the pictures of the README.")
     parser.add_argument("outputs", type=Path, help="the folder that training writes to (with runs/ and mlflow.db)")
     parser.add_argument("--run", type=Path, help="the run whose report is shown; the newest one if not given")
+    parser.add_argument("--page", type=Path, help="the data_report.html that is shown; the newest one if not given")
     arguments = parser.parse_args()
     PICTURES.mkdir(parents=True, exist_ok=True)
     phantom_sheet(PICTURES / "phantom_sheet.png", per_class=6)
     run = arguments.run or newest_run(arguments.outputs)
     screenshot((run / "report.html").resolve().as_uri(), PICTURES / "report.png", size=(1000, 1300))
+    x_rays(run / "report.html", PICTURES / "x_rays.png")
+    page = arguments.page or newest_page(arguments.outputs)
+    screenshot(page.resolve().as_uri(), PICTURES / "data_report.png", size=(1000, 1300))
     mlflow_page(arguments.outputs, PICTURES / "mlflow.png", runs=4)
     for picture in sorted(PICTURES.glob("*.png")):
         print(f"{picture}  {picture.stat().st_size / 1000:.0f} kB")
@@ -64,6 +70,26 @@ def newest_run(outputs: Path) -> Path:
     if not reports:
         sys.exit(f"no report below {outputs}; train first")
     return reports[-1].parent
+
+
+def x_rays(report: Path, path: Path) -> None:
+    """Photograph the X-rays of a report, which stand far below its top."""
+    before, mark, after = report.read_text(encoding="utf-8").partition('<h2 id="x-rays">')
+    if not mark:
+        sys.exit(f"no X-rays in {report}; train with report.images=6")
+    head, _, _ = before.partition("<body>")
+    with tempfile.TemporaryDirectory() as folder:
+        part = Path(folder) / "part.html"
+        part.write_text(f"{head}<body><main>{mark}{after.partition('<h2')[0]}</main></body></html>", encoding="utf-8")
+        screenshot(part.as_uri(), path, size=(1000, 1150))
+
+
+def newest_page(outputs: Path) -> Path:
+    """Find the page that prepare wrote last."""
+    pages = sorted(outputs.glob("prepared/*/data_report.html"), key=lambda path: path.stat().st_mtime)
+    if not pages:
+        sys.exit(f"no data_report.html below {outputs}; run python -m cxrnet.prepare first")
+    return pages[-1]
 
 
 def phantom_sheet(path: Path, per_class: int) -> None:

@@ -369,7 +369,7 @@ def check_standalone() -> Callable[[str], None]:
 
     def check(page: str) -> None:
         sources = re.findall(r"""(?:src|href|srcset|action)\s*=\s*["']?([^"'>]*)""", page)
-        assert all(source.startswith("data:image/png;base64,") for source in sources)
+        assert all(source.startswith(("data:image/png;base64,", "data:image/jpeg;base64,")) for source in sources)
         assert not re.search(r"url\(|@import|<script|<link|<iframe", page)
         assert "default-src 'none'; img-src data:;" in page
 

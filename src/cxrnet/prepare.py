@@ -17,7 +17,8 @@ def main(config: DictConfig) -> None:
     with quick_imports():
         from cxrnet.workflows.prepare import prepare
 
-    prepare(config, Path(HydraConfig.get().runtime.output_dir))
+    hydra = HydraConfig.get()
+    prepare(config, Path(hydra.runtime.output_dir), ["python", "-m", "cxrnet.prepare", *hydra.overrides.task])
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw
 
-from cxrnet.data.acquisition import HEADER, PIXELS, measure_acquisition
+from cxrnet.data.acquisition import HEADER, PIXELS, measure_acquisition, read_headers
 from cxrnet.data.images.reader import Images
 
 
@@ -46,6 +46,19 @@ def test_each_column_answers_to_its_property(tmp_path: Path) -> None:
     assert table["colour"].tolist() == [0, 0, 0, 0, 0, 1, 0]
     assert table["bits"].tolist() == [8, 8, 8, 8, 8, 8, 16]
     assert np.isfinite(table.to_numpy()).all()
+
+
+def test_headers_name_format_and_mode_where_there_is_a_file(tmp_path: Path) -> None:
+    grey().save(tmp_path / "called.png", "JPEG")
+    paths = [str(tmp_path / "called.png"), str(tmp_path / "gone.png"), "shards/images/shard.00000.mds#3"]
+    headers = read_headers(pd.DataFrame({"path": paths}))
+    assert headers["format"].fillna("").tolist() == ["JPEG", "", ""]
+    assert headers["mode"].fillna("").tolist() == ["L", "", ""]
+    small = Images(np.zeros((3, 64, 64), np.uint8), np.arange(3))
+    table = measure_acquisition(
+        small.take(np.array([1, 2])), pd.DataFrame({"path": paths[1:], "width": 4, "height": 2})
+    )
+    assert table[["bits", "colour"]].to_numpy().tolist() == [[8, 0], [8, 0]]
 
 
 def test_a_constant_image_has_numbers(tmp_path: Path) -> None:

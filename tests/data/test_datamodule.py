@@ -4,6 +4,7 @@ from functools import partial
 
 import lightning.pytorch as pl
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -11,6 +12,7 @@ from PIL import Image
 
 from cxrnet.data import duplicates
 from cxrnet.data.augment import geometric
+from cxrnet.data.datamodule import XrayDataModule
 from cxrnet.data.images.store import load_images
 from cxrnet.data.loading import EpochSampler, OrderedSampler, Share
 from cxrnet.data.manifest import make_manifest
@@ -33,6 +35,27 @@ def agree(data, size=(32, 32)) -> None:
         _, expected = load_images(data.rows(split).reset_index(drop=True), size, "stretch", "fail")
         assert np.array_equal(images, expected)
         assert [data.classes[label] for label in labels] == data.rows(split)["label"].tolist()
+
+
+def test_data_that_cannot_be_split_are_read_and_say_why_they_cannot(draw, tmp_path):
+    root = draw(tmp_path / "one", classes=("Covid",), images=3)
+    data = XrayDataModule(partial(folder, root), partial(split_manifest, fractions={"train": 1.0}, seed=0), (32, 32))
+    data.read()
+    assert (data.classes, len(data.images), len(data.small)) == (("Covid",), 3, 3)
+    assert data.manifest["split"].isna().all()
+    assert data.manifest["sha256"].notna().all()
+    with pytest.raises(CxrnetError, match="only one class"):
+        data.setup()
+
+
+def test_data_that_were_read_are_split_as_others_are(make_data, xrays):
+    halves = partial(split_manifest, fractions={"train": 0.5, "val": 0.25, "test": 0.25}, seed=0)
+    data = XrayDataModule(partial(folder, xrays), halves, (32, 32))
+    data.read()
+    images = data.images
+    data.setup()
+    assert data.images is images  # which are not decoded again
+    pd.testing.assert_frame_equal(data.manifest, make_data().manifest)
 
 
 def test_splits_and_counts(make_data):

@@ -89,6 +89,13 @@ def test_everything_a_run_promises_is_in_its_folder(trained):
     report = (folder / "report.html").read_text()
     assert "from scratch" in report
     assert "Patients are not known" in report
+    # The image that is wrong with the highest probability is among those that are shown.
+    wrong = test[test["label"] != test["predicted"]]
+    probability = wrong[["prob_No Finding", "prob_Pneumonia"]].max(axis=1)
+    for image in wrong["image_id"][probability.nlargest(1).index]:
+        assert image in report.replace("<wbr>", "")
+    assert report.count("data:image/jpeg;base64,") >= min(12, len(test))
+    assert len(report) < 8_000_000
 
 
 def test_console_says_what_matters_and_nothing_of_libraries(trained):

@@ -22,7 +22,7 @@ def workplace(make_place, draw, command) -> Path:
         shutil.copy(own / "Covid" / f"{i:02}.png", north / "sick" / f"copy {i}.png")
     draw(folder / "south" / "train", images=5, seed=4)
     draw(folder / "south" / "test", images=5, seed=5)
-    done = command(folder, "train", "data=folder", "data.root=my xrays", *QUICK)
+    done = command(folder, "train", "data=folder", "data.root=my xrays", "report.images=0", *QUICK)
     assert done.returncode == 0, done.stderr + done.stdout
     return folder
 
@@ -59,7 +59,17 @@ def test_everything_is_in_its_folder(evaluated):
     page = (folder / "generalisation.html").read_text(encoding="utf-8")
     assert page.count("data:image/png;base64,") == 3 + 2  # decision curves of the classes that each data set has
     assert "8 × 8 thumbnails" in page
+    predictions = pd.read_parquet(folder / "folder" / "predictions.parquet")
+    confidence = predictions.filter(like="prob_").max(axis=1)  # the surest of all is that of its class too
+    assert predictions["image_id"][confidence.idxmax()] in page.replace("<wbr>", "")
+    assert "data:image/jpeg;base64," in page
     assert not list(folder.rglob("*.partial"))
+
+
+def test_pictures_of_patients_stay_in_the_house_where_that_is_asked_for(run):
+    report = (run / "report.html").read_text(encoding="utf-8")
+    assert "Pictures are left out (report.images=0)" in report
+    assert "image/jpeg" not in report
 
 
 def test_duplicates_are_removed_and_said(evaluated):

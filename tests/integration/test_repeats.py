@@ -105,6 +105,7 @@ def test_the_report_of_all_is_in_the_folder_and_in_mlflow(resumed, workplace, lo
     assert "custom_cnn on my xrays, 3 folds" in page
     assert all(f'<th scope="row">{name}</th>' in page.replace("<wbr>", "") for name in RUNS)
     assert "The result below is that of all 36 predictions together" in page
+    assert "X-rays are shown in the report of each run, in its folder." in page
     assert "report       a run/report.html" in done.stdout
     client = MlflowClient(f"sqlite:///{workplace}/outputs/mlflow.db")
     needed = {"report/report.html", "tables/repeats.csv", "data/predictions.parquet", "config/run_facts.json"}

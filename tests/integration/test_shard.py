@@ -1,5 +1,6 @@
 """``python -m cxrnet.shard`` as a user types it, and what can be done with what it writes."""
 
+import html
 import os
 import shlex
 import signal
@@ -136,6 +137,9 @@ def test_shards_are_looked_at_as_a_folder_is(place, said, command):
     done = command(place, "prepare", *words)
     assert done.returncode == 0, done.stderr
     assert (place / "looked" / "samples.png").is_file()
+    page = (place / "looked" / "data_report.html").read_text(encoding="utf-8")
+    assert page.count("data:image/jpeg;base64,") >= 36  # from the shards, as there are no files
+    assert "Not known: the files aren't there, as of images in shards." in html.unescape(page)
     images, _ = load_images(pd.read_parquet(place / "looked" / "manifest.parquet"), (64, 64), "stretch", "fail")
     assert len(images) == 36
 

@@ -2,6 +2,7 @@ import html
 import re
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from cxrnet.evaluation.calibration import Temperature
@@ -9,8 +10,10 @@ from cxrnet.evaluation.decision import DecisionRule, Mix
 from cxrnet.evaluation.metrics import evaluate
 from cxrnet.evaluation.predictions import classes_of, logits_of, make_predictions
 from cxrnet.reporting.model_card import make_card, markdown_card
+from cxrnet.reporting.pictures import PictureGroup, Pictures, figure
 from cxrnet.reporting.report import render_repeats, render_report, thumbnail_verdict
 from cxrnet.reporting.results import analyse
+from cxrnet.reporting.run_pictures import pictures_elsewhere
 from cxrnet.reporting.wording import weighing_sentences
 
 # Two curves of the training, four plots of each split, its reliability, a decision curve a class, the deferral.
@@ -183,6 +186,29 @@ def test_a_run_over_seeds_has_the_page_of_a_run_with_the_spread_instead_of_the_t
     assert "Best epoch" not in text
     assert "Validation images" not in text.split("How to reproduce")[0].split("Result")[1]
     assert all(source.startswith("data:image/png") for source in re.findall(r'(?:src|href)\s*=\s*"([^"]*)', page))
+
+
+def test_x_rays_stand_on_the_page_of_a_run_and_fit_into_a_mail(facts, render, phone):
+    noise = np.random.default_rng(0).integers(0, 256, (192, 192)).astype(np.uint8)
+    shown = [figure(f"Covid/<{place}>.png", noise, [f"Covid/<{place}>.png", "label Covid"]) for place in range(12)]
+    heavy = Pictures([PictureGroup("Covid: errors", shown * 40), PictureGroup("Covid: hits", shown)], "As seen.")
+    page = render(replace(facts, pictures=heavy))
+    assert len(page) < 8_000_000
+    assert "X-rays As seen. Covid: errors" in text_of(page)
+    assert re.search(r"\d+ more are left out, so that the page can be mailed\.", page)
+    assert "Covid/<wbr>&lt;0&gt;.png" in page
+    hidden, _, seen = phone(page).partition(", seen ")
+    assert hidden == "hidden 0 px"
+    count = page.count("<img ")
+    assert seen == f"{count} of {count}"
+    assert count > SHOWN + 12
+
+
+def test_a_run_over_seeds_says_where_its_x_rays_are(repeats_facts, tmp_path):
+    render_repeats(replace(repeats_facts, pictures=pictures_elsewhere(6)), tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "X-rays are shown in the report of each run" in page
+    assert "report.images=0" in pictures_elsewhere(0).note
 
 
 def test_losing_to_thumbnails_is_said(facts, make_table):

@@ -4,8 +4,9 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from cxrnet.cli.app import config_folder
+from cxrnet.data.leaks import marked_duplicates
 from cxrnet.data.manifest import make_manifest
-from cxrnet.workflows.prepare import marked_duplicates, prepare
+from cxrnet.workflows.prepare import prepare
 
 DATA = sorted(path.stem for path in (config_folder() / "data").glob("[!_]*.yaml"))
 
@@ -21,7 +22,7 @@ def composed(*overrides: str) -> DictConfig:
 def test_every_data_set_can_be_prepared_from_the_groups_of_training(option):
     config = composed(f"data={option}", "data.root=somewhere", "seed=7")
     plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    assert set(plain) == {"data", "augment", "seed", "sheet", "outputs", "cache"}
+    assert set(plain) == {"data", "augment", "seed", "sheet", "report", "fix", "weights", "outputs", "cache"}
     assert plain["data"]["seed"] == 7
 
 

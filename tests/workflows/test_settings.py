@@ -69,6 +69,8 @@ def test_what_will_do(words):
         (Evaluate, ["bundle=a", "batch_size=0"], "batch_size"),
         (Evaluate, ["bundle=a", "evaluation.resamples=3"], "evaluation.resamples"),
         (Prepare, ["sheet.views=0"], "sheet.views"),
+        (Prepare, ["report.images=-1"], "report.images"),
+        (Train, ["report.images=101"], "report.images"),
         (Compare, ["metrics=[]", "by=f1"], "metrics"),
         (Compare, ["bins=0"], "bins"),
         (Compare, ["seed=-1"], "seed"),

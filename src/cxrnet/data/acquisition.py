@@ -29,12 +29,13 @@ _GREY = ("1", "L", "LA", "I", "F")
 _FloatArray = npt.NDArray[np.float64]
 
 
-def measure_acquisition(images: Images, manifest: pd.DataFrame) -> pd.DataFrame:
+def measure_acquisition(images: Images, manifest: pd.DataFrame, headers: pd.DataFrame | None = None) -> pd.DataFrame:
     """Measure how N images were made.
 
     Args:
         images: ``(N, H, W) uint8``, stretched to one size straight from the file, so that nothing was padded.
         manifest: N rows in the same order; ``path``, ``width`` and ``height`` are read.
+        headers: from :func:`read_headers`, for who has them already.
 
     Returns:
         One row an image, float64: ``width`` and ``height`` (pixels of the file), ``aspect`` (width / height), ``bits``
@@ -43,10 +44,12 @@ def measure_acquisition(images: Images, manifest: pd.DataFrame) -> pd.DataFrame:
         rows and columns at the edges that are black, 0..1), ``corner_text`` (share of the corners that is thin and
         bright, 0..1). Where a header can't be read, ``bits`` and ``colour`` are 8 and 0.
     """
-    headers = [_header(path) for path in manifest["path"]]
+    modes = (read_headers(manifest) if headers is None else headers)["mode"]
     width, height = (manifest[name].to_numpy(np.float64) for name in ("width", "height"))
     columns: dict[str, Any] = {"width": width, "height": height, "aspect": width / height}
-    columns["bits"], columns["colour"] = np.array(headers, np.float64).reshape(-1, 2).T
+    columns["bits"] = np.array([_BITS.get(mode, 8) for mode in modes], np.float64)
+    grey = modes.isin(_GREY) | modes.str.startswith("I;16", na=True)
+    columns["colour"] = (~grey).to_numpy(np.float64)
     parts = [
         _of_pixels(images[np.arange(start, min(start + _BLOCK, len(images)))])
         for start in range(0, len(images), _BLOCK)
@@ -55,13 +58,25 @@ def measure_acquisition(images: Images, manifest: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(columns, index=manifest.index)
 
 
-def _header(path: str) -> tuple[int, int]:
-    """Read bits a channel and whether there is colour from the header of a file."""
+def read_headers(manifest: pd.DataFrame) -> pd.DataFrame:
+    """Read the format and the mode of N files from their headers.
+
+    Returns:
+        One row an image, ``string``: ``format`` (``PNG``) and ``mode`` of Pillow (``L``, ``RGB``, ``I;16``). Both are
+        missing where a header can't be read: of images of shards, which have no files, and of a few kinds of TIFF.
+    """
+    table = pd.DataFrame([_header(path) for path in manifest["path"]], columns=["format", "mode"], index=manifest.index)
+    return table.astype("string")
+
+
+def _header(path: str) -> tuple[str | None, str | None]:
+    if ".mds#" in path:
+        return None, None
     try:
         with Image.open(path) as image:
-            return _BITS.get(image.mode, 8), int(image.mode not in _GREY and not image.mode.startswith("I;16"))
-    except (OSError, ValueError):  # shards, or a kind of TIFF that only our decoder reads
-        return 8, 0
+            return image.format, image.mode
+    except (OSError, ValueError):  # or a kind of TIFF that only our decoder reads
+        return None, None
 
 
 def _of_pixels(images: UInt8Array) -> dict[str, _FloatArray]:

@@ -101,17 +101,23 @@ class XrayDataModule(pl.LightningDataModule):
         self._classes = tuple(classes) if classes is not None else None
         self.shared = False
         self.stream: torch.Generator | None = None
-        self._ready = False
+        self._has_read = self._ready = False
 
-    def setup(self, stage: str | None = None) -> None:
-        """Read the manifest, decode the images and split; does its work once."""
-        if self._ready:
+    def read(self) -> None:
+        """Read the manifest, decode the images and look for duplicates, once, also of data that can't be trained on.
+
+        ``manifest`` then has the published split, if any. :meth:`setup` goes on from there, and says why it can't.
+        """
+        self._read(fewest=1)
+
+    def _read(self, fewest: int) -> None:
+        if self._has_read:
             return
         with heard() as self.notes:
             manifest = self._manifest() if callable(self._manifest) else self._manifest
             listed = len(manifest)
             manifest = manifest.reset_index(drop=True)  # the index is the place of an image, also in a part of one
-            _class_order(manifest, self._classes)  # refuses wrong classes before anything is decoded
+            _class_order(manifest, self._classes, fewest)  # refuses wrong classes before anything is decoded
             # Duplicates are found in small versions of the files: a split must not depend on the model's size.
             sizes: list[AtSize] = [(self.size, self.resize), (SEARCH_SIZE, "stretch")]
             manifest, (images, small) = load_at_sizes(manifest, sizes, self.on_error, self.cache, self.kept_gb)
@@ -122,13 +128,25 @@ class XrayDataModule(pl.LightningDataModule):
             # Duplicates get a group, so that no split drawn here parts them, patients known or not.
             self.duplicates = find_duplicates(small, manifest, self.cache)
             self._unsplit = group_duplicates(self.duplicates, manifest)
-            manifest = self._split(self._unsplit)
+        self.manifest, self.images, self.small = self._unsplit, images, small
+        self.classes = _class_order(self.manifest, self._classes, fewest)
+        self._has_read = True
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read the manifest, decode the images and split; does its work once."""
+        if self._ready:
+            return
+        self._read(fewest=2)
+        _class_order(self._unsplit, self._classes)
+        with heard() as notes:
+            manifest: pd.DataFrame = self._split(self._unsplit)
+        self.notes += notes
         if self.limit is not None:
             kept = manifest.groupby(["split", "label"], dropna=False).cumcount() < self.limit
-            manifest, images = manifest[kept].reset_index(drop=True), images.take(kept.to_numpy())
-            small = small.take(kept.to_numpy())
+            manifest, self.images = manifest[kept].reset_index(drop=True), self.images.take(kept.to_numpy())
+            self.small = self.small.take(kept.to_numpy())
             self._unsplit = self._unsplit[kept].reset_index(drop=True)
-        self.manifest, self.images, self.small = manifest, images, small
+        self.manifest = manifest
         self.classes = _class_order(manifest, self._classes)
         self._check_splits()
         self._ready = True
@@ -190,9 +208,9 @@ class XrayDataModule(pl.LightningDataModule):
         return {**batch, "image": self.augment(images, drawn[rank::processes])}
 
 
-def _class_order(manifest: pd.DataFrame, classes: tuple[str, ...] | None) -> tuple[str, ...]:
+def _class_order(manifest: pd.DataFrame, classes: tuple[str, ...] | None, fewest: int = 2) -> tuple[str, ...]:
     labels = set(manifest["label"].unique())
-    if len(labels) < 2:
+    if len(labels) < fewest:
         raise CxrnetError(f"data: only one class ('{min(labels)}'); a classifier needs at least two, see data.root")
     check_labels(manifest["label"], "data")
     if classes is None:

@@ -71,6 +71,11 @@ def leak_statement(manifest: pd.DataFrame) -> list[str]:
     Nothing where all patients are known, nothing leaks, and the images are real. The manifest is split, with
     ``group_id`` filled by :func:`cxrnet.data.duplicates.group_duplicates`.
     """
+    return [*leak_findings(manifest), *leak_gaps(manifest)]
+
+
+def leak_findings(manifest: pd.DataFrame) -> list[str]:
+    """Say how many images of test and val leaked; nothing where none is known to have."""
     sentences = []
     for split, leak in reversed(leaks(manifest).items()):
         before = " or ".join(LEAKS_FROM[split])
@@ -84,6 +89,12 @@ def leak_statement(manifest: pd.DataFrame) -> list[str]:
                 f"{leak.same_patient} of {leak.images} {split} images show patients who also have images in {before}; "
                 f"the {split} results may be too optimistic"
             )
+    return sentences
+
+
+def leak_gaps(manifest: pd.DataFrame) -> list[str]:
+    """Say what isn't known of patients, and that synthetic images have none; ``split`` isn't read."""
+    sentences = []
     known, source = known_cells(manifest["patient_id"]), manifest["source"]
     if not known.all():
         of = f" for {(~known).sum()} of {len(known)} images{_by_source(source, ~known)}" if known.any() else ""
@@ -118,7 +129,7 @@ def _by_source(source: pd.Series, rows: _BoolArray) -> str:
     return f" ({', '.join(named)})"
 
 
-def _label_conflicts(pairs: pd.DataFrame, manifest: pd.DataFrame) -> pd.DataFrame:
+def label_conflicts(pairs: pd.DataFrame, manifest: pd.DataFrame) -> pd.DataFrame:
     """Find the images of which a duplicate has another label; pairs of which the manifest lacks an image don't count.
 
     Returns:
@@ -138,7 +149,7 @@ def _label_conflicts(pairs: pd.DataFrame, manifest: pd.DataFrame) -> pd.DataFram
 
 def conflict_statement(pairs: pd.DataFrame, manifest: pd.DataFrame) -> list[str]:
     """Say that duplicates have different labels and name a few of them; nothing where none do."""
-    conflicts = _label_conflicts(pairs, manifest)
+    conflicts = label_conflicts(pairs, manifest)
     if conflicts.empty:
         return []
     groups = [rows for _, rows in conflicts.drop_duplicates(["group", "label"]).groupby("group", sort=False)]
@@ -155,5 +166,28 @@ def conflict_statement(pairs: pd.DataFrame, manifest: pd.DataFrame) -> list[str]
 
 def write_conflicts(pairs: pd.DataFrame, manifest: pd.DataFrame, folder: Path) -> None:
     """List them in ``label_conflicts.csv`` of a folder, if there are any."""
-    if len(conflicts := _label_conflicts(pairs, manifest)):
+    if len(conflicts := label_conflicts(pairs, manifest)):
         write_table(conflicts, folder / _CONFLICTS)
+
+
+def marked_duplicates(pairs: pd.DataFrame, manifest: pd.DataFrame) -> pd.DataFrame:
+    """Mark where the two images of each pair of duplicates stand, and whether they contradict each other.
+
+    Args:
+        pairs: from :func:`cxrnet.data.duplicates.find_duplicates`.
+        manifest: split; pairs of which it lacks an image are left out.
+
+    Returns:
+        The pairs with ``split_a``, ``split_b`` of the manifest, ``patient_id_a``, ``patient_id_b``, and whether both
+        are known and differ: ``label_differs``, ``split_differs``, ``patient_id_differs``. Such pairs come first.
+    """
+    rows = manifest.set_index("image_id")
+    pairs = pairs[pairs["image_id_a"].isin(rows.index) & pairs["image_id_b"].isin(rows.index)].copy()
+    for side in "ab":
+        for column in ("split", "patient_id"):
+            pairs[f"{column}_{side}"] = rows.loc[pairs[f"image_id_{side}"], column].array
+    differ = [f"{column}_differs" for column in ("label", "split", "patient_id")]
+    for column in differ:
+        first, second = (pairs[column.replace("differs", side)] for side in "ab")
+        pairs[column] = (first != second).fillna(False).astype(bool)
+    return pairs.sort_values(differ, ascending=False, kind="stable", ignore_index=True)

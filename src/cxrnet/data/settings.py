@@ -76,6 +76,29 @@ class Data(DataNumbers):
     known_issues: dict[str, Any] | None = field(default_factory=dict)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Fix:
+    """The group ``fix`` of ``prepare``: what is to be mended in the manifest (:mod:`cxrnet.data.fixes`).
+
+    Attributes:
+        drop_leaked_test: leaves out test images whose patient, or a duplicate, is in train or val.
+        regroup: brings all images of a patient, and all duplicates of one another, into train where they lie in several
+            splits.
+        drop_conflicts: leaves out duplicates that carry different labels.
+        drop_decoys: leaves out pictures that are no radiographs, as masks and blank pages.
+    """
+
+    drop_leaked_test: bool = False
+    regroup: bool = False
+    drop_conflicts: bool = False
+    drop_decoys: bool = False
+
+    @property
+    def asked(self) -> list[str]:
+        """The names of those that are asked for."""
+        return [name for name, value in vars(self).items() if value]
+
+
 def check_call(function: Callable[..., Any], key: str, before: int = 0) -> None:
     """Refuse a function of the configuration, usually a partial, that can't be called with the values beside it.
 

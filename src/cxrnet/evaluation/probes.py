@@ -30,12 +30,42 @@ class ProbeError(CxrnetError):
     """A probe that can't be made of these images, and why."""
 
 
+def fold_numbers(
+    rows: pd.DataFrame, classes: Sequence[str], folds: int = FOLDS, seed: int = 0
+) -> npt.NDArray[np.int64]:
+    """Number the fold of each image, ``(N,)``; images that share a patient, a duplicate group or a file are in one.
+
+    Args:
+        rows: N rows of a manifest, every label one of ``classes``.
+        classes: K >= 2 names.
+        folds: number of folds, fewer where a class has fewer clusters.
+        seed: seed of the folds.
+
+    Raises:
+        ProbeError: fewer than two classes have images, or a class has images of one cluster only.
+    """
+    places = _places(rows, classes)
+    clusters = link(rows, tuple(name for name in _TIES if name in rows))
+    each = {name: len(np.unique(clusters[places == place])) for place, name in enumerate(classes)}
+    there = {name: count for name, count in each.items() if count}
+    if len(there) < 2:
+        raise ProbeError(f"probe: only '{next(iter(there), '')}' has images; two classes are needed")
+    if min(there.values()) < 2:
+        rarest = min(there, key=lambda name: there[name])
+        raise ProbeError(f"probe: all images of '{rarest}' are of one patient or are duplicates; two are needed")
+    splitter = StratifiedGroupKFold(min(folds, *there.values()), shuffle=True, random_state=seed)
+    numbers = np.empty(len(rows), np.int64)
+    for number, (_, test) in enumerate(splitter.split(np.zeros(len(rows)), places, clusters)):
+        numbers[test] = number
+    return numbers
+
+
 def probe(
     features: npt.NDArray[np.floating],
     rows: pd.DataFrame,
     classes: Sequence[str],
     strength: float = STRENGTH,
-    folds: int = FOLDS,
+    folds: int | npt.NDArray[np.int64] = FOLDS,
     seed: int = 0,
 ) -> pd.DataFrame:
     """Predict each image by a logistic regression on features of the others.
@@ -46,7 +76,8 @@ def probe(
             file are in one fold.
         classes: K >= 2 names.
         strength: C of scikit-learn's ``LogisticRegression``: the larger, the less L2.
-        folds: number of folds, fewer where a class has fewer clusters.
+        folds: number of folds, fewer where a class has fewer clusters; or the fold of each image from
+            :func:`fold_numbers`, for several probes of the same images.
         seed: seed of the folds.
 
     Returns:
@@ -56,18 +87,11 @@ def probe(
     Raises:
         ProbeError: fewer than two classes have images, or a class has images of one cluster only.
     """
-    places = pd.Categorical(rows["label"].astype(object), categories=list(classes)).codes.astype(np.int64)
-    clusters = link(rows, tuple(name for name in _TIES if name in rows))
-    each = {name: len(np.unique(clusters[places == place])) for place, name in enumerate(classes)}
-    there = {name: count for name, count in each.items() if count}
-    if len(there) < 2:
-        raise ProbeError(f"probe: only '{next(iter(there), '')}' has images; two classes are needed")
-    if min(there.values()) < 2:
-        rarest = min(there, key=lambda name: there[name])
-        raise ProbeError(f"probe: all images of '{rarest}' are of one patient or are duplicates; two are needed")
-    splitter = StratifiedGroupKFold(min(folds, *there.values()), shuffle=True, random_state=seed)
+    places = _places(rows, classes)
+    numbers = fold_numbers(rows, classes, folds, seed) if isinstance(folds, int) else folds
     probabilities = np.full((len(rows), len(classes)), _LEAST)
-    for train, test in splitter.split(features, places, clusters):
+    for number in np.unique(numbers):
+        train, test = np.flatnonzero(numbers != number), np.flatnonzero(numbers == number)
         known = np.unique(places[train])
         if len(known) == 1:  # groups of a class may all be in one fold
             probabilities[test, known[0]] = 1.0
@@ -76,3 +100,9 @@ def probe(
         model.fit(features[train], places[train])
         probabilities[np.ix_(test, known)] = np.maximum(model.predict_proba(features[test]), _LEAST)
     return make_predictions(rows, list(classes), np.log(probabilities).astype(np.float32))
+
+
+def _places(rows: pd.DataFrame, classes: Sequence[str]) -> npt.NDArray[np.int64]:
+    labels = pd.Categorical(rows["label"].astype(object), categories=list(classes))
+    places: npt.NDArray[np.int64] = labels.codes.astype(np.int64)
+    return places

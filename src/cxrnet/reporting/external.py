@@ -1,7 +1,7 @@
 """The report of an evaluation on external data: warnings, table of the performance drop, one page, the console."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from cxrnet.evaluation.decision import Mix, threshold_sentence
 from cxrnet.evaluation.generalisation import LEADING, PARTS, Sides, generalisation_table
 from cxrnet.models.bundle import Bundle
 from cxrnet.reporting.model_card import EXTERNAL, Section
+from cxrnet.reporting.pictures import Pictures, fitted, room
 from cxrnet.reporting.rendering import Table, data_uri, render_page, rich_table
 from cxrnet.reporting.report import captions_of, thumbnail_verdict
 from cxrnet.reporting.results import Analysis, Results
@@ -138,6 +139,7 @@ class ExternalFacts:
         warnings: sentences about the run and the data.
         command: command that makes the page again.
         environment: what it was made with.
+        pictures: by name of the data set, its errors and hits.
     """
 
     title: str
@@ -149,6 +151,7 @@ class ExternalFacts:
     warnings: Sequence[str]
     command: str
     environment: Mapping[str, str]
+    pictures: Mapping[str, Pictures] = field(default_factory=dict)
 
     @cached_property
     def table(self) -> pd.DataFrame:
@@ -277,6 +280,7 @@ def write_external(facts: ExternalFacts, folder: Path) -> list[Path]:
         ],
         tables=[replace(drop, note=note), *([groups] if groups else [])],
         curves=curves,
+        pictures=fitted(facts.pictures, room(uri for each in curves.values() for uri in each.values())),
         caption=captions_of(any(each.has_bands for each in analyses.values()))["decision"],
         data_sets={each.name: data_facts(each) | known_issues(each) for each in facts.sets},
     )

@@ -19,6 +19,7 @@ from cxrnet.models.losses import weighed_by
 from cxrnet.reporting.rendering import Table, rich_table
 from cxrnet.reporting.report import RepeatsFacts
 from cxrnet.reporting.results import Results
+from cxrnet.reporting.run_pictures import pictures_elsewhere
 from cxrnet.reporting.tables import Row, metric_table
 from cxrnet.reporting.training_run import SPLITS, issues_of, sources_of
 from cxrnet.reporting.wording import HEADLINE, SPLIT_NAMES, grouped, interval_meaning, level_text, weighing_sentences
@@ -183,6 +184,7 @@ def repeats_facts(
         points={part.name: part.bundle.operating_points for part in parts},
         deferral_thresholds={part.name: part.bundle.defer_below for part in parts},
         weighing=weighing,
+        pictures=pictures_elsewhere(config["report"]["images"]),
         **provenance,
     )
 

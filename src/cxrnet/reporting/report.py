@@ -10,6 +10,7 @@ from cxrnet.evaluation.calibration import Temperature
 from cxrnet.evaluation.comparison import Moments
 from cxrnet.evaluation.decision import DecisionRule
 from cxrnet.evaluation.metrics import Evaluation
+from cxrnet.reporting.pictures import Pictures, fitted, room
 from cxrnet.reporting.rendering import Table, data_uri, render_page
 from cxrnet.reporting.results import Results
 from cxrnet.reporting.tables import (
@@ -82,6 +83,8 @@ class ResultFacts:
     config_yaml: str
     weighing: Sequence[str] = field(default=(), kw_only=True)
     """Effect of class weights, a balanced sampler or costs, in sentences; empty where there were none."""
+    pictures: Pictures = field(default=Pictures(), kw_only=True)
+    """X-rays: errors, hits, duplicates, augmented samples."""
 
     @property
     def method(self) -> str:
@@ -199,10 +202,12 @@ def _render(template: str, path: Path, facts: ResultFacts, first: Collection[str
         )
         for key, title in CALIBRATION.items()
     ]
+    images = {name: data_uri(file) for name, file in results.plots.items()}
     render_page(
         template,
         path,
         facts=facts,
+        pictures=fitted({"": facts.pictures}, room(images.values()))[""],
         results=results,
         analysis=analysis,
         headline=headline,
@@ -210,7 +215,7 @@ def _render(template: str, path: Path, facts: ResultFacts, first: Collection[str
         split_names=SPLIT_NAMES,
         places=places,
         captions=captions_of(analysis.has_bands),
-        images={name: data_uri(file) for name, file in results.plots.items()},
+        images=images,
         result=result_table(results, note=f"{facts.method}."),
         classes={split: class_table(metrics, split) for split, metrics in results.metrics.items()},
         predictive=predictive_table(analysis, places),

@@ -225,14 +225,14 @@ def environment(folder: Path, config: Config, digest: str, run_id: str | None) -
 def report_facts(
     trained: TrainedRun,
     config: Config,
-    **provenance: Any,  # noqa: ANN401 (environment, command: handed on)
+    **provenance: Any,  # noqa: ANN401 (environment, command, pictures: handed on)
 ) -> RunFacts:
     """Put together what the report and the model card say.
 
     Args:
         trained: what they say it of.
         config: config of the run, plain.
-        provenance: ``environment`` and ``command`` of :class:`cxrnet.reporting.report.RunFacts`.
+        provenance: ``environment``, ``command`` and ``pictures`` of :class:`cxrnet.reporting.report.RunFacts`.
     """
     data, weights, phases, bundled = trained.data, trained.weights, trained.phases, trained.bundled
     backbone = config["model"]["backbone"]
@@ -298,7 +298,7 @@ def methods_of(
         "characteristics": _characteristics(data.manifest),
         "initial weights": weights.detail if weights.pretrained else "random",
         "training": f"{_call(config['optimizer']) + '; ' if by_gradient else ''}{_call(config['loss'])}; "
-        f"batches of {data.batch_size}, drawn by {data.sampler}; augmentation: {_augmentation(config, phases)}; "
+        f"batches of {data.batch_size}, drawn by {data.sampler}; augmentation: {augmentation_text(config, phases)}; "
         f"{', then '.join(map(_phase, phases))}; seed {config['seed']}",
         "final model": f"{which.format(kept.name, kept.monitor)} on the validation images: {score}",
         "software": ", ".join(f"{name} {version}" for name, version in package_versions().items()),
@@ -340,7 +340,7 @@ def _characteristics(manifest: pd.DataFrame) -> str:
     return ". ".join(parts)
 
 
-def _augmentation(config: Config, phases: Sequence[PhaseResult]) -> str:
+def augmentation_text(config: Config, phases: Sequence[PhaseResult]) -> str:
     """Say how training images were augmented, and in which phases not."""
     if not config["augment"]:
         return "none"

@@ -49,9 +49,15 @@ CALIBRATED = "the L2 of the head was chosen by the log loss of held-out training
 
 def make_data(config: Config) -> XrayDataModule:
     """Make the data of a configuration's ``data``, set up."""
+    data = unset_data(config)
+    data.setup()
+    return data
+
+
+def unset_data(config: Config) -> XrayDataModule:
+    """Make the data of a configuration's ``data``, of which nothing is read yet."""
     # `root` is there to be overridden in one short place; the source gets it by interpolation.
     data: XrayDataModule = instantiate({name: value for name, value in config.items() if name != "root"})
-    data.setup()
     return data
 
 

@@ -28,6 +28,7 @@ from cxrnet.evaluation.generalisation import Sides, internal_side, shared_classe
 from cxrnet.evaluation.predictions import logits_of, read_predictions
 from cxrnet.inference import mix_facts, mix_tags, predict_images, predictions_of
 from cxrnet.models.bundle import Bundle, device_of, load_bundle
+from cxrnet.reporting.data_pictures import Looks
 from cxrnet.reporting.external import (
     ExternalFacts,
     data_facts,
@@ -39,8 +40,10 @@ from cxrnet.reporting.external import (
     write_external,
 )
 from cxrnet.reporting.model_card import Card, read_card, with_external, write_card
+from cxrnet.reporting.pictures import Pictures
 from cxrnet.reporting.results import Results, evaluator, write_results
 from cxrnet.reporting.run_page import shown_metrics
+from cxrnet.reporting.run_pictures import set_pictures
 from cxrnet.reporting.wording import command_text
 from cxrnet.tracking.record import RECORD, fetch_run, read_record
 from cxrnet.tracking.store import tracking_uri
@@ -118,11 +121,11 @@ def _open(folder: Path, run: Path, place: str) -> Origin:
 
 def _evaluate_set(
     each: ExternalSet, baselines: Baselines, origin: Origin, config: Config, run: TrackedRun
-) -> tuple[Results, Sides]:
+) -> tuple[Results, Sides, Pictures]:
     """Evaluate on one data set whose duplicates were removed, write its folder and tell MLflow.
 
     Returns:
-        The results over all classes, and the metrics of both sides over the classes that both have.
+        The results over all classes, the metrics of both sides over the classes that both have, and its pictures.
     """
     bundle, settings, folder = origin.bundle, config["evaluation"], run.folder / each.name
     with get_console().status(escape(f"predicting {each.name}")):
@@ -152,9 +155,12 @@ def _evaluate_set(
     over = shared_classes(predictions, own)
     evaluated = partial(evaluator(settings), over=over)
     internal = None if own is None else evaluated(own)
+    looks = Looks(each.manifest, each.images, as_trained=True)
+    pictures = set_pictures(predictions, looks, config["report"]["images"])
     if len(over) == len(each.classes):
-        return results, Sides(results.metrics["test"], internal, over, results.baselines)
-    return results, Sides(evaluated(predictions), internal, over, {k: evaluated(v) for k, v in trivial.items()})
+        return results, Sides(results.metrics["test"], internal, over, results.baselines), pictures
+    sides = Sides(evaluated(predictions), internal, over, {k: evaluated(v) for k, v in trivial.items()})
+    return results, sides, pictures
 
 
 def set_configs(config: Config, option: str | None) -> list[SetConfig]:
@@ -208,8 +214,9 @@ def evaluate_external(config: DictConfig, folder: Path, option: str | None, comm
         facts = ExternalFacts(
             title=f"{backbone} on {', '.join(each.name for each in sets)}",
             sets=sets,
-            results={name: results for name, (results, _) in found.items()},
-            sides={name: sides for name, (_, sides) in found.items()},
+            results={name: results for name, (results, _, _) in found.items()},
+            sides={name: sides for name, (_, sides, _) in found.items()},
+            pictures={name: pictures for name, (_, _, pictures) in found.items()},
             baseline_gap=baselines.gap,
             level=settings["level"],
             warnings=[*origin_warnings(known, origin.leaked, tested), *data_warnings(sets), *mixed],

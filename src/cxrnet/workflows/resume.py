@@ -45,6 +45,7 @@ _MAY_CHANGE = (
     "operating_points",
     "defer",
     "evaluation",
+    "report",
     "test",
     "data.root",  # the digest of the data tells whether they are the same
     "data.manifest.root",

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from cxrnet.cli.trainer_arguments import Trainer
 from cxrnet.core.schema import need
-from cxrnet.data.settings import Data, OnError
+from cxrnet.data.settings import Data, Fix, OnError
 from cxrnet.errors import CxrnetError
 from cxrnet.evaluation.settings import Evaluation
 from cxrnet.models.settings import Model
@@ -32,6 +32,22 @@ class Tracking:
     experiment: str = "cxrnet"
     uri: str | None = None
     system_metrics: bool = False
+
+
+@dataclass(frozen=True)
+class Report:
+    """The pictures of a report.
+
+    Attributes:
+        images: images of each group (errors and hits of a class, duplicates, augmented samples); 0 leaves all pictures
+            of X-rays out, which may not leave a house, and the report says so.
+    """
+
+    images: int = 6
+
+    def __post_init__(self) -> None:
+        """Refuse a number out of range."""
+        need(0 <= self.images <= 100, "report.images", self.images, "a whole number from 0 to 100")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +84,7 @@ class Train:
     callbacks: dict[str, Any] = field(default_factory=dict)
     logger: dict[str, Any] = field(default_factory=dict)
     evaluation: Evaluation = field(default_factory=Evaluation)
+    report: Report = field(default_factory=Report)
     tracking: Tracking = field(default_factory=Tracking)
     seed: int = 0
     finetune: bool | None = None  # Hydra lets +finetune=true fill a null, but not replace a value
@@ -149,6 +166,7 @@ class Evaluate(Predicting):
     sets: dict[str, Data] = field(default_factory=dict)
     classes: dict[str, Any] = field(default_factory=dict)
     evaluation: Evaluation = field(default_factory=Evaluation)
+    report: Report = field(default_factory=Report)
     tracking: Tracking = field(default_factory=Tracking)
     seed: int = 0
     outputs: str = "outputs"
@@ -187,6 +205,10 @@ class Prepare:
 
     Attributes:
         seed: the split follows from it, and the augmentation on augmented.png.
+        fix: writes manifest_fixed.parquet, in which what is asked for is mended, and fixes.csv with a reason for every
+            image; no file of the data is touched.
+        weights: of MobileNetV2, on whose features labels are doubted: auto (those in the local cache; nothing is
+            downloaded), a file, or none, which takes 8 x 8 thumbnails.
         outputs: everything that a command writes lies below this folder.
         cache: decoded images and duplicates, which all runs share; null keeps nothing.
     """
@@ -195,6 +217,9 @@ class Prepare:
     augment: dict[str, Any]
     seed: int = 0
     sheet: Sheet = field(default_factory=Sheet)
+    report: Report = field(default_factory=Report)
+    fix: Fix = field(default_factory=Fix)
+    weights: str = "auto"
     outputs: str = "outputs"
     cache: str | None = "${outputs}/cache"
 

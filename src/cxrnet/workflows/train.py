@@ -26,9 +26,11 @@ from cxrnet.reporting.model_card import make_card, write_card
 from cxrnet.reporting.report import render_report, thumbnail_verdict
 from cxrnet.reporting.results import write_results, write_trial
 from cxrnet.reporting.run_page import run_page
+from cxrnet.reporting.run_pictures import run_pictures
 from cxrnet.reporting.training_run import (
     SPLITS,
     TrainedRun,
+    augmentation_text,
     data_warnings,
     environment,
     places_of_run,
@@ -151,21 +153,27 @@ def train_once(run: RunContext, data: XrayDataModule) -> Outcome:
         )
     say_bundle(bundled)
     write_run_facts(run, count_parameters(network).total, weights, phases)
-    _report(run, TrainedRun(data, weights, phases, bundled, results, warnings))
+    stated_on = predictions[predictions["split"] == headline]
+    _report(run, TrainedRun(data, weights, phases, bundled, results, warnings), stated_on)
     verdict = thumbnail_verdict(results.metrics[headline], results.baselines["thumbnail"])
     warnings = [*warnings, verdict] if verdict else warnings
     run.tracker.log_page(**run_page(results, warnings, command_text(run.command)))
     return Outcome(kept.kept_score, results, warnings)
 
 
-def _report(run: RunContext, trained: TrainedRun) -> None:
-    """Write report and model card; log everything that lies in the folder."""
-    bundle = trained.bundled.bundle
+def _report(run: RunContext, trained: TrainedRun, predictions: pd.DataFrame) -> None:
+    """Write report and model card; log everything that lies in the folder.
+
+    ``predictions`` are those of the split that the result is stated on.
+    """
+    bundle, number = trained.bundled.bundle, run.config["report"]["images"]
+    augmentation = augmentation_text(run.config, trained.phases)
     facts = report_facts(
         trained,
         run.config,
         environment=environment(run.folder, run.config, run.data_digest, run.tracker.run_id),
         command=command_text(run.command),
+        pictures=run_pictures(trained.data, predictions, number, augmentation),
     )
     render_report(facts, run.folder / "report.html")
     write_card(make_card(facts), run.folder)

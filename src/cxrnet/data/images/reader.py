@@ -129,6 +129,25 @@ class Images:
         return type(self)(self.array, self.rows[chosen])
 
 
+@dataclass(frozen=True)
+class Resized:
+    """Images at another size ``(H, W)``, stretched when they are read; :meth:`Images.all_of` takes it for an array."""
+
+    images: Images
+    size: Size
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """N, H, W."""
+        return len(self.images), *self.size
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, rows: Any, /) -> UInt8Array:  # noqa: ANN401 (as of an array)
+        return resize_all(self.images[rows], self.size, "stretch")
+
+
 def _mapped(file: str, rows: npt.NDArray[np.int64]) -> Images:
     return Images(np.load(file, mmap_mode="r"), rows)
 

@@ -125,11 +125,11 @@ def samples_sheet(
 
     Images of shards have no files: ``images`` are drawn, of which the index of the manifest says which is of a row.
     """
-    chosen = [_spread(manifest, name, per_class) for name in classes]
+    chosen = [spread(manifest, name, per_class) for name in classes]
     if images is not None:
         rows = [list(images[part.index.to_numpy()]) for part in chosen]
     else:
-        rows = [[_thumbnail(path) for path in part["path"]] for part in chosen]
+        rows = [[thumbnail(path) for path in part["path"]] for part in chosen]
     return contact_sheet(rows, classes, ())
 
 
@@ -151,7 +151,7 @@ def augmented_sheet(
         per_class: images of each class.
         views: views of each image.
     """
-    chosen = pd.concat([_spread(manifest, name, per_class) for name in classes])
+    chosen = pd.concat([spread(manifest, name, per_class) for name in classes])
     originals = images[chosen.index.to_numpy()]
     batch = torch.from_numpy(originals).unsqueeze(1).repeat_interleave(views, dim=0)
     augmented = augment(batch).numpy().reshape(len(chosen), views, *originals.shape[1:])
@@ -182,15 +182,15 @@ def contact_sheet(rows: Sequence[Sequence[UInt8Array]], names: Sequence[str], ti
     return figure
 
 
-def _spread(manifest: pd.DataFrame, label: str, number: int) -> pd.DataFrame:
+def spread(manifest: pd.DataFrame, label: str, number: int) -> pd.DataFrame:
     """Take rows of a class at even distances: a manifest is sorted, and neighbours come from one hospital."""
     rows = manifest[manifest["label"] == label]
     return rows.iloc[np.unique(np.linspace(0, len(rows) - 1, number).round().astype(int))]
 
 
-def _thumbnail(path: str) -> UInt8Array:
-    """Read the image of a file, its longer side as many pixels as a cell has."""
+def thumbnail(path: str, side: float = SIDE * DPI) -> UInt8Array:
+    """Read the image of a file ``(H, W) uint8``, its longer side ``side`` pixels; no image is stretched."""
     image = read_image(Path(path).read_bytes(), path)
-    scale = SIDE * DPI / max(image.shape)
-    height, width = (max(1, round(side * scale)) for side in image.shape)
+    scale = side / max(image.shape)
+    height, width = (max(1, round(length * scale)) for length in image.shape)
     return resize(image, (height, width), "stretch")
