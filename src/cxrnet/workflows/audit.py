@@ -1,0 +1,312 @@
+"""Audit a bundle: what does it tell the classes from?
+
+bundle and its run -> images and lungs -> looks -> maps -> verdict -> page, the run's report and card, MLflow
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from omegaconf import DictConfig
+from rich import get_console
+
+from cxrnet.cli.run_folder import refuse_used, say_places, shown
+from cxrnet.core import console
+from cxrnet.core.atomic import write_table
+from cxrnet.core.config import Config, flat, plain_config, write_config
+from cxrnet.core.machine import package_versions
+from cxrnet.data.external import SetConfig, load_known, read_set, remove_duplicates
+from cxrnet.data.images.store import load_at_sizes
+from cxrnet.data.regions import find_lungs, read_masks
+from cxrnet.errors import CxrnetError
+from cxrnet.evaluation.attribution import inside_table, random_maps
+from cxrnet.evaluation.audit import CORNERS, Sampling, findings
+from cxrnet.models.bundle import device_of
+from cxrnet.reporting.audit import (
+    AuditFacts,
+    Explained,
+    add_to_report,
+    audit_metrics,
+    audit_section,
+    say_audit,
+    write_audit,
+)
+from cxrnet.reporting.audit_tables import looks_table
+from cxrnet.reporting.model_card import with_audit, write_card
+from cxrnet.reporting.wording import command_text
+from cxrnet.tracking.record import RECORD, read_record
+from cxrnet.tracking.store import printable, tracking_uri
+from cxrnet.tracking.tracker import TrackedRun
+from cxrnet.workflows.evaluate import Origin, find_origin
+from cxrnet.workflows.looks import AuditImages, Found, Model, model_looks, probe_looks, telling_corner
+from cxrnet.workflows.maps import TITLES, Maps, make_maps
+from cxrnet.workflows.run_context import read_run_facts, tracked
+
+PLAIN = (256, 256)  # pixels at which the acquisition is measured
+
+logger = logging.getLogger("cxrnet")
+
+
+@dataclass(frozen=True)
+class Audited:
+    """What is audited.
+
+    Attributes:
+        probed: images that the probes are of.
+        tested: images that the model is tested on.
+        name: what they are, in words.
+        notes: what a reader must know of them, in sentences.
+        own: they are the run's own.
+    """
+
+    probed: AuditImages
+    tested: AuditImages
+    name: str
+    notes: Sequence[str]
+    own: bool
+
+
+def audit(config: DictConfig, folder: Path, option: str | None, command: Sequence[str]) -> None:
+    """Audit a bundle on its run's own images, or on the data set of ``option``.
+
+    Raises:
+        CxrnetError: a mistake in the configuration or the data, or a folder that holds a run already.
+    """
+    refuse_used(folder, RECORD, "a run")
+    plain = plain_config(config)
+    device = device_of(plain["device"])  # which refuses one that is not there
+    uri = tracking_uri(plain["tracking"]["uri"], Path(plain["outputs"]))
+    origin = find_origin(str(plain["bundle"]), uri)
+    check_origin(origin, option)
+    console.log_to(folder)
+    backbone = origin.bundle.network.config.backbone
+    sampling = Sampling(plain["resamples"], plain["seed"], plain["level"])
+    with tracked(plain, folder, f"audit of {backbone}", command) as run:
+        run.log_params(flat(plain))
+        run.log_artifact(write_config(folder, plain))
+        run.set_tags({"cxrnet.bundle_run_id": origin.run_id or "not known"})
+        console.heading("Images")
+        audited = read_own(origin, plain) if option is None else read_other(origin, plain, option)
+        for label, text in {"probed": f"{len(audited.probed)} images", "tested": f"{len(audited.tested)}"}.items():
+            console.say(label, f"{text} of {audited.name}")
+        for note in audited.notes:
+            console.warn(note)
+        console.heading("Looks")
+        model = Model.of(origin.bundle, plain["batch_size"], device)
+        with get_console().status("looking"):
+            data, (tested, changes) = (
+                probe_looks(audited.probed, model, sampling),
+                model_looks(audited.tested, model, sampling),
+            )
+        looks = [*data.looks, *tested.looks]
+        inside, explained, gaps = attribute(audited.tested, origin, plain, sampling)
+        facts = AuditFacts(
+            title=f"{backbone} on {audited.name}",
+            classes=origin.bundle.classes,
+            looks=looks,
+            changes=changes,
+            inside=inside,
+            explained=explained,
+            corner=_corner(data, audited.probed, model, sampling),
+            lungs=audited.probed.lungs.kind,
+            gaps=[*audited.notes, *dict.fromkeys([*data.gaps, *tested.gaps, *gaps])],
+            sampling=sampling,
+            command=command_text(command),
+            environment={
+                "bundle": origin.place,
+                "bundle's MLflow run": origin.run_id or "not known",
+                "MLflow run": run.run_id or "not tracked",
+                "seed": str(plain["seed"]),
+                "resamples": str(plain["resamples"]),
+                **package_versions(),
+            },
+        )
+        _publish(facts, origin, audited, run, uri)
+
+
+def check_origin(origin: Origin, option: str | None) -> None:
+    """Refuse a bundle that has no images of its own, where none are given.
+
+    Raises:
+        CxrnetError: there are none.
+    """
+    if option is None and (origin.manifest is None or origin.test is None):
+        lacks = "no manifest.parquet of its run lies beside it" if origin.manifest is None else "its run tested none"
+        raise CxrnetError(f"bundle: '{origin.place}' has no test images of its own ({lacks}); give data=<option>")
+
+
+def read_own(origin: Origin, config: Config) -> Audited:
+    """Read the images of the bundle's own run: the test images that were not leaked, and for probes the others too."""
+    assert origin.manifest is not None
+    assert origin.test is not None
+    clean = set(origin.test["image_id"])
+    frozen, why = _is_frozen(origin)
+    rows = origin.manifest if frozen else origin.manifest[origin.manifest["image_id"].isin(clean)]
+    notes = [] if frozen else [f"the probes are of the test images alone: {why}"]
+    rows, limited = _limited(rows.reset_index(drop=True), config)
+    data, read = _read(rows, origin, config)
+    tested = data.take(data.rows["image_id"].isin(clean).to_numpy(bool))
+    if not len(tested):
+        raise CxrnetError(f"bundle: not one test image of the run of '{origin.place}' can be read; give data=<option>")
+    sources = ", ".join(sorted(set(data.rows["source"])))
+    return Audited(data, tested, sources, [*notes, *limited, *read], own=True)
+
+
+def read_other(origin: Origin, config: Config, option: str) -> Audited:
+    """Read another data set, without the images that duplicate those of the bundle's run."""
+    cache = {"cache": config["cache"]}
+    bundle = origin.bundle
+    at = (bundle.network.config.size, bundle.resize)
+    each = read_set(SetConfig(option, "data", {**config["data"], **cache}, config["classes"]), bundle.classes, at)
+    known = None
+    if origin.manifest is not None:
+        known = load_known(origin.manifest, Path(config["cache"]) if config["cache"] else None)
+    (each,), removed = remove_duplicates([each], known)
+    notes = [f"{len(removed)} images are duplicates of images of the bundle's run and were removed"] * bool(
+        len(removed)
+    )
+    if known is None:
+        notes.append("the images of the bundle's run are not known: duplicates of them may be among these")
+    rows, limited = _limited(each.manifest, config)
+    data, read = _read(rows, origin, config)
+    return Audited(data, data, option, [*each.notes, *notes, *limited, *read], own=False)
+
+
+def _is_frozen(origin: Origin) -> tuple[bool, str]:
+    """Tell whether a run left the backbone as it was, so that no image is known to its features; and why not."""
+    phases = read_run_facts(origin.folder).get("phases") if origin.folder else None
+    if not phases:
+        return False, "it isn't known whether the run trained the backbone"
+    frozen = all(phase["trainable"] == "head" for phase in phases)
+    return frozen, "" if frozen else "the run trained the backbone, so that its features know the others"
+
+
+def _limited(rows: pd.DataFrame, config: Config) -> tuple[pd.DataFrame, list[str]]:
+    """Draw no more images than asked for."""
+    if config["limit"] is None or len(rows) <= config["limit"]:
+        return rows, []
+    chosen = np.random.default_rng(config["seed"]).choice(len(rows), config["limit"], replace=False)
+    note = f"{config['limit']} of {len(rows)} images, drawn at random, are looked at (limit)"
+    return rows.iloc[np.sort(chosen)].reset_index(drop=True), [note]
+
+
+def _read(rows: pd.DataFrame, origin: Origin, config: Config) -> tuple[AuditImages, list[str]]:
+    """Read images and lungs; what can't be read is left out, and said."""
+    network = origin.bundle.network.config
+    cache = Path(config["cache"]) if config["cache"] else None
+    sizes = [(network.size, origin.bundle.resize), (PLAIN, "stretch")]
+    with console.heard() as notes:
+        read, (images, plain) = load_at_sizes(rows, sizes, "skip", cache)
+    lungs = find_lungs(read, sizes[0], config["lungs"])
+    return AuditImages(read, images, plain, lungs), [*notes, *lungs.notes]
+
+
+def _corner(data: Found, images: AuditImages, model: Model, sampling: Sampling) -> str:
+    """Name the corner that tells most, where a finding is in the corners."""
+    labels = [look.label for look in findings(data.looks, sampling.level) if look.name == CORNERS]
+    return telling_corner(images, model, sampling, labels[0]) if labels else ""
+
+
+def attribute(
+    data: AuditImages, origin: Origin, config: Config, sampling: Sampling
+) -> tuple[pd.DataFrame, list[Explained], list[str]]:
+    """Make maps of some test images and measure them; draw a few.
+
+    Returns:
+        The table of :func:`cxrnet.evaluation.attribution.inside_table`, the pictures, and what could not be done.
+    """
+    nothing = inside_table(data.rows.head(0), {}, {}, sampling)
+    if not config["maps"]:
+        return nothing, [], ["no attribution: maps=0"]
+    bundle = origin.bundle
+    chosen = _spread(data.rows, config["maps"], config["seed"])
+    some = data.take(chosen)
+    regions = {}
+    if some.lungs.known.any():
+        regions["lungs" if some.lungs.kind == "masks" else "box for the lungs"] = some.lungs.array
+    if "lesion_mask_path" in some.rows and some.rows["lesion_mask_path"].notna().any():
+        regions["lesion"] = read_masks(some.rows, "lesion_mask_path", (bundle.network.config.size, bundle.resize)).array
+    model = Model.of(bundle, config["batch_size"], device_of("cpu"))
+    table, images = model.predict(some), some.images[:]
+    classes = [bundle.classes.index(name) for name in table["predicted"]]
+    made = {"grad_cam": make_maps(bundle.network, images, classes, "grad_cam", config["seed"])}
+    few = slice(0, min(config["occluded"], len(some)))
+    if config["occluded"]:
+        made["occlusion"] = make_maps(bundle.network, images[few], classes[few], "occlusion", config["seed"])
+    parts = []
+    for method, maps in made.items():
+        n, title = len(maps.array), TITLES[method]
+        sets = {title: maps.array, f"{title}, random weights": maps.random}
+        if method == "grad_cam":
+            sets["random map"] = random_maps(maps.array.shape, config["seed"])
+        inside = inside_table(table.iloc[:n], sets, {name: each[:n] for name, each in regions.items()}, sampling)
+        parts.append(inside.assign(method=title, fails=int(maps.fails.sum()), of=n))
+    gaps = [] if regions else ["the maps are not measured: neither lungs nor lesions are known"]
+    explained = _pictures(table, images, made, config["pictures"])
+    return pd.concat(parts, ignore_index=True), explained, gaps
+
+
+def _spread(rows: pd.DataFrame, number: int, seed: int) -> np.ndarray:
+    """Mark about as many images of each class, at random, ``number`` in all at the most."""
+    order = np.random.default_rng(seed).permutation(len(rows))
+    turn = rows["label"].iloc[order].groupby(rows["label"].iloc[order]).cumcount().to_numpy()
+    chosen = np.zeros(len(rows), bool)
+    chosen[order[np.argsort(turn, kind="stable")[:number]]] = True
+    return chosen
+
+
+def _pictures(table: pd.DataFrame, images: np.ndarray, made: dict[str, Maps], per_class: int) -> list[Explained]:
+    """Choose images of each label; those that occlusion was made of come first."""
+    shown = table.groupby("label").head(per_class) if per_class else table.head(0)
+    found = []
+    for place, row in zip(shown.index, shown.to_dict("records"), strict=True):
+        maps = {method: each for method, each in made.items() if place < len(each.array)}
+        found.append(
+            Explained(
+                name=str(row["image_id"]),
+                label=str(row["label"]),
+                predicted=str(row["predicted"]),
+                probability=float(row[f"prob_{row['predicted']}"]),
+                image=images[place],
+                maps={TITLES[method]: (each.array[place], each.caution(place)) for method, each in maps.items()},
+            )
+        )
+    return found
+
+
+def _publish(facts: AuditFacts, origin: Origin, audited: Audited, run: TrackedRun, uri: str) -> None:
+    """Write page and tables; say the verdict in the run's report, its card and MLflow, where these are at hand."""
+    folder = run.folder
+    for name, table in {
+        "looks": looks_table(facts.looks, facts.found),
+        "changes": facts.changes,
+        "maps": facts.inside,
+    }.items():
+        write_table(table, folder / f"audit_{name}.csv")
+    page = write_audit(facts, folder)
+    places = {"page": str(shown(folder) / page.name)}
+    for file in (page, *sorted(folder.glob("audit_*.csv"))):
+        run.log_artifact(file)
+    run.log_metrics(audit_metrics(facts), 0)
+    tags = {"cxrnet.audit": facts.gist, "mlflow.note.content": " ".join(facts.verdict)}
+    run.set_tags(tags)
+    own = origin.folder if audited.own else None
+    if own is not None and (own / "report.html").is_file():
+        add_to_report(facts, own / "report.html")
+        places["report"] = f"{shown(own) / 'report.html'}, before the headline"
+    else:
+        why = "the audit is of other data" if not audited.own else "beside the bundle lies none of its run"
+        places["report"] = f"unchanged: {why}"
+    if origin.card is not None:
+        card, where = with_audit(origin.card, audit_section(facts)), own or folder
+        write_card(card, where)
+        places["model card"] = str(shown(where) / "MODEL_CARD.md")
+    else:
+        places["model card"] = "not written: beside the bundle lies none of its run that the verdict could be added to"
+    if origin.run_id and own is not None and read_record(own).get("tracking_uri") == printable(uri):
+        run.set_tags({"cxrnet.audit": facts.gist, "cxrnet.audited_in": run.run_id or ""}, of=origin.run_id)
+    say_audit(facts)
+    say_places({**places, "everything": str(shown(folder))})
