@@ -154,9 +154,10 @@ def region_looks(
             key, metric = (label, "roc_auc"), judged.metrics[label]["roc_auc"]
             of_whole = reference.metrics[label]["roc_auc"]["value"]
             low, high = metric.get("interval", (np.nan, np.nan))
-            reason = metric.get("reason", metric.get("interval_reason", ""))
-            bound = None
-            if not reason and of_whole is not None and not of_one_cluster(clusters, key, judged.rows):
+            reason, bound = metric.get("reason", metric.get("interval_reason", "")), None
+            if not reason and of_one_cluster(clusters, key, judged.rows):
+                reason = f"all images of a side are of one {clusters.kind}"
+            if not reason and of_whole is not None:
                 bound = _most_of(key, judged, reference, clusters)
             value = np.nan if metric["value"] is None else metric["value"]
             looks.append(

@@ -31,6 +31,7 @@ _STRONGEST = 0.65  # how much of the colour covers the picture where the map is 
 _COLOURS = "inferno"  # of matplotlib: told apart by colour-blind readers, and by their brightness alone
 
 
+@torch.inference_mode(False)
 def grad_cam(network: Network, images: UInt8Array, classes: Sequence[int]) -> FloatArray:
     """Explain a class of each image by Grad-CAM (R. R. Selvaraju et al. 2017, arXiv:1610.02391).
 
@@ -53,7 +54,7 @@ def grad_cam(network: Network, images: UInt8Array, classes: Sequence[int]) -> Fl
     parts = []
     for batch, index in _batches(copied, images, classes):
         method = attr.LayerGradCam(_LogOdds(copied, index), layer)
-        with torch.inference_mode(False), torch.enable_grad():
+        with torch.enable_grad():
             # Gradients flow from the images on, as the weights may want none.
             small = method.attribute(batch.clone().requires_grad_(), relu_attributions=True).detach()
         parts.append(F.interpolate(small, images.shape[1:], mode="bilinear").squeeze(1))
@@ -140,24 +141,27 @@ class _LogOdds(nn.Module):
 
 
 class _MapAfter(nn.Module):
-    """A layer whose output passes through ``map`` as (N, C, h, w), in the layout that Captum takes it in."""
+    """A layer whose output passes through ``map`` as (N, C, h, w), in the layout that Captum takes it in.
 
-    def __init__(self, layer: nn.Module, layout: str, prefix: int) -> None:
+    Of a row of tokens (N, L, C) ``grid`` is the height and width of those of the picture, which stand last.
+    """
+
+    def __init__(self, layer: nn.Module, layout: str, grid: tuple[int, int] | None = None) -> None:
         super().__init__()
         self.layer = layer
         self.map = nn.Identity()
         self.layout = layout
-        self.prefix = prefix  # tokens before those of the picture
+        self.grid = grid
 
     def forward(self, *inputs: Any, **more: Any) -> Tensor:  # noqa: ANN401 (those of the layer)
         output: Tensor = self.layer(*inputs, **more)
         if self.layout == "NHWC":
             found: Tensor = self.map(output.permute(0, 3, 1, 2))
             return found.permute(0, 2, 3, 1)
-        if self.layout == "tokens":
-            first, rest = output[:, : self.prefix], output[:, self.prefix :]
-            side = round(rest.shape[1] ** 0.5)
-            found = self.map(rest.transpose(1, 2).reshape(len(rest), -1, side, side))
+        if self.grid is not None:
+            before = output.shape[1] - self.grid[0] * self.grid[1]
+            first, rest = output[:, :before], output[:, before:]
+            found = self.map(rest.transpose(1, 2).reshape(len(rest), -1, *self.grid))
             return torch.cat([first, found.flatten(2).transpose(1, 2)], dim=1)
         return self.map(output)  # type: ignore[no-any-return]
 
@@ -170,28 +174,31 @@ def _with_map(network: Network) -> tuple[Network, nn.Module]:
     backbone = copied.backbone
     shapes = output_shapes(backbone, network.config.size)
     if len(shapes[""]) == 4:
-        after = _MapAfter(backbone, "NCHW", 0)
+        after = _MapAfter(backbone, "NCHW")
         copied.backbone = after
         return copied, after.map
     names = [name for name in stages(backbone) if name in shapes]
-    layout, prefix = str(getattr(backbone, "output_fmt", "NCHW")), int(getattr(backbone, "num_prefix_tokens", 0))
+    layout, grid = str(getattr(backbone, "output_fmt", "NCHW")), _grid_of(backbone)
     high = slice(1, 3) if layout == "NHWC" else slice(2, 4)
     maps = [name for name in names if len(shapes[name]) == 4 and shapes[name][high].numel() > 1]
-    rows = [name for name in names if len(shapes[name]) == 3 and _is_square(shapes[name][1] - prefix)]
+    rows = [name for name in names if len(shapes[name]) == 3 and grid is not None]
     if rows and (not maps or names.index(rows[-1]) > names.index(maps[-1])):
         blocks = [name for name in rows if "." in name] or rows
-        name, layout = blocks[max(0, len(blocks) - 2)], "tokens"
+        name = blocks[max(0, len(blocks) - 2)]
+        after = _MapAfter(backbone.get_submodule(name), "tokens", grid)
     elif maps:
         name = maps[-1]
+        after = _MapAfter(backbone.get_submodule(name), layout)
     else:
         raise CxrnetError(f"Grad-CAM: {network.config.backbone} has no layer with a height and a width; use occlusion")
-    after = _MapAfter(backbone.get_submodule(name), layout, prefix)
     backbone.set_submodule(name, after)
     return copied, after.map
 
 
-def _is_square(tokens: int) -> bool:
-    return tokens > 1 and round(tokens**0.5) ** 2 == tokens
+def _grid_of(backbone: nn.Module) -> tuple[int, int] | None:
+    """Return height and width of the picture's tokens, as timm's transformers and mixers have them."""
+    grid = getattr(getattr(backbone, "patch_embed", None), "grid_size", None)
+    return None if grid is None else (int(grid[0]), int(grid[1]))
 
 
 def _batches(network: Network, images: UInt8Array, classes: Sequence[int]) -> list[tuple[Tensor, Tensor]]:

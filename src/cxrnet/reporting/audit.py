@@ -155,12 +155,13 @@ class AuditFacts:
             for look in self.looks
             if look.name == OUTLINE and look.label in told and look.low > 0.5
         ]
-        room = [look for look in self.looks if look.counts and look.kind != "planted" and not np.isnan(look.high)]
+        room = [look for look in self.looks if look.counts and look.kind == "data" and not np.isnan(look.high)]
         if not self.found and room:
             most = max(room, key=lambda look: look.high)
             sentences.append(
-                f"That is no proof of absence: {_FROM[most.name][0]} the ROC-AUC for {most.label} is {_inline(most)}, "
-                "the most that these looks leave room for."
+                f"That is no proof of absence: {_FROM[most.name][0]} the ROC-AUC for {most.label} is {_inline(most)} "
+                f"of {most.whole:.2f} with the whole image (n = {grouped(most.n)}), the most that these looks leave "
+                "room for."
             )
         return sentences
 

@@ -36,6 +36,7 @@ from cxrnet.evaluation.audit import (
     planted_looks,
     region_looks,
 )
+from cxrnet.evaluation.metrics import evaluate
 from cxrnet.evaluation.probes import STRENGTH, ProbeError, probe
 from cxrnet.inference import featurer, predictions_of, predictor
 from cxrnet.models.bundle import Bundle
@@ -208,10 +209,7 @@ def telling_corner(data: AuditImages, model: Model, sampling: Sampling, label: s
         change = _on_all(partial(enlarged, region=region))
         features = _applied(model.features, data, change, f"probing: corner {name}")
         table = probe(features, data.rows, model.bundle.classes, _FEATURES, seed=sampling.seed)
-        scores, positive = table[f"prob_{label}"].to_numpy(), (table["label"] == label).to_numpy(bool)
-        ranks = pd.Series(scores).rank().to_numpy()
-        positives = positive.sum()
-        found[name] = (ranks[positive].sum() - positives * (positives + 1) / 2) / (positives * (~positive).sum())
+        found[name] = evaluate(table)["per_class"][label]["roc_auc"]["value"]
     return max(found, key=lambda name: found[name])
 
 
@@ -232,9 +230,13 @@ def model_looks(data: AuditImages, model: Model, sampling: Sampling) -> tuple[Fo
             LUNGS_OUT: model.predict(some, _without_lungs, f"predicting: {LUNGS_OUT}"),
             LUNGS_ONLY: model.predict(some, _lungs_only, f"predicting: {LUNGS_ONLY}"),
         }
-        whole = before[data.lungs.known] if len(some) < len(data) else before
-        found.looks += region_looks("model", whole.reset_index(drop=True), regions, sampling)
+        whole = before[data.lungs.known].reset_index(drop=True)
+        found.looks += region_looks("model", whole, regions, sampling)
         after = {LUNGS_OUT: regions[LUNGS_OUT], **after}
+    else:
+        found.gaps.append("the model was not looked at with the lungs out: no test image has a mask")
+    if some is not data:
+        found.looks += region_looks("model", before, {}, sampling)
     for name, shape in REGIONS.items():
         planted, gaps = _planted(data, model, before, (name, shape(model.bundle.network.config.size)), sampling)
         found.looks += planted
