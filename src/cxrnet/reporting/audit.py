@@ -18,6 +18,7 @@ from cxrnet.evaluation.audit import (
     ACQUISITION,
     BORDER,
     CORNERS,
+    HALF,
     LUNGS_OUT,
     OUTLINE,
     Look,
@@ -155,6 +156,14 @@ class AuditFacts:
             for look in self.looks
             if look.name == OUTLINE and look.label in told and look.low > 0.5
         ]
+        undecided = [
+            f"{look.label} {_FROM[look.name][0]} {_inline(look)} of {look.whole:.2f}"
+            for look in self.looks
+            if look.counts and look.kind == "data" and look.low > 0.5 and look.share > HALF and look not in self.found
+        ]
+        if undecided:
+            why = "as chance may make it more than half of what the whole image tells"
+            sentences.append(f"Undecided, {why}: {'; '.join(undecided)}.")
         room = [look for look in self.looks if look.counts and look.kind == "data" and not np.isnan(look.high)]
         if not self.found and room:
             most = max(room, key=lambda look: look.high)

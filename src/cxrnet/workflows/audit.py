@@ -18,7 +18,7 @@ from cxrnet.core import console
 from cxrnet.core.atomic import write_table
 from cxrnet.core.config import Config, flat, plain_config, write_config
 from cxrnet.core.machine import package_versions
-from cxrnet.data.external import SetConfig, load_known, read_set, remove_duplicates
+from cxrnet.data.external import load_known, read_set, remove_duplicates
 from cxrnet.data.images.store import load_at_sizes
 from cxrnet.data.regions import find_lungs, read_masks
 from cxrnet.errors import CxrnetError
@@ -40,7 +40,7 @@ from cxrnet.reporting.wording import command_text
 from cxrnet.tracking.record import RECORD, read_record
 from cxrnet.tracking.store import printable, tracking_uri
 from cxrnet.tracking.tracker import TrackedRun
-from cxrnet.workflows.evaluate import Origin, find_origin
+from cxrnet.workflows.evaluate import Origin, find_origin, set_configs
 from cxrnet.workflows.looks import AuditImages, Found, Model, model_looks, probe_looks, telling_corner
 from cxrnet.workflows.maps import TITLES, Maps, make_maps
 from cxrnet.workflows.run_context import read_run_facts, tracked
@@ -157,11 +157,10 @@ def read_own(origin: Origin, config: Config) -> Audited:
 
 def read_other(origin: Origin, config: Config, option: str) -> Audited:
     """Read another data set, without the images that duplicate those of the bundle's run."""
-    cache = {"cache": config["cache"]}
-    bundle = origin.bundle
+    bundle, known = origin.bundle, None
     at = (bundle.network.config.size, bundle.resize)
-    each = read_set(SetConfig(option, "data", {**config["data"], **cache}, config["classes"]), bundle.classes, at)
-    known = None
+    (asked,) = set_configs({"sets": {}, **config}, option)
+    each = read_set(asked, bundle.classes, at)
     if origin.manifest is not None:
         known = load_known(origin.manifest, Path(config["cache"]) if config["cache"] else None)
     (each,), removed = remove_duplicates([each], known)

@@ -1,5 +1,6 @@
 """Explain the predictions of a bundle: maps of what it looks at, laid over the images, as PNG."""
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -44,8 +45,7 @@ def explain(config: DictConfig, folder: Path) -> None:
     for label, text in mix_facts(bundle, mix).items():
         console.say(label, text)
     console.say("images", f"{len(drawn)}, {TITLES[plain['method']]} of {plain['label'] or 'the predicted class'}")
-    cautions = drawn["caution"].dropna()
-    for text, count in cautions[cautions != ""].str.partition(":")[0].value_counts().items():
+    for text, count in Counter(each.partition(":")[0] for each in drawn["caution"] if each).items():
         console.warn(f"{count} of {len(drawn)} maps: {text}")
     say_places({"pictures": str(shown(folder)), "table": str(shown(folder) / TABLE)})
 

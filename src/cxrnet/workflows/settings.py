@@ -318,7 +318,8 @@ class Audit(Running):
         bundle: the folder of a bundle or of a run, or the id of an MLflow run.
         data: data set to audit on; null takes the run's own images: its test images for the model, and all of them for
             the probes where the run left the backbone as it was.
-        classes: class of the bundle by the data set's own label; null leaves its images out.
+        classes: by the option of data, the class of the bundle by the data set's own label; null leaves its images
+            out. classes.covid_chestxray={covid: COVID, non_covid: null}.
         lungs: auto (masks where there are any, else a box in the middle), masks or box.
         limit: number of images, drawn at random, that are looked at; null takes all.
         maps: number of test images that Grad-CAM is measured on; 0 leaves attribution out.
