@@ -31,7 +31,7 @@ def facts_of(*looks: Look, **changes) -> AuditFacts:
     rows.append(rows[0] | {"metric": "specificity", "change": NAN, "low": NAN, "high": NAN, "reason": "no image"})
     values = {
         "title": "mobilenet_v2 on <north>",
-        "classes": ("normal", "covid"),
+        "classes": ("covid", "flu", "normal"),
         "looks": looks,
         "changes": pd.DataFrame(rows),
         "inside": pd.DataFrame(),
@@ -54,7 +54,7 @@ def found() -> AuditFacts:
 
 
 def test_a_finding_is_said_with_its_interval_and_the_region_is_named(found):
-    gist, *sentences = found.verdict
+    gist, *sentences = found.verdict.sentences
     assert gist.startswith("A shortcut was found: covid from what is not in the lungs and the corners")
     assert "(3 looks, 95 % for all of them together)" in gist  # the thumbnail and the whole image don't count
     lungs, corners, planted = sentences
@@ -66,7 +66,7 @@ def test_a_finding_is_said_with_its_interval_and_the_region_is_named(found):
 
 
 def test_where_nothing_is_found_it_is_said_how_much_room_is_left():
-    gist, undecided, room = facts_of(look(BORDER, 0.58), look(LUNGS_OUT, 0.75)).verdict
+    gist, undecided, room = facts_of(look(BORDER, 0.58), look(LUNGS_OUT, 0.75)).verdict.sentences
     assert gist == "No shortcut was found: none of 2 looks finds one, at 95 % for all of them together."
     assert undecided.startswith("Undecided")
     assert "with the lungs blacked out 0.75 (0.70 to 0.80) of 0.95" in undecided
@@ -76,20 +76,27 @@ def test_where_nothing_is_found_it_is_said_how_much_room_is_left():
 
 def test_where_lungs_lie_is_a_caution_for_the_class_that_it_tells():
     outline = look(OUTLINE, 0.7)
-    assert any(
-        "Where the lungs lie tells covid" in text for text in facts_of(look(LUNGS_OUT, 0.9, True), outline).verdict
-    )
-    assert not any("Where the lungs lie" in text for text in facts_of(look(BORDER, 0.9, True), outline).verdict)
+    for name, is_said in ((LUNGS_OUT, True), (BORDER, False)):
+        said = " ".join(facts_of(look(name, 0.9, True), outline).verdict.sentences)
+        assert ("Where the lungs lie tells covid" in said) == is_said
 
 
 def test_nothing_to_look_at_is_no_all_clear():
     assert (
-        facts_of(gaps=["no probes: only 'covid' has images"]).gist == "There is no verdict: nothing could be looked at."
+        facts_of(gaps=["no probes: only 'covid' has images"]).verdict.gist
+        == "There is no verdict: nothing could be looked at."
     )
 
 
+def test_two_classes_are_told_from_each_other():
+    facts = facts_of(look(BORDER, 0.9, True), classes=("normal", "covid"))
+    assert facts.verdict.gist.startswith("A shortcut was found: normal or covid from the border")
+    assert facts.verdict.details[0].startswith("normal or covid: from the border alone")
+    assert list(facts.tables[0].rows.columns)[-1] == "ROC-AUC"
+
+
 def test_a_box_is_said():
-    said = facts_of(look(LUNGS_OUT, 0.9, True), lungs="box").verdict[1]
+    said = facts_of(look(LUNGS_OUT, 0.9, True), lungs="box").verdict.details[0]
     assert "with the box for the lungs blacked out" in said
 
 
@@ -129,9 +136,9 @@ def test_the_report_has_the_last_verdict_once_before_its_headline(found, facts, 
     after = (tmp_path / "report.html").read_text(encoding="utf-8")
     check_standalone(after)
     assert after.count('<section id="audit">') == 1
-    assert quiet.gist in after
+    assert quiet.verdict.gist in after
     assert "A shortcut was found" not in after
-    assert after.index(quiet.gist) < after.index('class="cards"')
+    assert after.index(quiet.verdict.gist) < after.index('class="cards"')
     start, end = after.index('<section id="audit">'), after.index("</section>") + len("</section>\n")
     assert after[:start] + after[end:].lstrip("\n") == before
 
@@ -143,7 +150,7 @@ def test_the_card_has_it_before_what_the_checks_found_and_in_the_checklist(found
     assert titles.index(AUDIT) == titles.index("Found by the checks of this program") - 1
     (claim,) = (section for section in card.sections if section.title.startswith("CLAIM"))
     answers = {row[0]: row[2] for row in claim.rows}
-    assert answers["30"] == answers["31"] == found.gist
+    assert answers["30"] == answers["31"] == found.verdict.gist
     assert "A shortcut was found" in markdown_card(card)
 
 

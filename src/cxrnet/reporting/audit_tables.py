@@ -62,6 +62,8 @@ def seen_table(looks: Sequence[Look], found: Sequence[Look], lungs: str, level: 
         cells = [_told(of[label], of[label] in found) if label in of else "" for label in labels]
         rows.append([titles[kind], SEEN.get(name, name), grouped(n), *cells])
     columns = ["", "Seen", "Images", *(f"ROC-AUC, {label}" for label in labels)]
+    if len(labels) == 1:  # two classes share it
+        columns[-1] = "ROC-AUC"
     reasons = dict.fromkeys(
         f"{SEEN.get(look.name, look.name)}, {look.label}: {look.reason}" for look in looks if look.reason
     )

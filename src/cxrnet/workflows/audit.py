@@ -4,14 +4,14 @@ bundle and its run -> images and lungs -> looks -> maps -> verdict -> page, the 
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from omegaconf import DictConfig
-from rich import get_console
 
 from cxrnet.cli.run_folder import refuse_used, say_places, shown
 from cxrnet.core import console
@@ -41,7 +41,7 @@ from cxrnet.tracking.record import RECORD, read_record
 from cxrnet.tracking.store import printable, tracking_uri
 from cxrnet.tracking.tracker import TrackedRun
 from cxrnet.workflows.evaluate import Origin, find_origin, set_configs
-from cxrnet.workflows.looks import AuditImages, Found, Model, model_looks, probe_looks, telling_corner
+from cxrnet.workflows.looks import AuditImages, Model, model_looks, probe_looks, telling_corner
 from cxrnet.workflows.maps import TITLES, Maps, make_maps
 from cxrnet.workflows.run_context import read_run_facts, tracked
 
@@ -82,49 +82,51 @@ def audit(config: DictConfig, folder: Path, option: str | None, command: Sequenc
     origin = find_origin(str(plain["bundle"]), uri)
     check_origin(origin, option)
     console.log_to(folder)
-    backbone = origin.bundle.network.config.backbone
-    sampling = Sampling(plain["resamples"], plain["seed"], plain["level"])
-    with tracked(plain, folder, f"audit of {backbone}", command) as run:
+    name = f"audit of {origin.bundle.network.config.backbone}"
+    with tracked(plain, folder, name, command) as run:
         run.log_params(flat(plain))
         run.log_artifact(write_config(folder, plain))
         run.set_tags({"cxrnet.bundle_run_id": origin.run_id or "not known"})
         console.heading("Images")
         audited = read_own(origin, plain) if option is None else read_other(origin, plain, option)
-        for label, text in {"probed": f"{len(audited.probed)} images", "tested": f"{len(audited.tested)}"}.items():
-            console.say(label, f"{text} of {audited.name}")
+        for label, images in {"probed": audited.probed, "tested": audited.tested}.items():
+            console.say(label, f"{len(images)} images of {audited.name}")
         for note in audited.notes:
             console.warn(note)
         console.heading("Looks")
         model = Model.of(origin.bundle, plain["batch_size"], device)
-        with get_console().status("looking"):
-            data, (tested, changes) = (
-                probe_looks(audited.probed, model, sampling),
-                model_looks(audited.tested, model, sampling),
-            )
-        looks = [*data.looks, *tested.looks]
-        inside, explained, gaps = attribute(audited.tested, origin, plain, sampling)
-        facts = AuditFacts(
-            title=f"{backbone} on {audited.name}",
-            classes=origin.bundle.classes,
-            looks=looks,
-            changes=changes,
-            inside=inside,
-            explained=explained,
-            corner=_corner(data, audited.probed, model, sampling),
-            lungs=audited.probed.lungs.kind,
-            gaps=[*audited.notes, *dict.fromkeys([*data.gaps, *tested.gaps, *gaps])],
-            sampling=sampling,
-            command=command_text(command),
-            environment={
-                "bundle": origin.place,
-                "bundle's MLflow run": origin.run_id or "not known",
-                "MLflow run": run.run_id or "not tracked",
-                "seed": str(plain["seed"]),
-                "resamples": str(plain["resamples"]),
-                **package_versions(),
-            },
-        )
+        environment = {
+            "bundle": origin.place,
+            "bundle's MLflow run": origin.run_id or "not known",
+            "MLflow run": run.run_id or "not tracked",
+            **{name: str(plain[name]) for name in ("seed", "resamples")},
+            **package_versions(),
+        }
+        facts = look(audited, model, plain, command=command_text(command), environment=environment)
         _publish(facts, origin, audited, run, uri)
+
+
+def look(audited: Audited, model: Model, config: Config, **provenance: Any) -> AuditFacts:  # noqa: ANN401 (handed on)
+    """Look at images and model; ``provenance`` is ``command`` and ``environment`` of the facts."""
+    sampling = Sampling(config["resamples"], config["seed"], config["level"])
+    data = probe_looks(audited.probed, model, sampling)
+    tested, changes = model_looks(audited.tested, model, sampling)
+    inside, explained, gaps = attribute(audited.tested, model, config, sampling)
+    in_corners = [look.label for look in findings(data.looks + tested.looks, sampling.level) if look.name == CORNERS]
+    corner = telling_corner(audited.probed, model, sampling, in_corners[0]) if in_corners else ""
+    return AuditFacts(
+        title=f"{model.bundle.network.config.backbone} on {audited.name}",
+        classes=model.bundle.classes,
+        looks=[*data.looks, *tested.looks],
+        changes=changes,
+        inside=inside,
+        explained=explained,
+        corner=corner,
+        lungs=audited.probed.lungs.kind,
+        gaps=[*audited.notes, *dict.fromkeys([*data.gaps, *tested.gaps, *gaps])],
+        sampling=sampling,
+        **provenance,
+    )
 
 
 def check_origin(origin: Origin, option: str | None) -> None:
@@ -146,7 +148,7 @@ def read_own(origin: Origin, config: Config) -> Audited:
     frozen, why = _is_frozen(origin)
     rows = origin.manifest if frozen else origin.manifest[origin.manifest["image_id"].isin(clean)]
     notes = [] if frozen else [f"the probes are of the test images alone: {why}"]
-    rows, limited = _limited(rows.reset_index(drop=True), config)
+    rows, limited = _limited(rows.reset_index(drop=True), config, clean)
     data, read = _read(rows, origin, config)
     tested = data.take(data.rows["image_id"].isin(clean).to_numpy(bool))
     if not len(tested):
@@ -183,11 +185,13 @@ def _is_frozen(origin: Origin) -> tuple[bool, str]:
     return frozen, "" if frozen else "the run trained the backbone, so that its features know the others"
 
 
-def _limited(rows: pd.DataFrame, config: Config) -> tuple[pd.DataFrame, list[str]]:
-    """Draw no more images than asked for."""
+def _limited(rows: pd.DataFrame, config: Config, first: Collection[str] = ()) -> tuple[pd.DataFrame, list[str]]:
+    """Draw no more images than asked for, before all others those with the ids of ``first``."""
     if config["limit"] is None or len(rows) <= config["limit"]:
         return rows, []
-    chosen = np.random.default_rng(config["seed"]).choice(len(rows), config["limit"], replace=False)
+    order = np.random.default_rng(config["seed"]).permutation(len(rows))
+    later = ~rows["image_id"].isin(list(first)).to_numpy(bool)[order]
+    chosen = order[np.argsort(later, kind="stable")[: config["limit"]]]
     note = f"{config['limit']} of {len(rows)} images, drawn at random, are looked at (limit)"
     return rows.iloc[np.sort(chosen)].reset_index(drop=True), [note]
 
@@ -203,14 +207,8 @@ def _read(rows: pd.DataFrame, origin: Origin, config: Config) -> tuple[AuditImag
     return AuditImages(read, images, plain, lungs), [*notes, *lungs.notes]
 
 
-def _corner(data: Found, images: AuditImages, model: Model, sampling: Sampling) -> str:
-    """Name the corner that tells most, where a finding is in the corners."""
-    labels = [look.label for look in findings(data.looks, sampling.level) if look.name == CORNERS]
-    return telling_corner(images, model, sampling, labels[0]) if labels else ""
-
-
 def attribute(
-    data: AuditImages, origin: Origin, config: Config, sampling: Sampling
+    data: AuditImages, model: Model, config: Config, sampling: Sampling
 ) -> tuple[pd.DataFrame, list[Explained], list[str]]:
     """Make maps of some test images and measure them; draw a few.
 
@@ -220,7 +218,7 @@ def attribute(
     nothing = inside_table(data.rows.head(0), {}, {}, sampling)
     if not config["maps"]:
         return nothing, [], ["no attribution: maps=0"]
-    bundle = origin.bundle
+    bundle = model.bundle
     chosen = _spread(data.rows, config["maps"], config["seed"])
     some = data.take(chosen)
     regions = {}
@@ -228,7 +226,6 @@ def attribute(
         regions["lungs" if some.lungs.kind == "masks" else "box for the lungs"] = some.lungs.array
     if "lesion_mask_path" in some.rows and some.rows["lesion_mask_path"].notna().any():
         regions["lesion"] = read_masks(some.rows, "lesion_mask_path", (bundle.network.config.size, bundle.resize)).array
-    model = Model.of(bundle, config["batch_size"], device_of("cpu"))
     table, images = model.predict(some), some.images[:]
     classes = [bundle.classes.index(name) for name in table["predicted"]]
     made = {"grad_cam": make_maps(bundle.network, images, classes, "grad_cam", config["seed"])}
@@ -280,7 +277,7 @@ def _publish(facts: AuditFacts, origin: Origin, audited: Audited, run: TrackedRu
     """Write page and tables; say the verdict in the run's report, its card and MLflow, where these are at hand."""
     folder = run.folder
     for name, table in {
-        "looks": looks_table(facts.looks, facts.found),
+        "looks": looks_table(facts.looks, facts.verdict.found),
         "changes": facts.changes,
         "maps": facts.inside,
     }.items():
@@ -290,7 +287,7 @@ def _publish(facts: AuditFacts, origin: Origin, audited: Audited, run: TrackedRu
     for file in (page, *sorted(folder.glob("audit_*.csv"))):
         run.log_artifact(file)
     run.log_metrics(audit_metrics(facts), 0)
-    tags = {"cxrnet.audit": facts.gist, "mlflow.note.content": " ".join(facts.verdict)}
+    tags = {"cxrnet.audit": facts.verdict.gist, "mlflow.note.content": " ".join(facts.verdict.sentences)}
     run.set_tags(tags)
     own = origin.folder if audited.own else None
     if own is not None and (own / "report.html").is_file():
@@ -306,6 +303,6 @@ def _publish(facts: AuditFacts, origin: Origin, audited: Audited, run: TrackedRu
     else:
         places["model card"] = "not written: beside the bundle lies none of its run that the verdict could be added to"
     if origin.run_id and own is not None and read_record(own).get("tracking_uri") == printable(uri):
-        run.set_tags({"cxrnet.audit": facts.gist, "cxrnet.audited_in": run.run_id or ""}, of=origin.run_id)
+        run.set_tags({"cxrnet.audit": facts.verdict.gist, "cxrnet.audited_in": run.run_id or ""}, of=origin.run_id)
     say_audit(facts)
     say_places({**places, "everything": str(shown(folder))})

@@ -321,7 +321,7 @@ class Audit(Running):
         classes: by the option of data, the class of the bundle by the data set's own label; null leaves its images
             out. classes.covid_chestxray={covid: COVID, non_covid: null}.
         lungs: auto (masks where there are any, else a box in the middle), masks or box.
-        limit: number of images, drawn at random, that are looked at; null takes all.
+        limit: number of images, drawn at random, that are looked at, test images first; null takes all.
         maps: number of test images that Grad-CAM is measured on; 0 leaves attribution out.
         occluded: number of them that occlusion is measured on, which takes some 200 times as long.
         pictures: number of images of each class on the page; 0 leaves all images out.
