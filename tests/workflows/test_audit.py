@@ -6,7 +6,8 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from cxrnet.workflows.audit import _is_frozen, _limited, _spread
+from cxrnet.workflows.audit import _is_frozen, _limited
+from cxrnet.workflows.maps import _spread
 
 
 @pytest.mark.parametrize(
@@ -37,6 +38,7 @@ def test_a_limit_takes_test_images_first_and_is_said():
 
 
 def test_maps_are_of_all_classes():
-    rows = pd.DataFrame({"label": ["common"] * 90 + ["rare"] * 4})
-    chosen = rows[_spread(rows, 16, 0)]
-    assert chosen["label"].value_counts().to_dict() == {"common": 12, "rare": 4}
+    labels = pd.Series(["common"] * 90 + ["rare"] * 4)
+    chosen = labels.iloc[_spread(labels, 16, 0)]
+    assert chosen.value_counts().to_dict() == {"common": 12, "rare": 4}
+    assert set(chosen.iloc[:2]) == set(chosen.iloc[6:8]) == {"common", "rare"}  # also of the first few

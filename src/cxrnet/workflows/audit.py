@@ -20,14 +20,12 @@ from cxrnet.core.config import Config, flat, plain_config, write_config
 from cxrnet.core.machine import package_versions
 from cxrnet.data.external import load_known, read_set, remove_duplicates
 from cxrnet.data.images.store import load_at_sizes
-from cxrnet.data.regions import find_lungs, read_masks
+from cxrnet.data.regions import find_lungs
 from cxrnet.errors import CxrnetError
-from cxrnet.evaluation.attribution import inside_table, random_maps
 from cxrnet.evaluation.audit import CORNERS, Sampling, findings
 from cxrnet.models.bundle import device_of
 from cxrnet.reporting.audit import (
     AuditFacts,
-    Explained,
     add_to_report,
     audit_metrics,
     audit_section,
@@ -42,7 +40,7 @@ from cxrnet.tracking.store import printable, tracking_uri
 from cxrnet.tracking.tracker import TrackedRun
 from cxrnet.workflows.evaluate import Origin, find_origin, set_configs
 from cxrnet.workflows.looks import AuditImages, Model, model_looks, probe_looks, telling_corner
-from cxrnet.workflows.maps import TITLES, Maps, make_maps
+from cxrnet.workflows.maps import Attribution, attribute
 from cxrnet.workflows.run_context import read_run_facts, tracked
 
 PLAIN = (256, 256)  # pixels at which the acquisition is measured
@@ -111,7 +109,7 @@ def look(audited: Audited, model: Model, config: Config, **provenance: Any) -> A
     sampling = Sampling(config["resamples"], config["seed"], config["level"])
     data = probe_looks(audited.probed, model, sampling)
     tested, changes = model_looks(audited.tested, model, sampling)
-    inside, explained, gaps = attribute(audited.tested, model, config, sampling)
+    inside, explained, gaps = attribute(audited.tested, model, Attribution.of(config), sampling)
     in_corners = [look.label for look in findings(data.looks + tested.looks, sampling.level) if look.name == CORNERS]
     corner = telling_corner(audited.probed, model, sampling, in_corners[0]) if in_corners else ""
     return AuditFacts(
@@ -205,72 +203,6 @@ def _read(rows: pd.DataFrame, origin: Origin, config: Config) -> tuple[AuditImag
         read, (images, plain) = load_at_sizes(rows, sizes, "skip", cache)
     lungs = find_lungs(read, sizes[0], config["lungs"])
     return AuditImages(read, images, plain, lungs), [*notes, *lungs.notes]
-
-
-def attribute(
-    data: AuditImages, model: Model, config: Config, sampling: Sampling
-) -> tuple[pd.DataFrame, list[Explained], list[str]]:
-    """Make maps of some test images and measure them; draw a few.
-
-    Returns:
-        The table of :func:`cxrnet.evaluation.attribution.inside_table`, the pictures, and what could not be done.
-    """
-    nothing = inside_table(data.rows.head(0), {}, {}, sampling)
-    if not config["maps"]:
-        return nothing, [], ["no attribution: maps=0"]
-    bundle = model.bundle
-    chosen = _spread(data.rows, config["maps"], config["seed"])
-    some = data.take(chosen)
-    regions = {}
-    if some.lungs.known.any():
-        regions["lungs" if some.lungs.kind == "masks" else "box for the lungs"] = some.lungs.array
-    if "lesion_mask_path" in some.rows and some.rows["lesion_mask_path"].notna().any():
-        regions["lesion"] = read_masks(some.rows, "lesion_mask_path", (bundle.network.config.size, bundle.resize)).array
-    table, images = model.predict(some), some.images[:]
-    classes = [bundle.classes.index(name) for name in table["predicted"]]
-    made = {"grad_cam": make_maps(bundle.network, images, classes, "grad_cam", config["seed"])}
-    few = slice(0, min(config["occluded"], len(some)))
-    if config["occluded"]:
-        made["occlusion"] = make_maps(bundle.network, images[few], classes[few], "occlusion", config["seed"])
-    parts = []
-    for method, maps in made.items():
-        n, title = len(maps.array), TITLES[method]
-        sets = {title: maps.array, f"{title}, random weights": maps.random}
-        if method == "grad_cam":
-            sets["random map"] = random_maps(maps.array.shape, config["seed"])
-        inside = inside_table(table.iloc[:n], sets, {name: each[:n] for name, each in regions.items()}, sampling)
-        parts.append(inside.assign(method=title, fails=int(maps.fails.sum()), of=n))
-    gaps = [] if regions else ["the maps are not measured: neither lungs nor lesions are known"]
-    explained = _pictures(table, images, made, config["pictures"])
-    return pd.concat(parts, ignore_index=True), explained, gaps
-
-
-def _spread(rows: pd.DataFrame, number: int, seed: int) -> np.ndarray:
-    """Mark about as many images of each class, at random, ``number`` in all at the most."""
-    order = np.random.default_rng(seed).permutation(len(rows))
-    turn = rows["label"].iloc[order].groupby(rows["label"].iloc[order]).cumcount().to_numpy()
-    chosen = np.zeros(len(rows), bool)
-    chosen[order[np.argsort(turn, kind="stable")[:number]]] = True
-    return chosen
-
-
-def _pictures(table: pd.DataFrame, images: np.ndarray, made: dict[str, Maps], per_class: int) -> list[Explained]:
-    """Choose images of each label; those that occlusion was made of come first."""
-    shown = table.groupby("label").head(per_class) if per_class else table.head(0)
-    found = []
-    for place, row in zip(shown.index, shown.to_dict("records"), strict=True):
-        maps = {method: each for method, each in made.items() if place < len(each.array)}
-        found.append(
-            Explained(
-                name=str(row["image_id"]),
-                label=str(row["label"]),
-                predicted=str(row["predicted"]),
-                probability=float(row[f"prob_{row['predicted']}"]),
-                image=images[place],
-                maps={TITLES[method]: (each.array[place], each.caution(place)) for method, each in maps.items()},
-            )
-        )
-    return found
 
 
 def _publish(facts: AuditFacts, origin: Origin, audited: Audited, run: TrackedRun, uri: str) -> None:

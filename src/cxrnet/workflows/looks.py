@@ -72,9 +72,9 @@ class AuditImages:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def take(self, chosen: BoolArray) -> "AuditImages":
-        """Choose images by a mask ``(N,)``."""
-        rows = self.rows[chosen].reset_index(drop=True)
+    def take(self, chosen: npt.NDArray[np.generic]) -> "AuditImages":
+        """Choose images by place, or by a mask ``(N,)``."""
+        rows = self.rows.iloc[chosen].reset_index(drop=True)
         return AuditImages(rows, self.images.take(chosen), self.plain.take(chosen), self.lungs.take(chosen))
 
     @property

@@ -1,16 +1,25 @@
 """Maps of what a network looks at, each checked against networks with random weights."""
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
+import torch
 
+from cxrnet.core.config import Config
 from cxrnet.core.console import bar
 from cxrnet.data.images.decode import UInt8Array
-from cxrnet.evaluation.attribution import FAILS, agreement
+from cxrnet.data.regions import read_masks
+from cxrnet.evaluation.attribution import FAILS, agreement, inside_table, random_maps
+from cxrnet.evaluation.audit import Sampling
 from cxrnet.models.attribution import METHODS, FloatArray, randomised
+from cxrnet.models.bundle import device_of
 from cxrnet.models.network import Network
+from cxrnet.reporting.audit import Explained
+from cxrnet.workflows.looks import AuditImages, Model
 
 TITLES = {"grad_cam": "Grad-CAM", "occlusion": "Occlusion"}
 # By how many random networks: two coarse maps may agree by chance, and the mean over several rarely does.
@@ -84,3 +93,89 @@ def make_maps(
         np.nansum(agreed, axis=0), known.sum(axis=0), out=np.full(len(own), np.nan), where=known.any(axis=0)
     )
     return Maps(method, own, others[0], mean)
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """Settings of the maps of an audit, as :class:`cxrnet.workflows.settings.Audit` has them."""
+
+    maps: int
+    occluded: int
+    pictures: int
+    seed: int
+    device: torch.device
+
+    @classmethod
+    def of(cls, config: Config) -> "Attribution":
+        """Take them from the configuration of an audit."""
+        numbers = {name: config[name] for name in ("maps", "occluded", "pictures", "seed")}
+        return cls(**numbers, device=device_of(config["device"]))
+
+
+def attribute(
+    data: AuditImages, model: Model, settings: Attribution, sampling: Sampling
+) -> tuple[pd.DataFrame, list[Explained], list[str]]:
+    """Make maps of some images, measure them, and choose some to be shown.
+
+    Returns:
+        The table of :func:`cxrnet.evaluation.attribution.inside_table`, with ``method``, and ``fails`` of ``of`` maps
+        that fail the sanity check; the images that are shown; and what could not be done.
+    """
+    if not settings.maps:
+        return inside_table(data.rows.head(0), {}, {}, sampling), [], ["no attribution: maps=0"]
+    some = data.take(_spread(data.rows["label"], settings.maps, settings.seed))
+    table, images, regions = model.predict(some), some.images[:], _regions(some, model)
+    classes = [model.bundle.classes.index(name) for name in table["predicted"]]
+    network = copy.deepcopy(model.bundle.network).to(settings.device)
+    made, parts = dict[str, Maps](), []
+    for method, number in (("grad_cam", len(some)), ("occlusion", min(settings.occluded, len(some)))):
+        if not number:
+            continue
+        made[method] = maps = make_maps(network, images[:number], classes[:number], method, settings.seed)
+        sets = {TITLES[method]: maps.array, f"{TITLES[method]}, random weights": maps.random}
+        if method == "grad_cam":
+            sets["random map"] = random_maps(maps.array.shape, settings.seed)
+        here = {name: marked[:number] for name, marked in regions.items()}
+        inside = inside_table(table.iloc[:number], sets, here, sampling)
+        parts.append(inside.assign(method=TITLES[method], fails=int(maps.fails.sum()), of=number))
+    gaps = [] if regions else ["the maps are not measured: neither lungs nor lesions are known"]
+    return pd.concat(parts, ignore_index=True), _shown(table, images, made, settings.pictures), gaps
+
+
+def _regions(data: AuditImages, model: Model) -> dict[str, npt.NDArray[np.bool_]]:
+    """Collect what is known of where maps should lie, by name: lungs, and lesions of phantoms."""
+    regions = {}
+    if data.lungs.known.any():
+        regions["lungs" if data.lungs.kind == "masks" else "box for the lungs"] = data.lungs.array
+    if "lesion_mask_path" in data.rows and data.rows["lesion_mask_path"].notna().any():
+        at = (model.bundle.network.config.size, model.bundle.resize)
+        regions["lesion"] = read_masks(data.rows, "lesion_mask_path", at).array
+    return regions
+
+
+def _spread(labels: pd.Series, number: int, seed: int) -> npt.NDArray[np.int64]:
+    """Choose places at random, ``number`` at the most, one of each class after the other as far as there are any."""
+    order = np.random.default_rng(seed).permutation(len(labels))
+    shuffled = labels.iloc[order]
+    turn = shuffled.groupby(shuffled).cumcount().to_numpy()
+    chosen: npt.NDArray[np.int64] = order[np.argsort(turn, kind="stable")[:number]]
+    return chosen
+
+
+def _shown(table: pd.DataFrame, images: UInt8Array, made: Mapping[str, Maps], per_class: int) -> list[Explained]:
+    """Choose the first images of each label, of which there are all kinds of maps if there are of any."""
+    chosen = table.groupby("label").head(per_class) if per_class else table.head(0)
+    shown = []
+    for place, row in zip(chosen.index, chosen.to_dict("records"), strict=True):
+        maps = {method: each for method, each in made.items() if place < len(each.array)}
+        shown.append(
+            Explained(
+                name=str(row["image_id"]),
+                label=str(row["label"]),
+                predicted=str(row["predicted"]),
+                probability=float(row[f"prob_{row['predicted']}"]),
+                image=images[place],
+                maps={TITLES[method]: (each.array[place], each.caution(place)) for method, each in maps.items()},
+            )
+        )
+    return sorted(shown, key=lambda each: each.label)
