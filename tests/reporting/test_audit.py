@@ -95,6 +95,11 @@ def test_two_classes_are_told_from_each_other():
     assert list(facts.tables[0].rows.columns)[-1] == "ROC-AUC"
 
 
+def test_looks_of_the_model_alone_say_little():
+    gist = facts_of(look(LUNGS_OUT, 0.6, kind="model"), gaps=["no probes"]).verdict.gist
+    assert gist.endswith("; there were no probes, so this says little.")
+
+
 def test_a_box_is_said():
     said = facts_of(look(LUNGS_OUT, 0.9, True), lungs="box").verdict.details[0]
     assert "with the box for the lungs blacked out" in said

@@ -62,7 +62,11 @@ class Verdict:
         if not looks:
             return "There is no verdict: nothing could be looked at."
         if not self.found:
-            return f"No shortcut was found: none of {looks} looks finds one, at {level} for all of them together."
+            probed = any(look.counts and look.kind == "data" for look in self.looks)
+            alone = "" if probed else "; there were no probes, so this says little"
+            return (
+                f"No shortcut was found: none of {looks} looks finds one, at {level} for all of them together{alone}."
+            )
         by_label: dict[str, dict[str, None]] = {}
         for look in self.found:
             by_label.setdefault(self._of(look), {})[_PLACES[look.name]] = None

@@ -18,9 +18,12 @@ from cxrnet.core import console
 from cxrnet.core.atomic import write_table
 from cxrnet.core.config import Config, flat, plain_config, write_config
 from cxrnet.core.machine import package_versions
+from cxrnet.data.duplicates import SEARCH_SIZE
 from cxrnet.data.external import load_known, read_set, remove_duplicates
+from cxrnet.data.images.reader import AtSize
 from cxrnet.data.images.store import load_at_sizes
 from cxrnet.data.regions import find_lungs
+from cxrnet.data.shards.reading import root_of
 from cxrnet.errors import CxrnetError
 from cxrnet.evaluation.audit import CORNERS, Sampling, findings
 from cxrnet.models.bundle import device_of
@@ -43,7 +46,7 @@ from cxrnet.workflows.looks import AuditImages, Model, model_looks, probe_looks,
 from cxrnet.workflows.maps import Attribution, attribute
 from cxrnet.workflows.run_context import read_run_facts, tracked
 
-PLAIN = (256, 256)  # pixels at which the acquisition is measured
+PLAIN = (256, 256)  # pixels at which the acquisition is measured, of files
 
 logger = logging.getLogger("cxrnet")
 
@@ -198,7 +201,8 @@ def _read(rows: pd.DataFrame, origin: Origin, config: Config) -> tuple[AuditImag
     """Read images and lungs; what can't be read is left out, and said."""
     network = origin.bundle.network.config
     cache = Path(config["cache"]) if config["cache"] else None
-    sizes = [(network.size, origin.bundle.resize), (PLAIN, "stretch")]
+    plain_size = PLAIN if root_of(rows["path"]) is None else SEARCH_SIZE  # shards hold no other
+    sizes: list[AtSize] = [(network.size, origin.bundle.resize), (plain_size, "stretch")]
     with console.heard() as notes:
         read, (images, plain) = load_at_sizes(rows, sizes, "skip", cache)
     lungs = find_lungs(read, sizes[0], config["lungs"])

@@ -60,7 +60,7 @@ class AuditImages:
     Attributes:
         rows: of a manifest, labelled in the bundle's classes, read.
         images: ``(N, H, W)`` at the bundle's size.
-        plain: the same, stretched straight from the files to 256 x 256 pixels.
+        plain: the same, stretched straight from the files to one size.
         lungs: their lungs.
     """
 
