@@ -88,3 +88,13 @@ def test_too_few_masks_and_one_class_are_gaps(make_images, model):
     alone = make_images(classes=("covid",))
     assert probe_looks(alone, model, SAMPLING).gaps == ["no probes: only 'covid' has images; two classes are needed"]
     assert "nothing was planted: all images are of covid" in model_looks(alone, model, SAMPLING)[0].gaps
+
+
+def test_a_class_of_one_patient_is_left_out_of_the_probes_and_it_is_said(make_images, make_network):
+    bundle = Bundle(make_network(classes=("covid", "normal", "rare")).eval(), "stretch", 1.0, {}, "", {}, {})
+    data = make_images()
+    data.rows.loc[:1, "label"] = "rare"
+    found = probe_looks(data, Model.of(bundle, 32, torch.device("cpu")), SAMPLING)
+    assert "no probes of rare: all its images are of one patient, or duplicates" in found.gaps
+    assert {look.label for look in findings(found.looks, 0.95)} == {"covid", "normal"}
+    assert {look.reason for look in found.looks if look.label == "rare"} == {"no image is labelled rare"}

@@ -49,7 +49,7 @@ def grad_cam(network: Network, images: UInt8Array, classes: Sequence[int]) -> Fl
     Raises:
         CxrnetError: Captum is not installed, or the backbone has no layer with a height and a width.
     """
-    attr = _captum()
+    attr = captum()
     copied, layer = _with_map(network)
     parts = []
     for batch, index in _batches(copied, images, classes):
@@ -67,7 +67,7 @@ def occlusion(network: Network, images: UInt8Array, classes: Sequence[int]) -> F
     Windows of an eighth of the sides, in the mean grey of the image, move by half of their width: 225 forward passes
     an image. Arguments, result and errors are those of :func:`grad_cam`; any backbone will do.
     """
-    attr = _captum()
+    attr = captum()
     windows = [max(1, side // _WINDOWS) for side in images.shape[1:]]
     parts = []
     for batch, index in _batches(network, images, classes):
@@ -118,7 +118,12 @@ def colours(heat: npt.NDArray[np.floating]) -> UInt8Array:
     return found
 
 
-def _captum() -> Any:  # noqa: ANN401 (a module that is not always there)
+def captum() -> Any:  # noqa: ANN401 (a module that is not always there)
+    """Import the attributions of Captum.
+
+    Raises:
+        CxrnetError: it is not installed.
+    """
     try:
         from captum import attr
     except ImportError as error:

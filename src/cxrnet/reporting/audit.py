@@ -1,7 +1,7 @@
 """The audit in words, tables and pictures: its page, and what it adds to the report and the card of the run."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from io import BytesIO
@@ -128,26 +128,29 @@ def write_audit(facts: AuditFacts, folder: Path) -> Path:
     )
 
 
-def add_to_report(facts: AuditFacts, report: Path) -> None:
-    """Put the verdict before the headline of a run's report, in the place of an earlier one."""
+def add_to_report(facts: AuditFacts, report: Path) -> Path:
+    """Put the verdict before the headline of a run's report, in the place of an earlier one; return the report."""
     page = _SECTION.sub("", report.read_text(encoding="utf-8"))
     section = render_text("audit_verdict.html.j2", facts=facts)
     before, main, after = page.partition("<main>\n")
-    write_text(report, f"{before}{main}{section}\n{after}" if main else page)
+    return write_text(report, f"{before}{main}{section}\n{after}" if main else page)
 
 
 def audit_section(facts: AuditFacts) -> Section:
     """Write the model card's section on the audit: the verdict, what was not looked at, and the table."""
     table = facts.tables[0]
     gaps = [f"Not looked at, or only in part: {'; '.join(facts.gaps)}."] if facts.gaps else []
-    return Section(AUDIT, [*facts.verdict.sentences, *gaps, *table.note.split("\n")], table.flat)
+    return Section(
+        AUDIT, [*facts.verdict.sentences, f"Audited: {facts.title}.", *gaps, *table.note.split("\n")], table.flat
+    )
 
 
-def say_audit(facts: AuditFacts) -> None:
-    """Show the looks that count, the verdict, and what could not be looked at."""
+def say_audit(facts: AuditFacts, heard: Collection[str] = ()) -> None:
+    """Show the looks that count, the verdict, and what could not be looked at and was not ``heard`` yet."""
     console.show(rich_table(shortened(facts.looks, facts.verdict.found)))
     console.heading("Verdict")
     for text in facts.verdict.sentences:
         console.say("so", text)
     for text in facts.gaps:
-        console.warn(text)
+        if text not in heard:
+            console.warn(text)

@@ -26,6 +26,7 @@ from cxrnet.data.regions import find_lungs
 from cxrnet.data.shards.reading import root_of
 from cxrnet.errors import CxrnetError
 from cxrnet.evaluation.audit import CORNERS, Sampling, findings
+from cxrnet.models.attribution import captum
 from cxrnet.models.bundle import device_of
 from cxrnet.reporting.audit import (
     AuditFacts,
@@ -60,6 +61,7 @@ class Audited:
         tested: images that the model is tested on.
         name: what they are, in words.
         notes: what a reader must know of them, in sentences.
+        heard: those of them that the console has had already.
         own: they are the run's own.
     """
 
@@ -67,6 +69,7 @@ class Audited:
     tested: AuditImages
     name: str
     notes: Sequence[str]
+    heard: Sequence[str]
     own: bool
 
 
@@ -82,6 +85,8 @@ def audit(config: DictConfig, folder: Path, option: str | None, command: Sequenc
     uri = tracking_uri(plain["tracking"]["uri"], Path(plain["outputs"]))
     origin = find_origin(str(plain["bundle"]), uri)
     check_origin(origin, option)
+    if plain["maps"]:
+        captum()  # or its lack would be told after minutes
     console.log_to(folder)
     name = f"audit of {origin.bundle.network.config.backbone}"
     with tracked(plain, folder, name, command) as run:
@@ -92,8 +97,6 @@ def audit(config: DictConfig, folder: Path, option: str | None, command: Sequenc
         audited = read_own(origin, plain) if option is None else read_other(origin, plain, option)
         for label, images in {"probed": audited.probed, "tested": audited.tested}.items():
             console.say(label, f"{len(images)} images of {audited.name}")
-        for note in audited.notes:
-            console.warn(note)
         console.heading("Looks")
         model = Model.of(origin.bundle, plain["batch_size"], device)
         environment = {
@@ -103,17 +106,17 @@ def audit(config: DictConfig, folder: Path, option: str | None, command: Sequenc
             **{name: str(plain[name]) for name in ("seed", "resamples")},
             **package_versions(),
         }
-        facts = look(audited, model, plain, command=command_text(command), environment=environment)
+        facts = take_looks(audited, model, plain, command=command_text(command), environment=environment)
         _publish(facts, origin, audited, run, uri)
 
 
-def look(audited: Audited, model: Model, config: Config, **provenance: Any) -> AuditFacts:  # noqa: ANN401 (handed on)
+def take_looks(audited: Audited, model: Model, config: Config, **provenance: Any) -> AuditFacts:  # noqa: ANN401 (handed on)
     """Look at images and model; ``provenance`` is ``command`` and ``environment`` of the facts."""
     sampling = Sampling(config["resamples"], config["seed"], config["level"])
     data = probe_looks(audited.probed, model, sampling)
     tested, changes = model_looks(audited.tested, model, sampling)
     inside, explained, gaps = attribute(audited.tested, model, Attribution.of(config), sampling)
-    in_corners = [look.label for look in findings(data.looks + tested.looks, sampling.level) if look.name == CORNERS]
+    in_corners = [each.label for each in findings(data.looks + tested.looks, sampling.level) if each.name == CORNERS]
     corner = telling_corner(audited.probed, model, sampling, in_corners[0]) if in_corners else ""
     return AuditFacts(
         title=f"{model.bundle.network.config.backbone} on {audited.name}",
@@ -150,12 +153,12 @@ def read_own(origin: Origin, config: Config) -> Audited:
     rows = origin.manifest if frozen else origin.manifest[origin.manifest["image_id"].isin(clean)]
     notes = [] if frozen else [f"the probes are of the test images alone: {why}"]
     rows, limited = _limited(rows.reset_index(drop=True), config, clean)
-    data, read = _read(rows, origin, config)
+    data, heard = _read(rows, origin, config)
     tested = data.take(data.rows["image_id"].isin(clean).to_numpy(bool))
     if not len(tested):
         raise CxrnetError(f"bundle: not one test image of the run of '{origin.place}' can be read; give data=<option>")
     sources = ", ".join(sorted(set(data.rows["source"])))
-    return Audited(data, tested, sources, [*notes, *limited, *read], own=True)
+    return Audited(data, tested, sources, [*heard, *notes, *limited, *data.lungs.notes], heard, own=True)
 
 
 def read_other(origin: Origin, config: Config, option: str) -> Audited:
@@ -173,8 +176,9 @@ def read_other(origin: Origin, config: Config, option: str) -> Audited:
     if known is None:
         notes.append("the images of the bundle's run are not known: duplicates of them may be among these")
     rows, limited = _limited(each.manifest, config)
-    data, read = _read(rows, origin, config)
-    return Audited(data, data, option, [*each.notes, *notes, *limited, *read], own=False)
+    data, heard = _read(rows, origin, config)
+    heard = list(dict.fromkeys([*each.notes, *heard]))
+    return Audited(data, data, option, [*heard, *notes, *limited, *data.lungs.notes], heard, own=False)
 
 
 def _is_frozen(origin: Origin) -> tuple[bool, str]:
@@ -198,7 +202,7 @@ def _limited(rows: pd.DataFrame, config: Config, first: Collection[str] = ()) ->
 
 
 def _read(rows: pd.DataFrame, origin: Origin, config: Config) -> tuple[AuditImages, list[str]]:
-    """Read images and lungs; what can't be read is left out, and said."""
+    """Read images and lungs; what can't be read is left out, and said: the second are those warnings."""
     network = origin.bundle.network.config
     cache = Path(config["cache"]) if config["cache"] else None
     plain_size = PLAIN if root_of(rows["path"]) is None else SEARCH_SIZE  # shards hold no other
@@ -206,7 +210,7 @@ def _read(rows: pd.DataFrame, origin: Origin, config: Config) -> tuple[AuditImag
     with console.heard() as notes:
         read, (images, plain) = load_at_sizes(rows, sizes, "skip", cache)
     lungs = find_lungs(read, sizes[0], config["lungs"])
-    return AuditImages(read, images, plain, lungs), [*notes, *lungs.notes]
+    return AuditImages(read, images, plain, lungs), notes
 
 
 def _publish(facts: AuditFacts, origin: Origin, audited: Audited, run: TrackedRun, uri: str) -> None:
@@ -227,18 +231,19 @@ def _publish(facts: AuditFacts, origin: Origin, audited: Audited, run: TrackedRu
     run.set_tags(tags)
     own = origin.folder if audited.own else None
     if own is not None and (own / "report.html").is_file():
-        add_to_report(facts, own / "report.html")
+        run.log_artifact(add_to_report(facts, own / "report.html"))
         places["report"] = f"{shown(own) / 'report.html'}, before the headline"
     else:
         why = "the audit is of other data" if not audited.own else "beside the bundle lies none of its run"
         places["report"] = f"unchanged: {why}"
     if origin.card is not None:
-        card, where = with_audit(origin.card, audit_section(facts)), own or folder
-        write_card(card, where)
+        where = own or folder
+        for file in write_card(with_audit(origin.card, audit_section(facts)), where):
+            run.log_artifact(file)
         places["model card"] = str(shown(where) / "MODEL_CARD.md")
     else:
         places["model card"] = "not written: beside the bundle lies none of its run that the verdict could be added to"
     if origin.run_id and own is not None and read_record(own).get("tracking_uri") == printable(uri):
         run.set_tags({"cxrnet.audit": facts.verdict.gist, "cxrnet.audited_in": run.run_id or ""}, of=origin.run_id)
-    say_audit(facts)
+    say_audit(facts, audited.heard)
     say_places({**places, "everything": str(shown(folder))})

@@ -16,6 +16,7 @@ from cxrnet.errors import CxrnetError
 from cxrnet.evaluation.decision import read_mix
 from cxrnet.evaluation.predictions import classes_of
 from cxrnet.inference import mix_facts, predict_files
+from cxrnet.models.attribution import captum
 from cxrnet.models.bundle import Bundle, device_of, load_bundle
 from cxrnet.reporting.plots.explanation import Caption, explanation
 from cxrnet.workflows.maps import TITLES, make_maps
@@ -34,6 +35,7 @@ def explain(config: DictConfig, folder: Path) -> None:
     bundle, device = load_bundle(_bundle_in(plain["bundle"])), device_of(plain["device"])
     if plain["label"] is not None and plain["label"] not in bundle.classes:
         raise CxrnetError(f"label: '{plain['label']}' is no class of the bundle ({', '.join(bundle.classes)})")
+    captum()  # or its lack would be told after the predictions
     mix = read_mix(plain["prior"], bundle.prior)
     console.log_to(folder)
     tables = predict_files(bundle, plain["input"], plain["batch_size"], device, plain["on_error"], mix)

@@ -37,7 +37,7 @@ from cxrnet.evaluation.audit import (
     region_looks,
 )
 from cxrnet.evaluation.metrics import evaluate
-from cxrnet.evaluation.probes import STRENGTH, ProbeError, probe
+from cxrnet.evaluation.probes import STRENGTH, TIES, ProbeError, probe
 from cxrnet.inference import featurer, predictions_of, predictor
 from cxrnet.models.bundle import Bundle
 from cxrnet.training.baselines import thumbnails
@@ -148,6 +148,7 @@ def _border_only(images: UInt8Array, _lungs: Masks) -> UInt8Array:
 def probe_looks(data: AuditImages, model: Model, sampling: Sampling) -> Found:
     """Look at what a linear model tells the classes from: regions, simple numbers, source and view."""
     found, classes = Found(), model.bundle.classes
+    data, gaps = _probable(data)
     learn = partial(probe, classes=classes, seed=sampling.seed)
 
     def seen(some: AuditImages, change: Change | None, name: str) -> pd.DataFrame:
@@ -156,16 +157,18 @@ def probe_looks(data: AuditImages, model: Model, sampling: Sampling) -> Found:
     try:
         whole = seen(data, None, WHOLE)
     except ProbeError as error:
-        found.gaps.append(f"no probes: {str(error).removeprefix('probe: ')}")
+        found.gaps = [f"no probes: {str(error).removeprefix('probe: ')}"]
         return found
     regions = {
         BORDER: seen(data, _border_only, BORDER),
         CORNERS: seen(data, _on_all(corners_together), CORNERS),
     }
-    numbers, found.gaps = _numbers(data)
+    numbers, without = _numbers(data)
+    found.gaps += gaps + without
     for name, columns in numbers.items():
         regions[name] = learn(columns, data.rows, strength=STRENGTH)
-    some = data.with_lungs
+    some, gaps = _probable(data.with_lungs)
+    found.gaps += [f"of those with a mask: {gap}" for gap in gaps]
     changes: dict[str, Change] = {LUNGS_OUT: _without_lungs, LUNGS_ONLY: _lungs_only}
     if data.lungs.kind == "masks":
         changes[OUTLINE] = _outline
@@ -179,6 +182,17 @@ def probe_looks(data: AuditImages, model: Model, sampling: Sampling) -> Found:
         found.gaps.append(f"no probes of the lungs: {str(error).removeprefix('probe: ')}")
     found.looks += region_looks("data", whole, regions, sampling)
     return found
+
+
+def _probable(data: AuditImages) -> tuple[AuditImages, list[str]]:
+    """Leave out classes of a single patient, of which no probe can learn, where two others are left; and say so."""
+    clusters = pd.Series(link(data.rows, TIES))
+    counts = clusters.groupby(data.rows["label"].to_numpy()).nunique()
+    lone = [str(name) for name in counts.index[counts < 2]]
+    if not lone or len(counts) - len(lone) < 2:
+        return data, []
+    gaps = [f"no probes of {name}: all its images are of one patient, or duplicates" for name in lone]
+    return data.take(~data.rows["label"].isin(lone).to_numpy(bool)), gaps
 
 
 def _numbers(data: AuditImages) -> tuple[dict[str, npt.NDArray[np.floating]], list[str]]:
