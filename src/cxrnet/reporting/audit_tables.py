@@ -86,9 +86,9 @@ def shortened(looks: Sequence[Look], found: Sequence[Look]) -> Table:
         if look.kind != "planted" and (look.counts or look.name == WHOLE):
             by = "probe" if look.kind == "data" else "model"
             mark = "finding" if look in found else ""
-            rows.append([look.name, by, look.label, _cell(look).replace("\n", " "), mark])
+            rows.append([look.name, by, look.label, grouped(look.n), _cell(look).replace("\n", " "), mark])
     note = "all looks are on the page"
-    return Table("ROC-AUC", pd.DataFrame(rows, columns=["Seen", "By", "Class", "ROC-AUC", ""]), 3, False, note)
+    return Table("ROC-AUC", pd.DataFrame(rows, columns=["Seen", "By", "Class", "n", "ROC-AUC", ""]), 3, False, note)
 
 
 def planted_table(looks: Sequence[Look], found: Sequence[Look]) -> Table | None:
