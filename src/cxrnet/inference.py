@@ -85,6 +85,20 @@ def image_features(bundle: Bundle, images: Images, batch_size: int, device: torc
     return _forward(fused(bundle.network).to(device).features, images, batch_size, device)
 
 
+def featurer(bundle: Bundle, batch_size: int, device: torch.device) -> Logits:
+    """Make a function from N images, which have the bundle's size, to what its head works on, ``(N, F) float32``.
+
+    The network is fused once, for many calls; see :func:`predictor`.
+    """
+    features = fused(bundle.network).to(device).features
+
+    def compute(images: Images) -> np.ndarray:
+        table: np.ndarray = torch.cat(_forward(features, images, batch_size, device)).cpu().numpy()
+        return table
+
+    return compute
+
+
 @torch.inference_mode()
 def head_logits(bundle: Bundle, features: Sequence[torch.Tensor]) -> np.ndarray:
     """Return logits (N, K) float32 of :func:`image_features`, to the last bit those of :func:`predictor`."""

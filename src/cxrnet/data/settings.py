@@ -12,6 +12,7 @@ from cxrnet.errors import CxrnetError
 Draw = Literal["shuffle", "balanced"]
 ResizeRule = Literal["stretch", "pad", "crop"]
 OnError = Literal["fail", "skip"]
+LungSource = Literal["auto", "masks", "box"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,7 +22,7 @@ from cxrnet.evaluation.predictions import make_predictions
 FOLDS = 5
 STRENGTH = 1.0  # C of the logistic regression, for features fewer than images; 0.01 suits the features of a network
 
-_TIES = ("patient_id", "group_id", "sha256")
+TIES = ("patient_id", "group_id", "sha256")
 _LEAST = 1e-6  # probability of a class that no training image of a fold has
 
 
@@ -45,7 +45,7 @@ def fold_numbers(
         ProbeError: fewer than two classes have images, or a class has images of one cluster only.
     """
     places = _places(rows, classes)
-    clusters = link(rows, tuple(name for name in _TIES if name in rows))
+    clusters = link(rows, tuple(name for name in TIES if name in rows))
     each = {name: len(np.unique(clusters[places == place])) for place, name in enumerate(classes)}
     there = {name: count for name, count in each.items() if count}
     if len(there) < 2:

@@ -118,6 +118,9 @@ NOT_VALIDATED = (
     "into a folder of its own below evaluations/; this one stays as it is."
 )
 EXTERNAL, _CLAIM = "External data", "CLAIM 2024 checklist"
+AUDIT = "Audit: what the model looks at"
+_CHECKS = "Found by the checks of this program"
+_CLAIM_AUDIT = ("30", "31")  # the items of the checklist on robustness and on explanation
 _CLAIM_EXTERNAL = "33"  # the item of the checklist on external data
 CARD = "model_card.json"
 _USES = (
@@ -176,7 +179,7 @@ def make_card(facts: RunFacts) -> Card:
     sections = [
         Section("Intended use", [*_USES, f"Who would use it, where and for what. {OPEN}."]),
         Section("Known issues of the data", facts.known_issues or ["None are documented."]),
-        Section("Found by the checks of this program", facts.all_warnings or ["Nothing."]),
+        Section(_CHECKS, facts.all_warnings or ["Nothing."]),
         Section("Data", [f"Sources: {methods['sources']}.", split], data_table(facts).flat),
         Section("Model", _model(facts)),
         Section(result.title, result.note.split("\n"), result.flat),
@@ -229,12 +232,33 @@ def with_external(card: Card, external: Section) -> Card:
         card: card of the run.
         external: the result, its first sentence the gist.
     """
-    gist, changed = external.sentences[0], {EXTERNAL: replace(external, title=EXTERNAL)}
+    answered = _answered(card, (_CLAIM_EXTERNAL,), external.sentences[0])
+    return replace(answered, sections=[external if each.title == EXTERNAL else each for each in answered.sections])
+
+
+def with_audit(card: Card, audit: Section) -> Card:
+    """Say on a card what came of an audit, in the place of what an earlier one found.
+
+    Args:
+        card: card of the run.
+        audit: the result under the title :data:`AUDIT`, its first sentence the gist.
+    """
+    answered = _answered(card, _CLAIM_AUDIT, audit.sentences[0])
+    sections = [section for section in answered.sections if section.title != AUDIT]
+    place = next((place for place, section in enumerate(sections) if section.title == _CHECKS), 0)
+    return replace(answered, sections=[*sections[:place], audit, *sections[place:]])
+
+
+def _answered(card: Card, items: Sequence[str], answer: str) -> Card:
+    """Answer items of the checklist."""
+    sections = []
     for section in card.sections:
         if section.title == _CLAIM:
-            rows = [[*row[:2], gist] if row[0] == _CLAIM_EXTERNAL else row for row in section.rows]
-            changed[_CLAIM] = replace(section, rows=rows)
-    return replace(card, sections=[changed.get(section.title, section) for section in card.sections])
+            rows = [[*row[:2], answer] if row[0] in items else row for row in section.rows]
+            sections.append(replace(section, rows=rows))
+        else:
+            sections.append(section)
+    return replace(card, sections=sections)
 
 
 def write_card(card: Card, folder: Path) -> list[Path]:

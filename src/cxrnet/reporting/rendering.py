@@ -157,11 +157,15 @@ def text_of(table: Table, width: int | None = None) -> str:
 
 
 def render_page(template: str, path: Path, **values: object) -> Path:
-    """Write a page, whole or not at all, and return its path.
+    """Write a page, whole or not at all, and return its path; arguments as for :func:`render_text`."""
+    return write_text(path, render_text(template, **values))
+
+
+def render_text(template: str, **values: object) -> str:
+    """Fill in a template.
 
     Args:
         template: its file name, as ``"comparison.html.j2"``. What it prints is escaped.
-        path: the file to write.
         values: what the template calls for; a name without a value is an error.
     """
     environment = Environment(
@@ -172,9 +176,14 @@ def render_page(template: str, path: Path, **values: object) -> Path:
         lstrip_blocks=True,
     )
     environment.filters.update(number=number_text, interval=interval_text, level=level_text)
-    return write_text(path, environment.get_template(template).render(values))
+    return environment.get_template(template).render(values)
 
 
 def data_uri(file: Path) -> str:
     """Put a PNG into a page: the value of ``src``."""
-    return "data:image/png;base64," + base64.b64encode(file.read_bytes()).decode("ascii")
+    return png_uri(file.read_bytes())
+
+
+def png_uri(data: bytes) -> str:
+    """Put the bytes of a PNG into a page, as :func:`data_uri`."""
+    return "data:image/png;base64," + base64.b64encode(data).decode("ascii")

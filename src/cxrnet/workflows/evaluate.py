@@ -65,6 +65,7 @@ class Origin:
         card: card of the model; ``None`` where there is none.
         leaked: number of test images whose patient, or a duplicate, is in train or val.
         mix: mix of classes, that all probabilities are of.
+        folder: folder of the run; ``None`` where none of its own lies on this machine.
     """
 
     bundle: Bundle
@@ -75,6 +76,7 @@ class Origin:
     card: Card | None
     leaked: int
     mix: Mix
+    folder: Path | None = None
 
 
 def find_origin(place: str, uri: str, prior: object = None) -> Origin:
@@ -96,6 +98,8 @@ def find_origin(place: str, uri: str, prior: object = None) -> Origin:
         with TemporaryDirectory() as scratch:
             run = fetch_run(uri, place, Path(scratch))
             origin = replace(_open(run / "bundle", run, place), run_id=place)
+            if run == Path(scratch):
+                origin = replace(origin, folder=None)
     else:
         raise CxrnetError(f"bundle: '{place}' is no folder and no id of an MLflow run; give one of them")
     mix = read_mix(prior, origin.bundle.prior)
@@ -110,13 +114,12 @@ def _open(folder: Path, run: Path, place: str) -> Origin:
     manifest = read_manifest(file) if file.is_file() else None
     if manifest is None or digest(manifest) != bundle.manifest_digest:
         return Origin(bundle, place, None, None, None, None, 0, Mix())
-    test = read_predictions(run / "predictions.parquet").query("split == 'test'")
-    leaked = test["image_id"].isin(leaked_images(manifest, "test"))
-    clean = test[~leaked].reset_index(drop=True)
+    tested = read_predictions(run / "predictions.parquet").query("split == 'test'")
+    leaked = tested["image_id"].isin(leaked_images(manifest, "test"))
+    clean = tested[~leaked].reset_index(drop=True)
     run_id = read_record(run).get("run_id")
-    return Origin(
-        bundle, place, run_id, manifest, clean if len(clean) else None, read_card(run), int(leaked.sum()), Mix()
-    )
+    test = clean if len(clean) else None
+    return Origin(bundle, place, run_id, manifest, test, read_card(run), int(leaked.sum()), Mix(), run)
 
 
 def _evaluate_set(

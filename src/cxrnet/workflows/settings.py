@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 from cxrnet.cli.trainer_arguments import Trainer
 from cxrnet.core.schema import need
-from cxrnet.data.settings import Data, Fix, OnError
+from cxrnet.data.settings import Data, Fix, LungSource, OnError
 from cxrnet.errors import CxrnetError
-from cxrnet.evaluation.settings import Evaluation
+from cxrnet.evaluation.settings import LEAST, Evaluation
 from cxrnet.models.settings import Model
 from cxrnet.training.schedule import Schedule, check_precision
 
@@ -124,24 +124,33 @@ class Train:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Predicting:
-    """How a bundle predicts.
+class Running:
+    """How a bundle runs.
 
     Attributes:
-        prior: how frequent classes are where the model is to be used, as {COVID: 0.05}; those that are not named
-            share the rest as in training. Thresholds were chosen at the training prevalences and stay; null takes
-            these.
         batch_size: number of images in a batch.
         device: auto, cpu or cuda: where the network runs.
     """
 
-    prior: dict[str, Any] | None = None
     batch_size: int = 32
     device: str = "auto"
 
     def __post_init__(self) -> None:
         """Refuse a number out of range."""
         need(self.batch_size > 0, "batch_size", self.batch_size, "a whole number from 1 on")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predicting(Running):
+    """How a bundle predicts.
+
+    Attributes:
+        prior: how frequent classes are where the model is to be used, as {COVID: 0.05}; those that are not named
+            share the rest as in training. Thresholds were chosen at the training prevalences and stay; null takes
+            these.
+    """
+
+    prior: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -326,6 +335,84 @@ class Predict(Predicting):
     on_error: OnError = "fail"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Audit(Running):
+    """``python -m cxrnet.audit``.
+
+    Attributes:
+        bundle: the folder of a bundle or of a run, or the id of an MLflow run.
+        data: data set to audit on; null takes the run's own images: its test images for the model, and all of them for
+            the probes where the run left the backbone as it was.
+        classes: by the option of data, the class of the bundle by the data set's own label; null leaves its images
+            out. classes.covid_chestxray={covid: COVID, non_covid: null}.
+        lungs: auto (masks where there are any, else a box in the middle), masks or box.
+        limit: number of images, drawn at random, that are looked at, test images first; null takes all.
+        maps: number of test images that Grad-CAM is measured on; 0 leaves attribution out.
+        occluded: number of them that occlusion is measured on, which takes some 200 times as long.
+        pictures: number of images of each class on the page; 0 leaves all images out.
+        resamples: resamples of the bootstrap.
+        level: level of the confidence intervals, and of the findings of all looks together.
+        seed: seed of the bootstrap, of the folds, of what is drawn, and of data options that draw.
+        outputs: everything that a command writes lies below this folder.
+        cache: decoded images and duplicates, which all runs share; null keeps nothing.
+    """
+
+    bundle: str
+    data: Data | None = None
+    classes: dict[str, Any] = field(default_factory=dict)
+    lungs: LungSource = "auto"
+    limit: int | None = 2000
+    maps: int = 64
+    occluded: int = 8
+    pictures: int = 2
+    resamples: int = 1000
+    level: float = 0.95
+    tracking: Tracking = field(default_factory=Tracking)
+    seed: int = 0
+    outputs: str = "outputs"
+    cache: str | None = "${outputs}/cache"
+
+    def __post_init__(self) -> None:
+        """Refuse a number out of range."""
+        super().__post_init__()
+        need(self.limit is None or self.limit > 0, "limit", self.limit, "a whole number from 1 on, or null")
+        for name in ("maps", "occluded", "pictures"):
+            need(getattr(self, name) >= 0, name, getattr(self, name), "a whole number from 0 on")
+        need(self.resamples >= LEAST, "resamples", self.resamples, f"a whole number from {LEAST} on")
+        need(0 < self.level < 1, "level", self.level, "a number between 0 and 1, as 0.95")
+        _check_seeds(self.seed)
+        _check_outputs(self.outputs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explain(Predicting):
+    """``python -m cxrnet.explain``.
+
+    Attributes:
+        bundle: the folder of a bundle.
+        input: an image, or a folder of images.
+        label: the class that is explained; null takes the predicted one of each image.
+        method: grad_cam, or occlusion, which takes some 200 times as long.
+        on_error: fail or skip: what an unreadable image does.
+        seed: seed of the random networks that a map is checked against.
+        outputs: everything that a command writes lies below this folder.
+    """
+
+    bundle: str
+    input: str
+    label: str | None = None
+    method: Literal["grad_cam", "occlusion"] = "grad_cam"
+    on_error: OnError = "fail"
+    seed: int = 0
+    outputs: str = "outputs"
+
+    def __post_init__(self) -> None:
+        """Refuse a number out of range."""
+        super().__post_init__()
+        _check_seeds(self.seed)
+        _check_outputs(self.outputs)
+
+
 @dataclass(frozen=True)
 class Sign:
     """``python -m cxrnet.sign``.
@@ -364,4 +451,4 @@ def _check_outputs(folder: str) -> None:
     need(bool(folder), "outputs", "''", "a folder")
 
 
-COMMANDS = (Train, Evaluate, Prepare, Shard, Compare, Predict, Sign, Sync)
+COMMANDS = (Train, Evaluate, Prepare, Shard, Compare, Predict, Audit, Explain, Sign, Sync)
