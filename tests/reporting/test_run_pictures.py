@@ -7,6 +7,7 @@ import torch
 from cxrnet.data.augment import geometric
 from cxrnet.evaluation.predictions import make_predictions
 from cxrnet.reporting.data_pictures import Looks
+from cxrnet.reporting.pictures import picture
 from cxrnet.reporting.run_pictures import VIEWS, chosen_images, result_groups, run_pictures
 
 AUGMENT = geometric(flip=0, degrees=20, translate=0, shear=0, zoom=0, distortion=0)
@@ -41,7 +42,7 @@ def test_the_surest_errors_and_hits_of_each_class_are_chosen(predictions):
 
 def test_each_picture_has_file_label_prediction_and_probability(data, predictions):
     looks = Looks(data.manifest, data.images, as_trained=True)
-    overlay = np.zeros((32, 32, 3), np.uint8)
+    overlay = picture(np.zeros((32, 32, 3), np.uint8), "what the network looks at")
     wrong = predictions[predictions["label"] == "Normal"].iloc[0]["image_id"]
     groups = {group.title: group for group in result_groups(predictions, looks, 2, {wrong: overlay})}
     assert groups["Covid: most confident errors"].note == "No image of this class was predicted wrongly."

@@ -19,11 +19,6 @@ NONE_ASKED = "Pictures are left out (report.images=0), as images of patients may
 _QUALITY = 80
 _WORDS = 600_000  # bytes of a page besides its pictures and plots
 
-Overlay = UInt8Array | bytes
-"""A picture to stand beside an image, as an attribution does: ``(H, W)`` or ``(H, W, 3) uint8``, or a PNG file."""
-Overlays = Mapping[str, Overlay]
-"""By ``image_id``."""
-
 
 @dataclass(frozen=True)
 class Picture:
@@ -38,6 +33,10 @@ class Picture:
     source: str
     text: str
     label: str = ""
+
+
+Overlays = Mapping[str, Picture]
+"""By ``image_id``, the picture that stands beside an image, as an attribution does."""
 
 
 @dataclass(frozen=True)
@@ -78,13 +77,9 @@ class Pictures:
     note: str = ""
 
 
-def picture(image: Overlay, text: str, label: str = "", side: int = SIDE) -> Picture:
-    """Make a picture of an image or an overlay, its longer side ``side`` pixels at most."""
-    small = (
-        Image.open(BytesIO(image)).convert("RGB")
-        if isinstance(image, bytes)
-        else Image.fromarray(np.ascontiguousarray(image))
-    )
+def picture(image: UInt8Array, text: str, label: str = "", side: int = SIDE) -> Picture:
+    """Make a picture of an image ``(H, W)`` or ``(H, W, 3) uint8``, its longer side ``side`` pixels at most."""
+    small = Image.fromarray(np.ascontiguousarray(image))
     small.thumbnail((side, side), Image.Resampling.LANCZOS)
     data = BytesIO()
     small.save(data, "JPEG", quality=_QUALITY, optimize=True)
@@ -92,12 +87,12 @@ def picture(image: Overlay, text: str, label: str = "", side: int = SIDE) -> Pic
 
 
 def figure(
-    image_id: str, image: UInt8Array, lines: Sequence[str], overlay: Overlay | None = None, side: int = SIDE
+    image_id: str, image: UInt8Array, lines: Sequence[str], overlay: Picture | None = None, side: int = SIDE
 ) -> Figure:
     """Make a figure of one image, with its overlay beside it if there is one."""
     pictures = [picture(image, f"{image_id}: {'; '.join(lines)}", side=side)]
     if overlay is not None:
-        pictures.append(picture(overlay, f"{image_id}: what the network looks at", side=side))
+        pictures.append(overlay)
     return Figure(pictures, lines)
 
 

@@ -96,6 +96,7 @@ def run_pictures(
     number: int,
     augmentation: str,
     overlays: Overlays = _NO_OVERLAYS,
+    maps: str = "",
 ) -> Pictures:
     """Make the pictures of a training run's report, as the network sees the images.
 
@@ -105,6 +106,7 @@ def run_pictures(
         number: images of a group; 0 leaves all pictures out.
         augmentation: how training images were augmented; begins with "none" where they weren't.
         overlays: by ``image_id``, what stands beside an image, such as an attribution.
+        maps: what is to be known of the overlays, or why there are none.
     """
     if number == 0:
         return Pictures(note=NONE_ASKED)
@@ -114,7 +116,7 @@ def run_pictures(
     found = pair_groups(pairs, looks, number, rest)
     none = PictureGroup("Duplicates", (), "No duplicates were found among the images.")
     groups = [*result_groups(predictions, looks, number, overlays), *(found or [none])]
-    return Pictures([*groups, augmented_group(data, number, augmentation)], _NOTE)
+    return Pictures([*groups, augmented_group(data, number, augmentation)], f"{_NOTE} {maps}".strip())
 
 
 def augmented_group(data: XrayDataModule, number: int, augmentation: str) -> PictureGroup:

@@ -11,20 +11,25 @@ import torch
 
 from cxrnet.core.config import Config
 from cxrnet.core.console import bar
+from cxrnet.data.datamodule import XrayDataModule
 from cxrnet.data.images.decode import UInt8Array
 from cxrnet.data.regions import read_masks
+from cxrnet.errors import CxrnetError
 from cxrnet.evaluation.attribution import FAILS, agreement, inside_table, random_maps
 from cxrnet.evaluation.audit import Sampling
-from cxrnet.models.attribution import METHODS, FloatArray, randomised
+from cxrnet.models.attribution import METHODS, FloatArray, overlay, randomised
 from cxrnet.models.bundle import device_of
 from cxrnet.models.network import Network
 from cxrnet.reporting.audit import Explained
+from cxrnet.reporting.pictures import Picture, picture
+from cxrnet.reporting.run_pictures import chosen_images
 from cxrnet.workflows.looks import AuditImages, Model
 
 TITLES = {"grad_cam": "Grad-CAM", "occlusion": "Occlusion"}
 # By how many random networks: two coarse maps may agree by chance, and the mean over several rarely does.
 _RANDOM = {"grad_cam": 3, "occlusion": 1}
 _AT_ONCE = 16
+SCALE = "dark is 0, yellow is the strongest"
 
 
 @dataclass(frozen=True)
@@ -93,6 +98,39 @@ def make_maps(
         np.nansum(agreed, axis=0), known.sum(axis=0), out=np.full(len(own), np.nan), where=known.any(axis=0)
     )
     return Maps(method, own, others[0], mean)
+
+
+def map_pictures(
+    network: Network, data: XrayDataModule, predictions: pd.DataFrame, number: int
+) -> tuple[dict[str, Picture], str]:
+    """Lay Grad-CAM of the predicted class over the images that a report shows.
+
+    Args:
+        network: in evaluation mode, which made the predictions.
+        data: holds the images.
+        predictions: of the split that the report is of.
+        number: images of a group in the report.
+
+    Returns:
+        The pictures by ``image_id``, and what is to be known of them, or why there are none.
+    """
+    chosen = chosen_images(predictions, number)
+    if chosen.empty:
+        return {}, ""
+    place = pd.Series(data.manifest.index, data.manifest["image_id"])
+    images = data.images[place[chosen["image_id"]].to_numpy()]
+    classes = [network.config.classes.index(name) for name in chosen["predicted"]]
+    try:
+        maps = make_maps(network, images, classes)
+    except CxrnetError as error:
+        return {}, f"No maps stand beside them ({error})."
+    pictures = {}
+    for row, (image_id, image, heat) in enumerate(zip(chosen["image_id"], images, maps.array, strict=True)):
+        caution = maps.caution(row)
+        text = f"{image_id}: Grad-CAM of the predicted class. {caution}".strip()
+        pictures[str(image_id)] = picture(np.asarray(overlay(image, heat)), text, caution or "Grad-CAM")
+    said = f"Beside it Grad-CAM of the predicted class, {SCALE}; one that random weights give as well says so."
+    return pictures, said
 
 
 @dataclass(frozen=True)

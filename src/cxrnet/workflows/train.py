@@ -58,6 +58,7 @@ from cxrnet.workflows.build import (
     predict_test,
 )
 from cxrnet.workflows.cross_validation import Outcome, train_parts
+from cxrnet.workflows.maps import map_pictures
 from cxrnet.workflows.resume import check_same_data
 from cxrnet.workflows.run_context import RunContext, opened, write_run_facts
 from cxrnet.workflows.trial import with_pruning
@@ -168,12 +169,13 @@ def _report(run: RunContext, trained: TrainedRun, predictions: pd.DataFrame) -> 
     """
     bundle, number = trained.bundled.bundle, run.config["report"]["images"]
     augmentation = augmentation_text(run.config, trained.phases)
+    overlays, maps = map_pictures(bundle.network, trained.data, predictions, number)
     facts = report_facts(
         trained,
         run.config,
         environment=environment(run.folder, run.config, run.data_digest, run.tracker.run_id),
         command=command_text(run.command),
-        pictures=run_pictures(trained.data, predictions, number, augmentation),
+        pictures=run_pictures(trained.data, predictions, number, augmentation, overlays, maps),
     )
     render_report(facts, run.folder / "report.html")
     write_card(make_card(facts), run.folder)
