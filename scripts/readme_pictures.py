@@ -81,7 +81,7 @@ def x_rays(report: Path, path: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         part = Path(folder) / "part.html"
         part.write_text(f"{head}<body><main>{mark}{after.partition('<h2')[0]}</main></body></html>", encoding="utf-8")
-        screenshot(part.as_uri(), path, size=(1000, 1150))
+        screenshot(part.as_uri(), path, size=(1000, 1095))
 
 
 def newest_page(outputs: Path) -> Path:
