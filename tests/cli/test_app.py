@@ -215,4 +215,9 @@ def test_no_key_of_a_data_class_of_ours_goes_without_a_word():
     lines = help_text("train", []).splitlines()
     bare = [now for last, now in pairwise(lines) if now[:1].isalpha() and not last.startswith("#")]
     groups = ("data", "model", "augment", "schedule", "loss", "optimizer", "trainer", "callbacks", "logger")
-    assert [line.partition(":")[0] for line in bare[bare.index("data:") :]] == [*groups, "evaluation", "tracking"]
+    assert [line.partition(":")[0] for line in bare[bare.index("data:") :]] == [
+        *groups,
+        "evaluation",
+        "report",
+        "tracking",
+    ]
