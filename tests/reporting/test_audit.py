@@ -89,8 +89,10 @@ def test_nothing_to_look_at_is_no_all_clear():
 
 
 def test_two_classes_are_told_from_each_other():
-    facts = facts_of(look(BORDER, 0.9, True), classes=("normal", "covid"))
-    assert facts.verdict.gist.startswith("A shortcut was found: normal or covid from the border")
+    planted = look("border", 0.8, True, kind="planted", whole=0.1)
+    facts = facts_of(look(BORDER, 0.9, True), planted, classes=("normal", "covid"))
+    assert facts.verdict.gist.startswith("A shortcut was found: normal or covid from the border (2 looks")
+    assert "with that of an image of covid" in facts.verdict.details[1]
     assert facts.verdict.details[0].startswith("normal or covid: from the border alone")
     assert list(facts.tables[0].rows.columns)[-1] == "ROC-AUC"
 

@@ -69,7 +69,8 @@ class Verdict:
             )
         by_label: dict[str, dict[str, None]] = {}
         for look in self.found:
-            by_label.setdefault(self._of(look), {})[_PLACES[look.name]] = None
+            label = " or ".join(self.classes) if len(self.classes) == 2 else look.label
+            by_label.setdefault(label, {})[_PLACES[look.name]] = None
         said = "; ".join(f"{label} from {_listed(list(places))}" for label, places in by_label.items())
         return f"A shortcut was found: {said} ({looks} looks, {level} for all of them together)."
 
@@ -102,10 +103,11 @@ class Verdict:
         )
 
     def _planted(self, look: Look) -> str:
+        which = "that" if look.name == "border" else "those"
         return (
-            f"The model follows {_PLACES[look.name]}: with those of an image of {look.label}, a share of "
-            f"{_inline(look)} of {grouped(look.n)} images of other classes is predicted as {look.label}; with those of "
-            f"their own class {look.whole:.2f}."
+            f"The model follows {_PLACES[look.name]}: with {which} of an image of {look.label}, a share of "
+            f"{_inline(look)} of {grouped(look.n)} images of other classes is predicted as {look.label}; with {which} "
+            f"of their own class {look.whole:.2f}."
         )
 
     def _cautions(self) -> list[str]:
