@@ -79,6 +79,7 @@ class OptunaSweeper(BasicSweeper):
         Raises:
             SystemExit: the search is refused, a trial failed, or the sweep's folder, the study or MLflow can't be used.
         """
+        from cxrnet.cli.run_folder import discard
         from cxrnet.errors import CxrnetError
         from cxrnet.workflows.study import SearchSettings, one_a_key
 
@@ -89,21 +90,27 @@ class OptunaSweeper(BasicSweeper):
         overrides = one_a_key(parser.parse_overrides([*self._parse_config(), *arguments]))
         try:
             settings = SearchSettings(**self.settings)
+            from cxrnet.workflows.build import check_idle
             from cxrnet.workflows.search import plan_search, search
 
             plan = plan_search(self.config, overrides, settings)
-            _check(self, [plan.example()])
+            (trial,) = _check(self, [plan.example()])
+            check_idle(trial.model, plan.example())
         except CxrnetError as error:
             raise _refused(str(error), self.config) from error
         try:
             search(plan, overrides, self.config, self.launcher)
         except CxrnetError as error:
+            discard(plan.folder)  # where nothing was begun
             print(f"error: {error}", file=sys.stderr)
             raise SystemExit(1) from error
 
 
-def _check(sweeper: BasicSweeper, jobs: Sequence[Sequence[str]]) -> None:
+def _check(sweeper: BasicSweeper, jobs: Sequence[Sequence[str]]) -> list[DictConfig]:
     """Refuse, before anything is begun, jobs that can't be composed or train on several devices, and a bad launcher.
+
+    Returns:
+        The configs of the jobs.
 
     Raises:
         CxrnetError: that is what they are.
@@ -112,11 +119,13 @@ def _check(sweeper: BasicSweeper, jobs: Sequence[Sequence[str]]) -> None:
 
     assert sweeper.hydra_context is not None  # these two: set up by Hydra
     assert sweeper.config is not None
-    for job in jobs:
-        config = sweeper.hydra_context.config_loader.load_sweep_config(sweeper.config, list(job))
+    load = sweeper.hydra_context.config_loader.load_sweep_config
+    configs = [load(sweeper.config, list(job)) for job in jobs]
+    for config in configs:
         check_one_device(config)
     if isinstance(sweeper.launcher, ProcessLauncher):
         sweeper.launcher.check()
+    return configs
 
 
 def _refused(line: str, config: DictConfig) -> SystemExit:

@@ -68,6 +68,17 @@ def test_images_manifest_duplicates_and_warnings_are_those_of_the_files(files, w
     assert look_binary(small).sum() == 1
 
 
+def test_images_of_the_size_of_the_search_for_duplicates_are_those_of_the_files(files, tmp_path):
+    """Both sets of shards then hold the same images, and one of them is read for both."""
+    size = ((64, 64), "stretch")
+    write_shards(files, str(tmp_path / "square"), size, 5, "fail", None, {})
+    manifest, found = load_at_sizes(shards(str(tmp_path / "square")), [size, size], "fail")
+    _, expected = load_at_sizes(files, [size, size], "fail")
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one[:], other[:])
+    pd.testing.assert_frame_equal(find_duplicates(found[1], manifest), find_duplicates(expected[1], manifest))
+
+
 def test_any_rows_of_any_part_are_read_in_any_order(files, written):
     _, (images, _) = load_at_sizes(files, SIZES, "fail")
     _, (sharded, _) = load_at_sizes(shards(str(written)), SIZES, "fail")

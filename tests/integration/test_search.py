@@ -156,6 +156,7 @@ def test_trials_at_once_are_all_told(tmp_path):
         ([f"{RATE}=1,2", "folds=5"], "folds: a search ranks trials by one validation split"),
         (["schedule.scratch.rate=1,2"], "schedule.scratch.rate: no such key"),
         (["hydra/sweeper=grid", f"{RATE}=interval(1,2)"], "a grid has no interval; to search it: hydra/sweeper=optuna"),
+        (["+search=head"], "schedule.head.solver: has no effect, as the weights are random, and schedule.scratch"),
     ],
 )
 def test_what_cannot_be_searched_is_one_line(tmp_path, command, words, said):
@@ -164,6 +165,17 @@ def test_what_cannot_be_searched_is_one_line(tmp_path, command, words, said):
     assert said in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert not list(tmp_path.glob("outputs/sweeps/*/*"))
+
+
+def test_a_study_of_another_space_is_one_line_and_leaves_no_folder(tmp_path, command):
+    journal(tmp_path / "shared", "rates").set_user_attr("space", {"model.dropout": "interval(0,1)"})
+    words = [f"{RATE}=interval(1e-4,1e-2)", "hydra.sweeper.storage=shared", "hydra.sweeper.study_name=rates"]
+    done = command(tmp_path, "train", *SEARCH, *words, "tracking=none")
+    assert done.returncode == 1
+    assert "'rates' in " in done.stderr
+    assert "is of another search, with space model.dropout=interval(0,1), not" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not list(tmp_path.glob("outputs/sweeps/*"))
 
 
 @pytest.mark.parametrize("word", ["hydra/sweeper=optuna", "+search=head"])

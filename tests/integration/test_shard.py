@@ -169,6 +169,10 @@ def test_shards_are_looked_at_as_a_folder_is(place, said, command):
             ("shard", "data=folder", "data.root=my xrays", "shards=s3://x", "cache=null"),
             "error: cache: null, but shards",
         ),
+        (
+            ("shard", "-m", "data=folder", "data.root=my xrays", "shards=x"),
+            "error: -m: shard has no folder for several",
+        ),
     ],
 )
 def test_mistakes_are_told_in_one_line(place, said, command, words, message):

@@ -11,6 +11,9 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+
+from cxrnet.models.backbones.registry import backbone_spec
 
 SMALL = ["model=custom_cnn", "trainer=debug", "data.size=[32,32]", "data.manifest.images=48"]
 CHILDREN = """
@@ -142,6 +145,61 @@ def test_a_killed_sweep_goes_on_with_what_is_not_finished(tmp_path, query):
     assert [child[1:] for child in children] == [("FINISHED", parent[0])] * 3
     assert [row["rank"] for row in ranks(tmp_path / "outputs" / "sweep")] == ["1", "2", "3"]
     assert "validated on different images" in resumed.stdout
+
+
+@pytest.mark.slow
+def test_a_grid_of_nine_that_is_killed_in_its_fifth_job_has_nine_finished_children(tmp_path, query):
+    """The four jobs before it are not run again, none of the nine has two runs, and each has all its epochs once."""
+    sweep = tmp_path / "outputs" / "sweep"
+    written = {}
+
+    def reports() -> dict[str, int]:
+        return {file.parent.name: file.stat().st_mtime_ns for file in sweep.glob("[0-9]*/report.html")}
+
+    def kill(running: subprocess.Popen) -> None:
+        running.kill()
+        running.wait()
+        written.update(reports())
+
+    words = ["seed=0,1,2", "schedule.scratch.lr=1e-3,3e-4,1e-4", "evaluation.resamples=50"]
+    resumed = killed_and_resumed(tmp_path, words, "4_custom_cnn_phantom/config.yaml", kill)
+    assert resumed.returncode == 0, resumed.stderr
+    assert sorted(written) == [f"{job}_custom_cnn_phantom" for job in range(4)]
+    assert written.items() <= reports().items()
+    assert len(reports()) == 9
+    (parent, *children) = query(tmp_path, CHILDREN)
+    assert parent[1:] == ("FINISHED", None)
+    assert [child[1:] for child in children] == [("FINISHED", parent[0])] * 9
+    overrides = query(tmp_path, "select value from tags where key = 'cxrnet.overrides'")
+    grid = {text for (text,) in overrides if "seed=" in text and "lr=" in text and "," not in text}
+    assert len(grid) == 9
+    epochs = query(tmp_path, f"select count(*) from metrics where key = 'val/loss' and run_uuid != '{parent[0]}'")
+    assert epochs == [(9,)]
+    assert len(ranks(sweep)) == 9
+
+
+@pytest.mark.slow
+def test_four_jobs_at_once_make_decoded_images_and_frozen_features_once(tmp_path, call, query):
+    """Dropouts of a head: whoever comes later to the images or to the features waits for them, and says so."""
+    torch.manual_seed(0)
+    torch.save(backbone_spec("custom_cnn").build((32, 32)).state_dict(), tmp_path / "weights.pt")
+    words = [
+        "model.weights=weights.pt",
+        "model.dropout=0,0.1,0.2,0.3",
+        "schedule=head",
+        "schedule.head.solver=gradient",
+    ]
+    words += ["hydra/launcher=joblib", "hydra.launcher.n_jobs=4", "hydra.sweep.dir=outputs/sweep"]
+    done = call(tmp_path, "-m", "cxrnet.train", "-m", *SMALL, *words, "data.manifest.images=480")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (parent, *children) = query(tmp_path, CHILDREN)
+    assert [child[1:] for child in children] == [("FINISHED", parent[0])] * 4
+    cache = tmp_path / "outputs" / "cache"
+    made = {name: [path for path in (cache / name).iterdir() if path.is_dir()] for name in ("images", "features")}
+    assert {name: len(folders) for name, folders in made.items()} == {"images": 1, "features": 2}  # train and val
+    consoles = [file.read_text(encoding="utf-8") for file in (tmp_path / "outputs" / "sweep" / "console").iterdir()]
+    assert len(consoles) == 4
+    assert any("waiting for it" in text for text in consoles)
 
 
 @pytest.mark.parametrize(

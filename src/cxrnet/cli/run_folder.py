@@ -87,7 +87,9 @@ class OwnFolder(Callback):
             _agree(config)
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:  # noqa: ANN401
-        """See to the folder of a sweep; one that is resumed has its own already."""
+        """See to the folder of a sweep; one that is resumed has its own already, some commands have none."""
+        if Path(config.hydra.sweep.dir) == Path():
+            raise console.refusal(f"-m: {config.hydra.job.name} has no folder for several jobs; leave -m out")
         if config.get("resume") is None and is_main_process():
             self._take(config, "sweep", _SWEEP, "a sweep")
 

@@ -1,10 +1,11 @@
 """The parts of a run, made of its configuration: data, network, training, bundle."""
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
@@ -114,14 +115,8 @@ def check_parts(config: Config, folder: Path, words: Sequence[str] = ()) -> int:
     schedule = build(Schedule, config["schedule"], "schedule")
     check_monitor(schedule.monitor, own)
     optimizer = instantiate(config["optimizer"])
-    pretrained = weights != "none" and (weights != "auto" or published is not None)
-    phases = enabled_phases(schedule, pretrained)
-    keys = [word.lstrip("+").partition("=")[0] for word in words]
-    if not pretrained and (idle := [key for key in keys if key.startswith("schedule.head.")]):
-        raise CxrnetError(
-            f"{idle[0]}: has no effect, as the weights are random, and schedule.scratch trains them; leave it out, or "
-            "give model.weights"
-        )
+    phases = enabled_phases(schedule, _is_pretrained(config["model"]))
+    check_idle(config["model"], words)
     if schedule.stores and not not_linear(network, made_loss):
         check_words(words, phases, schedule)
     for phase in phases:
@@ -143,6 +138,25 @@ def check_parts(config: Config, folder: Path, words: Sequence[str] = ()) -> int:
                 f"{where}: no optimizer can be made: {error}; mend optimizer, lr or lr_schedule"
             ) from error
     return processes
+
+
+def _is_pretrained(model: Mapping[str, Any]) -> bool:
+    weights = str(model["weights"])
+    return weights != "none" and (weights != "auto" or backbone_spec(model["backbone"]).published is not None)
+
+
+def check_idle(model: Mapping[str, Any], words: Sequence[str]) -> None:
+    """Refuse words of the head where the weights are random: another phase trains all of them.
+
+    Raises:
+        CxrnetError: there is one.
+    """
+    keys = [word.lstrip("+").partition("=")[0] for word in words]
+    if (idle := [key for key in keys if key.startswith("schedule.head.")]) and not _is_pretrained(model):
+        raise CxrnetError(
+            f"{idle[0]}: has no effect, as the weights are random, and schedule.scratch trains them; leave it out, or "
+            "give model.weights"
+        )
 
 
 def check_monitor(monitor: str, classes: Sequence[str] | None) -> None:
