@@ -1,0 +1,213 @@
+"""Whether two images show the same picture, and what was done to one of them.
+
+Candidates are registered on their maps, and those that may agree again on maps of 64 x 64 pixels, whose local mean is
+that of a few pixels around. Of two pictures of one patient, ribs and vessels don't lie on each other whatever map is
+tried; those of a copy do, to a fraction of a pixel. So a mirrored or inverted copy is one by its vessels and ribs, not
+because a chest looks much the same in a mirror.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from cxrnet.data.duplicates import geometry
+from cxrnet.data.duplicates.candidates import Candidates
+from cxrnet.data.duplicates.descriptors import FloatArray, IntArray, Rows, Views, map_of, stored_maps
+from cxrnet.data.images.decode import UInt8Array
+
+# What was done to a copy: the first that applies. Recompressed: also resized, or with another contrast.
+KINDS = ("same file", "mirrored", "inverted", "turned", "framed", "cropped", "annotated", "recompressed")
+SAME_FILE = KINDS[0]
+
+FINE = 64  # side of the maps that decide, pixels
+REACH = 2.5  # standard deviation of their local mean, pixels
+
+COARSE = 0.8  # correlation of the small maps at which a candidate is looked at again
+CORRELATION = 0.82  # at which two images are copies
+COVERED = 0.25  # the most that may be covered
+COMMON = 0.6  # the least that both must show
+SCALE = 1.4  # the most that one may be larger than the other
+ANGLE = 10.0  # degrees, the most that one may be turned
+
+_STEPS = (4, 4)  # of registration, coarse and fine
+_BLOCKS = 8  # in each direction: what was drawn onto one image lies in few of them
+_DRAWN = 0.15  # of the blocks: the worst, which don't count
+_OWN = 0.5  # correlation below which a block is covered
+_PART = 0.3  # of a block that must lie in both pictures
+_BATCH = 256  # pairs at a time
+
+_TURNED = 0.7  # degrees
+_BESIDE = 0.03  # of a picture that the other one doesn't show
+_ANNOTATED = 0.03  # of the blocks
+_TOLERANCE, _UNIFORM = 12, 0.65  # grey values of a border, and the share of it that has them
+
+
+class Evidence(NamedTuple):
+    """What was found of pairs of images, ``(P,)`` each.
+
+    Attributes:
+        correlation: of local contrast where both pictures are, after registration, without what is covered; -1..1.
+        covered: share of what both show that is covered in one of them, 0..1.
+        common: share of the smaller picture that both show, 0..1.
+        theta: the map from the first to the second picture, ``(P, 2, 3)``.
+        inverted: whether one is the negative of the other.
+        kind: place in :data:`KINDS`.
+    """
+
+    correlation: FloatArray
+    covered: FloatArray
+    common: FloatArray
+    theta: FloatArray
+    inverted: npt.NDArray[np.bool_]
+    kind: npt.NDArray[np.int8]
+
+    def take(self, chosen: npt.NDArray[np.generic]) -> "Evidence":
+        """Choose pairs by place, or by a mask."""
+        return Evidence(*(column[chosen] for column in self))
+
+    @property
+    def same(self) -> npt.NDArray[np.bool_]:
+        """Whether two images are of one picture."""
+        scale, angle = measures(self.theta)[:2]
+        return (
+            (self.correlation >= CORRELATION)
+            & (self.covered <= COVERED)
+            & (self.common >= COMMON)
+            & (np.abs(np.log(scale)) <= np.log(SCALE))
+            & (np.abs(angle) <= ANGLE)
+        )
+
+
+def measures(theta: FloatArray) -> tuple[FloatArray, ...]:
+    """Take maps ``(P, 2, 3)`` from the first picture to the second apart.
+
+    Returns:
+        ``(P,)`` each: how much larger the second shows things (1 is as large), by how many degrees it is turned, by
+        what share of its side its middle lies to the right and below, and whether it is mirrored.
+    """
+    mirrored = np.linalg.det(theta[:, :, :2]) < 0
+    plain = theta.copy()
+    plain[mirrored, :, 0] *= -1
+    scale = np.sqrt(np.linalg.det(plain[:, :, :2]))
+    angle = np.degrees(np.arctan2(plain[:, 1, 0] - plain[:, 0, 1], plain[:, 0, 0] + plain[:, 1, 1]))
+    return scale, angle, theta[:, 0, 2] / 2, theta[:, 1, 2] / 2, mirrored
+
+
+def weigh(images: Rows, views: Views, candidates: Candidates) -> tuple[IntArray, Evidence]:
+    """Register candidates and find how well they agree.
+
+    Returns:
+        The places of those candidates that agree in part, and their evidence.
+    """
+    theta = candidates.theta.copy()
+    rough = np.zeros(len(theta), np.float32)
+    for start in range(0, len(theta), _BATCH):
+        part = slice(start, start + _BATCH)
+        fixed, moving = (torch.from_numpy(stored_maps(views, each[part])) for each in candidates[:2])
+        moving = moving * torch.from_numpy(candidates.sign[part].astype(np.float32))[:, None, None]
+        near = geometry.register(fixed, moving, torch.from_numpy(theta[part]), _STEPS[0])
+        theta[part], rough[part] = near.numpy(), agreement(fixed, moving, near)[0].numpy()
+    left = np.flatnonzero(rough >= COARSE)
+    fixed, moving = candidates.fixed[left], candidates.moving[left]
+    sign = views.sign[fixed] * views.sign[moving] * candidates.sign[left]
+    pair = views.image[fixed], views.image[moving]
+    return left, compare(images, pair, (views.box[fixed], views.box[moving]), theta[left], sign < 0)
+
+
+def compare(
+    images: Rows,
+    pair: tuple[IntArray, IntArray],
+    boxes: tuple[FloatArray, FloatArray],
+    theta: FloatArray,
+    inverted: npt.NDArray[np.bool_],
+) -> Evidence:
+    """Register pairs of images anew and find how well they agree.
+
+    Args:
+        images: are read.
+        pair: places of the two images of each pair, ``(P,)`` each.
+        boxes: the views of them that are compared, ``(P, 4)`` each.
+        theta: the maps between these views, about.
+        inverted: whether one is the other's negative, ``(P,)``.
+    """
+    parts = []
+    for start in range(0, max(1, len(theta)), _BATCH):
+        part = slice(start, start + _BATCH)
+        places, where = np.unique(np.concatenate([each[part] for each in pair]), return_inverse=True)
+        first, second = np.split(images[places][where], 2)
+        parts.append(_registered(first, second, boxes[0][part], boxes[1][part], theta[part], inverted[part]))
+    return Evidence(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+def _registered(
+    first: UInt8Array,
+    second: UInt8Array,
+    first_box: FloatArray,
+    second_box: FloatArray,
+    theta: FloatArray,
+    inverted: npt.NDArray[np.bool_],
+) -> Evidence:
+    """Register images ``(P, S, S)`` by the maps of their views."""
+    sign = torch.from_numpy(np.where(inverted, -1, 1).astype(np.float32))[:, None, None]
+    fixed = torch.from_numpy(map_of(first, first_box, FINE, REACH))
+    moving = torch.from_numpy(map_of(second, second_box, FINE, REACH)) * sign
+    near = geometry.register(fixed, moving, torch.from_numpy(theta), _STEPS[1])
+    correlation, covered, common = (each.numpy() for each in agreement(fixed, moving, near))
+    whole = geometry.whole_picture(near.numpy(), first_box, second_box)
+    kind = _kind(first, second, whole, covered, inverted)
+    return Evidence(correlation, covered, common, whole, inverted, kind)
+
+
+def agreement(fixed: Tensor, moving: Tensor, theta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Compare maps ``(P, S, S)`` where both are: correlation, share covered and share in common, ``(P,)`` each."""
+    side = fixed.shape[1]
+    there = geometry.overlap(theta, side)
+    moved = geometry.move(moving, theta) * there
+    here = fixed * there
+
+    def blocks(values: Tensor) -> Tensor:
+        return values.unflatten(2, (_BLOCKS, -1)).unflatten(1, (_BLOCKS, -1)).sum(dim=(2, 4)).flatten(1)
+
+    both, first, second, pixels = blocks(here * moved), blocks(here**2), blocks(moved**2), blocks(there)
+    counts = pixels >= _PART * (side // _BLOCKS) ** 2
+    number = counts.sum(dim=1)
+    error = torch.where(counts, first + second - 2 * both, -torch.inf)
+    rank = error.argsort(dim=1, descending=True, stable=True).argsort(dim=1, stable=True)
+    kept = counts & (rank >= (_DRAWN * number)[:, None].floor())
+    product, length = (both * kept).sum(dim=1), (first * kept).sum(dim=1) * (second * kept).sum(dim=1)
+    own = both / (first * second).clamp(min=1e-6).sqrt()
+    covered = ((own < _OWN) & counts).sum(dim=1) / number.clamp(min=1)
+    # Of the smaller picture, which may lie in the middle of the other one.
+    smaller = torch.linalg.det(theta[:, :, :2]).abs().clamp(min=1)
+    return product / length.clamp(min=1e-6).sqrt(), covered, there.mean(dim=(1, 2)) * smaller
+
+
+def _kind(
+    first: UInt8Array,
+    second: UInt8Array,
+    theta: FloatArray,
+    covered: FloatArray,
+    inverted: npt.NDArray[np.bool_],
+) -> npt.NDArray[np.int8]:
+    """Name what was done to images ``(P, S, S)``: places in :data:`KINDS`."""
+    _, angle, _, _, mirrored = measures(theta)
+    back = geometry.inverse(theta)
+    sides = [_beside(images, maps) for images, maps in ((first, theta), (second, back))]
+    framed = np.any([uniform for _, uniform in sides], axis=0)
+    cropped = np.any([beside for beside, _ in sides], axis=0)
+    applies = [mirrored, inverted, np.abs(angle) >= _TURNED, framed, cropped, covered >= _ANNOTATED]
+    return np.select(applies, range(1, len(KINDS) - 1), len(KINDS) - 1).astype(np.int8)
+
+
+def _beside(images: UInt8Array, theta: FloatArray) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Tell which images ``(P, S, S)`` show more than the others to which maps lead, and where that is a border."""
+    beside = geometry.overlap(torch.from_numpy(theta), images.shape[1]).numpy() == 0
+    grey = np.where(beside, images, np.nan).reshape(len(images), -1)
+    more = beside.mean(axis=(1, 2)) >= _BESIDE
+    border = np.zeros_like(more)
+    shade = np.nanmedian(grey[more], axis=1, keepdims=True)
+    border[more] = (np.abs(grey[more] - shade) <= _TOLERANCE).sum(axis=1) >= _UNIFORM * beside[more].sum(axis=(1, 2))
+    return more, border
