@@ -8,6 +8,7 @@ Nearest neighbours are looked for in the nearest cells of a k-means partition (a
 cells have the same size in sets of any size, so that all but finding an image's cells is linear in their number.
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -16,11 +17,12 @@ import pandas as pd
 from scipy.sparse import csr_array
 from sklearn.cluster import KMeans
 
-from cxrnet.data.duplicates.descriptors import DIMENSIONS, HALVES, SIDE, FloatArray, IntArray, Views, learn
+from cxrnet.data.duplicates.descriptors import DIMENSIONS, SIDE, FloatArray, IntArray, Views, learn
 from cxrnet.data.duplicates.geometry import affine
 
 # How an image is looked at: enlarged so much, turned by so many degrees. The first is as it is.
-PLACES = tuple((zoom, angle) for zoom in (1.0, 1.07, 1.18) for angle in (0.0, -3.0, 3.0))
+# A pair whose images lie 3 degrees apart is found from one of them, so that the other sense is only needed enlarged.
+PLACES = ((1.0, 0.0), (1.0, 3.0), *((zoom, angle) for zoom in (1.07, 1.18) for angle in (0.0, -3.0, 3.0)))
 
 _VOTES = 2  # halves of either image that must agree
 _FEW = 64  # images among which one is enough
@@ -47,78 +49,72 @@ class Candidates(NamedTuple):
     sign: npt.NDArray[np.int8]
 
 
-class _Nearest(NamedTuple):
-    """The nearest neighbour of each image by each half, ``(N, 4)`` each; a distance of infinity where there is none."""
+class Index:
+    """The views of ``count`` images by their descriptors, one partition a half."""
 
-    distance: FloatArray
-    query: IntArray  # view of the image
-    found: IntArray  # view of the neighbour
-    place: IntArray  # how the image was looked at, of both signs
+    def __init__(self, views: Views, count: int) -> None:
+        self.views, self.count = views, count
+        self.looks = [affine(zoom, angle, mirrored=mirrored) for mirrored in (False, True) for zoom, angle in PLACES]
+        moves = [_weights(look) for look in self.looks]
+        self.halves = []
+        for projection in learn(views) if len(views.image) > 1 else []:
+            described = np.concatenate([maps @ projection.T for _, maps in self._blocks(np.arange(len(views.image)))])
+            looked = np.concatenate([(move.T @ projection.T).T for move in moves])
+            self.halves.append((looked, _Cells(described)))
 
+    def _blocks(self, rows: IntArray) -> Iterator[tuple[IntArray, FloatArray]]:
+        """Take views block by block: their places, and their maps ``(n, 1024)``."""
+        for start in range(0, len(rows), _BLOCK):
+            block = rows[start : start + _BLOCK]
+            yield block, self.views.maps[block].reshape(len(block), -1).astype(np.float32)
 
-def find_candidates(views: Views, count: int) -> Candidates:
-    """Find the pairs of ``count`` images that may show the same picture."""
-    looks = [affine(zoom, angle, mirrored=mirrored) for mirrored in (False, True) for zoom, angle in PLACES]
-    nearest = _nearest(views, count, looks)
-    image, half = np.nonzero(np.isfinite(nearest.distance))
-    distance, query, found, place = (column[image, half] for column in nearest)
-    pair = np.sort(np.stack([views.image[query], views.image[found]]), axis=0)
-    votes = pd.DataFrame({"pair": pair[0] * count + pair[1], "distance": distance})
-    enough = votes.groupby("pair")["pair"].transform("size") >= (_VOTES if count > _FEW else 1)
-    best = votes[enough].sort_values("distance", kind="stable").drop_duplicates("pair").index.to_numpy()
-    sign, look = np.divmod(place[best], len(looks))
-    theta = np.stack(looks)[look] if len(best) else np.empty((0, 2, 3), np.float32)
-    return Candidates(found[best], query[best], theta, (1 - 2 * sign).astype(np.int8))
+    def find(self, group: IntArray, asked: npt.NDArray[np.bool_]) -> Candidates:
+        """Find pairs of images that may show the same picture.
 
+        Args:
+            group: the number of each image's group, ``(count,)``; no pairs are looked for within one.
+            asked: the images whose neighbours are looked for, ``(count,)``.
+        """
+        rows = np.flatnonzero(asked[self.views.image])
+        hits = [
+            self._hits(half, block, maps, group)
+            for half in range(len(self.halves))
+            for block, maps in self._blocks(np.concatenate([rows, ~rows[self.views.unsure[rows]]]))
+        ]
+        votes = pd.concat(hits, ignore_index=True) if hits else pd.DataFrame(columns=["half", "query", "distance"])
+        return self._agreed(votes.sort_values("distance", kind="stable"))
 
-def _nearest(views: Views, count: int, looks: list[FloatArray]) -> _Nearest:
-    shape = (count, len(HALVES))
-    nearest = _Nearest(np.full(shape, np.inf, np.float32), *(np.zeros(shape, np.int64) for _ in range(3)))
-    if len(views.image) < 2:
-        return nearest
-    flat = views.maps.reshape(len(views.maps), -1)
-    moves = [_weights(look) for look in looks]
-    for half, projection in enumerate(learn(views)):
-        described = np.concatenate(
-            [flat[start : start + _BLOCK].astype(np.float32) @ projection.T for start in range(0, len(flat), _BLOCK)]
-        )
-        cells = _Cells(described, views.image)
-        looked = np.concatenate([(move.T @ projection.T).T for move in moves])
-        for start in range(0, len(flat), _BLOCK):
-            rows = np.arange(start, min(start + _BLOCK, len(flat)))
-            rows = np.concatenate([rows, rows[views.unsure[rows]]])  # these also with the other sign
-            sign = np.where(np.arange(len(rows)) < min(_BLOCK, len(flat) - start), 0, 1)
-            queries = (flat[rows].astype(np.float32) @ looked.T).reshape(len(rows), 2, len(PLACES), DIMENSIONS)
-            queries[sign == 1] *= -1
-            _keep_nearest(nearest, half, views, rows, sign, cells.search(queries, views.image[rows]))
-    return nearest
+    def _hits(self, half: int, rows: IntArray, maps: FloatArray, group: IntArray) -> pd.DataFrame:
+        """Find the nearest view of another group for each image by one half; ``~row`` asks with the other sign."""
+        looked, cells = self.halves[half]
+        sign = np.where(rows < 0, -1, 1).astype(np.float32)
+        query = np.where(rows < 0, ~rows, rows)
+        queries = (maps @ looked.T * sign[:, None]).reshape(len(rows), 2, len(PLACES), DIMENSIONS)
+        image = self.views.image
+        number, distance, found, place = cells.search(queries, group[image[query]], group[image])
+        hits = {"half": half, "query": query[number], "found": found, "look": place, "sign": sign[number]}
+        table = pd.DataFrame({**hits, "distance": distance, "image": image[query[number]]})
+        table = table[table["distance"] < _OWN / 2].sort_values("distance", kind="stable")
+        return table.drop_duplicates("image")
 
-
-def _keep_nearest(
-    nearest: _Nearest,
-    half: int,
-    views: Views,
-    rows: IntArray,
-    sign: IntArray,
-    hits: tuple[IntArray, FloatArray, IntArray, IntArray],
-) -> None:
-    """Keep the nearest of the hits of each image, and of what was nearest before."""
-    query, distance, found, place = hits
-    image = views.image[rows[query]]
-    order = np.lexsort((distance, image))
-    first = order[np.flatnonzero(np.diff(image[order], prepend=-1))]
-    first = first[(distance[first] < nearest.distance[image[first], half]) & (distance[first] < _OWN / 2)]
-    here = image[first]
-    nearest.distance[here, half] = distance[first]
-    nearest.query[here, half] = rows[query[first]]
-    nearest.found[here, half] = found[first]
-    nearest.place[here, half] = place[first] + sign[query[first]] * 2 * len(PLACES)
+    def _agreed(self, hits: pd.DataFrame) -> Candidates:
+        """Keep the pairs that enough halves agree on, as the nearest of their hits has them."""
+        if hits.empty:
+            none = np.empty(0, np.int64)
+            return Candidates(none, none, np.empty((0, 2, 3), np.float32), np.empty(0, np.int8))
+        hits = hits.drop_duplicates(["half", "image"])
+        ends = np.sort([self.views.image[hits[name].to_numpy(np.int64)] for name in ("query", "found")], axis=0)
+        pair = pd.Series(ends[0] * self.count + ends[1], index=hits.index)
+        hits = hits[(pair.map(pair.value_counts()) >= (_VOTES if self.count > _FEW else 1)) & ~pair.duplicated()]
+        look = hits["look"].to_numpy(np.int64)
+        fixed, moving = (hits[name].to_numpy(np.int64) for name in ("found", "query"))
+        return Candidates(fixed, moving, np.stack(self.looks)[look], hits["sign"].to_numpy(np.int8))
 
 
 class _Cells:
-    """Descriptors ``(V, 32)`` of the views of images ``(V,)``, in cells."""
+    """Descriptors ``(V, 32)`` of views, in cells."""
 
-    def __init__(self, described: FloatArray, image: IntArray) -> None:
+    def __init__(self, described: FloatArray) -> None:
         number = max(1, len(described) // _CELL)
         if number > _PROBES:
             rng = np.random.default_rng(0)
@@ -133,7 +129,6 @@ class _Cells:
         lengths = (described**2).sum(axis=1, keepdims=True)
         # With these, a product is a squared distance: (-2 q, |q|^2, 1) . (x, 1, |x|^2).
         self.described = np.concatenate([described, np.ones_like(lengths), lengths], axis=1)[self.order]
-        self.image = image[self.order]
 
     def _near(self, described: FloatArray, number: int) -> IntArray:
         """Find the nearest cells, ``(Q, number)``, in no order."""
@@ -142,12 +137,15 @@ class _Cells:
             return np.tile(np.arange(len(self.means)), (len(described), 1))
         return np.argpartition(distance, number - 1, axis=1)[:, :number]
 
-    def search(self, queries: FloatArray, image: IntArray) -> tuple[IntArray, FloatArray, IntArray, IntArray]:
-        """Find the nearest view of another image in each of the nearest cells.
+    def search(
+        self, queries: FloatArray, group: IntArray, groups: IntArray
+    ) -> tuple[IntArray, FloatArray, IntArray, IntArray]:
+        """Find the nearest view of another group in each of the nearest cells.
 
         Args:
             queries: ``(Q, 2, L, 32)``: as they are and mirrored, in L places; the first of them says where to look.
-            image: of each query, ``(Q,)``.
+            group: of each query, ``(Q,)``.
+            groups: of each view, ``(V,)``.
 
         Returns:
             For each look into a cell ``(H,)``: the query, the squared distance, the view, and the place, 0..2 L - 1.
@@ -160,13 +158,13 @@ class _Cells:
         look = np.argsort(cells.ravel(), kind="stable")
         row, ends = look // cells.shape[1], np.cumsum(np.bincount(cells.ravel(), minlength=len(self.means)))
         distance, found, place = np.empty(len(row), np.float32), np.empty(len(row), np.int64), np.empty(len(row), np.int64)
-        begin = 0
+        begin, groups = 0, groups[self.order]
         for cell, end in enumerate(ends):
             inside = slice(self.ends[cell - 1] if cell else 0, self.ends[cell])
             if end > begin and inside.stop > inside.start:
                 rows, others = row[begin:end], self.described[inside]
                 product = (queries[rows].reshape(-1, size + 2) @ others.T).reshape(len(rows), places, -1)
-                product += np.where(image[rows // 2, None] == self.image[inside], _OWN, np.float32(0))[:, None]
+                product += np.where(group[rows // 2, None] == groups[inside], _OWN, np.float32(0))[:, None]
                 product = product.reshape(len(rows), -1)
                 nearest = product.argmin(axis=1)
                 distance[begin:end] = product[np.arange(len(rows)), nearest]

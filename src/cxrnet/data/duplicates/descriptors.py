@@ -40,8 +40,8 @@ _UNIFORM = 0.65  # share of a line that is border, beside a label
 _LEAST = 0.4  # of the side: what is left without the border
 _THIN = 0.02  # of the side: a border that needs no view of its own
 
-_SAMPLE = 300  # images from which descriptors learn what differs
-_TRIES = 24  # ways in which they are moved for that
+_SAMPLE = 250  # images from which descriptors learn what differs
+_TRIES = 16  # ways in which they are moved for that
 _BLOCK = 256  # images at a time
 
 FloatArray = npt.NDArray[np.float32]
@@ -126,7 +126,7 @@ def map_of(small: UInt8Array, boxes: FloatArray, side: int, reach: float = REACH
     """Make maps of local contrast of what boxes ``(N, 4)`` leave of images ``(N, S, S)``: ``(N, side, side)``."""
     rows, columns = (_averages(boxes[:, k], boxes[:, k + 1], small.shape[1], side) for k in (0, 2))
     ranks = _ranks(rows @ small.astype(np.float32) @ columns.swapaxes(1, 2))
-    near = _blur(side, reach)
+    near = blur(side, reach)
     local = ranks - near @ ranks @ near.T
     spread = near @ (local * local) @ near.T
     contrast: FloatArray = (local / np.sqrt(spread + _FLOOR**2)).clip(-_CLIP, _CLIP)
@@ -153,7 +153,7 @@ def _ranks(grey: FloatArray) -> FloatArray:
     return ordered
 
 
-def _blur(side: int, reach: float) -> FloatArray:
+def blur(side: int, reach: float) -> FloatArray:
     """Make the matrix of a local mean, with Gaussian weights that sum to 1 at the edges too."""
     distance = (np.arange(side)[:, None] - np.arange(side)) / reach
     weights = np.exp(-0.5 * distance**2)

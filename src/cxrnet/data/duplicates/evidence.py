@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cxrnet.data.duplicates import geometry
 from cxrnet.data.duplicates.candidates import Candidates
-from cxrnet.data.duplicates.descriptors import FloatArray, IntArray, Rows, Views, map_of, stored_maps
+from cxrnet.data.duplicates.descriptors import FloatArray, IntArray, Rows, Views, blur, map_of, stored_maps
 from cxrnet.data.images.decode import UInt8Array
 
 # What was done to a copy: the first that applies. Recompressed: also resized, or with another contrast.
@@ -25,19 +25,25 @@ SAME_FILE = KINDS[0]
 FINE = 64  # side of the maps that decide, pixels
 REACH = 2.5  # standard deviation of their local mean, pixels
 
-COARSE = 0.8  # correlation of the small maps at which a candidate is looked at again
-CORRELATION = 0.82  # at which two images are copies
+COARSE = 0.72  # correlation of the small maps at which a candidate is looked at again
+COARSE_STRAIN = 0.16  # the most at which it is
+CORRELATION = 0.8  # at which two images are copies
+STRAIN = 0.03  # the most that local shifts may explain,
+STRAIN_SHARE = 0.24  # or of the difference, which the noise of JPEG makes large and shifts don't explain
 COVERED = 0.25  # the most that may be covered
 COMMON = 0.6  # the least that both must show
 SCALE = 1.4  # the most that one may be larger than the other
 ANGLE = 10.0  # degrees, the most that one may be turned
 
-_STEPS = (4, 4)  # of registration, coarse and fine
+_DETAIL = 1.5  # standard deviation of the local mean of small maps, when they are compared, pixels
+_STEPS = 4  # of registration
+_ROUNDS = 3  # of the fine one: what both show is known better after each
+_HOPELESS = 0.7  # correlation after a round below which there is no other
 _BLOCKS = 8  # in each direction: what was drawn onto one image lies in few of them
 _DRAWN = 0.15  # of the blocks: the worst, which don't count
 _OWN = 0.5  # correlation below which a block is covered
 _PART = 0.3  # of a block that must lie in both pictures
-_BATCH = 256  # pairs at a time
+_BATCH = 64  # pairs at a time: what fits into a cache
 
 _TURNED = 0.7  # degrees
 _BESIDE = 0.03  # of a picture that the other one doesn't show
@@ -52,14 +58,16 @@ class Evidence(NamedTuple):
         correlation: of local contrast where both pictures are, after registration, without what is covered; -1..1.
         covered: share of what both show that is covered in one of them, 0..1.
         common: share of the smaller picture that both show, 0..1.
+        strain: how much they differ as pictures of one body in two positions do, 0..1.
         theta: the map from the first to the second picture, ``(P, 2, 3)``.
         inverted: whether one is the negative of the other.
-        kind: place in :data:`KINDS`.
+        kind: place in :data:`KINDS`, of copies.
     """
 
     correlation: FloatArray
     covered: FloatArray
     common: FloatArray
+    strain: FloatArray
     theta: FloatArray
     inverted: npt.NDArray[np.bool_]
     kind: npt.NDArray[np.int8]
@@ -74,11 +82,18 @@ class Evidence(NamedTuple):
         scale, angle = measures(self.theta)[:2]
         return (
             (self.correlation >= CORRELATION)
+            & (self.strain <= np.maximum(STRAIN, STRAIN_SHARE * (1 - self.correlation)))
             & (self.covered <= COVERED)
             & (self.common >= COMMON)
             & (np.abs(np.log(scale)) <= np.log(SCALE))
             & (np.abs(angle) <= ANGLE)
         )
+
+
+def nothing() -> Evidence:
+    """Make the evidence of no pairs."""
+    none = np.empty(0, np.float32)
+    return Evidence(none, none, none, none, geometry.whole_maps(0), none > 0, none.astype(np.int8))
 
 
 def measures(theta: FloatArray) -> tuple[FloatArray, ...]:
@@ -103,24 +118,32 @@ def weigh(images: Rows, views: Views, candidates: Candidates) -> tuple[IntArray,
         The places of those candidates that agree in part, and their evidence.
     """
     theta = candidates.theta.copy()
-    rough = np.zeros(len(theta), np.float32)
+    rough = np.zeros(len(theta), bool)
     for start in range(0, len(theta), _BATCH):
         part = slice(start, start + _BATCH)
         fixed, moving = (torch.from_numpy(stored_maps(views, each[part])) for each in candidates[:2])
         moving = moving * torch.from_numpy(candidates.sign[part].astype(np.float32))[:, None, None]
-        near = geometry.register(fixed, moving, torch.from_numpy(theta[part]), _STEPS[0])
-        theta[part], rough[part] = near.numpy(), agreement(fixed, moving, near)[0].numpy()
-    left = np.flatnonzero(rough >= COARSE)
+        near = geometry.register(fixed, moving, torch.from_numpy(theta[part]), _STEPS)
+        agreed = agreement(detail(fixed), detail(moving), near)
+        theta[part] = near.numpy()
+        rough[part] = (agreed.correlation >= COARSE) & (agreed.strain <= COARSE_STRAIN)
+    left = np.flatnonzero(rough)
     fixed, moving = candidates.fixed[left], candidates.moving[left]
     sign = views.sign[fixed] * views.sign[moving] * candidates.sign[left]
     pair = views.image[fixed], views.image[moving]
     return left, compare(images, pair, (views.box[fixed], views.box[moving]), theta[left], sign < 0)
 
 
+def detail(maps: Tensor) -> Tensor:
+    """Take the local mean of the pixels around away from maps ``(P, S, S)``."""
+    near = torch.from_numpy(blur(maps.shape[1], _DETAIL))
+    return maps - near @ maps @ near.T
+
+
 def compare(
     images: Rows,
     pair: tuple[IntArray, IntArray],
-    boxes: tuple[FloatArray, FloatArray],
+    boxes: geometry.Boxes,
     theta: FloatArray,
     inverted: npt.NDArray[np.bool_],
 ) -> Evidence:
@@ -129,8 +152,8 @@ def compare(
     Args:
         images: are read.
         pair: places of the two images of each pair, ``(P,)`` each.
-        boxes: the views of them that are compared, ``(P, 4)`` each.
-        theta: the maps between these views, about.
+        boxes: the parts of them that are compared, ``(P, 4)`` each.
+        theta: the maps between these parts, about.
         inverted: whether one is the other's negative, ``(P,)``.
     """
     parts = []
@@ -138,51 +161,87 @@ def compare(
         part = slice(start, start + _BATCH)
         places, where = np.unique(np.concatenate([each[part] for each in pair]), return_inverse=True)
         first, second = np.split(images[places][where], 2)
-        parts.append(_registered(first, second, boxes[0][part], boxes[1][part], theta[part], inverted[part]))
+        parts.append(_registered((first, second), (boxes[0][part], boxes[1][part]), theta[part], inverted[part]))
     return Evidence(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
 def _registered(
-    first: UInt8Array,
-    second: UInt8Array,
-    first_box: FloatArray,
-    second_box: FloatArray,
+    images: tuple[UInt8Array, UInt8Array],
+    boxes: geometry.Boxes,
     theta: FloatArray,
     inverted: npt.NDArray[np.bool_],
 ) -> Evidence:
-    """Register images ``(P, S, S)`` by the maps of their views."""
-    sign = torch.from_numpy(np.where(inverted, -1, 1).astype(np.float32))[:, None, None]
-    fixed = torch.from_numpy(map_of(first, first_box, FINE, REACH))
-    moving = torch.from_numpy(map_of(second, second_box, FINE, REACH)) * sign
-    near = geometry.register(fixed, moving, torch.from_numpy(theta), _STEPS[1])
-    correlation, covered, common = (each.numpy() for each in agreement(fixed, moving, near))
-    whole = geometry.whole_picture(near.numpy(), first_box, second_box)
-    kind = _kind(first, second, whole, covered, inverted)
-    return Evidence(correlation, covered, common, whole, inverted, kind)
+    """Register images ``(P, S, S)`` by the maps of what both show, which has no border that only one has."""
+    sign = np.where(inverted, -1, 1).astype(np.float32)[:, None, None]
+    agreed, left = Agreement(*(np.zeros(len(theta), np.float32) for _ in range(3))), np.arange(len(theta))
+    theta, boxes = theta.copy(), (boxes[0].copy(), boxes[1].copy())
+    for _ in range(_ROUNDS):
+        before = boxes[0][left], boxes[1][left]
+        common = geometry.common_boxes(theta[left], before)
+        start = torch.from_numpy(geometry.between_boxes(theta[left], before, common))
+        fixed, moving = (torch.from_numpy(map_of(a[left], b, FINE, REACH)) for a, b in zip(images, common, strict=True))
+        moving = moving * torch.from_numpy(sign[left])
+        near = geometry.register(fixed, moving, start, _STEPS)
+        theta[left], boxes[0][left], boxes[1][left] = near.numpy(), *common
+        for column, values in zip(agreed, agreement(fixed, moving, near), strict=True):
+            column[left] = values
+        left = left[agreed.correlation[left] >= _HOPELESS]
+    everything = geometry.whole(len(theta))
+    theta = geometry.between_boxes(theta, boxes, (everything, everything))
+    kind = np.zeros(len(theta), np.int8)
+    found = Evidence(agreed.correlation, agreed.covered, _in_common(theta), agreed.strain, theta, inverted, kind)
+    same = found.same
+    kind[same] = _kind(images[0][same], images[1][same], theta[same], agreed.covered[same], inverted[same])
+    return found
 
 
-def agreement(fixed: Tensor, moving: Tensor, theta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Compare maps ``(P, S, S)`` where both are: correlation, share covered and share in common, ``(P,)`` each."""
+def _in_common(theta: FloatArray) -> FloatArray:
+    """Find what share of the smaller picture both show, ``(P,)``, by maps ``(P, 2, 3)`` between them."""
+    maps = torch.from_numpy(theta)
+    smaller = torch.linalg.det(maps[:, :, :2]).abs().clamp(min=1)
+    common: FloatArray = (geometry.overlap(maps, FINE).mean(dim=(1, 2)) * smaller).numpy()
+    return common
+
+
+class Agreement(NamedTuple):
+    """How well pictures agree, ``(P,)`` each, as in :class:`Evidence`."""
+
+    correlation: FloatArray
+    covered: FloatArray
+    strain: FloatArray
+
+
+def agreement(fixed: Tensor, moving: Tensor, theta: Tensor) -> Agreement:
+    """Compare maps ``(P, S, S)`` where both are, block by block."""
     side = fixed.shape[1]
     there = geometry.overlap(theta, side)
-    moved = geometry.move(moving, theta) * there
-    here = fixed * there
+    here, moved = fixed * there, geometry.move(moving, theta) * there
 
     def blocks(values: Tensor) -> Tensor:
         return values.unflatten(2, (_BLOCKS, -1)).unflatten(1, (_BLOCKS, -1)).sum(dim=(2, 4)).flatten(1)
 
-    both, first, second, pixels = blocks(here * moved), blocks(here**2), blocks(moved**2), blocks(there)
-    counts = pixels >= _PART * (side // _BLOCKS) ** 2
+    both, first, second = blocks(here * moved), blocks(here**2), blocks(moved**2)
+    counts = blocks(there) >= _PART * (side // _BLOCKS) ** 2
     number = counts.sum(dim=1)
     error = torch.where(counts, first + second - 2 * both, -torch.inf)
     rank = error.argsort(dim=1, descending=True, stable=True).argsort(dim=1, stable=True)
     kept = counts & (rank >= (_DRAWN * number)[:, None].floor())
-    product, length = (both * kept).sum(dim=1), (first * kept).sum(dim=1) * (second * kept).sum(dim=1)
+
+    def total(values: Tensor) -> Tensor:
+        return (values * kept).sum(dim=1)
+
+    correlation = total(both) / (total(first) * total(second)).clamp(min=1e-6).sqrt()
     own = both / (first * second).clamp(min=1e-6).sqrt()
     covered = ((own < _OWN) & counts).sum(dim=1) / number.clamp(min=1)
-    # Of the smaller picture, which may lie in the middle of the other one.
-    smaller = torch.linalg.det(theta[:, :, :2]).abs().clamp(min=1)
-    return product / length.clamp(min=1e-6).sqrt(), covered, there.mean(dim=(1, 2)) * smaller
+    # Least squares of the difference by the two slopes, block by block, as in optical flow (Lucas and Kanade 1981).
+    down, across = torch.gradient((here + moved) / 2, dim=(1, 2))
+    down, across, rest = down * there, across * there, moved - here
+    xx, xy, yy = blocks(across**2), blocks(across * down), blocks(down**2)
+    x, y, damping = blocks(across * rest), blocks(down * rest), 0.05 * (xx + yy) + 1e-3
+    xx, yy = xx + damping, yy + damping
+    explained = (yy * x**2 - 2 * xy * x * y + xx * y**2) / (xx * yy - xy**2)
+    strain = 2 * total(explained) / total(first + second).clamp(min=1e-6)
+    return Agreement(*(each.numpy() for each in (correlation, covered, strain)))
 
 
 def _kind(
@@ -205,9 +264,9 @@ def _kind(
 def _beside(images: UInt8Array, theta: FloatArray) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
     """Tell which images ``(P, S, S)`` show more than the others to which maps lead, and where that is a border."""
     beside = geometry.overlap(torch.from_numpy(theta), images.shape[1]).numpy() == 0
-    grey = np.where(beside, images, np.nan).reshape(len(images), -1)
     more = beside.mean(axis=(1, 2)) >= _BESIDE
     border = np.zeros_like(more)
-    shade = np.nanmedian(grey[more], axis=1, keepdims=True)
-    border[more] = (np.abs(grey[more] - shade) <= _TOLERANCE).sum(axis=1) >= _UNIFORM * beside[more].sum(axis=(1, 2))
+    for place in np.flatnonzero(more):
+        grey = images[place][beside[place]].astype(np.int16)
+        border[place] = (np.abs(grey - np.median(grey)) <= _TOLERANCE).mean() >= _UNIFORM
     return more, border

@@ -13,8 +13,10 @@ from torch import Tensor
 from torch.nn import functional
 
 FloatArray = npt.NDArray[np.float32]
+Boxes = tuple[FloatArray, FloatArray]
 
 _CLIP = 1.0  # of a difference between maps: what was drawn onto one counts no more
+_MARGIN = 0.02  # of what both show: the line of a border lies in it
 _DAMPING = 1e-3  # of the normal equations
 
 
@@ -50,22 +52,19 @@ def register(fixed: Tensor, moving: Tensor, theta: Tensor, steps: int) -> Tensor
     """
     count, side = len(fixed), fixed.shape[1]
     place = (torch.arange(side) + 0.5) * 2 / side - 1
-    down, across = torch.gradient(fixed * (side / 2), dim=(1, 2))
+    edge = ((1 - place.abs()) * 8).clamp(max=1)
+    down, across = (slope * edge * edge[:, None] for slope in torch.gradient(fixed * (side / 2), dim=(1, 2)))
     slopes = torch.stack(
         [across * place, across * place[:, None], across, down * place, down * place[:, None], down], dim=1
     ).flatten(2)
-    last = torch.tensor([0.0, 0.0, 1.0]).expand(count, 1, 3)
-    full = torch.cat([theta, last], dim=1)
-    edge = ((1 - place.abs()) * 8).clamp(max=1)
-    inner = edge * edge[:, None]
+    normal = slopes @ slopes.transpose(1, 2)
+    normal += torch.diag_embed(normal.diagonal(dim1=1, dim2=2) * _DAMPING + 1e-6)
+    inverted = torch.linalg.inv(normal)
+    full = torch.cat([theta, torch.tensor([0.0, 0.0, 1.0]).expand(count, 1, 3)], dim=1)
     for _ in range(steps):
         grid = _grid(full[:, :2], side)
-        weights = (inner * inside(grid)).flatten(1)[:, None]
-        difference = (_sample(moving, grid) - fixed).clamp(-_CLIP, _CLIP).flatten(1)
-        weighted = slopes * weights
-        normal = weighted @ slopes.transpose(1, 2)
-        normal = normal + torch.diag_embed(normal.diagonal(dim1=1, dim2=2) * _DAMPING + 1e-6)
-        change = torch.linalg.solve(normal, weighted @ difference[:, :, None])[:, :, 0]
+        difference = (_sample(moving, grid) - fixed).clamp(-_CLIP, _CLIP) * (edge * edge[:, None] * inside(grid))
+        change = inverted @ (slopes @ difference.flatten(1)[:, :, None])
         step = torch.eye(3).repeat(count, 1, 1)
         step[:, :2] += change.reshape(count, 2, 3).clamp(-0.2, 0.2)
         full = full @ torch.linalg.inv(step)
@@ -83,24 +82,45 @@ def overlap(theta: Tensor, side: int) -> Tensor:
 
 
 def _grid(theta: Tensor, side: int) -> Tensor:
-    return functional.affine_grid(theta, [len(theta), 1, side, side], align_corners=False)
+    """Lead the pixels of a picture through maps ``(P, 2, 3)``: ``(P, side, side, 2)``."""
+    place = (torch.arange(side) + 0.5) * 2 / side - 1
+    x, y, shift = (theta[:, None, None, :, k] for k in range(3))
+    return x * place[:, None] + (y * place[:, None, None] + shift)
 
 
 def _sample(maps: Tensor, grid: Tensor) -> Tensor:
     return functional.grid_sample(maps[:, None], grid, align_corners=False)[:, 0]
 
 
-def whole_picture(theta: FloatArray, fixed: FloatArray, moving: FloatArray) -> FloatArray:
-    """Turn maps between views ``(P, 2, 3)`` into maps between their pictures.
+def between_boxes(theta: FloatArray, first: Boxes, then: Boxes) -> FloatArray:
+    """Turn maps ``(P, 2, 3)`` between parts of pictures into maps between other parts of the same pictures.
 
     Args:
-        theta: from the fixed view to the moving one.
-        fixed: the boxes of the fixed views, ``(P, 4)``: top, bottom, left, right as shares.
-        moving: those of the moving views.
+        theta: from the fixed part to the moving one.
+        first: these parts, as boxes ``(P, 4)`` of top, bottom, left, right, as shares.
+        then: the other parts.
     """
-    into = _of_box(moving) @ _square(theta) @ np.linalg.inv(_of_box(fixed))
-    maps: FloatArray = into[:, :2].astype(np.float32)
+    fixed, moving = (np.linalg.inv(_of_box(a)) @ _of_box(b) for a, b in zip(first, then, strict=True))
+    maps: FloatArray = (np.linalg.inv(moving) @ _square(theta) @ fixed)[:, :2].astype(np.float32)
     return maps
+
+
+def common_boxes(theta: FloatArray, boxes: Boxes) -> Boxes:
+    """Find the parts of two pictures that both show, as boxes, by maps ``(P, 2, 3)`` between parts of them."""
+    corners = np.array([[-1, -1, 1, 1], [-1, 1, -1, 1], [1, 1, 1, 1]], np.float64)
+    parts = []
+    for box, maps in zip(boxes, (np.linalg.inv(_square(theta)), _square(theta)), strict=True):
+        seen = (maps @ corners)[:, :2]
+        low, high = (seen.min(axis=2) + _MARGIN).clip(-1, 0.5), (seen.max(axis=2) - _MARGIN).clip(-0.5, 1)
+        middle, half = box[:, [2, 0]] + box[:, [3, 1]], box[:, [3, 1]] - box[:, [2, 0]]
+        start, end = ((middle + half * side) / 2 for side in (low, high))
+        parts.append(np.stack([start[:, 1], end[:, 1], start[:, 0], end[:, 0]], axis=1).astype(np.float32))
+    return parts[0], parts[1]
+
+
+def whole(count: int) -> FloatArray:
+    """Make the boxes of whole pictures, ``(count, 4)``."""
+    return np.tile(np.array([0, 1, 0, 1], np.float32), (count, 1))
 
 
 def _square(theta: FloatArray) -> npt.NDArray[np.float64]:
@@ -116,6 +136,11 @@ def _of_box(box: FloatArray) -> npt.NDArray[np.float64]:
         full[:, axis, axis] = box[:, high] - box[:, low]
         full[:, axis, 2] = box[:, high] + box[:, low] - 1
     return full
+
+
+def whole_maps(count: int) -> FloatArray:
+    """Make the maps that change nothing, ``(count, 2, 3)``."""
+    return np.tile(np.eye(3, dtype=np.float32)[:2], (count, 1, 1))
 
 
 def compose(first: FloatArray, then: FloatArray) -> FloatArray:

@@ -19,6 +19,7 @@ import pandas as pd
 from cxrnet.core.cache import kept
 from cxrnet.core.grouping import components, link
 from cxrnet.data.duplicates import candidates, evidence, geometry
+from cxrnet.data.duplicates.candidates import Index
 from cxrnet.data.duplicates.descriptors import FloatArray, IntArray, Rows, describe
 from cxrnet.data.duplicates.evidence import KINDS, SAME_FILE, Evidence, measures
 from cxrnet.data.images import store
@@ -162,14 +163,9 @@ def search(images: Rows, manifest: pd.DataFrame) -> Found:
     order = np.argsort(same, kind="stable")
     ends = np.cumsum(np.bincount(same)) if len(same) else np.empty(0, np.int64)
     first = order[np.concatenate([[0], ends[:-1]]).astype(np.int64)] if len(same) else order
-    views = describe(images, first)
-    near = candidates.find_candidates(views, len(images))
-    left, weighed = evidence.weigh(images, views, near)
-    confirmed = weighed.same
-    pair = np.stack([views.image[near.fixed[left]], views.image[near.moving[left]]])[:, confirmed]
-    pair, weighed = _complete(images, pair, weighed.take(confirmed))
+    pair, found = _complete(images, *_pairs(images, first))
     members = np.split(order, ends[:-1])
-    return _ordered(_spread(pair, weighed, same, members, files))
+    return _ordered(_spread(pair, found, same, members, files))
 
 
 def _pixels(images: Rows) -> pd.Series:
@@ -185,6 +181,26 @@ def _pixels(images: Rows) -> pd.Series:
     return pd.Series(names, dtype="string")
 
 
+def _pairs(images: Rows, places: IntArray) -> tuple[IntArray, Evidence]:
+    """Find pairs ``(2, P)`` among the images at some places, and their evidence.
+
+    Of images that have a copy, the nearest others are looked for again: each has one nearest neighbour by each half.
+    """
+    views = describe(images, places)
+    index = Index(views, len(images))
+    group, asked = np.arange(len(images)), np.ones(len(images), bool)
+    pairs, weights = [np.empty((2, 0), np.int64)], [evidence.nothing()]
+    while asked.any():
+        near = index.find(group, asked)
+        left, weighed = evidence.weigh(images, views, near)
+        same = weighed.same
+        pairs.append(np.stack([views.image[near.fixed[left]], views.image[near.moving[left]]])[:, same])
+        weights.append(weighed.take(same))
+        group = components(len(images), *np.concatenate(pairs, axis=1))
+        asked = np.isin(group, group[pairs[-1]])
+    return np.concatenate(pairs, axis=1), Evidence(*(np.concatenate(columns) for columns in zip(*weights, strict=True)))
+
+
 def _complete(images: Rows, pair: IntArray, found: Evidence) -> tuple[IntArray, Evidence]:
     """Compare the pairs ``(2, P)`` of each group that are no candidates, by what lies between them.
 
@@ -197,7 +213,7 @@ def _complete(images: Rows, pair: IntArray, found: Evidence) -> tuple[IntArray, 
     group = components(len(places), *ends)
     known = set(map(tuple, np.sort(ends, axis=0).T.tolist()))
     # From the first image of each group to the others, edge by edge.
-    theta = np.tile(np.eye(3, dtype=np.float32)[:2], (len(places), 1, 1))
+    theta = geometry.whole_maps(len(places))
     inverted, reached = np.zeros(len(places), bool), np.zeros(len(places), bool)
     reached[np.unique(group, return_index=True)[1]] = True
     back = geometry.inverse(found.theta)
@@ -223,7 +239,7 @@ def _complete(images: Rows, pair: IntArray, found: Evidence) -> tuple[IntArray, 
         return pair, found
     a, b = np.array(missing).T
     between = geometry.compose(geometry.inverse(theta[a]), theta[b])
-    whole = np.tile(np.array([0, 1, 0, 1], np.float32), (len(a), 1))
+    whole = geometry.whole(len(a))
     more = evidence.compare(images, (places[a], places[b]), (whole, whole), between, inverted[a] ^ inverted[b])
     same = more.same
     joined = Evidence(*(np.concatenate(columns) for columns in zip(found, more.take(same), strict=True)))
@@ -259,7 +275,7 @@ def _spread(
         np.concatenate([found.kind[number], kind]),
         np.concatenate([found.correlation[number], none + 1]),
         np.concatenate([found.covered[number], none]),
-        np.concatenate([found.theta[number], np.tile(np.eye(3, dtype=np.float32)[:2], (len(c), 1, 1))]),
+        np.concatenate([found.theta[number], geometry.whole_maps(len(c))]),
         np.concatenate([found.inverted[number], none > 0]),
     )
 
