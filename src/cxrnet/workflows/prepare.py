@@ -18,6 +18,7 @@ from cxrnet.cli.run_folder import refuse_used, say_places, shown
 from cxrnet.core import console
 from cxrnet.core.atomic import write_table
 from cxrnet.core.config import Config, plain_config
+from cxrnet.data.duplicates import KINDS
 from cxrnet.data.leaks import conflict_statement, leak_statement, patients_text, write_conflicts
 from cxrnet.data.manifest import write_manifest
 from cxrnet.data.shards.reading import root_of
@@ -58,7 +59,7 @@ def prepare(config: DictConfig, folder: Path) -> None:
 
     console.say("images", f"{len(data.manifest)} from {sources_of(data)}")
     console.say("patients", patients_text(data.manifest))
-    console.say("duplicates", f"{len(pairs)} pairs, {(pairs['kind'] == 'exact').sum()} of them the same file")
+    console.say("duplicates", _kinds(pairs))
     for text in warnings:
         console.warn(text)
     for text in issues or ["none is documented for these data"]:
@@ -91,6 +92,13 @@ def prepare(config: DictConfig, folder: Path) -> None:
         console.say("note", "augment=none: there is nothing to show on augmented.png")
     console.heading("To train with this very split")
     print(f"\n{_training(plain['data'], manifest)}")
+
+
+def _kinds(pairs: pd.DataFrame) -> str:
+    """Say how many pairs of duplicates there are of each kind."""
+    counts = pairs["kind"].value_counts()
+    kinds = ", ".join(f"{counts[kind]} {kind}" for kind in KINDS if kind in counts)
+    return f"{len(pairs)} pairs{f' ({kinds})' if kinds else ''}"
 
 
 def marked_duplicates(pairs: pd.DataFrame, manifest: pd.DataFrame) -> pd.DataFrame:

@@ -27,7 +27,7 @@ PLACES = ((1.0, 0.0), (1.0, 3.0), *((zoom, angle) for zoom in (1.07, 1.18) for a
 _VOTES = 2  # halves of either image that must agree
 _FEW = 64  # images among which one is enough
 _CELL = 48  # views in a cell, on average
-_PROBES = 8  # cells that are looked into
+_PROBES = 16  # cells that are looked into
 _TAUGHT = 20  # views a cell, from which the partition is made
 _BLOCK = 2048  # views at a time
 _OWN = np.float32(1e9)  # the distance to the image itself
@@ -123,7 +123,9 @@ class _Cells:
         else:
             number, means = 1, described[:1]
         self.means: FloatArray = means.astype(np.float32)
-        cell = np.concatenate([self._near(described[k : k + _BLOCK], 1)[:, 0] for k in range(0, len(described), _BLOCK)])
+        cell = np.concatenate(
+            [self._near(described[k : k + _BLOCK], 1)[:, 0] for k in range(0, len(described), _BLOCK)]
+        )
         self.order = np.argsort(cell, kind="stable")
         self.ends = np.cumsum(np.bincount(cell, minlength=number))
         lengths = (described**2).sum(axis=1, keepdims=True)
@@ -157,7 +159,11 @@ class _Cells:
         cells = self._near(queries[:, 0, :size] / -2, _PROBES)
         look = np.argsort(cells.ravel(), kind="stable")
         row, ends = look // cells.shape[1], np.cumsum(np.bincount(cells.ravel(), minlength=len(self.means)))
-        distance, found, place = np.empty(len(row), np.float32), np.empty(len(row), np.int64), np.empty(len(row), np.int64)
+        distance, found, place = (
+            np.empty(len(row), np.float32),
+            np.empty(len(row), np.int64),
+            np.empty(len(row), np.int64),
+        )
         begin, groups = 0, groups[self.order]
         for cell, end in enumerate(ends):
             inside = slice(self.ends[cell - 1] if cell else 0, self.ends[cell])

@@ -12,7 +12,6 @@ Copies differ from their original in grey levels, in their place and in what was
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -32,11 +31,14 @@ REACH = 3.0  # standard deviation of the local mean, pixels of a map
 _FLOOR = 0.05  # of the local standard deviation of ranks (-1..1)
 _CLIP = 1.3  # of a map: a label's edges are far beyond
 _SCALE = 127 / _CLIP  # of a map in 8 bits
+
 _COSINES = 12  # in each direction, of which a descriptor is made
 _UNSURE = 0.15  # correlation with the mean map below which a map is compared with both signs
 
 _TOLERANCE = 10  # grey values, of a border
 _UNIFORM = 0.65  # share of a line that is border, beside a label
+_LINE = 0.7  # lines more, as resizing mixes the border with what is beside it
+_INNER = 3  # the line, further in, which tells a border too
 _LEAST = 0.4  # of the side: what is left without the border
 _THIN = 0.02  # of the side: a border that needs no view of its own
 
@@ -102,7 +104,8 @@ def describe(images: Rows, places: IntArray) -> Views:
 def without_border(small: UInt8Array) -> FloatArray:
     """Find what uniform borders leave of images ``(N, S, S)``: top, bottom, left, right as shares, ``(N, 4)``.
 
-    From each side, lines are border as long as most of their pixels are as the median of the outermost line is.
+    From each side, lines are border as long as most of their pixels are as the median of the outermost line is, or
+    that of a line a little further in: where a border was turned, there is something else in the corners.
     """
     count, side, _ = small.shape
     boxes = np.empty((count, 4), np.float32)
@@ -116,10 +119,14 @@ def without_border(small: UInt8Array) -> FloatArray:
 
 def _border(lines: UInt8Array) -> IntArray:
     """Count the lines ``(N, S, S)`` from the first on that are border, ``(N,)``."""
-    shade = np.median(lines[:, 0], axis=1).astype(np.int16)
     reach = lines[:, : int(lines.shape[1] * (1 - _LEAST)) + 1].astype(np.int16)
-    border = (np.abs(reach - shade[:, None, None]) <= _TOLERANCE).mean(axis=2) >= _UNIFORM
-    return np.where(border.all(axis=1), border.shape[1], np.argmin(border, axis=1))
+    near = np.zeros(reach.shape, bool)
+    for line in (0, _INNER):
+        near |= np.abs(reach - np.median(lines[:, line], axis=1)[:, None, None].astype(np.int16)) <= _TOLERANCE
+    border = near.mean(axis=2) >= _UNIFORM
+    border[:, :_INNER] |= border[:, _INNER : _INNER + 1]
+    depth = np.where(border.all(axis=1), border.shape[1], np.argmin(border, axis=1))
+    return np.where(depth > 0, depth + _LINE, 0)
 
 
 def map_of(small: UInt8Array, boxes: FloatArray, side: int, reach: float = REACH) -> FloatArray:
@@ -146,7 +153,10 @@ def _averages(start: FloatArray, end: FloatArray, size: int, side: int) -> Float
 def _ranks(grey: FloatArray) -> FloatArray:
     """Replace grey values 0..255 of each image by their ranks, -1..1; equal ones get the mean of theirs."""
     values, count = 4 * 255 + 1, len(grey)  # counting is faster than sorting
-    flat = np.rint(grey.reshape(count, grey[0].size if count else 0) * 4).astype(np.int64) + np.arange(count)[:, None] * values
+    flat = (
+        np.rint(grey.reshape(count, grey[0].size if count else 0) * 4).astype(np.int64)
+        + np.arange(count)[:, None] * values
+    )
     counts = np.bincount(flat.ravel(), minlength=count * values).reshape(count, values)
     ranks = (2 * counts.cumsum(axis=1) - counts).astype(np.float32) / max(1, flat.shape[1]) - 1
     ordered: FloatArray = ranks.ravel()[flat].reshape(grey.shape)
@@ -214,6 +224,6 @@ def _cosines(direction: Sequence[int]) -> FloatArray:
     y, x = np.meshgrid(2 * place - 1, 2 * place - 1, indexing="ij")
     # Nothing at the edges, where crops and borders change most, nor in the corners, which a rotation takes away.
     inner = np.clip(1 - x**4, 0, 1) * np.clip(1 - y**4, 0, 1) * np.clip(1.6 - x**2 - y**2, 0, 1)
-    half = np.clip(3 * (direction[0] * x + direction[1] * y) + 0.6, 0, 1)
+    half = np.clip(3 * (direction[0] * x + direction[1] * y) + 0.1, 0, 1)
     both = waves[down[low]][:, :, None] * waves[across[low]][:, None, :] * inner * half
     return both.reshape(len(both), -1).astype(np.float32)

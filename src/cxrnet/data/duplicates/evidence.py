@@ -90,6 +90,11 @@ class Evidence(NamedTuple):
         )
 
 
+def limits() -> list[float]:
+    """List the numbers by which pairs are confirmed."""
+    return [FINE, REACH, COARSE, COARSE_STRAIN, CORRELATION, STRAIN, STRAIN_SHARE, COVERED, COMMON, SCALE, ANGLE]
+
+
 def nothing() -> Evidence:
     """Make the evidence of no pairs."""
     none = np.empty(0, np.float32)

@@ -21,7 +21,7 @@ from cxrnet.core.grouping import components, link
 from cxrnet.data.duplicates import candidates, evidence, geometry
 from cxrnet.data.duplicates.candidates import Index
 from cxrnet.data.duplicates.descriptors import FloatArray, IntArray, Rows, describe
-from cxrnet.data.duplicates.evidence import KINDS, SAME_FILE, Evidence, measures
+from cxrnet.data.duplicates.evidence import KINDS, Evidence, measures
 from cxrnet.data.images import store
 from cxrnet.data.images.reader import Images
 
@@ -141,8 +141,7 @@ def group_duplicates(pairs: pd.DataFrame, manifest: pd.DataFrame) -> pd.DataFram
 
 def rules() -> str:
     """Name the rules by which duplicates are searched."""
-    limits = evidence.CORRELATION, evidence.COVERED, evidence.COMMON, evidence.SCALE, evidence.ANGLE, evidence.COARSE
-    return json.dumps([FORMAT, SEARCH_SIZE, evidence.FINE, evidence.REACH, limits, candidates.PLACES])
+    return json.dumps([FORMAT, SEARCH_SIZE, candidates.PLACES, evidence.limits()])
 
 
 def _among(images: Images, found: Mapping[str, npt.NDArray[Any]]) -> Found:
@@ -246,9 +245,7 @@ def _complete(images: Rows, pair: IntArray, found: Evidence) -> tuple[IntArray, 
     return np.concatenate([pair, np.stack([places[a], places[b]])[:, same]], axis=1), joined
 
 
-def _spread(
-    pair: IntArray, found: Evidence, same: IntArray, members: list[IntArray], files: IntArray
-) -> Found:
+def _spread(pair: IntArray, found: Evidence, same: IntArray, members: list[IntArray], files: IntArray) -> Found:
     """Give what was found of one image to all that are the same, and pair these.
 
     Args:
