@@ -4,7 +4,7 @@ Copies differ from their original in grey levels, in their place and in what was
 
 * A *view* is the image as it is, or without the uniform border around it, where there is one.
 * A map has the ranks of the grey values less their local mean, over their local standard deviation: gamma, windows and
-  equalising hardly change it, inversion turns its sign. Maps have the sign in which they are like the mean of all.
+  equalising hardly change it, inversion turns its sign. Maps have the sign in which they are like what all have in common.
 * A descriptor is a projection of one half of the map (upper, lower, left, right), so that a label leaves others whole.
   It keeps what differs between images and not between an image and itself a little moved, turned, scaled and covered
   (linear discriminant analysis, Fisher 1936), in units of the latter.
@@ -19,7 +19,7 @@ import numpy.typing as npt
 import scipy.linalg
 import torch
 
-from cxrnet.data.duplicates.geometry import affine, move
+from cxrnet.data.duplicates.geometry import affine, move, whole
 from cxrnet.data.images.decode import UInt8Array
 from cxrnet.data.images.reader import processors
 
@@ -33,7 +33,7 @@ _CLIP = 1.3  # of a map: a label's edges are far beyond
 _SCALE = 127 / _CLIP  # of a map in 8 bits
 
 _COSINES = 12  # in each direction, of which a descriptor is made
-_UNSURE = 0.15  # correlation with the mean map below which a map is compared with both signs
+_UNSURE = 0.2  # correlation with that below which a map is compared with both signs
 
 _TOLERANCE = 10  # grey values, of a border
 _UNIFORM = 0.65  # share of a line that is border, beside a label
@@ -42,6 +42,7 @@ _INNER = 3  # the line, further in, which tells a border too
 _LEAST = 0.4  # of the side: what is left without the border
 _THIN = 0.02  # of the side: a border that needs no view of its own
 
+_POWERS = 10  # steps of the power method
 _SAMPLE = 250  # images from which descriptors learn what differs
 _TRIES = 16  # ways in which they are moved for that
 _BLOCK = 256  # images at a time
@@ -83,22 +84,32 @@ def describe(images: Rows, places: IntArray) -> Views:
         image = places[start : start + _BLOCK]
         small = images[image]
         boxes = without_border(small)
-        whole = np.tile(np.array([0, 1, 0, 1], np.float32), (len(small), 1))
-        framed = np.flatnonzero(np.abs(boxes - whole).max(axis=1) > _THIN)
-        maps = np.concatenate([map_of(small, whole, SIDE), map_of(small[framed], boxes[framed], SIDE)])
+        all_of_it = whole(len(small))
+        framed = np.flatnonzero(np.abs(boxes - all_of_it).max(axis=1) > _THIN)
+        maps = np.concatenate([map_of(small, all_of_it, SIDE), map_of(small[framed], boxes[framed], SIDE)])
         plain = np.abs(maps).max(axis=(1, 2), initial=0) > 0
         rows = np.concatenate([np.arange(len(small)), framed])[plain]
-        box = np.concatenate([whole, boxes[framed]])[plain]
+        box = np.concatenate([all_of_it, boxes[framed]])[plain]
         return image[rows], box, np.rint(maps[plain] * _SCALE).astype(np.int8)
 
     with ThreadPoolExecutor(processors()) as pool:
         parts = list(pool.map(block, range(0, len(places), _BLOCK)))
     image, box, maps = (np.concatenate(column) for column in zip(*parts, strict=True))
-    mean = _sampled(maps, 4 * _SAMPLE).mean(axis=0)
-    length = np.sqrt((maps.reshape(len(maps), -1).astype(np.float32) ** 2).sum(axis=1)) * np.linalg.norm(mean)
-    like = maps.reshape(len(maps), -1) @ mean.ravel() / np.maximum(length, 1e-6)
+    flat = maps.reshape(len(maps), -1).astype(np.float32)
+    like = flat @ _common(_sampled(maps, 4 * _SAMPLE)) / np.linalg.norm(flat, axis=1) if len(flat) else flat[:, 0]
     sign = np.where(like < 0, -1, 1).astype(np.int8)
     return Views(image, box, maps * sign[:, None, None], sign, np.abs(like) < _UNSURE)
+
+
+def _common(sample: FloatArray) -> FloatArray:
+    """Find what maps ``(n, 32, 32)`` have in common but for their sign: the first axis of them, ``(1024,)``."""
+    both = sample + sample[:, :, ::-1]  # an image and its mirror image are as much like it
+    flat = both.reshape(len(both), -1)
+    axis: FloatArray = flat[0]
+    for _ in range(_POWERS):
+        axis = flat.T @ (flat @ axis)
+        axis /= max(float(np.linalg.norm(axis)), 1e-12)
+    return axis
 
 
 def without_border(small: UInt8Array) -> FloatArray:
@@ -131,13 +142,18 @@ def _border(lines: UInt8Array) -> IntArray:
 
 def map_of(small: UInt8Array, boxes: FloatArray, side: int, reach: float = REACH) -> FloatArray:
     """Make maps of local contrast of what boxes ``(N, 4)`` leave of images ``(N, S, S)``: ``(N, side, side)``."""
-    rows, columns = (_averages(boxes[:, k], boxes[:, k + 1], small.shape[1], side) for k in (0, 2))
-    ranks = _ranks(rows @ small.astype(np.float32) @ columns.swapaxes(1, 2))
+    ranks = ranks_of(small, boxes, side)
     near = blur(side, reach)
     local = ranks - near @ ranks @ near.T
     spread = near @ (local * local) @ near.T
     contrast: FloatArray = (local / np.sqrt(spread + _FLOOR**2)).clip(-_CLIP, _CLIP)
     return contrast
+
+
+def ranks_of(small: UInt8Array, boxes: FloatArray, side: int) -> FloatArray:
+    """Take the ranks of the grey values, -1..1, of what boxes ``(N, 4)`` leave of images: ``(N, side, side)``."""
+    rows, columns = (_averages(boxes[:, k], boxes[:, k + 1], small.shape[1], side) for k in (0, 2))
+    return _ranks(rows @ small.astype(np.float32) @ columns.swapaxes(1, 2))
 
 
 def _averages(start: FloatArray, end: FloatArray, size: int, side: int) -> FloatArray:

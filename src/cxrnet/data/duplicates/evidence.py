@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cxrnet.data.duplicates import geometry
 from cxrnet.data.duplicates.candidates import Candidates
-from cxrnet.data.duplicates.descriptors import FloatArray, IntArray, Rows, Views, blur, map_of, stored_maps
+from cxrnet.data.duplicates.descriptors import FloatArray, IntArray, Rows, Views, blur, map_of, ranks_of, stored_maps
 from cxrnet.data.images.decode import UInt8Array
 
 # What was done to a copy: the first that applies. Recompressed: also resized, or with another contrast.
@@ -47,7 +47,8 @@ _BATCH = 64  # pairs at a time: what fits into a cache
 
 _TURNED = 0.7  # degrees
 _BESIDE = 0.03  # of a picture that the other one doesn't show
-_ANNOTATED = 0.03  # of the blocks
+_OTHER = 0.6  # ranks (-1..1) that one image has more than the other where something was drawn
+_ANNOTATED = 0.01  # of the pixels
 _TOLERANCE, _UNIFORM = 12, 0.65  # grey values of a border, and the share of it that has them
 
 
@@ -56,7 +57,8 @@ class Evidence(NamedTuple):
 
     Attributes:
         correlation: of local contrast where both pictures are, after registration, without what is covered; -1..1.
-        covered: share of what both show that is covered in one of them, 0..1.
+        covered: share of what both show that is covered in one of them, 0..1: of copies, the share of pixels whose
+            rank of grey differs, else of blocks that don't correlate.
         common: share of the smaller picture that both show, 0..1.
         strain: how much they differ as pictures of one body in two positions do, 0..1.
         theta: the map from the first to the second picture, ``(P, 2, 3)``.
@@ -139,6 +141,17 @@ def weigh(images: Rows, views: Views, candidates: Candidates) -> tuple[IntArray,
     return left, compare(images, pair, (views.box[fixed], views.box[moving]), theta[left], sign < 0)
 
 
+def right_way_round(images: Rows, pair: IntArray, found: Evidence) -> Evidence:
+    """Compare copies ``(2, P)`` the other way round too: a chest is much like its mirror image, a copy is the more."""
+    everything = geometry.whole(len(found.theta))
+    theta = found.theta * np.array([-1, 1, 1], np.float32)
+    other = compare(images, (pair[0], pair[1]), (everything, everything), theta, found.inverted)
+    better = other.same & (other.correlation > found.correlation)
+    return Evidence(
+        *(np.where(np.expand_dims(better, tuple(range(1, a.ndim))), b, a) for a, b in zip(found, other, strict=True))
+    )
+
+
 def detail(maps: Tensor) -> Tensor:
     """Take the local mean of the pixels around away from maps ``(P, S, S)``."""
     near = torch.from_numpy(blur(maps.shape[1], _DETAIL))
@@ -195,9 +208,22 @@ def _registered(
     theta = geometry.between_boxes(theta, boxes, (everything, everything))
     kind = np.zeros(len(theta), np.int8)
     found = Evidence(agreed.correlation, agreed.covered, _in_common(theta), agreed.strain, theta, inverted, kind)
-    same = found.same
-    kind[same] = _kind(images[0][same], images[1][same], theta[same], agreed.covered[same], inverted[same])
+    if len(same := np.flatnonzero(found.same)):
+        pair = images[0][same], images[1][same]
+        found.covered[same] = _drawn_over(pair, theta[same], sign[same])
+        kind[same] = _kind(*pair, theta[same], found.covered[same], inverted[same])
     return found
+
+
+def _drawn_over(images: tuple[UInt8Array, UInt8Array], theta: FloatArray, sign: FloatArray) -> FloatArray:
+    """Find what share of what two images show has another rank of grey in one than in the other, ``(P,)``."""
+    maps = torch.from_numpy(theta)
+    there = geometry.overlap(maps, FINE)
+    everything = geometry.whole(len(theta))
+    first, second = (torch.from_numpy(ranks_of(each, everything, FINE)) for each in images)
+    differs = (geometry.move(second * torch.from_numpy(sign), maps) - first).abs() > _OTHER
+    share: FloatArray = ((differs & (there > 0)).sum(dim=(1, 2)) / there.sum(dim=(1, 2)).clamp(min=1)).numpy()
+    return share
 
 
 def _in_common(theta: FloatArray) -> FloatArray:

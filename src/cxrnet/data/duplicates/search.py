@@ -194,7 +194,7 @@ def _pairs(images: Rows, places: IntArray) -> tuple[IntArray, Evidence]:
         left, weighed = evidence.weigh(images, views, near)
         same = weighed.same
         pairs.append(np.stack([views.image[near.fixed[left]], views.image[near.moving[left]]])[:, same])
-        weights.append(weighed.take(same))
+        weights.append(evidence.right_way_round(images, pairs[-1], weighed.take(same)))
         group = components(len(images), *np.concatenate(pairs, axis=1))
         asked = np.isin(group, group[pairs[-1]])
     return np.concatenate(pairs, axis=1), Evidence(*(np.concatenate(columns) for columns in zip(*weights, strict=True)))
