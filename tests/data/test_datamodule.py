@@ -9,8 +9,8 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from PIL import Image
 
-from cxrnet.data.duplicates import search
 from cxrnet.data.augment import geometric
+from cxrnet.data.duplicates import search
 from cxrnet.data.images.store import load_images
 from cxrnet.data.loading import EpochSampler, OrderedSampler, Share
 from cxrnet.data.manifest import make_manifest

@@ -111,7 +111,8 @@ def common_boxes(theta: FloatArray, boxes: Boxes) -> Boxes:
     parts = []
     for box, maps in zip(boxes, (np.linalg.inv(_square(theta)), _square(theta)), strict=True):
         seen = (maps @ corners)[:, :2]
-        low, high = (seen.min(axis=2) + _MARGIN).clip(-1, 0.5), (seen.max(axis=2) - _MARGIN).clip(-0.5, 1)
+        order = np.sort(seen, axis=2)  # the inner two: of a picture that was turned, its corners are left out
+        low, high = (order[:, :, 1] + _MARGIN).clip(-1, 0.5), (order[:, :, 2] - _MARGIN).clip(-0.5, 1)
         middle, half = box[:, [2, 0]] + box[:, [3, 1]], box[:, [3, 1]] - box[:, [2, 0]]
         start, end = ((middle + half * side) / 2 for side in (low, high))
         parts.append(np.stack([start[:, 1], end[:, 1], start[:, 0], end[:, 0]], axis=1).astype(np.float32))
