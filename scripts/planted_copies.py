@@ -3,7 +3,7 @@
     python scripts/planted_copies.py data=covid19_image data.root=<folder> [...] [before=<file>] [number=200]
 
 The words are those of ``python -m cxrnet.train``. Copies of ``number`` images, drawn at random, are put beside all
-images of the set, kind by kind. Recall is the share of the copies that are paired with their image. Precision is the
+images of the set, of each kind; several kinds at a time, of other images, where there are enough. Recall is the share of the copies that are paired with their image. Precision is the
 share of the pairs with a copy that are of one picture: a copy and its image, or an image that the search pairs with
 that image where no copies are (those pairs are of the set itself, and looked at by eye).
 
@@ -34,6 +34,8 @@ from cxrnet.data.images.decode import UInt8Array, read_image
 from cxrnet.data.images.reader import resize
 from cxrnet.errors import CxrnetError
 from cxrnet.workflows.settings import Train
+
+_TOGETHER = 8  # kinds at most that are planted at a time
 
 Change = Callable[[Image.Image, np.random.Generator], Image.Image]
 _SHADES = (0, 0, 255, 128)  # of borders and padding: black more often than white or grey
@@ -199,24 +201,28 @@ def pairs_in(search: ModuleType, images: UInt8Array) -> npt.NDArray[np.int64]:
     ids = pd.array([f"{row:06}" for row in range(len(images))], "string")
     rows = pd.DataFrame({"image_id": ids, "sha256": pd.NA, "split": pd.NA, "label": "a"})
     pairs = search.find_duplicates(images, rows)
-    return pairs[["image_id_a", "image_id_b"]].astype(int).to_numpy().reshape(-1, 2)
+    places: npt.NDArray[np.int64] = pairs[["image_id_a", "image_id_b"]].astype(int).to_numpy().reshape(-1, 2)
+    return places
 
 
 def score(
-    search: ModuleType,
-    originals: UInt8Array,
-    groups: npt.NDArray[np.int64],
-    copies: UInt8Array,
-    of: npt.NDArray[np.int64],
+    found: npt.NDArray[np.int64], groups: npt.NDArray[np.int64], of: npt.NDArray[np.int64], here: npt.NDArray[np.bool_]
 ) -> tuple[float, float]:
-    """Search copies beside all images; return recall and precision (NaN where nothing is found)."""
-    found = pairs_in(search, np.concatenate([originals, copies]))
-    found = found[found[:, 1] >= len(originals)]
-    shows = np.concatenate([np.arange(len(originals)), of])
+    """Count what was found of some copies: recall and precision (NaN where nothing is found).
+
+    Args:
+        found: the pairs, ``(P, 2)``; copies come after all images.
+        groups: the number of each image's group among the images alone, ``(N,)``.
+        of: the image that each copy was made of, ``(C,)``.
+        here: the copies that count, ``(C,)``.
+    """
+    counts = np.concatenate([np.zeros(len(groups), bool), here])
+    found = found[counts[found].any(axis=1)]
+    shows = np.concatenate([np.arange(len(groups)), of])
     first, second = shows[found[:, 0]], shows[found[:, 1]]
-    own = found[(first == second) & (found[:, 0] < len(originals))]
-    recall = len(np.unique(own[:, 1])) / len(copies)
-    return recall, float((groups[first] == groups[second]).mean()) if len(found) else np.nan
+    own = found[(first == second) & (found[:, 0] < len(groups))]
+    precision = float((groups[first] == groups[second]).mean()) if len(found) else np.nan
+    return len(np.unique(own[:, 1])) / here.sum(), precision
 
 
 def main() -> None:
@@ -229,24 +235,32 @@ def main() -> None:
     config = plain_config(compose_config(Train, [word for word in sys.argv[1:] if word.partition("=")[0] not in own]))
     manifest: pd.DataFrame = instantiate(config["data"]["manifest"])()
     searches = {"now": duplicates} if not own["before"] else {"before": _module(own["before"]), "now": duplicates}
-    chosen = np.sort(np.random.default_rng(0).permutation(len(manifest))[: int(own["number"])])
+    number = min(int(own["number"]), len(manifest))
+    order = np.random.default_rng(0).permutation(len(manifest))
     images = [Image.fromarray(read_image(Path(path).read_bytes(), path)) for path in manifest["path"]]
     originals, groups = {}, {}
     for name, search in searches.items():
         originals[name] = np.stack([_small(image, search) for image in images])
         found = pairs_in(search, originals[name])
         groups[name] = components(len(images), found[:, 0], found[:, 1])
-    print(f"{len(images)} images, copies of {len(chosen)}\n")
+    print(f"{len(images)} images, copies of {number} for each kind\n")
     columns = [f"{metric} {name}" for name in searches for metric in ("recall", "precision")]
     _row("kind of copy", columns)
     _row("---", ["---"] * len(columns))
-    for kind in CHANGES:
-        versions = [changed(images[row], kind, manifest["image_id"].iloc[row]) for row in chosen]
-        values: list[float] = []
-        for name, search in searches.items():
-            copies = np.stack([_small(version, search) for version in versions])
-            values += score(search, originals[name], groups[name], copies, chosen)
-        _row(kind, [f"{value:.3f}" for value in values])
+    together = max(1, min(_TOGETHER, len(images) // number))  # kinds, each of other images
+    kinds = list(CHANGES)
+    for start in range(0, len(kinds), together):
+        part = kinds[start : start + together]
+        of = order[: number * len(part)]
+        versions = [changed(images[row], part[k // number], manifest["image_id"].iloc[row]) for k, row in enumerate(of)]
+        found = {
+            name: pairs_in(search, np.concatenate([originals[name], [_small(each, search) for each in versions]]))
+            for name, search in searches.items()
+        }
+        for k, kind in enumerate(part):
+            here = np.arange(len(of)) // number == k
+            values = [value for name in searches for value in score(found[name], groups[name], of, here)]
+            _row(kind, [f"{value:.3f}" for value in values])
 
 
 def _row(first: str, cells: Sequence[str]) -> None:

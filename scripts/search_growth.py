@@ -2,9 +2,9 @@
 
     python scripts/search_growth.py data=covid19_radiography data.root=<folder> [...] [images=2300,10000,100000]
 
-The words are those of ``python -m cxrnet.train``. The images are drawn at random: each from the normal distribution that
-has the mean and the 256 main components of the images of the set, at the size at which duplicates are searched, so that
-no two are copies and all are about as like each other as those of the set. Each hundredth is another one turned by 3
+The words are those of ``python -m cxrnet.train``. Images are drawn at random, each from the normal distribution with
+the mean and the 256 main components of the images of the set, at the size at which duplicates are searched, so that no
+two are copies and all are about as like each other as those of the set. Each hundredth is another one turned by 3
 degrees. Times are seconds of the processors (of all threads), without drawing them.
 """
 

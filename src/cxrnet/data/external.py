@@ -154,8 +154,8 @@ def find_overlap(known: KnownImages, sets: Sequence[tuple[pd.DataFrame, Images]]
     """Find the duplicates that data sets share with known images (set 0), with each other, and within themselves.
 
     Returns:
-        One row a pair: ``set_a, image_id_a, set_b, image_id_b, kind`` (of :func:`find_duplicates`), ``set_a <= set_b``. Pairs
-        within the known images are left out.
+        One row a pair: ``set_a, image_id_a, set_b, image_id_b, kind`` (as :func:`find_duplicates` names it),
+        ``set_a <= set_b``. Pairs within the known images are left out.
     """
     parts = [(known.readable, known.images), *sets]
     rows = pd.concat([manifest for manifest, _ in parts], ignore_index=True)

@@ -4,7 +4,7 @@ Copies differ from their original in grey levels, in their place and in what was
 
 * A *view* is the image as it is, or without the uniform border around it, where there is one.
 * A map has the ranks of the grey values less their local mean, over their local standard deviation: gamma, windows and
-  equalising hardly change it, inversion turns its sign. Maps have the sign in which they are like what all have in common.
+  equalising hardly change it, inversion turns its sign. Maps have the sign in which they are like what all share.
 * A descriptor is a projection of one half of the map (upper, lower, left, right), so that a label leaves others whole.
   It keeps what differs between images and not between an image and itself a little moved, turned, scaled and covered
   (linear discriminant analysis, Fisher 1936), in units of the latter.
@@ -96,7 +96,9 @@ def describe(images: Rows, places: IntArray) -> Views:
         parts = list(pool.map(block, range(0, len(places), _BLOCK)))
     image, box, maps = (np.concatenate(column) for column in zip(*parts, strict=True))
     flat = maps.reshape(len(maps), -1).astype(np.float32)
-    like = flat @ _common(_sampled(maps, 4 * _SAMPLE)) / np.linalg.norm(flat, axis=1) if len(flat) else flat[:, 0]
+    like: FloatArray = (
+        flat @ _common(_sampled(maps, 4 * _SAMPLE)) / np.linalg.norm(flat, axis=1) if len(flat) else flat[:, 0]
+    )
     sign = np.where(like < 0, -1, 1).astype(np.int8)
     return Views(image, box, maps * sign[:, None, None], sign, np.abs(like) < _UNSURE)
 
@@ -105,10 +107,10 @@ def _common(sample: FloatArray) -> FloatArray:
     """Find what maps ``(n, 32, 32)`` have in common but for their sign: the first axis of them, ``(1024,)``."""
     both = sample + sample[:, :, ::-1]  # an image and its mirror image are as much like it
     flat = both.reshape(len(both), -1)
-    axis: FloatArray = flat[0]
+    axis: FloatArray = flat[0].copy()
     for _ in range(_POWERS):
-        axis = flat.T @ (flat @ axis)
-        axis /= max(float(np.linalg.norm(axis)), 1e-12)
+        axis = (flat.T @ (flat @ axis)).astype(np.float32)
+        axis /= np.float32(max(float(np.linalg.norm(axis)), 1e-12))
     return axis
 
 
@@ -153,7 +155,8 @@ def map_of(small: UInt8Array, boxes: FloatArray, side: int, reach: float = REACH
 def ranks_of(small: UInt8Array, boxes: FloatArray, side: int) -> FloatArray:
     """Take the ranks of the grey values, -1..1, of what boxes ``(N, 4)`` leave of images: ``(N, side, side)``."""
     rows, columns = (_averages(boxes[:, k], boxes[:, k + 1], small.shape[1], side) for k in (0, 2))
-    return _ranks(rows @ small.astype(np.float32) @ columns.swapaxes(1, 2))
+    grey: FloatArray = rows @ small.astype(np.float32) @ columns.swapaxes(1, 2)
+    return _ranks(grey)
 
 
 def _averages(start: FloatArray, end: FloatArray, size: int, side: int) -> FloatArray:
@@ -183,7 +186,8 @@ def blur(side: int, reach: float) -> FloatArray:
     """Make the matrix of a local mean, with Gaussian weights that sum to 1 at the edges too."""
     distance = (np.arange(side)[:, None] - np.arange(side)) / reach
     weights = np.exp(-0.5 * distance**2)
-    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+    mean: FloatArray = (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+    return mean
 
 
 def stored_maps(views: Views, rows: IntArray) -> FloatArray:
@@ -207,7 +211,8 @@ def learn(views: Views) -> list[FloatArray]:
     sample = torch.from_numpy(_sampled(views.maps, _SAMPLE))
     moved = []
     for number in range(_TRIES):
-        scale, shift, angle = rng.uniform(-0.03, 0.03, 2) + 1, rng.uniform(-0.05, 0.05, 2), rng.uniform(-2, 2)
+        scale, shift = (rng.uniform(-most, most, 2).tolist() for most in (0.03, 0.05))
+        scale, angle = [1 + each for each in scale], rng.uniform(-2, 2)
         covered = sample.clone()
         if number % 4 == 0:
             top, left = rng.integers(0, SIDE - 7, 2)
@@ -242,4 +247,5 @@ def _cosines(direction: Sequence[int]) -> FloatArray:
     inner = np.clip(1 - x**4, 0, 1) * np.clip(1 - y**4, 0, 1) * np.clip(1.6 - x**2 - y**2, 0, 1)
     half = np.clip(3 * (direction[0] * x + direction[1] * y) + 0.1, 0, 1)
     both = waves[down[low]][:, :, None] * waves[across[low]][:, None, :] * inner * half
-    return both.reshape(len(both), -1).astype(np.float32)
+    cosines: FloatArray = both.reshape(len(both), -1).astype(np.float32)
+    return cosines

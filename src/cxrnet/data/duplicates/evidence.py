@@ -6,7 +6,8 @@ tried; those of a copy do, to a fraction of a pixel. So a mirrored or inverted c
 because a chest looks much the same in a mirror.
 """
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -28,8 +29,8 @@ REACH = 2.5  # standard deviation of their local mean, pixels
 COARSE = 0.72  # correlation of the small maps at which a candidate is looked at again
 COARSE_STRAIN = 0.16  # the most at which it is
 CORRELATION = 0.8  # at which two images are copies
-STRAIN = 0.012  # the most that local shifts may explain of what both show,
-STRAIN_SHARE = 0.3  # or of the difference: the noise of JPEG makes it large, and shifts explain little of that
+STRAIN = 0.01  # the most that local shifts may explain of what both show,
+STRAIN_MORE = 0.14  # and so much more of what doesn't correlate: the noise of JPEG is taken for shifts in part
 COVERED = 0.25  # the most that may be covered
 COMMON = 0.6  # the least that both must show
 SCALE = 1.4  # the most that one may be larger than the other
@@ -82,19 +83,20 @@ class Evidence(NamedTuple):
     def same(self) -> npt.NDArray[np.bool_]:
         """Whether two images are of one picture."""
         scale, angle = measures(self.theta)[:2]
-        return (
+        same: npt.NDArray[np.bool_] = (
             (self.correlation >= CORRELATION)
-            & (self.strain <= np.maximum(STRAIN, STRAIN_SHARE * (1 - self.correlation)))
+            & (self.strain <= STRAIN + STRAIN_MORE * (1 - self.correlation))
             & (self.covered <= COVERED)
             & (self.common >= COMMON)
             & (np.abs(np.log(scale)) <= np.log(SCALE))
             & (np.abs(angle) <= ANGLE)
         )
+        return same
 
 
 def limits() -> list[float]:
     """List the numbers by which pairs are confirmed."""
-    return [FINE, REACH, COARSE, COARSE_STRAIN, CORRELATION, STRAIN, STRAIN_SHARE, COVERED, COMMON, SCALE, ANGLE]
+    return [FINE, REACH, COARSE, COARSE_STRAIN, CORRELATION, STRAIN, STRAIN_MORE, COVERED, COMMON, SCALE, ANGLE]
 
 
 def nothing() -> Evidence:
@@ -103,7 +105,7 @@ def nothing() -> Evidence:
     return Evidence(none, none, none, none, geometry.whole_maps(0), none > 0, none.astype(np.int8))
 
 
-def measures(theta: FloatArray) -> tuple[FloatArray, ...]:
+def measures(theta: FloatArray) -> tuple[npt.NDArray[Any], ...]:
     """Take maps ``(P, 2, 3)`` from the first picture to the second apart.
 
     Returns:
@@ -135,10 +137,10 @@ def weigh(images: Rows, views: Views, candidates: Candidates) -> tuple[IntArray,
         theta[part] = near.numpy()
         rough[part] = (agreed.correlation >= COARSE) & (agreed.strain <= COARSE_STRAIN)
     left = np.flatnonzero(rough)
-    fixed, moving = candidates.fixed[left], candidates.moving[left]
-    sign = views.sign[fixed] * views.sign[moving] * candidates.sign[left]
-    pair = views.image[fixed], views.image[moving]
-    return left, compare(images, pair, (views.box[fixed], views.box[moving]), theta[left], sign < 0)
+    first, second = candidates.fixed[left], candidates.moving[left]
+    sign = views.sign[first] * views.sign[second] * candidates.sign[left]
+    pair = views.image[first], views.image[second]
+    return left, compare(images, pair, (views.box[first], views.box[second]), theta[left], sign < 0)
 
 
 def right_way_round(images: Rows, pair: IntArray, found: Evidence) -> Evidence:
@@ -147,9 +149,13 @@ def right_way_round(images: Rows, pair: IntArray, found: Evidence) -> Evidence:
     theta = found.theta * np.array([-1, 1, 1], np.float32)
     other = compare(images, (pair[0], pair[1]), (everything, everything), theta, found.inverted)
     better = other.same & (other.correlation > found.correlation)
-    return Evidence(
-        *(np.where(np.expand_dims(better, tuple(range(1, a.ndim))), b, a) for a, b in zip(found, other, strict=True))
-    )
+    return together([found.take(~better), other.take(better)]).take(np.argsort(np.argsort(better, kind="stable")))
+
+
+def together(parts: Sequence[Evidence]) -> Evidence:
+    """Put the evidence of several sets of pairs one after the other."""
+    columns: list[npt.NDArray[Any]] = [np.concatenate(column) for column in zip(*parts, strict=True)]
+    return Evidence(*columns)
 
 
 def detail(maps: Tensor) -> Tensor:
@@ -180,7 +186,7 @@ def compare(
         places, where = np.unique(np.concatenate([each[part] for each in pair]), return_inverse=True)
         first, second = np.split(images[places][where], 2)
         parts.append(_registered((first, second), (boxes[0][part], boxes[1][part]), theta[part], inverted[part]))
-    return Evidence(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+    return together(parts)
 
 
 def _registered(
@@ -249,7 +255,8 @@ def agreement(fixed: Tensor, moving: Tensor, theta: Tensor) -> Agreement:
     here, moved = fixed * there, geometry.move(moving, theta) * there
 
     def blocks(values: Tensor) -> Tensor:
-        return values.unflatten(2, (_BLOCKS, -1)).unflatten(1, (_BLOCKS, -1)).sum(dim=(2, 4)).flatten(1)
+        each = side // _BLOCKS
+        return values.reshape(-1, _BLOCKS, each, _BLOCKS, each).sum(dim=(2, 4)).flatten(1)
 
     both, first, second = blocks(here * moved), blocks(here**2), blocks(moved**2)
     counts = blocks(there) >= _PART * (side // _BLOCKS) ** 2

@@ -197,7 +197,7 @@ def _pairs(images: Rows, places: IntArray) -> tuple[IntArray, Evidence]:
         weights.append(evidence.right_way_round(images, pairs[-1], weighed.take(same)))
         group = components(len(images), *np.concatenate(pairs, axis=1))
         asked = np.isin(group, group[pairs[-1]])
-    return np.concatenate(pairs, axis=1), Evidence(*(np.concatenate(columns) for columns in zip(*weights, strict=True)))
+    return np.concatenate(pairs, axis=1), evidence.together(weights)
 
 
 def _complete(images: Rows, pair: IntArray, found: Evidence) -> tuple[IntArray, Evidence]:
@@ -241,7 +241,7 @@ def _complete(images: Rows, pair: IntArray, found: Evidence) -> tuple[IntArray, 
     whole = geometry.whole(len(a))
     more = evidence.compare(images, (places[a], places[b]), (whole, whole), between, inverted[a] ^ inverted[b])
     same = more.same
-    joined = Evidence(*(np.concatenate(columns) for columns in zip(found, more.take(same), strict=True)))
+    joined = evidence.together([found, more.take(same)])
     return np.concatenate([pair, np.stack([places[a], places[b]])[:, same]], axis=1), joined
 
 
@@ -286,4 +286,5 @@ def _ordered(found: Found) -> Found:
         theta=np.where(swap[:, None, None], geometry.inverse(found.theta), found.theta),
     )
     order = np.lexsort((found.b, found.a))
-    return Found(*(column[order] for column in found))
+    columns: list[npt.NDArray[Any]] = [column[order] for column in found]
+    return Found(*columns)
