@@ -1,11 +1,12 @@
 """Plant copies as people make them and count those that the search finds: "Duplicates" in docs/evaluation.md.
 
-    python scripts/planted_copies.py data=covid19_image data.root=<folder> [...] [before=<file>] [number=200]
+    python scripts/planted_copies.py data=covid19_image data.root=<folder> [...] [before=<file>] [number=120]
 
 The words are those of ``python -m cxrnet.train``. Copies of ``number`` images, drawn at random, are put beside all
-images of the set, of each kind; several kinds at a time, of other images, where there are enough. Recall is the share of the copies that are paired with their image. Precision is the
-share of the pairs with a copy that are of one picture: a copy and its image, or an image that the search pairs with
-that image where no copies are (those pairs are of the set itself, and looked at by eye).
+images of the set, of each kind; several kinds at a time, of other images, where there are enough. Recall is the share
+of the copies that are paired with their image. Precision is the share of the pairs with a copy that are of one picture:
+a copy and its image, or an image that the search pairs with that image where no copies are (those pairs are of the set
+itself, and looked at by eye).
 
 ``before`` is a file with another search, beside which the search of today is put::
 
