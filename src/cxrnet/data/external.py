@@ -63,7 +63,7 @@ class ExternalSet:
     duplicates: dict[str, int] | None = None
     gap: str = ""  # why it can't be evaluated
     # Pairs of duplicates among the images that are left.
-    within: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=["image_id_a", "image_id_b"]))
+    within: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=["image_id_a", "image_id_b", "kind"]))
     same_patients: int = 0  # images left of patients of whom another image was removed as a duplicate
     shared: dict[str, int] = field(default_factory=dict)  # images left with a duplicate in another set, by its name
 
