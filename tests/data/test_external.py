@@ -57,7 +57,7 @@ def test_duplicates_are_removed_and_own_duplicates_stay_together(read_external, 
     (each,), removed = remove_duplicates([read_external(north, **NAMES)], known)
     assert each.duplicates == {"train": 1, "test": 1}
     assert removed.to_dict("records") == [
-        {"data": "north", "image_id": f"{a}.png", "kind": "exact", "duplicate_of": f"{b}.png", "split": split}
+        {"data": "north", "image_id": f"{a}.png", "kind": "same file", "duplicate_of": f"{b}.png", "split": split}
         for a, b, split in (("sick/train", "Covid/00", "train"), ("well/test", "Normal/01", "test"))
     ]
     assert len(each.manifest) == len(each.images) == 9
@@ -162,10 +162,10 @@ def test_duplicates_are_found_across_the_sets_and_within_the_new_ones(places):
     shutil.copy(known / "a" / "02.png", known / "a" / "known twice.png")
     pairs = find_overlap(load_known(read(known)[0]), [read(other) for other in others])
     assert found(pairs) == {
-        (0, "a/00.png", 1, "a/same file.png", "exact"),
-        (0, "b/01.png", 1, "b/same picture.png", "near"),
-        (1, "a/02.png", 2, "b/of first.png", "exact"),
-        (2, "a/03.png", 2, "a/of itself.png", "exact"),
+        (0, "a/00.png", 1, "a/same file.png", "same file"),
+        (0, "b/01.png", 1, "b/same picture.png", "recompressed"),
+        (1, "a/02.png", 2, "b/of first.png", "same file"),
+        (2, "a/03.png", 2, "a/of itself.png", "same file"),
     }
 
 

@@ -98,7 +98,8 @@ def test_a_word_for_not_known_is_no_patient(manifest_of, nobody, caplog):
 
 def pairs_of(*pairs: tuple[int, int]) -> pd.DataFrame:
     names = [(f"{a:04d}.png", f"{b:04d}.png") for a, b in pairs]
-    return pd.DataFrame(names, columns=["image_id_a", "image_id_b"])
+    kinds = ["cropped", "same file"] * len(names)
+    return pd.DataFrame(names, columns=["image_id_a", "image_id_b"]).assign(kind=kinds[: len(names)])
 
 
 def test_all_images_of_a_group_with_two_labels_are_listed_wherever_they_stand(manifest_of, tmp_path):
@@ -106,12 +107,12 @@ def test_all_images_of_a_group_with_two_labels_are_listed_wherever_they_stand(ma
     pairs = pairs_of((0, 1), (1, 2), (3, 4), (5, 6), (5, 99))  # 0 = 1 = 2, 3 = 4, 5 = 6
     write_conflicts(pairs, manifest, tmp_path)
     found = pd.read_csv(tmp_path / "label_conflicts.csv")
-    assert found[["group", "image_id", "label", "split"]].to_numpy().tolist() == [
-        ["0000.png", "0000.png", "X", "train"],
-        ["0000.png", "0001.png", "X", "train"],
-        ["0000.png", "0002.png", "Y", "test"],
-        ["0005.png", "0005.png", "X", "train"],
-        ["0005.png", "0006.png", "Z", "test"],
+    assert found[["group", "image_id", "label", "split", "kind"]].to_numpy().tolist() == [
+        ["0000.png", "0000.png", "X", "train", "cropped"],
+        ["0000.png", "0001.png", "X", "train", "cropped, same file"],
+        ["0000.png", "0002.png", "Y", "test", "same file"],
+        ["0005.png", "0005.png", "X", "train", "same file"],
+        ["0005.png", "0006.png", "Z", "test", "same file"],
     ]
 
 

@@ -51,7 +51,7 @@ def test_everything_that_prepare_promises_is_in_its_folder(prepared):
 def test_what_is_wrong_is_said_and_written(prepared):
     folder, said = prepared
     (pair,) = pd.read_csv(folder / "duplicates.csv").to_dict("records")
-    assert (pair["kind"], pair["label_differs"], pair["split_differs"]) == ("exact", True, False)
+    assert (pair["kind"], pair["label_differs"], pair["split_differs"]) == ("same file", True, False)
     listed = pd.read_csv(folder / "label_conflicts.csv")
     assert listed["image_id"].tolist() == ["Covid/00.png", "Normal/copy.png"]
     assert listed["label"].tolist() == ["Covid", "Normal"]

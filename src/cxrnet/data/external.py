@@ -17,7 +17,7 @@ from hydra.utils import instantiate
 
 from cxrnet.core.config import Config
 from cxrnet.core.console import heard
-from cxrnet.data.duplicates import SEARCH_SIZE, find_duplicates, group_duplicates
+from cxrnet.data.duplicates import SAME_FILE, SEARCH_SIZE, find_duplicates, group_duplicates
 from cxrnet.data.images.decode import UInt8Array
 from cxrnet.data.images.reader import AtSize, Images
 from cxrnet.data.images.store import binary_warning, load_at_sizes, load_images, look_binary
@@ -63,7 +63,7 @@ class ExternalSet:
     duplicates: dict[str, int] | None = None
     gap: str = ""  # why it can't be evaluated
     # Pairs of duplicates among the images that are left.
-    within: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=["image_id_a", "image_id_b"]))
+    within: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=["image_id_a", "image_id_b", "kind"]))
     same_patients: int = 0  # images left of patients of whom another image was removed as a duplicate
     shared: dict[str, int] = field(default_factory=dict)  # images left with a duplicate in another set, by its name
 
@@ -124,7 +124,7 @@ class KnownImages:
     """Images whose duplicates are to be found in other data sets."""
 
     manifest: pd.DataFrame
-    readable: pd.DataFrame  # its rows whose file is there; of the others only exact duplicates are found
+    readable: pd.DataFrame  # its rows whose file is there; of the others only the same files are found
     images: Images  # those of readable, at SEARCH_SIZE
 
     @property
@@ -154,8 +154,8 @@ def find_overlap(known: KnownImages, sets: Sequence[tuple[pd.DataFrame, Images]]
     """Find the duplicates that data sets share with known images (set 0), with each other, and within themselves.
 
     Returns:
-        One row a pair: ``set_a, image_id_a, set_b, image_id_b, kind`` (``exact`` or ``near``), ``set_a <= set_b``.
-        Pairs within the known images are left out.
+        One row a pair: ``set_a, image_id_a, set_b, image_id_b, kind`` (as :func:`find_duplicates` names it),
+        ``set_a <= set_b``. Pairs within the known images are left out.
     """
     parts = [(known.readable, known.images), *sets]
     rows = pd.concat([manifest for manifest, _ in parts], ignore_index=True)
@@ -171,7 +171,7 @@ def find_overlap(known: KnownImages, sets: Sequence[tuple[pd.DataFrame, Images]]
     # Known images whose file isn't there any more: those with the same bytes.
     gone = known.manifest[~known.manifest["image_id"].isin(known.readable["image_id"])].dropna(subset="sha256")
     exact = [
-        gone.merge(manifest, on="sha256", suffixes=("_a", "_b")).assign(set_a=0, set_b=number, kind="exact")
+        gone.merge(manifest, on="sha256", suffixes=("_a", "_b")).assign(set_a=0, set_b=number, kind=SAME_FILE)
         for number, (manifest, _) in enumerate(sets, start=1)
     ]
     return pd.concat([table[table["set_b"] > 0], *(each[table.columns] for each in exact)], ignore_index=True)

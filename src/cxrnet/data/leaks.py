@@ -133,8 +133,8 @@ def label_conflicts(pairs: pd.DataFrame, manifest: pd.DataFrame) -> pd.DataFrame
     """Find the images of which a duplicate has another label; pairs of which the manifest lacks an image don't count.
 
     Returns:
-        ``group, image_id, label, split, path``, one row an image, group by group: all duplicates of one another among
-        which two labels differ. ``group`` is the first ``image_id``.
+        ``group, image_id, label, split, kind, path``, one row an image, group by group: all duplicates of one another
+        among which two labels differ. ``group`` is the first ``image_id``, ``kind`` names those of the image's pairs.
     """
     place = pd.Series(np.arange(len(manifest)), index=manifest["image_id"])
     pairs = pairs[pairs["image_id_a"].isin(place.index) & pairs["image_id_b"].isin(place.index)]
@@ -143,7 +143,10 @@ def label_conflicts(pairs: pd.DataFrame, manifest: pd.DataFrame) -> pd.DataFrame
     labels = pd.factorize(manifest["label"])[0]
     rows = manifest[np.isin(groups, groups[a[labels[a] != labels[b]]])]
     group = rows["image_id"].groupby(groups[place[rows["image_id"]]]).transform("min")
-    table = rows.assign(group=group)[["group", "image_id", "label", "split", "path"]]
+    ends = pd.concat([pairs[[f"image_id_{side}", "kind"]].set_axis(["image_id", "kind"], axis=1) for side in "ab"])
+    kinds = ends.drop_duplicates().sort_values("kind").groupby("image_id")["kind"].agg(", ".join)
+    table = rows.assign(group=group, kind=rows["image_id"].map(kinds))
+    table = table[["group", "image_id", "label", "split", "kind", "path"]]
     return table.sort_values(["group", "image_id"], ignore_index=True)
 
 

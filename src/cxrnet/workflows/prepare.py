@@ -22,6 +22,7 @@ from cxrnet.core.config import Config, plain_config
 from cxrnet.core.machine import package_versions
 from cxrnet.core.schema import build
 from cxrnet.data.datamodule import XrayDataModule
+from cxrnet.data.duplicates import KINDS
 from cxrnet.data.fixes import fix_manifest, fixed_manifest
 from cxrnet.data.leaks import leak_statement, marked_duplicates, patients_text, write_conflicts
 from cxrnet.data.manifest import digest, write_manifest
@@ -123,8 +124,7 @@ def _say_verdict(verdict: Verdict) -> None:
 def _say_data(data: XrayDataModule, pairs: pd.DataFrame) -> None:
     console.say("images", f"{len(data.manifest)} from {sources_of(data)}")
     console.say("patients", patients_text(data.manifest))
-    kinds = ", ".join(f"{n} {kind}" for kind, n in pairs["kind"].value_counts().items())
-    console.say("duplicates", f"{len(pairs)} pairs{f': {kinds}' if kinds else ''}")
+    console.say("duplicates", _kinds(pairs))
     for text in issues_of(data.known_issues) or ["none is documented for these data"]:
         console.say("known issue", text)
 
@@ -182,6 +182,13 @@ def _say_places(folder: Path, data: XrayDataModule, plain: Config) -> None:
         console.say("note", "report.images=0: no picture of an X-ray was written")
     elif data.augment is None:
         console.say("note", "augment=none: there is nothing to show on augmented.png")
+
+
+def _kinds(pairs: pd.DataFrame) -> str:
+    """Say how many pairs of duplicates there are of each kind."""
+    counts = pairs["kind"].value_counts()
+    kinds = ", ".join(f"{counts[kind]} {kind}" for kind in KINDS if kind in counts)
+    return f"{len(pairs)} pairs{f' ({kinds})' if kinds else ''}"
 
 
 def _counts(distribution: pd.DataFrame) -> Table:
