@@ -9,7 +9,9 @@ metric of the test images; and the same between one process on one thread and on
 which they add up.
 
 Words: ``cases=head,vgg`` (some of them), ``launcher=torchrun`` (the two are started by torchrun, not by Lightning),
-``work=<new folder>`` (where it works, and what it leaves there, instead of a temporary folder), ``out=<file>.md``.
+``work=<new folder>`` (where it works, and what it leaves there, instead of a temporary folder), ``out=<file>.md``,
+``precision=64`` (trains in float64, started by torchrun: what is rounding goes away; the bundle, which is float32, is
+left out).
 """
 
 import json
@@ -17,6 +19,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -27,6 +30,8 @@ import torch
 from PIL import Image
 
 from cxrnet.models.backbones.registry import backbone_spec
+
+DOUBLE = "float64"  # the first word where this script trains
 
 # What every case has; 3 classes, most images for training, 8 of each 20 for the rest.
 COMMON = (
@@ -57,8 +62,10 @@ def main(words: list[str]) -> int:
     if {"--help", "-h"} & set(words):
         print(__doc__)
         return 0
+    if words[:1] == [DOUBLE]:
+        return _train_in_double()
     options = dict(word.partition("=")[::2] for word in words)
-    if strange := options.keys() - {"cases", "launcher", "work", "out"}:
+    if strange := options.keys() - {"cases", "launcher", "work", "out", "precision"}:
         print(f"ranks: {', '.join(sorted(strange))}: no such word; see --help", file=sys.stderr)
         return 2
     names = options.get("cases", ",".join(CASES)).split(",")
@@ -68,7 +75,8 @@ def main(words: list[str]) -> int:
     with TemporaryDirectory() as temporary:
         place = Path(options.get("work", temporary))
         place.mkdir(parents=True, exist_ok=True)
-        rows = [_row(place, name, options.get("launcher") == "torchrun") for name in names]
+        double = options.get("precision") == "64"
+        rows = [_row(place, name, double or options.get("launcher") == "torchrun", double) for name in names]
     measured = ("parameter", "loss", "metric", "metric of test")
     columns = ("training", "images (last batch)", *measured, *(f"{each}, rounding" for each in measured))
     lines = [f"| {' | '.join(row)} |" for row in (columns, ("---",) * len(columns), *rows)]
@@ -78,26 +86,47 @@ def main(words: list[str]) -> int:
     return 0
 
 
-def _row(place: Path, name: str, torchrun: bool) -> tuple[str, ...]:
+def _train_in_double() -> int:
+    """Train as cxrnet.train does, but for the phases, which train in float64."""
+    from cxrnet import train
+
+    workflow: Any = import_module("cxrnet.workflows.train")
+    run = workflow.run_phases
+
+    def in_double(network: Any, *others: Any) -> Any:  # noqa: ANN401 (as run_phases has it)
+        result = run(network.double(), *others)
+        network.float()  # which predicts
+        return result
+
+    workflow.run_phases = in_double
+    sys.argv.pop(1)
+    train.main()
+    return 0
+
+
+def _row(place: Path, name: str, torchrun: bool, double: bool) -> tuple[str, ...]:
     """Train by one process, by two, and by one with other rounding, unless ``place`` has these runs; compare."""
     title, images, words = CASES[name]
     top = place / name
     if not top.exists():
         _draw(top / "xrays", images)
         _weights(top / "weights")
-    module, one = ("-m", "cxrnet.train", *COMMON, *words), ("trainer=cpu", "data.batch_size=8")
+    start = (str(Path(__file__).resolve()), DOUBLE) if double else ("-m", "cxrnet.train")
+    module, one = (*start, *COMMON, *words), ("trainer=cpu", "data.batch_size=8")
     launched = ("-m", "torch.distributed.run", "--nproc-per-node=2") if torchrun else ()
     _run(top, "one", 1, *module, *one)
     _run(top, "two", 1, *launched, *module, "trainer=ddp", "trainer.devices=2", "data.batch_size=4")
     _run(top, "threads", 2, *module, *one)
     trained = int((pd.read_parquet(top / "one" / "manifest.parquet")["split"] == "train").sum())
-    shown = [f"{value:.0e}" for other in ("two", "threads") for value in _differences(top / "one", top / other)]
+    shown = [
+        f"{value:.0e}" for other in ("two", "threads") for value in _differences(top / "one", top / other, not double)
+    ]
     return title, f"{trained} ({trained % 8 or 8})", *shown
 
 
-def _differences(one: Path, other: Path) -> Iterator[float]:
+def _differences(one: Path, other: Path, bundle: bool) -> Iterator[float]:
     """Yield the largest difference of a parameter, of a loss, of another metric of an epoch, and of one of test."""
-    states, histories, results = [[*_states(run)] for run in (one, other)], [], []
+    states, histories, results = [[*_states(run, bundle)] for run in (one, other)], [], []
     pairs = [(a[key], b[key]) for a, b in zip(*states, strict=True) for key in a]
     yield max(float((a.double() - b.double()).abs().max()) for a, b in pairs if a.numel())
     for run in (one, other):
@@ -109,13 +138,14 @@ def _differences(one: Path, other: Path) -> Iterator[float]:
     yield max(abs(results[0][key] - results[1][key]) for key in results[0].keys() & results[1].keys())
 
 
-def _states(run: Path) -> Iterator[dict[str, torch.Tensor]]:
-    """Yield the states of the last checkpoints of all phases, of the kept ones and of the bundle."""
+def _states(run: Path, bundle: bool) -> Iterator[dict[str, torch.Tensor]]:
+    """Yield the states of the last checkpoints of all phases, of the kept ones and of the bundle, if that is asked."""
     for file in sorted(run.glob("checkpoints/*/*.ckpt")):
         yield torch.load(file, weights_only=True)["state_dict"]
-    from cxrnet.models.bundle import load_bundle
+    if bundle:
+        from cxrnet.models.bundle import load_bundle
 
-    yield load_bundle(run / "bundle").network.state_dict()
+        yield load_bundle(run / "bundle").network.state_dict()
 
 
 def _numbers(value: Any, path: str = "") -> Iterator[tuple[str, float]]:  # noqa: ANN401 (what JSON may hold)
