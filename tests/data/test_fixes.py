@@ -36,7 +36,9 @@ def manifest() -> pd.DataFrame:
 
 @pytest.fixture
 def pairs() -> pd.DataFrame:
-    return pd.DataFrame({"image_id_a": ["conflict_a", "copied"], "image_id_b": ["conflict_b", "copy"]})
+    return pd.DataFrame(
+        {"image_id_a": ["conflict_a", "copied"], "image_id_b": ["conflict_b", "copy"], "kind": "recompressed"}
+    )
 
 
 def test_each_fix_does_its_own_and_says_why(manifest, pairs) -> None:
