@@ -71,41 +71,6 @@ def strip(file: Path) -> object:
     return file.read_text()
 
 
-@pytest.mark.parametrize(
-    "devices", [("trainer=cpu",), pytest.param(("trainer=ddp", "trainer.devices=2"), marks=pytest.mark.slow)]
-)
-def test_a_run_that_was_killed_within_an_epoch_is_resumed_there(place, said, train, devices):
-    """In one process and in two, with a checkpoint after each second batch."""
-    words = (
-        "data=shards", "data.root=written", "data.size=[32,24]", "model=custom_cnn", "trainer.accelerator=cpu",
-        "data.batch_size=2", "data.window=2", "schedule.scratch.epochs=3", "schedule.checkpoint_every=2",
-        "tracking=none", *devices,
-    )  # fmt: skip
-    number = len(devices)
-    whole, killed = f"whole{number}", place / f"killed{number}"
-    assert train(place, *words, f"hydra.run.dir={whole}").returncode == 0
-    line = [sys.executable, "-m", "cxrnet.train", *words, f"hydra.run.dir={killed}"]
-    run = subprocess.Popen(
-        line, cwd=place, env={**os.environ, "OMP_NUM_THREADS": "1"}, start_new_session=True,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    part = killed / "checkpoints" / "scratch" / "part.ckpt"
-    while not part.exists():
-        assert run.poll() is None
-        time.sleep(0.002)
-    os.killpg(run.pid, signal.SIGKILL)
-    run.wait()
-    assert part.exists()  # or the epoch had ended
-    done = train(place, f"resume={killed}")
-    assert done.returncode == 0, done.stderr
-    assert "batches" in next(line for line in done.stdout.splitlines() if line.lstrip().startswith("resumed"))
-    for name in ("bundle/model.safetensors", "metrics.json"):
-        assert (killed / name).read_bytes() == (place / whole / name).read_bytes(), name
-    tables = [pd.read_parquet(folder / "predictions.parquet") for folder in (place / whole, killed)]
-    pd.testing.assert_frame_equal(*tables, check_exact=True)
-    assert not part.exists()
-
-
 def test_a_bundle_of_shards_predicts_and_finds_its_images_elsewhere(runs, place, command):
     done = command(place, "predict", "bundle=on_shards/bundle", "input=my xrays", "output=predicted.csv")
     assert done.returncode == 0, done.stderr

@@ -60,9 +60,7 @@ def train(make_network, make_data, make_training, tmp_path):
 
     def make(place="run", phases=(HEAD, TUNE), cut=None, monitor="val/loss", views=2, resume=False, **changes):
         network, folder, told = make_network(dropout=0.5), tmp_path / place, []
-        every = changes.pop("checkpoint_every", None)
-        features = changes.pop("features_gb", VECTORS)
-        schedule = Schedule(phases, HEAD, monitor, views, features, best_from=0, checkpoint_every=every)
+        schedule = Schedule(phases, HEAD, monitor, views, changes.pop("features_gb", VECTORS), best_from=0)
         training = make_training(
             schedule,
             folder,
@@ -71,9 +69,7 @@ def train(make_network, make_data, make_training, tmp_path):
             **changes,
         )
         trained = trained_so_far(folder) if resume else ()
-        results, history = run_phases(
-            network, make_data(augment=AUGMENT, batch_size=4 if every else 8), training, trained
-        )
+        results, history = run_phases(network, make_data(augment=AUGMENT), training, trained)
         return results, history.rows, network.state_dict(), told
 
     return make
@@ -390,50 +386,3 @@ def test_what_is_no_checkpoint_is_refused_and_runs_no_code(trained, tmp_path, ca
     with pytest.raises(CxrnetError, match=rf"^resume: '.*kept.ckpt' {reason}.*; (bring .* or )?start a new run$"):
         load_kept(network, tmp_path, "head")
     assert capsys.readouterr().out == ""
-
-
-@pytest.mark.parametrize(("phase", "views"), [("head", 0), ("finetune", 0), ("finetune", 2)])
-def test_a_run_that_was_killed_within_an_epoch_goes_on_there(train, tmp_path, phase, views):
-    """With augmentation, dropout and a plateau; the batches before the checkpoint aren't trained again."""
-    phases = (HEAD, dataclasses.replace(TUNE, lr_schedule=PLATEAU))
-    settings = {"phases": phases, "views": views, "checkpoint_every": 2}
-    whole = train("whole", **settings)
-    counted = Counting()
-    with pytest.raises(PowerCutError):
-        train(cut=(phase, WithinEpoch(1, 3)), **settings)
-    assert (tmp_path / "run" / "checkpoints" / phase / "part.ckpt").exists()
-    resumed = train(resume=True, cut=(phase, counted), **settings)
-    assert_same(resumed, whole)
-    assert counted.batches[0] == 2
-    assert not list((tmp_path / "run").rglob("part.ckpt"))
-
-
-def test_a_first_epoch_that_was_not_ended_goes_on_too(train, tmp_path):
-    settings = {"views": 0, "checkpoint_every": 1}
-    whole = train("whole", **settings)
-    for batch in (1, 2, 3):
-        with pytest.raises(PowerCutError):
-            train(cut=("head", WithinEpoch(0, batch)), resume=batch > 1, **settings)
-        assert trained_so_far(tmp_path / "run") == []
-    assert_same(train(resume=True, **settings), whole)
-
-
-class WithinEpoch(Callback):
-    """Ends everything when a batch of an epoch begins, both counted from 0."""
-
-    def __init__(self, epoch: int, batch: int):
-        self.at = (epoch, batch)
-
-    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-        if (trainer.current_epoch, batch_idx) == self.at:
-            raise PowerCutError
-
-
-class Counting(Callback):
-    """Notes the number of each batch that is trained."""
-
-    def __init__(self):
-        self.batches = []
-
-    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-        self.batches.append(batch_idx)

@@ -71,15 +71,13 @@ class OrderedSampler(Sampler[Share]):
         self.number = number
         self.batch = batch_size * processes
         self.places = slice(rank, None, processes)
-        self.first = 0  # batch that the next pass begins with; the one after it with the first again
 
     def __len__(self) -> int:
         return math.ceil(self.number / self.batch)
 
     def __iter__(self) -> Iterator[Share]:
         order = self.order()[: self.number]
-        first, self.first = self.first, 0
-        for start in range(first * self.batch, self.number, self.batch):
+        for start in range(0, self.number, self.batch):
             batch = order[start : start + self.batch]
             yield Share(batch[self.places].tolist(), self.places, len(batch))
 
@@ -182,10 +180,7 @@ def train_loader(
     if trainer is not None:
         # Lightning tells the epoch after it has made the iterator, whose workers have begun by then: a resumed run
         # would start with batches in the order of epoch 0.
-        epochs: Any = trainer.fit_loop.epoch_progress.current
-        sampler.set_epoch(epochs.processed)
-        if epochs.started > epochs.processed:  # a resumed run goes on within an epoch
-            sampler.first = trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        sampler.set_epoch(trainer.fit_loop.epoch_progress.current.processed)  # type: ignore[attr-defined]
     # The loader draws a number whenever it starts; from its own generator, so that the process draws what it would
     # have drawn without.
     generator = torch.Generator().manual_seed(data.seed)

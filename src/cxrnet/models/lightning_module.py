@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributed.fsdp import fully_shard
 from torch.optim import Optimizer
-from torchmetrics import MeanMetric, Metric, MetricCollection
+from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import (
     MulticlassAccuracy,
     MulticlassAUROC,
@@ -116,28 +116,6 @@ class Classifier(pl.LightningModule):
         if self.trainer.world_size == 1:
             return logits, labels
         return whole_batch(logits, batch["total"]), whole_batch(labels, batch["total"])
-
-    def train_state(self) -> dict[str, Any]:
-        """Return the state of loss and metrics of the training batches so far, for a checkpoint within an epoch."""
-        metrics = nn.ModuleList([self.train_loss, self.train_metrics])
-        self._persist(metrics, mode=True)
-        state = dict(metrics.state_dict())
-        self._persist(metrics, mode=False)
-        return state
-
-    def load_train_state(self, state: dict[str, Any]) -> None:
-        """Go on from what :meth:`train_state` returned."""
-        metrics = nn.ModuleList([self.train_loss, self.train_metrics])
-        self._persist(metrics, mode=True)
-        metrics.load_state_dict(state)
-        self._persist(metrics, mode=False)
-        metrics.to(self.device)
-
-    @staticmethod
-    def _persist(metrics: nn.Module, mode: bool) -> None:
-        for metric in metrics.modules():
-            if isinstance(metric, Metric):
-                metric.persistent(mode)
 
     def on_validation_epoch_start(self) -> None:
         """Log the loss and the metrics of the training epoch, which ends with a validation."""

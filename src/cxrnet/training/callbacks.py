@@ -13,68 +13,32 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, Tim
 from rich.progress import Progress as Bar
 from torch.optim import Optimizer
 
-from cxrnet.core.console import say
 from cxrnet.data.datamodule import XrayDataModule
-from cxrnet.training.checkpoints import History, Progress, Row, checkpoint, keep_epoch, metrics_of, plan_of
+from cxrnet.training.checkpoints import History, Progress, checkpoint, keep_epoch, metrics_of, plan_of
 from cxrnet.training.trainer import Training
-
-_BATCHES = "cxrnet_batches"  # key in a checkpoint within an epoch: the metrics of its batches
-
-
-def saved_after(training: Training, trainer: pl.Trainer, batches: int) -> bool:
-    """Tell whether a checkpoint is saved within an epoch after so many batches; its end is saved anyway."""
-    every = training.schedule.checkpoint_every
-    if every is None or batches >= trainer.num_training_batches:
-        return False
-    return batches % every == 0 and batches % trainer.accumulate_grad_batches == 0
-
-
-def begun_batches(trainer: pl.Trainer) -> int:
-    """Count the batches of an epoch that were trained before the run was stopped within it; 0 elsewhere."""
-    if not trainer.fit_loop.restarted_mid_epoch:
-        return 0
-    return trainer.fit_loop.epoch_loop.batch_progress.current.ready
 
 
 class EpochSeed(Callback):
-    """Seeds every training epoch, and what follows a checkpoint within one, by itself.
-
-    So a resumed run draws what the run would have drawn.
+    """Seeds every training epoch by itself: a resumed run draws what the run would have drawn.
 
     Args:
-        training: training of the run, whose seed counts.
+        seed: seed of the run.
         place: place of the phase in the schedule.
         data: whose stream, of several processes, is seeded in all of them as one process would be.
     """
 
-    def __init__(self, training: Training, place: int, data: XrayDataModule) -> None:
-        self.training = training
+    def __init__(self, seed: int, place: int, data: XrayDataModule) -> None:
+        self.seed = seed
         self.place = place
         self.data = data
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Seed as after the checkpoint within an epoch from which training goes on."""
-        if batches := begun_batches(trainer):
-            self._seed(trainer, batches)
-
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Seed torch, numpy and Python; each process of a distributed training otherwise."""
-        self._seed(trainer, 0)
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: object, batch: object, batch_idx: int
-    ) -> None:
-        """Seed anew where a checkpoint is saved."""
-        if saved_after(self.training, trainer, batch_idx + 1):
-            self._seed(trainer, batch_idx + 1)
-
-    def _seed(self, trainer: pl.Trainer, batches: int) -> None:
-        of_epoch = (self.training.seed, self.place, trainer.current_epoch)
-        rank = (trainer.global_rank,) if trainer.global_rank else ()
+        of_epoch = (self.seed, self.place, trainer.current_epoch)
         if self.data.stream is not None:
-            self.data.stream.manual_seed(_mixed(*of_epoch, *((0, batches) if batches else ())))
-        own = (trainer.global_rank, batches) if batches else rank
-        pl.seed_everything(_mixed(*of_epoch, *own), workers=True, verbose=False)
+            self.data.stream.manual_seed(_mixed(*of_epoch))
+        rank = (trainer.global_rank,) if trainer.global_rank else ()
+        pl.seed_everything(_mixed(*of_epoch, *rank), workers=True, verbose=False)
 
 
 def _mixed(*numbers: int) -> int:
@@ -132,8 +96,6 @@ class EpochKeeper(Checkpoint):
         self._started: float | None = None
         self._lr = self.phase.lr
         self._stopped = False
-        self._within = False  # a checkpoint is being saved within an epoch
-        self._batches: dict[str, Any] | None = None  # metrics of those before the run was stopped within an epoch
 
     @property
     def seconds(self) -> float:
@@ -156,39 +118,23 @@ class EpochKeeper(Checkpoint):
             Progress(plan_of(self.phase), self.cached, self.history.rows, self.seconds, self._stopped, self.head)
         )
 
-    def on_save_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        """Add the metrics of the batches so far to a checkpoint within an epoch."""
-        if self._within:
-            checkpoint[_BATCHES] = pl_module.train_state()  # type: ignore[operator]
-
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Leave out a schedule that is planned anew: one epoch has no warm-up, more epochs make it another class."""
-        self._batches = checkpoint.get(_BATCHES)
         if self.phase.lr_schedule is not None and self.phase.lr_schedule["name"] != "plateau":
             checkpoint["lr_schedulers"] = []
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Bring the learning rate of a resumed phase up to date, and the metrics of an epoch that goes on."""
-        if rows := self.history.of(self.phase.name):
-            self._plan_rates(trainer, pl_module, rows)
-        self._lr = trainer.optimizers[0].param_groups[0]["lr"]
-        if self._batches is not None:
-            pl_module.load_train_state(self._batches)  # type: ignore[operator]
-            if trainer.is_global_zero:
-                done = f"{begun_batches(trainer)} of {trainer.num_training_batches} batches"
-                say("resumed", f"in phase '{self.phase.name}', epoch {len(self.history.rows) + 1}, after {done}")
-
-    def _plan_rates(self, trainer: pl.Trainer, pl_module: pl.LightningModule, rows: list[Row]) -> None:
+        """Bring the learning rate of a resumed phase up to date."""
+        rows = self.history.of(self.phase.name)
+        if not rows:
+            return
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch: a schedule stepped before the optimizer
             for config in trainer.lr_scheduler_configs:
-                if config.reduce_on_plateau:
-                    if self._batches is None:  # Lightning does it after the checkpoint of an epoch was saved
-                        config.scheduler.step(rows[-1][self.training.schedule.monitor])
+                if config.reduce_on_plateau:  # which Lightning does after the checkpoint of an epoch was saved
+                    config.scheduler.step(rows[-1][self.training.schedule.monitor])
                     continue
                 # Rates that follow from the epoch are planned anew: the phase may have got more epochs.
                 optimizer = config.scheduler.optimizer
@@ -202,15 +148,6 @@ class EpochKeeper(Checkpoint):
         """Note the rate: at the end of the epoch it may be that of the next one."""
         self._lr = trainer.optimizers[0].param_groups[0]["lr"]
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: object, batch: object, batch_idx: int
-    ) -> None:
-        """Save a checkpoint within the epoch, where one is due."""
-        if saved_after(self.training, trainer, batch_idx + 1) and not self._stopped:
-            self._within = True
-            trainer.save_checkpoint(checkpoint(self.training.folder, self.phase.name, "part"), weights_only=False)
-            self._within = False
-
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Keep the epoch; validation has run by now."""
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
@@ -219,7 +156,6 @@ class EpochKeeper(Checkpoint):
         self._stopped = self._stopped or trainer.should_stop
         trainer.save_checkpoint(checkpoint(self.training.folder, self.phase.name, "last"), weights_only=False)
         if trainer.is_global_zero:
-            checkpoint(self.training.folder, self.phase.name, "part").unlink(missing_ok=True)
             if not self.last:
                 keep_epoch(self.training.folder, self.history, self.phase.name, self.training.schedule, self.last)
             if self.training.log_metrics is not None:

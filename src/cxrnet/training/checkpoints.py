@@ -2,8 +2,7 @@
 
 ``checkpoints/<phase>/last.ckpt`` holds weights, optimizer, early stopping and, in the same file so that they can't
 disagree, the history of all epochs so far. ``kept.ckpt`` is that of the epoch whose weights are kept. Both hold the
-weights that the phase trains; when the phase is over, ``kept.ckpt`` gets the frozen ones too. ``part.ckpt`` is of an
-epoch that has not ended yet (``schedule.checkpoint_every``), with the metrics of its batches so far.
+weights that the phase trains; when the phase is over, ``kept.ckpt`` gets the frozen ones too.
 """
 
 import dataclasses
@@ -124,7 +123,7 @@ def plan_of(phase: Phase) -> dict[str, Any]:
     return plan
 
 
-def checkpoint(folder: Path, phase: str, name: Literal["kept", "last", "part"]) -> Path:
+def checkpoint(folder: Path, phase: str, name: Literal["kept", "last"]) -> Path:
     """Return the file of a checkpoint in a run's folder."""
     return folder / "checkpoints" / phase / f"{name}.ckpt"
 
@@ -206,21 +205,6 @@ def read_progress(path: Path) -> Progress:
         return Progress(**read_checkpoint(path)["callbacks"][PROGRESS])
     except (KeyError, TypeError) as error:
         raise CxrnetError(f"resume: '{path}' is no checkpoint of a run; start a new run") from error
-
-
-def begun_epoch(folder: Path, phase: Phase, epochs: int) -> Progress | None:
-    """Read the progress of a phase from the checkpoint of an epoch that was begun and not ended, if there is one.
-
-    Args:
-        folder: folder of the run.
-        phase: the phase that is to be trained.
-        epochs: number of epochs that the run has ended, over all phases; a checkpoint within another epoch is old.
-    """
-    path = checkpoint(folder, phase.name, "part")
-    if not path.exists():
-        return None
-    progress = read_progress(path)
-    return progress if len(progress.rows) == epochs and progress.plan == plan_of(phase) else None
 
 
 def trained_so_far(folder: Path) -> list[Progress]:

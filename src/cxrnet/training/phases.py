@@ -10,7 +10,6 @@ import gc
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
 
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping
@@ -25,7 +24,6 @@ from cxrnet.training.callbacks import EpochKeeper, EpochSeed, WeightDecay
 from cxrnet.training.checkpoints import (
     History,
     Progress,
-    begun_epoch,
     check_goes_on,
     checkpoint,
     complete_kept,
@@ -65,11 +63,9 @@ def run_phases(
     results: list[PhaseResult] = []
     for place, (phase, last) in enumerate(zip(phases, keeps_last, strict=True)):
         set_trainable(network, phase.trainable)
-        before = trained[place] if place < len(trained) else None
-        begun = begun_epoch(folder, phase, len(history.rows)) if place >= len(trained) - 1 else None
-        keeper = EpochKeeper(training, place, last, history, begun or before)
-        if before is None or (place == len(trained) - 1 and not before.is_over(phase)):
-            _train_phase(network, data, keeper, "last" if begun is None else "part")
+        keeper = EpochKeeper(training, place, last, history, trained[place] if place < len(trained) else None)
+        if keeper.before is None or (place == len(trained) - 1 and not keeper.before.is_over(phase)):
+            _train_phase(network, data, keeper)
         rows, kept = history.of(phase.name), history.kept(phase.name, schedule, last)
         result = PhaseResult(
             name=phase.name,
@@ -102,9 +98,7 @@ def run_phases(
     return [replace(result, kept=result is best) for result in results], history
 
 
-def _train_phase(
-    network: Network, data: XrayDataModule, keeper: EpochKeeper, goes_on_from: Literal["last", "part"]
-) -> None:
+def _train_phase(network: Network, data: XrayDataModule, keeper: EpochKeeper) -> None:
     """Train one phase, or go on with it; afterwards nothing that outlives it holds what it needed."""
     training, phase, schedule = keeper.training, keeper.phase, keeper.training.schedule
     if training.sharded:  # whose weights are divided for good; what was trained comes back from the checkpoint
@@ -117,7 +111,7 @@ def _train_phase(
     if at_once:  # one epoch of the fitted head, which changes nothing, makes its metrics and checkpoints
         phase = replace(phase, epochs=1, lr=0.0, decay=0.0, patience=None, lr_schedule=None)
         training = replace(training, optimizer=SGD)  # another one may move weights at a rate of 0 too
-    callbacks: list[Callback] = [EpochSeed(training, keeper.place, data), keeper]
+    callbacks: list[Callback] = [EpochSeed(training.seed, keeper.place, data), keeper]
     if phase.decay:
         callbacks.append(WeightDecay(phase.decay, phase.lr))
     if phase.patience is not None:  # at the end of the epoch the metrics of both splits are there
@@ -133,7 +127,7 @@ def _train_phase(
     classifier.train(not at_once)  # Lightning doesn't: it keeps the mode in which it finds a network
     if training.compiled and not at_once:
         classifier.compile()
-    resumed = checkpoint(training.folder, phase.name, goes_on_from) if keeper.before else None
+    resumed = checkpoint(training.folder, phase.name, "last") if keeper.before else None
     with refusals_told(), synced_batch_norms(network, trainer.world_size):
         trainer.fit(classifier, datamodule=feed.data, ckpt_path=resumed, weights_only=True)
     if trainer.current_epoch == 0:

@@ -87,9 +87,6 @@ class Schedule:
         best_from: number of validation images from which on a phase with ``keep: best`` chooses its epoch. With fewer
             the choice would be noise, and the last epoch is kept.
         max_epochs: caps every phase; null for no cap.
-        checkpoint_every: number of batches after which a checkpoint is saved within an epoch, for epochs of hours; a
-            killed run is resumed from there. Chance is drawn anew at these batches, so the same number gives the same
-            run, killed or not, and another one another. null saves whole epochs only.
         head: phase that comes first, on a frozen backbone; null for none.
     """
 
@@ -100,7 +97,6 @@ class Schedule:
     features_gb: float = 4
     best_from: int = 100
     max_epochs: int | None = None
-    checkpoint_every: int | None = None
     head: Phase | None = None
 
     def __post_init__(self) -> None:
@@ -124,8 +120,6 @@ class Schedule:
         need(self.best_from >= 0, "schedule.best_from", self.best_from, "a whole number from 0 on")
         capped = self.max_epochs is None or self.max_epochs > 0
         need(capped, "schedule.max_epochs", self.max_epochs, "a whole number from 1 on, or null")
-        every = self.checkpoint_every
-        need(every is None or every > 0, "schedule.checkpoint_every", every, "a number of batches from 1 on, or null")
 
     @property
     def planned(self) -> tuple[Phase, ...]:
