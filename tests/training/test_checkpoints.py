@@ -6,6 +6,7 @@ import re
 import zipfile
 from functools import partial
 
+import lightning.pytorch as pl
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
@@ -14,6 +15,7 @@ from cxrnet.data.augment import geometric
 from cxrnet.errors import CxrnetError
 from cxrnet.models.freezing import frozen_names, set_trainable
 from cxrnet.training import callbacks
+from cxrnet.training.additions import MovingAverage
 from cxrnet.training.checkpoints import (
     History,
     PlainFiles,
@@ -44,11 +46,11 @@ class PowerCutError(Exception):
 
 
 class PowerCut(Callback):
-    """Ends everything at a hook of an epoch, counted from 0 in its phase."""
+    """Ends everything at a hook of an epoch, or of a batch in it, both counted from 0 in its phase."""
 
-    def __init__(self, hook: str, epoch: int):
+    def __init__(self, hook: str, epoch: int, batch: int | None = None):
         def cut(trainer, *_):
-            if trainer.current_epoch == epoch:
+            if trainer.current_epoch == epoch and batch in (None, trainer.fit_loop.batch_idx):
                 raise PowerCutError
 
         setattr(self, hook, cut)
@@ -60,16 +62,18 @@ def train(make_network, make_data, make_training, tmp_path):
 
     def make(place="run", phases=(HEAD, TUNE), cut=None, monitor="val/loss", views=2, resume=False, **changes):
         network, folder, told = make_network(dropout=0.5), tmp_path / place, []
-        schedule = Schedule(phases, HEAD, monitor, views, changes.pop("features_gb", VECTORS), best_from=0)
+        room, every = changes.pop("features_gb", VECTORS), changes.pop("every", None)
+        schedule = Schedule(phases, HEAD, monitor, views, room, best_from=0, checkpoint_every=every)
+        data = make_data(augment=AUGMENT, **changes.pop("data", {}))
         training = make_training(
             schedule,
             folder,
-            callbacks=lambda phase: [cut[1]] if cut and phase.name == cut[0] else [],
+            callbacks=lambda phase: [*cut[1:]] if cut and phase.name == cut[0] else [],
             log_metrics=lambda metrics, epoch: told.append(epoch),
             **changes,
         )
         trained = trained_so_far(folder) if resume else ()
-        results, history = run_phases(network, make_data(augment=AUGMENT), training, trained)
+        results, history = run_phases(network, data, training, trained)
         return results, history.rows, network.state_dict(), told
 
     return make
@@ -120,6 +124,65 @@ def test_a_run_that_was_interrupted_ends_like_one_that_was_not(train, whole, tmp
     assert_same(resumed, whole)
     assert resumed[3] == whole[3][len(before) :]  # no epoch is handed on twice
     assert len(whole[3]) == 7
+
+
+class Count(Callback):
+    """Counts the batches that are trained on."""
+
+    def __init__(self):
+        self.batches = 0
+
+    def on_train_batch_start(self, *args):
+        self.batches += 1
+
+
+MANY = {"data": {"batch_size": 2}, "every": 2}  # nine batches an epoch
+WITHIN = [
+    ("head", 0, 4, {}),  # of the first epoch, before there is last.ckpt
+    ("head", 2, 5, {}),  # after the plateau has counted
+    ("finetune", 0, 3, {}),  # of a later phase
+    ("finetune", 2, 8, {"views": 0}),  # on augmented images
+    ("finetune", 1, 7, {"data": {"batch_size": 2, "num_workers": 2}, "views": 0}),  # which have loaded ahead
+    ("head", 1, 5, {"data": {"batch_size": 2, "sampler": "balanced"}}),
+]
+
+
+@pytest.mark.parametrize(("phase", "epoch", "batch", "changes"), WITHIN)
+def test_an_epoch_goes_on_in_its_middle(train, tmp_path, phase, epoch, batch, changes):
+    changes = {**MANY, **changes}
+    whole = train("whole", **{**changes, "every": None})
+    with pytest.raises(PowerCutError):
+        train(cut=(phase, PowerCut("on_train_batch_start", epoch, batch)), **changes)
+    assert trained_so_far(tmp_path / "run")[-1].batches == batch // 2 * 2  # batch is counted from 0
+    count = Count()
+    resumed = train(resume=True, cut=(phase, count), **changes)
+    assert_same(resumed, whole)
+    epochs = {"head": 3, "finetune": 4}[phase]
+    assert count.batches == 9 * (epochs - epoch) - batch // 2 * 2  # what was saved is not trained again
+    assert not list((tmp_path / "run").rglob("running.ckpt"))
+
+
+def test_an_epoch_goes_on_in_its_middle_with_averaged_weights_and_accumulated_gradients(train, tmp_path):
+    """A checkpoint waits for the optimizer: gradients that are summed up are in none."""
+    trainer = partial(pl.Trainer, accelerator="cpu", devices=1, accumulate_grad_batches=3)
+    changes = {**MANY, "every": 4, "trainer": trainer, "phases": (HEAD,)}
+    whole = train("whole", cut=("head", MovingAverage(0.9)), **changes)
+    with pytest.raises(PowerCutError):
+        train(cut=("head", MovingAverage(0.9), PowerCut("on_train_batch_start", 1, 8)), **changes)
+    assert trained_so_far(tmp_path / "run")[-1].batches == 6
+    assert_same(train(resume=True, cut=("head", MovingAverage(0.9)), **changes), whole)
+
+
+def test_batches_that_other_processes_shared_are_trained_again(train, tmp_path, caplog):
+    whole = train("whole", **MANY)
+    with pytest.raises(PowerCutError):
+        train(cut=("head", PowerCut("on_train_batch_start", 1, 5)), **MANY)
+    file = checkpoint(tmp_path / "run", "head", "running")
+    content = torch.load(file, weights_only=True)
+    content["callbacks"]["EpochKeeper"]["processes"] = 2  # stands for a run on two devices
+    torch.save(content, file)
+    assert_same(train(resume=True, **MANY), whole)
+    assert "2 processes shared the batches of the epoch that was stopped and 1 do now" in caplog.text
 
 
 def test_it_may_be_interrupted_again_and_again(train):

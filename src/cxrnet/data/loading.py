@@ -71,13 +71,14 @@ class OrderedSampler(Sampler[Share]):
         self.number = number
         self.batch = batch_size * processes
         self.places = slice(rank, None, processes)
+        self.done = 0  # batches that the next epoch begins behind
 
     def __len__(self) -> int:
         return math.ceil(self.number / self.batch)
 
     def __iter__(self) -> Iterator[Share]:
         order = self.order()[: self.number]
-        for start in range(0, self.number, self.batch):
+        for start in range(self.done * self.batch, self.number, self.batch):
             batch = order[start : start + self.batch]
             yield Share(batch[self.places].tolist(), self.places, len(batch))
 
@@ -154,7 +155,8 @@ class EpochSampler(OrderedSampler):
 
     def set_epoch(self, epoch: int) -> None:
         """Take the order of an epoch, counted from 0."""
-        self.epoch = epoch
+        if epoch != self.epoch:
+            self.epoch, self.done = epoch, 0
 
     def order(self) -> _IntArray:
         """Return the indices of the images in the order of the epoch, (N,)."""
@@ -166,6 +168,25 @@ class EpochSampler(OrderedSampler):
         else:
             order = random.permutation(n)
         return order if self.window is None else self.window.sorted(order, random)
+
+
+class TrainLoader(DataLoader[Batch]):
+    """Loader that Lightning asks how far it is in an epoch, and lets go on from there in a resumed one.
+
+    The order is a function of seed and epoch, so the number of batches is all that it needs.
+    """
+
+    trainer: pl.Trainer | None = None
+
+    def state_dict(self) -> dict[str, int]:
+        """Return the number of batches of the epoch that were trained on, whatever workers have loaded ahead."""
+        assert self.trainer is not None
+        return {"batches": self.trainer.fit_loop.epoch_loop.batch_progress.current.ready}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Begin the epoch behind these batches; Lightning calls it for a checkpoint from within an epoch alone."""
+        assert isinstance(self.sampler, OrderedSampler)
+        self.sampler.done = state["batches"]
 
 
 def train_loader(
@@ -184,13 +205,15 @@ def train_loader(
     # The loader draws a number whenever it starts; from its own generator, so that the process draws what it would
     # have drawn without.
     generator = torch.Generator().manual_seed(data.seed)
-    return _loader(dataset, num_workers, trainer, sampler=sampler, generator=generator)
+    loader = TrainLoader(dataset, sampler=sampler, generator=generator, **_options(num_workers, trainer))  # type: ignore[arg-type]
+    loader.trainer = trainer
+    return loader
 
 
 def eval_loader(dataset: Labelled, data: Loading, num_workers: int, trainer: pl.Trainer | None) -> DataLoader[Batch]:
     """Load batches of any kind in order, of the size that ``data`` says."""
     sampler = OrderedSampler(len(dataset), data.batch_size, *place_of(trainer))
-    return _loader(dataset, num_workers, trainer, sampler=sampler)
+    return DataLoader(dataset, sampler=sampler, **_options(num_workers, trainer))  # type: ignore[arg-type]
 
 
 def place_of(trainer: pl.Trainer | None) -> tuple[int, int]:
@@ -198,17 +221,11 @@ def place_of(trainer: pl.Trainer | None) -> tuple[int, int]:
     return (trainer.world_size, trainer.global_rank) if trainer is not None else (1, 0)
 
 
-def _loader(
-    dataset: Labelled,
-    num_workers: int,
-    trainer: pl.Trainer | None,
-    **options: Any,  # noqa: ANN401 (of the loader)
-) -> DataLoader[Batch]:
+def _options(num_workers: int, trainer: pl.Trainer | None) -> dict[str, Any]:
     # A GPU takes batches in the background from pinned memory.
     pinned = trainer is not None and trainer.strategy.root_device.type == "cuda"
-    options |= {"num_workers": num_workers, "collate_fn": _as_is, "pin_memory": pinned}
     # What the sampler gives is a whole batch already.
-    return DataLoader(dataset, batch_size=None, **options)  # type: ignore[arg-type]
+    return {"batch_size": None, "num_workers": num_workers, "collate_fn": _as_is, "pin_memory": pinned}
 
 
 def _as_is(batch: Any) -> Any:  # noqa: ANN401 (the data set has made a batch already)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributed.fsdp import fully_shard
 from torch.optim import Optimizer
-from torchmetrics import MeanMetric, MetricCollection
+from torchmetrics import MeanMetric, Metric, MetricCollection
 from torchmetrics.classification import (
     MulticlassAccuracy,
     MulticlassAUROC,
@@ -23,6 +23,8 @@ from cxrnet.models.network import Network
 from cxrnet.models.processes import whole_batch
 
 Batch = dict[str, Any]
+
+_RUNNING = "epoch_metrics"  # in a checkpoint
 
 
 class Classifier(pl.LightningModule):
@@ -142,10 +144,26 @@ class Classifier(pl.LightningModule):
         self.val_metrics.reset()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leave out what is frozen: with a large backbone, writing it every epoch took longer than training a head."""
+        """Leave out what is frozen: with a large backbone, writing it every epoch took longer than training a head.
+
+        Within an epoch its metrics so far are kept too; torchmetrics leaves them out of ``state_dict``.
+        """
         frozen = {f"network.{name}" for name in frozen_names(self.network)}
         state = checkpoint["state_dict"]
         checkpoint["state_dict"] = {name: value for name, value in state.items() if name not in frozen}
+        if self.train_loss.update_called:
+            checkpoint[_RUNNING] = [metric.metric_state for metric in self._of_training()]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on with the metrics of an epoch that is resumed in its middle."""
+        for metric, state in zip(self._of_training(), checkpoint.get(_RUNNING, []), strict=False):
+            for name, value in state.items():
+                moved = [v.to(self.device) for v in value] if isinstance(value, list) else value.to(self.device)
+                setattr(metric, name, moved)
+            metric._update_count = 1  # else torchmetrics says that there is nothing to compute
+
+    def _of_training(self) -> list[Metric]:
+        return [self.train_loss, *self.train_metrics.values(copy_state=False)]
 
     def configure_optimizers(self) -> Any:  # noqa: ANN401 (Lightning's own type is a union of ten)
         """Make an optimizer for the trainable parameters, with its learning-rate schedule if there is one."""

@@ -14,12 +14,15 @@ from rich.progress import Progress as Bar
 from torch.optim import Optimizer
 
 from cxrnet.data.datamodule import XrayDataModule
-from cxrnet.training.checkpoints import History, Progress, checkpoint, keep_epoch, metrics_of, plan_of
+from cxrnet.training.checkpoints import History, Progress, Row, checkpoint, keep_epoch, metrics_of, plan_of
+from cxrnet.training.random_state import RandomState, of_all_processes, random_state, set_random_state
 from cxrnet.training.trainer import Training
 
 
 class EpochSeed(Callback):
     """Seeds every training epoch by itself: a resumed run draws what the run would have drawn.
+
+    A checkpoint holds what each process would draw next, for an epoch that is resumed in its middle.
 
     Args:
         seed: seed of the run.
@@ -31,6 +34,21 @@ class EpochSeed(Callback):
         self.seed = seed
         self.place = place
         self.data = data
+        self._states: list[RandomState] = []
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the random states of all processes."""
+        return {"states": of_all_processes(random_state(self.data.stream))}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the random states of a checkpoint."""
+        self._states = state_dict["states"]
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Go on in the middle of an epoch, which Lightning doesn't start again."""
+        if trainer.fit_loop.restarted_mid_epoch:
+            set_random_state(self._states[trainer.global_rank], self.data.stream)
+        self._states = []
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Seed torch, numpy and Python; each process of a distributed training otherwise."""
@@ -74,6 +92,8 @@ class WeightDecay(Callback):
 class EpochKeeper(Checkpoint):
     """Ends every epoch: writes it into the history, saves the checkpoints, hands the metrics on.
 
+    Within an epoch it saves a checkpoint after every ``schedule.checkpoint_every`` batches.
+
     Lightning calls it after early stopping, so a checkpoint holds what that has decided.
 
     Args:
@@ -96,6 +116,8 @@ class EpochKeeper(Checkpoint):
         self._started: float | None = None
         self._lr = self.phase.lr
         self._stopped = False
+        self._within: tuple[int, int] = (0, 1)
+        self._due = False
 
     @property
     def seconds(self) -> float:
@@ -114,9 +136,8 @@ class EpochKeeper(Checkpoint):
 
     def state_dict(self) -> dict[str, Any]:
         """Return what Lightning stores in a checkpoint; :func:`read_progress` reads it."""
-        return vars(
-            Progress(plan_of(self.phase), self.cached, self.history.rows, self.seconds, self._stopped, self.head)
-        )
+        rows, seconds = self.history.rows, self.seconds
+        return vars(Progress(plan_of(self.phase), self.cached, rows, seconds, self._stopped, self.head, *self._within))
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -127,14 +148,17 @@ class EpochKeeper(Checkpoint):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Bring the learning rate of a resumed phase up to date."""
-        rows = self.history.of(self.phase.name)
-        if not rows:
-            return
+        if rows := self.history.of(self.phase.name):
+            self._restore_rate(trainer, pl_module, rows)
+        self._lr = trainer.optimizers[0].param_groups[0]["lr"]  # of an epoch that is resumed in its middle
+
+    def _restore_rate(self, trainer: pl.Trainer, pl_module: pl.LightningModule, rows: list[Row]) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch: a schedule stepped before the optimizer
             for config in trainer.lr_scheduler_configs:
-                if config.reduce_on_plateau:  # which Lightning does after the checkpoint of an epoch was saved
-                    config.scheduler.step(rows[-1][self.training.schedule.monitor])
+                if config.reduce_on_plateau:
+                    if not trainer.fit_loop.restarted_mid_epoch:  # Lightning does it after an epoch was saved
+                        config.scheduler.step(rows[-1][self.training.schedule.monitor])
                     continue
                 # Rates that follow from the epoch are planned anew: the phase may have got more epochs.
                 optimizer = config.scheduler.optimizer
@@ -148,6 +172,18 @@ class EpochKeeper(Checkpoint):
         """Note the rate: at the end of the epoch it may be that of the next one."""
         self._lr = trainer.optimizers[0].param_groups[0]["lr"]
 
+    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        """Save a checkpoint within the epoch, where one is due and no gradients wait for the optimizer."""
+        every, progress = self.training.schedule.checkpoint_every, trainer.fit_loop.epoch_loop.batch_progress
+        if every is None or self._stopped:
+            return
+        done = progress.current.ready
+        self._due = (self._due or done % every == 0) and not progress.is_last_batch
+        if self._due and done % trainer.accumulate_grad_batches == 0:
+            self._due, self._within = False, (done, trainer.world_size)
+            trainer.save_checkpoint(checkpoint(self.training.folder, self.phase.name, "running"), weights_only=False)
+            self._within = (0, 1)
+
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Keep the epoch; validation has run by now."""
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
@@ -156,6 +192,7 @@ class EpochKeeper(Checkpoint):
         self._stopped = self._stopped or trainer.should_stop
         trainer.save_checkpoint(checkpoint(self.training.folder, self.phase.name, "last"), weights_only=False)
         if trainer.is_global_zero:
+            checkpoint(self.training.folder, self.phase.name, "running").unlink(missing_ok=True)
             if not self.last:
                 keep_epoch(self.training.folder, self.history, self.phase.name, self.training.schedule, self.last)
             if self.training.log_metrics is not None:
@@ -193,6 +230,8 @@ class PhaseProgress(Callback):
         self._bar.start()
         batches = int(trainer.num_training_batches)
         done = trainer.current_epoch * batches  # of a phase that is resumed
+        if trainer.fit_loop.restarted_mid_epoch:
+            done += trainer.fit_loop.batch_idx + 1
         self._task = self._bar.add_task(self.phase, total=self.epochs * batches, completed=done, metrics="")
 
     def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401

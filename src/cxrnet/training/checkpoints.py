@@ -2,7 +2,9 @@
 
 ``checkpoints/<phase>/last.ckpt`` holds weights, optimizer, early stopping and, in the same file so that they can't
 disagree, the history of all epochs so far. ``kept.ckpt`` is that of the epoch whose weights are kept. Both hold the
-weights that the phase trains; when the phase is over, ``kept.ckpt`` gets the frozen ones too.
+weights that the phase trains; when the phase is over, ``kept.ckpt`` gets the frozen ones too. ``running.ckpt`` is of
+an epoch that has not ended: ``last.ckpt`` with what only the middle of an epoch has, its batches so far, metrics and
+random numbers.
 """
 
 import dataclasses
@@ -95,6 +97,8 @@ class Progress:
         stopped: the phase was stopped early, or fitted at once, and gets no further epoch.
         head: how its head was trained: ``fitted``, ``l2`` and ``losses``, or ``by_epochs``, of
             :class:`cxrnet.training.schedule.PhaseResult`; empty where its solver is ``gradient``.
+        batches: batches of the epoch after ``rows`` that were trained on; 0 between epochs.
+        processes: processes that share these batches.
     """
 
     plan: dict[str, Any]
@@ -103,6 +107,8 @@ class Progress:
     seconds: float
     stopped: bool
     head: dict[str, Any] = dataclasses.field(default_factory=dict)
+    batches: int = 0
+    processes: int = 1
 
     @property
     def name(self) -> str:
@@ -123,7 +129,7 @@ def plan_of(phase: Phase) -> dict[str, Any]:
     return plan
 
 
-def checkpoint(folder: Path, phase: str, name: Literal["kept", "last"]) -> Path:
+def checkpoint(folder: Path, phase: str, name: Literal["kept", "last", "running"]) -> Path:
     """Return the file of a checkpoint in a run's folder."""
     return folder / "checkpoints" / phase / f"{name}.ckpt"
 
@@ -140,7 +146,7 @@ class PlainFiles(TorchCheckpointIO):
 @rank_zero_only
 def keep_epoch(folder: Path, history: History, phase: str, schedule: Schedule, last: bool) -> None:
     """Copy ``last.ckpt`` to ``kept.ckpt`` if the last epoch is the one that the phase keeps."""
-    if history.kept(phase, schedule, last) is history.rows[-1]:
+    if history.of(phase) and history.kept(phase, schedule, last) is history.rows[-1]:
         with whole_file(checkpoint(folder, phase, "kept")) as partial:
             shutil.copyfile(checkpoint(folder, phase, "last"), partial)
 
@@ -208,9 +214,14 @@ def read_progress(path: Path) -> Progress:
 
 
 def trained_so_far(folder: Path) -> list[Progress]:
-    """Read the progress of the phases that a run has trained at least one epoch of, in order."""
-    found = [read_progress(path) for path in (folder / "checkpoints").glob("*/last.ckpt")]
-    return sorted(found, key=lambda progress: len(progress.rows))
+    """Read the progress of the phases that a run has trained, in order: the last one may be in its first epoch."""
+    found: dict[Path, Progress] = {}
+    for name in ("last", "running"):
+        for path in (folder / "checkpoints").glob(f"*/{name}.ckpt"):
+            progress, before = read_progress(path), found.get(path.parent)
+            if before is None or len(progress.rows) >= len(before.rows):  # else its epoch has ended since
+                found[path.parent] = progress
+    return sorted(found.values(), key=lambda progress: (len(progress.rows), progress.batches))
 
 
 def check_goes_on(trained: Sequence[Progress], phases: Sequence[Phase]) -> None:

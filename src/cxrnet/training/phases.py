@@ -7,14 +7,17 @@ validation: a fine-tuning that made things worse is not what the user gets.
 
 import copy
 import gc
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping
 from torch.optim import SGD
 
+from cxrnet.core.process import is_main_process
 from cxrnet.data.datamodule import XrayDataModule
 from cxrnet.errors import CxrnetError
 from cxrnet.models.freezing import describe, set_trainable
@@ -35,6 +38,8 @@ from cxrnet.training.features import make_feed
 from cxrnet.training.regression import HeadFit, not_linear, not_stored
 from cxrnet.training.schedule import PhaseResult
 from cxrnet.training.trainer import Training, check_training, make_classifier, make_trainer, refusals_told
+
+logger = logging.getLogger("cxrnet")
 
 
 def run_phases(
@@ -127,10 +132,26 @@ def _train_phase(network: Network, data: XrayDataModule, keeper: EpochKeeper) ->
     classifier.train(not at_once)  # Lightning doesn't: it keeps the mode in which it finds a network
     if training.compiled and not at_once:
         classifier.compile()
-    resumed = checkpoint(training.folder, phase.name, "last") if keeper.before else None
+    resumed = _goes_on_from(keeper, trainer.world_size)
     with refusals_told(), synced_batch_norms(network, trainer.world_size):
         trainer.fit(classifier, datamodule=feed.data, ckpt_path=resumed, weights_only=True)
     if trainer.current_epoch == 0:
         raise CxrnetError("callbacks: training was stopped before its first epoch; mend or leave out what did so")
     feed.data.trainer = None
     network.zero_grad()
+
+
+def _goes_on_from(keeper: EpochKeeper, processes: int) -> Path | None:
+    """Return the checkpoint that a phase goes on from; ``None`` where it begins."""
+    folder, phase, before = keeper.training.folder, keeper.phase.name, keeper.before
+    if before is None:
+        return None
+    if before.batches and before.processes == processes:
+        return checkpoint(folder, phase, "running")
+    if before.batches and is_main_process():
+        logger.warning(
+            f"resume: {before.processes} processes shared the batches of the epoch that was stopped and {processes} do "
+            "now, so it begins again"
+        )
+    last = checkpoint(folder, phase, "last")
+    return last if last.exists() else None

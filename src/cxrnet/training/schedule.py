@@ -87,6 +87,8 @@ class Schedule:
         best_from: number of validation images from which on a phase with ``keep: best`` chooses its epoch. With fewer
             the choice would be noise, and the last epoch is kept.
         max_epochs: caps every phase; null for no cap.
+        checkpoint_every: batches after which a checkpoint is saved within an epoch too, from which a resumed run goes
+            on; null saves at the end of an epoch alone.
         head: phase that comes first, on a frozen backbone; null for none.
     """
 
@@ -97,6 +99,7 @@ class Schedule:
     features_gb: float = 4
     best_from: int = 100
     max_epochs: int | None = None
+    checkpoint_every: int | None = None
     head: Phase | None = None
 
     def __post_init__(self) -> None:
@@ -120,6 +123,12 @@ class Schedule:
         need(self.best_from >= 0, "schedule.best_from", self.best_from, "a whole number from 0 on")
         capped = self.max_epochs is None or self.max_epochs > 0
         need(capped, "schedule.max_epochs", self.max_epochs, "a whole number from 1 on, or null")
+        need(
+            self.checkpoint_every is None or self.checkpoint_every > 0,
+            "schedule.checkpoint_every",
+            self.checkpoint_every,
+            "a number of batches from 1 on, or null",
+        )
 
     @property
     def planned(self) -> tuple[Phase, ...]:

@@ -211,6 +211,8 @@ def _trained_before(run: RunContext) -> list[Progress]:
     if trained:
         epochs = len(trained[-1].rows)
         done = f"{epochs} epoch{' is' if epochs == 1 else 's are'} done"
+        if trained[-1].batches:
+            done += f", and {trained[-1].batches} batches of the next"
         console.say("resumed", f"in phase '{trained[-1].name}', {done}")
         for row in trained[-1].rows:
             run.tracker.log_metrics(metrics_of(row), row["epoch"])
