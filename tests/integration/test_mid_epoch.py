@@ -57,7 +57,7 @@ def test_a_killed_epoch_goes_on_to_the_same_bits(place, call, launcher, words, c
     run = place / f"{name} killed"
     killed = call(place, *launcher, "killed.py", *WORDS, *words, f"hydra.run.dir={run.name}")
     assert killed.returncode == code, killed.stderr
-    assert (run / "checkpoints" / "full" / "running.ckpt").is_file()
+    assert (run / "checkpoints" / "full" / "running.ckpt").is_file(), killed.stderr
     resumed = call(place, *train, f"resume={run.name}")
     assert resumed.returncode == 0, resumed.stdout + resumed.stderr
     assert "in phase 'full', 1 epoch is done, and 4 batches of the next" in " ".join(resumed.stdout.split())
