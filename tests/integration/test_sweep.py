@@ -189,7 +189,7 @@ def test_four_jobs_at_once_make_decoded_images_and_frozen_features_once(tmp_path
         "schedule.head.solver=gradient",
     ]
     words += ["hydra/launcher=joblib", "hydra.launcher.n_jobs=4", "hydra.sweep.dir=outputs/sweep"]
-    done = call(tmp_path, "-m", "cxrnet.train", "-m", *SMALL, *words, "data.manifest.images=480")
+    done = call(tmp_path, "-m", "cxrnet.train", "-m", *SMALL, *words, "data.manifest.images=192")
     assert done.returncode == 0, done.stdout + done.stderr
     (parent, *children) = query(tmp_path, CHILDREN)
     assert [child[1:] for child in children] == [("FINISHED", parent[0])] * 4
