@@ -136,7 +136,7 @@ def test_shards_are_looked_at_as_a_folder_is(place, said, command):
         ),
         (
             ("shard", "-m", "data=folder", "data.root=my xrays", "shards=x"),
-            "error: -m: shard has no folder for several",
+            "error: -m: this command has no folder for several",
         ),
     ],
 )

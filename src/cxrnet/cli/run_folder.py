@@ -89,7 +89,7 @@ class OwnFolder(Callback):
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:  # noqa: ANN401
         """See to the folder of a sweep; one that is resumed has its own already, some commands have none."""
         if Path(config.hydra.sweep.dir) == Path():
-            raise console.refusal(f"-m: {config.hydra.job.name} has no folder for several jobs; leave -m out")
+            raise console.refusal("-m: this command has no folder for several jobs; leave -m out")
         if config.get("resume") is None and is_main_process():
             self._take(config, "sweep", _SWEEP, "a sweep")
 
