@@ -12,7 +12,7 @@ from PIL import Image
 
 from cxrnet.data.augment import geometric
 from cxrnet.data.datamodule import XrayDataModule
-from cxrnet.data.duplicates import search
+from cxrnet.data.duplicates import pairs
 from cxrnet.data.images.store import load_images
 from cxrnet.data.loading import EpochSampler, OrderedSampler, Share
 from cxrnet.data.manifest import make_manifest
@@ -261,7 +261,7 @@ def test_duplicates_are_searched_once_for_all_sizes_of_the_model(make_data, draw
     read = partial(folder, root)
     first = make_data(manifest=read, on_error="skip", cache=cache)
     assert len(first.duplicates) == 3
-    monkeypatch.setattr(search, "search", lambda *_: pytest.fail("searched again"))
+    monkeypatch.setattr(pairs, "search", lambda *_: pytest.fail("searched again"))
     again = make_data(manifest=read, on_error="skip", cache=cache, size=(48, 24))
     assert again.duplicates.equals(first.duplicates)
     assert again.manifest.equals(first.manifest)

@@ -1,7 +1,7 @@
 """Search for duplicates: one radiograph under two names, recognised by its content, also after it was changed."""
 
 from cxrnet.data.duplicates.evidence import KINDS, SAME_FILE
-from cxrnet.data.duplicates.search import (
+from cxrnet.data.duplicates.pairs import (
     SEARCH_SIZE,
     Found,
     find_duplicates,
