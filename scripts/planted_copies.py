@@ -254,13 +254,13 @@ def main() -> None:
         part = kinds[start : start + together]
         of = order[: number * len(part)]
         versions = [changed(images[row], part[k // number], manifest["image_id"].iloc[row]) for k, row in enumerate(of)]
-        found = {
+        pairs = {
             name: pairs_in(search, np.concatenate([originals[name], [_small(each, search) for each in versions]]))
             for name, search in searches.items()
         }
         for k, kind in enumerate(part):
             here = np.arange(len(of)) // number == k
-            values = [value for name in searches for value in score(found[name], groups[name], of, here)]
+            values = [value for name in searches for value in score(pairs[name], groups[name], of, here)]
             _row(kind, [f"{value:.3f}" for value in values])
 
 
