@@ -39,8 +39,8 @@ def test_pipes_are_never_opened_and_one_that_is_called_as_an_image_is_left_to_be
 
 
 def test_other_files_are_counted_by_their_endings(tmp_path, caplog, touch):
-    names_of(touch(tmp_path, "a/1.png", "a/1.dcm", "b/2.DCM", "notes.txt", "b/1.2.840.113", "plain"))
-    assert "left out: 2 without an ending, 2 .dcm, 1 .txt" in caplog.text
+    names_of(touch(tmp_path, "a/1.png", "a/1.nii", "b/2.NII", "notes.txt", "b/1.2.840.113", "plain"))
+    assert "left out: 2 without an ending, 2 .nii, 1 .txt" in caplog.text
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF"])

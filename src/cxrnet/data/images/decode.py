@@ -1,8 +1,8 @@
 """Decoding: from the bytes of an image file to one grey channel of 8 bits."""
 
 import struct
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from io import BytesIO
 from itertools import zip_longest
 from typing import BinaryIO
@@ -23,6 +23,7 @@ from cxrnet.data.images.deep import (
     tiff_kind,
     with_black_as_least,
 )
+from cxrnet.data.images.dicom import BEGINNING, Dicom, DicomError, is_dicom
 from cxrnet.errors import CxrnetError
 
 UInt8Array = npt.NDArray[np.uint8]
@@ -58,7 +59,11 @@ _MESSAGES = {
     "missing": "cannot be read ({}); put the file there",
     "not a file": "is a folder, pipe, device or socket; give an image file",
     "empty": "is empty (0 bytes); copy it again or remove it",
-    "not an image": f"is not an image ({', '.join(_FORMATS)}); remove it",
+    "not an image": f"is not an image ({', '.join(_FORMATS)}, DICOM); remove it",
+    "no reader": "is a DICOM file, and pydicom is not installed; pip install 'cxrnet[dicom]'",
+    "no radiograph": "is a DICOM file, but no radiograph ({}); give CR, DX or secondary captures",
+    "several frames": "is a DICOM file of several frames; give one frame a file",
+    "compression": "is a DICOM file compressed in a way that is not read; pip install 'cxrnet[dicom]' or unpack it",
     "truncated": "is cut off or damaged; copy it again or remove it",
     "not supported": "is a TIFF of a kind that is not read ({}); save it as grey PNG of 16 bits or remove it",
     "not finite": "holds values that are not finite (inf or NaN); save it with numbers or remove it",
@@ -88,11 +93,16 @@ class Picture:
     def __init__(self, file: BinaryIO, name: str) -> None:
         self._file, self._name = file, name
         self._white_is_least = False
+        self._dicom: Dicom | None = None
         if file.seek(0, 2) > MAX_MEMORY:
             raise ImageError("too much memory", name)
+        if is_dicom(self._data(BEGINNING)):
+            with self._said_of_dicom():
+                self._dicom = Dicom(file)
+            self._check(self._dicom.pixels, self._dicom.memory)
+            return
         self._image = self._open()
-        if self._image.width * self._image.height > _MAX_PIXELS:
-            raise ImageError("too many pixels", name)
+        self._check(self._image.width * self._image.height)
         try:
             self._deep = deep(self._image)
         except UnsupportedError as error:
@@ -102,12 +112,13 @@ class Picture:
         if not self._deep:
             with suppress(Exception):  # decoding will say what is wrong
                 self._image.draft("L", None)  # of a colour JPEG only the luma is decoded; others know no drafts
-        self.memory = self._memory_needed()
-        if self.memory > MAX_MEMORY:
-            raise ImageError("too much memory", name)
+        self._check(0, self._memory_needed())
 
     def decode(self) -> Scaled:
         """Decode it, once; the file is closed then."""
+        if self._dicom is not None:
+            with self._said_of_dicom():
+                return self._dicom.decode()
         try:
             images = self._loaded()
             turn = _TURNS.get(images[0].getexif().get(ExifTags.Base.Orientation, 1))
@@ -127,6 +138,26 @@ class Picture:
         except Exception as error:  # as above
             raise ImageError("truncated", self._name) from error
         return result._replace(pixels=turn(result.pixels)) if turn else result
+
+    def _check(self, pixels: int, memory: int = 0) -> None:
+        if pixels > _MAX_PIXELS:
+            raise ImageError("too many pixels", self._name)
+        if memory > MAX_MEMORY:
+            raise ImageError("too much memory", self._name)
+        self.memory = memory
+
+    @contextmanager
+    def _said_of_dicom(self) -> Iterator[None]:
+        try:
+            yield
+        except NotFiniteError:
+            raise ImageError("not finite", self._name) from None
+        except DicomError as error:
+            raise ImageError(error.kind, self._name, error.detail) from None
+        except MemoryError:
+            raise
+        except Exception:  # as below; what the error says may name a person
+            raise ImageError("truncated", self._name) from None
 
     def _open(self) -> ImageFile.ImageFile:
         start = self._data(16)
@@ -227,9 +258,10 @@ class Picture:
 def read_image(data: bytes, name: str) -> UInt8Array:
     """Decode an image file, given as a whole, to one grey channel ``(H, W) uint8``, upright.
 
-    The format is told by the content, not by the file's extension: PNG, JPEG, WEBP, BMP, TIFF and GIF (first
-    frame). The EXIF orientation is applied. Colour becomes ITU-R BT.601 luma, which a JPEG holds as such; transparent
-    pixels lie over black. More than 8 bits, grey or colour, are scaled by :func:`cxrnet.data.images.deep.scale`.
+    The format is told by the content, not by the file's extension: PNG, JPEG, WEBP, BMP, TIFF, GIF (first frame) and
+    DICOM (:mod:`cxrnet.data.images.dicom`). The EXIF orientation is applied. Colour becomes ITU-R BT.601 luma, which a
+    JPEG holds as such; transparent pixels lie over black. More than 8 bits, grey or colour, are scaled by
+    :func:`cxrnet.data.images.deep.scale`.
 
     Raises:
         ImageError: the file is none of these, cut off, of a kind that is not read, holds values that are not finite, or

@@ -18,16 +18,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cxrnet.data.images.dicom import BEGINNING, is_dicom
 from cxrnet.errors import CxrnetError
 
-EXTENSIONS = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+EXTENSIONS = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".dcm", ".dicom")
 
 # Folders and files that systems, network stores and tools leave among images; whatever begins with a dot is hidden too.
 _SYSTEM = frozenset(
     {
         *("__macosx", "system volume information", "lost+found", "$recycle.bin", "recycler"),
         *("@eadir", "@recycle", "@recently-snapshot", "@tmp", "#recycle", "#snapshot"),
-        *("thumbs.db", "ehthumbs.db", "desktop.ini", "thumbnails", "thumbs"),
+        *("dicomdir", "thumbs.db", "ehthumbs.db", "desktop.ini", "thumbnails", "thumbs"),
     }
 )
 _ENDING = re.compile(r"\.(?=\w*[^\W\d])\w{1,8}")  # with a letter: what stands after the last dot of "1.2.840" is none
@@ -225,6 +226,7 @@ def _begins_as_image(path: str) -> bool:
         return False  # a pipe, which would be waited for, or a device
     try:
         with open(path, "rb") as file:
-            return _BEGINNINGS.match(file.read(16)) is not None
+            beginning = file.read(BEGINNING)
+            return _BEGINNINGS.match(beginning) is not None or is_dicom(beginning)
     except OSError:
         return True  # what can't be read is told as such when it is to be decoded

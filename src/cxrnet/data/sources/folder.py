@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from cxrnet.data.images.dicom import DicomError, header_facts
 from cxrnet.data.images.files import PICTURES, find_images, is_hidden, is_mask_folder, masks_of
 from cxrnet.data.manifest import make_manifest
 from cxrnet.errors import CxrnetError
@@ -43,8 +44,10 @@ def split_of(name: str) -> str | None:
     return _SPLITS.get(_SET.sub("", name.strip().casefold()))
 
 
-def folder(root: str | Path) -> pd.DataFrame:
+def folder(root: str | Path, header: bool = False) -> pd.DataFrame:
     """Read class folders, or class folders in split folders, into a manifest.
+
+    With ``header`` the columns ``view``, ``sex`` and ``age`` (years) are read from DICOM files, and nothing else.
 
     ``image_id`` is the path below ``root`` with forward slashes (below the one folder in ``root``, where there is one
     alone), ``source`` the name of ``root``, ``mask_path`` the mask that fits by its name.
@@ -78,7 +81,23 @@ def folder(root: str | Path) -> pd.DataFrame:
         "split": [labels[label] for _, label in images],
         "mask_path": masks_of([image for image, _ in images], found.masks, resolved),
     }
-    return make_manifest(pd.DataFrame(rows).assign(source=resolved.name), str(root))
+    table = pd.DataFrame(rows).assign(source=resolved.name)
+    return make_manifest(_with_headers(table) if header else table, str(root))
+
+
+def _with_headers(table: pd.DataFrame) -> pd.DataFrame:
+    """Add what the headers of DICOM files say of view, sex and age; a file that can't be read is told as an image."""
+    facts: list[dict[str, str | float]] = []
+    for path in table["path"]:
+        try:
+            facts.append(header_facts(path))
+        except (DicomError, OSError):
+            facts.append({})
+    columns = pd.DataFrame(facts, index=table.index)
+    logger.warning(
+        "headers: %s", ", ".join(f"{name} of {columns[name].notna().sum()} images" for name in columns) or "none"
+    )
+    return table.join(columns)
 
 
 def _top(root: Path) -> Path:
