@@ -255,6 +255,10 @@ def open_storage(place: str) -> "BaseStorage":
         raise CxrnetError(f"{KEY}.storage: '{printable(place)}' can't be used: {said}") from error
 
 
+# What databases say to the second of two that make the same table or write its first row.
+_TOO_LATE = ("already exists", "UNIQUE constraint", "duplicate key", "Duplicate entry")
+
+
 def _database(place: str, engine: Mapping[str, object]) -> "BaseStorage":
     """Open a database; of two commands that make its tables at once one is too late for some of them."""
     from optuna.storages import RDBStorage
@@ -263,7 +267,7 @@ def _database(place: str, engine: Mapping[str, object]) -> "BaseStorage":
         try:
             return RDBStorage(place, engine_kwargs=dict(engine))
         except Exception as error:
-            if "already exists" not in str(error):
+            if not any(sign in str(error) for sign in _TOO_LATE):
                 raise
             time.sleep(pause)
     return RDBStorage(place, engine_kwargs=dict(engine))
