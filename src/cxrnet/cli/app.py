@@ -47,7 +47,7 @@ def compose_config(settings: type[Any], words: Sequence[str] = ()) -> DictConfig
 
     Args:
         settings: the schema of the command, of :mod:`cxrnet.workflows.settings`.
-        words: what is typed behind the command.
+        words: words typed behind the command.
     """
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         return compose(register(settings), list(words))
@@ -194,7 +194,7 @@ def help_text(config_name: str, words: Sequence[str]) -> str:
 
     Args:
         config_name: the config that stands at its top.
-        words: what is typed behind the command; the values are those that it would get.
+        words: words typed behind the command; the values are those that it would get.
     """
     configs = config_folder()
     with initialize_config_dir(str(configs), version_base="1.3"):

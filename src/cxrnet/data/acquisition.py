@@ -4,6 +4,7 @@ Sizes, bit depth, brightness, sharpness, borders and letters differ between hosp
 collection is a class, they tell the class.
 """
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from PIL import Image
 from scipy.ndimage import white_tophat
 
 from cxrnet.data.images.decode import UInt8Array
+from cxrnet.data.images.dicom import BEGINNING, Dicom, is_dicom
 from cxrnet.data.images.reader import Images
 
 HEADER = ("width", "height", "aspect", "bits", "colour")
@@ -75,8 +77,12 @@ def _header(path: str) -> tuple[str | None, str | None]:
     try:
         with Image.open(path) as image:
             return image.format, image.mode
-    except (OSError, ValueError):  # or a kind of TIFF that only our decoder reads
-        return None, None
+    except (OSError, ValueError):  # DICOM, or a kind of TIFF that only our decoder reads
+        try:
+            with Path(path).open("rb") as file:
+                return ("DICOM", Dicom(file).mode) if is_dicom(file.read(BEGINNING)) else (None, None)
+        except (OSError, ValueError):  # DicomError is one
+            return None, None
 
 
 def _of_pixels(images: UInt8Array) -> dict[str, _FloatArray]:

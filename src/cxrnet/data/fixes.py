@@ -39,7 +39,7 @@ def fix_manifest(manifest: pd.DataFrame, pairs: pd.DataFrame, decoys: Collection
         manifest: split, with ``group_id`` of its duplicates.
         pairs: from :func:`cxrnet.data.duplicates.find_duplicates`.
         decoys: ``image_id`` of pictures that are no radiographs.
-        fix: what is asked for.
+        fix: fixes that are asked for.
 
     Returns:
         One row an image, in the order of the manifest: ``image_id``, ``label``, ``split`` (as it was), ``action``

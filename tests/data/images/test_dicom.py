@@ -21,6 +21,7 @@ from pydicom.uid import (
     generate_uid,
 )
 
+from cxrnet.data.acquisition import read_headers
 from cxrnet.data.images.decode import ImageError, read_image
 from cxrnet.data.images.dicom import header_facts, is_dicom
 from cxrnet.data.sources.folder import folder
@@ -120,6 +121,12 @@ def test_monochrome1_is_turned_and_padding_is_black() -> None:
         np.testing.assert_array_equal(read[:, 4:], inside if photometric[-1] == "2" else 255 - inside)
 
 
+def test_a_range_of_padding_may_end_at_zero() -> None:
+    values = np.array([[-2000, -1000, 0, 100, 200]], np.int16)
+    read = read_image(dicom(values, PixelPaddingValue=-2000, PixelPaddingRangeLimit=0), "x")
+    assert read.tolist() == [[0, 0, 0, 0, 255]]
+
+
 def test_windows_rescale_and_tables_are_applied() -> None:
     values = np.array([[0, 100, 200, 300, 400]], np.uint16)
     linear = read_image(dicom(values, WindowCenter=200.5, WindowWidth=201), "x")
@@ -195,6 +202,7 @@ def test_a_folder_of_dicom_files_is_a_data_set_that_names_nobody(
     assert plain["image_id"].tolist() == ["a/1.2.840.113619", "a/1.dcm", "b/1.2.840.113619", "b/1.dcm"]
     assert plain["view"].isna().all()
     assert "age" not in plain
+    assert read_headers(table)[["format", "mode"]].drop_duplicates().to_numpy().tolist() == [["DICOM", "L"]]
     assert table[["view", "sex", "age"]].drop_duplicates().to_numpy().tolist() == [["PA", "F", 70]]
     said = table.to_csv() + "".join(capfd.readouterr())
     assert not [word for word in ("Mustermann", "Erika", "4711", "1950", "Charite") if word in said]

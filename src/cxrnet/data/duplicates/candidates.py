@@ -147,8 +147,8 @@ class _Cells:
 
         Args:
             queries: ``(Q, 2, L, 32)``: as they are and mirrored, in L places; the first of them says where to look.
-            group: of each query, ``(Q,)``.
-            groups: of each view, ``(V,)``.
+            group: group of each query, ``(Q,)``.
+            groups: group of each view, ``(V,)``.
 
         Returns:
             For each look into a cell ``(H,)``: the query, the squared distance, the view, and the place, 0..2 L - 1.

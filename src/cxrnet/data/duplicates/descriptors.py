@@ -64,7 +64,7 @@ class Views(NamedTuple):
 
     Attributes:
         image: the place of each view's image, ``(V,)``.
-        box: what of the image is seen, ``(V, 4)``: top, bottom, left, right as shares of its side.
+        box: part of the image that is seen, ``(V, 4)``: top, bottom, left, right as shares of its side.
         maps: ``(V, 32, 32) int8``.
         sign: 1, or -1 where the map is that of the inverted image, ``(V,)``.
         unsure: whether that is not clear, ``(V,)``.

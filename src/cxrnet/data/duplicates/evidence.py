@@ -57,7 +57,8 @@ class Evidence(NamedTuple):
     """What was found of pairs of images, ``(P,)`` each.
 
     Attributes:
-        correlation: of local contrast where both pictures are, after registration, without what is covered; -1..1.
+        correlation: correlation of local contrast where both pictures are, after registration, without what is
+            covered; -1..1.
         covered: share of what both show that is covered in one of them, 0..1: of copies, the share of pixels whose
             rank of grey differs, else of blocks that don't correlate.
         common: share of the smaller picture that both show, 0..1.

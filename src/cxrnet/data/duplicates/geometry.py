@@ -28,7 +28,7 @@ def affine(
     Args:
         zoom: 2 looks at the middle half; one number, or one across and one down.
         angle: degrees.
-        shift: of the middle, x and y.
+        shift: shift of the middle, x and y.
         mirrored: left and right change places.
     """
     across, down = (zoom, zoom) if isinstance(zoom, int | float) else zoom

@@ -41,9 +41,9 @@ class Found(NamedTuple):
         a: the first image.
         b: the second one.
         kind: place in :data:`cxrnet.data.duplicates.evidence.KINDS`.
-        correlation: as in :class:`cxrnet.data.duplicates.evidence.Evidence`, as the rest.
-        covered: share.
-        theta: from a to b, ``(P, 2, 3)``.
+        correlation: correlation after registration, as in :class:`cxrnet.data.duplicates.evidence.Evidence`.
+        covered: share of what both show that is covered.
+        theta: affine map from a to b, ``(P, 2, 3)``.
         inverted: whether one is the other's negative.
     """
 

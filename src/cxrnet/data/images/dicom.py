@@ -23,7 +23,8 @@ MODALITIES = ("CR", "DX", "RG")
 _CAPTURES = "1.2.840.10008.5.1.4.1.1.7"  # SOP class of secondary captures, whose modality may be any
 _CAPTURED = ("", "OT", "SC", *MODALITIES)
 
-# The only elements that are read. None names a patient, a date, a place or a device.
+# The only elements that are read, beside _FACTS where they are asked for. None names a patient, a date, a place or a
+# device.
 _HEADER = (
     *("Modality", "SOPClassUID", "NumberOfFrames", "Rows", "Columns", "SamplesPerPixel", "PlanarConfiguration"),
     *("PhotometricInterpretation", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"),
@@ -32,12 +33,9 @@ _COLOURS = ("Red", "Green", "Blue")
 _SHOWN = (
     *("RescaleSlope", "RescaleIntercept", "RescaleType", "ModalityLUTSequence", "VOILUTSequence", "VOILUTFunction"),
     *("WindowCenter", "WindowWidth", "PresentationLUTShape", "PixelPaddingValue", "PixelPaddingRangeLimit"),
-    *(
-        f"{colour}PaletteColorLookupTable{kind}"
-        for colour in ("Red", "Green", "Blue")
-        for kind in ("Descriptor", "Data")
-    ),
-    *(f"Segmented{colour}PaletteColorLookupTableData" for colour in ("Red", "Green", "Blue")),
+    *(f"{colour}PaletteColorLookupTableDescriptor" for colour in _COLOURS),
+    *(f"{colour}PaletteColorLookupTableData" for colour in _COLOURS),
+    *(f"Segmented{colour}PaletteColorLookupTableData" for colour in _COLOURS),
 )
 _VIEWS = "AP|PA|LL|RL|RLD|LLD|RLO|LLO|LAT|LATERAL"  # PS3.3, C.8.11.5.1; a free text might hold anything
 _FACTS = ("ViewPosition", "PatientSex", "PatientAge")
@@ -46,7 +44,8 @@ _PREAMBLE = 128  # bytes before "DICM"
 BEGINNING = _PREAMBLE + 4  # bytes by which a file is known
 _BARE = re.compile(rb"[\x02\x08]\0[\0-\x70]\0(?:UL|CS|UI|SH|LO|DA|TM|.\0\0\0)", re.DOTALL)  # group 2 or 8, no preamble
 _YEARS = {"Y": 1.0, "M": 12.0, "W": 365.25 / 7, "D": 365.25}  # units of an age in a year
-_TIMES = 6  # bytes a pixel besides the stored values: a float and two copies in 8 bits
+# Bytes a pixel besides the stored values: three floats and two copies in 8 bits; of colours, integers of 64 bits.
+_GREY_BYTES, _COLOUR_BYTES = 26, 56
 
 Values = npt.NDArray[Any]
 
@@ -69,6 +68,7 @@ class Dicom:
 
     Attributes:
         pixels: number of them.
+        mode: mode of Pillow for such pixels: ``L``, ``I;16`` (more than 8 bits) or ``RGB``.
         memory: bytes that decoding needs, the file included.
 
     Raises:
@@ -85,14 +85,17 @@ class Dicom:
         try:
             frames = int(header.get("NumberOfFrames") or 1)
             self.pixels = int(header.Rows) * int(header.Columns)
-            bytes_each = int(header.get("SamplesPerPixel", 1)) * -(-int(header.BitsAllocated) // 8)
+            samples, bits = int(header.get("SamplesPerPixel", 1)), int(header.BitsStored)
+            bytes_each = samples * -(-int(header.BitsAllocated) // 8)
         except (AttributeError, TypeError, ValueError) as error:
             raise DicomError("truncated") from error
         if frames != 1:
             raise DicomError("several frames")
         if self.pixels < 1:
             raise DicomError("truncated")
-        self.memory = file.seek(0, 2) + self.pixels * (bytes_each + _TIMES)
+        colour = samples > 1 or header.get("PhotometricInterpretation") == "PALETTE COLOR"
+        self.mode = "RGB" if colour else "L" if bits <= 8 else "I;16"
+        self.memory = file.seek(0, 2) + self.pixels * (bytes_each + (_COLOUR_BYTES if colour else _GREY_BYTES))
 
     def decode(self) -> Scaled:
         """Decode to grey levels ``(H, W)`` of 8 bits, as the file says that it is to be shown.
@@ -181,7 +184,8 @@ def _padding(stored: Values, data: Any) -> npt.NDArray[np.bool_] | None:  # noqa
     if data.get("PixelPaddingValue") is None:
         return None
     first = int(data.PixelPaddingValue)
-    last = int(data.get("PixelPaddingRangeLimit", first) or first)
+    limit = data.get("PixelPaddingRangeLimit")
+    last = first if limit is None else int(limit)
     outside: npt.NDArray[np.bool_] = (stored >= min(first, last)) & (stored <= max(first, last))
     return outside if outside.any() else None
 
