@@ -10,12 +10,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from cxrnet.core.machine import check_writable
 from cxrnet.data.images.decode import read_image
-from cxrnet.data.images.files import EXTENSIONS, check_name, find_images
 from cxrnet.data.images.reader import Images, resize
 from cxrnet.data.images.store import binary_warning, look_binary, stream_images
-from cxrnet.data.manifest import make_manifest
+from cxrnet.data.inputs import opened_input
 from cxrnet.data.settings import OnError
 from cxrnet.errors import CxrnetError
 from cxrnet.evaluation.decision import DecisionRule, Mix, decision_text, listed, threshold_sentence
@@ -178,49 +176,25 @@ def predict_files(
     on_error: OnError,
     mix: Mix | None = None,
 ) -> Iterator[pd.DataFrame]:
-    """Predict one image file or every image below a folder; yield tables, whose labels are empty.
+    """Predict every image of an input; yield tables, whose labels are empty.
+
+    Args:
+        bundle: predicts.
+        path: an image file, a folder, a pattern or a zip archive (:func:`cxrnet.data.inputs.opened_input`).
+        batch_size: images a forward pass.
+        device: where the network runs.
+        on_error: see :func:`cxrnet.data.images.store.stream_images`.
+        mix: of classes, that the probabilities are of.
 
     Raises:
-        CxrnetError: there is nothing at the path, no image in the folder, an image can't be read, or the batch size
-            is no such number.
+        CxrnetError: there is nothing at the path, no image in it, an image can't be read, or the batch size is no such
+            number.
     """
     if not isinstance(batch_size, int) or batch_size < 1:
         raise CxrnetError(f"batch_size: {batch_size} is no number of images; give a whole number from 1 on")
-    path = Path(path)
-    try:
-        there = path.exists()
-    except (OSError, ValueError):  # a name that is too long, or holds what no name can
-        there = False
-    if not there:
-        raise CxrnetError(f"input: '{path}' doesn't exist; give an image file or a folder of images")
-    if not path.is_file() and not path.is_dir():
-        raise CxrnetError(f"input: '{path}' is a pipe, device or socket; give an image file or a folder of images")
-    check_name(str(path), "input")
-    files = [path] if path.is_file() else find_images(path, "input").images
-    if not files:
-        raise CxrnetError(f"input: no images below '{path}'; it looks for {', '.join(EXTENSIONS)}")
-    ids = [file.relative_to(path).as_posix() if file != path else file.name for file in files]
-    source = path.resolve().name or str(path)  # of "." and ".." too
-    rows = {"image_id": ids, "path": [str(file) for file in files], "label": "unknown", "source": source}
-    manifest = make_manifest(pd.DataFrame(rows), str(path)).assign(label=pd.NA)
-    yield from predict_manifest(bundle, manifest, batch_size, device, on_error, mix)
-
-
-def check_output(path: str | None) -> None:
-    """Check that predictions can be written, before any are made.
-
-    Raises:
-        CxrnetError: the file is neither ``.csv`` nor ``.parquet``, or can't be written.
-    """
-    if path is None:
-        return
-    if Path(path).suffix not in (".csv", ".parquet"):
-        raise CxrnetError(f"output: '{path}' is neither .csv nor .parquet; give one of them")
-    if not Path(path).resolve().parent.is_dir():
-        raise CxrnetError(f"output: the folder of '{path}' doesn't exist; make it first")
-    if Path(path).is_dir():
-        raise CxrnetError(f"output: '{path}' is a folder; give another name")
-    check_writable(Path(path).resolve().parent, "output")
+    with opened_input(str(path)) as found:
+        for table in predict_manifest(bundle, found.manifest, batch_size, device, on_error, mix):
+            yield found.shown(table)
 
 
 def predict_bytes(bundle: Bundle, logits: Logits, files: Sequence[bytes], names: Sequence[str]) -> np.ndarray:

@@ -173,11 +173,11 @@ def test_bundle_in_a_fresh_process_gives_the_logits_of_training(trained, workpla
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
-        ("output=predictions.txt", "neither .csv nor .parquet"),
+        ("output=predictions.txt", "ends in none of .csv, .parquet, .json, .jsonl"),
         ("output=nowhere/predictions.csv", "the folder of 'nowhere/predictions.csv' doesn't exist"),
         ("batch_size=0", "batch_size: 0"),
         ("input=nothing.png", "'nothing.png' doesn't exist"),
-        ("bundle=nothing", "'nothing' has no bundle.json"),
+        ("bundle=nothing", "bundle: 'nothing' is no folder, no id of an MLflow run and no registered model"),
         ("prior={Pneumonia: 5}", "prior.Pneumonia: 5 is no prevalence"),
     ],
 )

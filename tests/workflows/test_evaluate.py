@@ -99,7 +99,7 @@ def test_two_data_sets_of_one_name_are_refused():
     ("word", "message"),
     [
         ("device=toaster", "device: 'toaster' can't be used here"),
-        ("bundle=nowhere", "bundle: 'nowhere' is no folder and no id of an MLflow run"),
+        ("bundle=nowhere", "bundle: 'nowhere' is no folder, no id of an MLflow run and no"),
     ],
 )
 def test_a_mistake_leaves_no_run_behind(word, message, tmp_path):
@@ -155,7 +155,7 @@ def test_leaked_internal_test_images_are_left_out(run, make_network):
 
 
 def test_what_is_no_bundle_is_said(tmp_path):
-    with pytest.raises(CxrnetError, match="bundle: '0123abc' is no folder and no id of an MLflow run; give one"):
+    with pytest.raises(CxrnetError, match="bundle: '0123abc' is no folder, no id of an MLflow run and no registered"):
         find_origin("0123abc", "")
     with pytest.raises(CxrnetError, match=r"has no bundle\.json; give the folder 'bundle' of a finished run"):
         find_origin(str(tmp_path), "")

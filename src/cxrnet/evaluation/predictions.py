@@ -25,6 +25,7 @@ program in this shape are as good as our own. A file needs ``image_id``, ``label
 columns. The others are added where it lacks them: logits as log(prob), the rest empty.
 """
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,6 +46,7 @@ from cxrnet.evaluation.decision import DecisionRule, decide
 
 ROW_COLUMNS = ("image_id", "path", "label", "split", "source", "patient_id")
 OPTIONAL_COLUMNS = ("group_id", "view", "sex", "age")
+SUFFIXES = (".csv", ".parquet", ".json", ".jsonl")  # of files that predictions are written to
 CERTAINTY, DEFERRED, LEAKED = "certainty", "deferred", "leaked"
 # Why a file can't go without a column; the other columns of a row may be empty.
 _NEEDED_COLUMNS = {
@@ -291,14 +293,14 @@ def _numbers(column: pd.Series, where: str) -> pd.Series:
 
 @contextmanager
 def growing_file(path: Path) -> Iterator[Callable[[pd.DataFrame], object]]:
-    """Write tables of predictions, one after the other, to a ``.parquet`` or ``.csv`` file.
+    """Write tables of predictions, one after the other, to a file; its ending is one of :data:`SUFFIXES`.
 
     The file is there when all are in it; where something goes wrong an older one stays as it was.
 
     Yields:
         A function that adds a table. All tables have the same columns.
     """
-    grow = _csv if path.suffix == ".csv" else _parquet
+    grow = {".csv": _csv, ".parquet": _parquet}.get(path.suffix, _json)
     with whole_file(path) as partial, grow(partial) as add:
         yield add
 
@@ -307,6 +309,18 @@ def growing_file(path: Path) -> Iterator[Callable[[pd.DataFrame], object]]:
 def _csv(path: Path) -> Iterator[Callable[[pd.DataFrame], object]]:
     with path.open("w", encoding="utf-8", newline="") as file:
         yield lambda table: to_csv(table, file, header=file.tell() == 0)
+
+
+@contextmanager
+def _json(path: Path) -> Iterator[Callable[[pd.DataFrame], object]]:
+    with path.open("w", encoding="utf-8") as file:
+        yield lambda table: file.writelines(json_lines(table))
+
+
+def json_lines(table: pd.DataFrame) -> Iterator[str]:
+    """Write each row as an object of JSON on a line of its own; an empty cell is ``null``."""
+    for row in table.astype(object).where(table.notna(), None).to_dict("records"):
+        yield json.dumps(row, ensure_ascii=False) + "\n"
 
 
 @contextmanager

@@ -280,6 +280,35 @@ def triage_text(
     return sentences
 
 
+def triage_reading(probabilities: Mapping[str, float], points: Mapping[str, float]) -> str:
+    """Read one image at the operating points: ``COVID 0.62, positive from 0.35 on``.
+
+    Args:
+        probabilities: by class, at the training prevalences, for which the thresholds were chosen.
+        points: threshold by class.
+    """
+    return "; ".join(
+        f"{name} {probabilities[name]:.2f}, "
+        f"{'positive from' if probabilities[name] >= point else 'negative below'} {point:.2g}"
+        + (" on" if probabilities[name] >= point else "")
+        for name, point in points.items()
+    )
+
+
+def operating_sentences(points: Mapping[str, float], tested: Mapping[str, Any] | None) -> dict[str, str]:
+    """Say what the operating point of each class stands for: its sensitivity and specificity on the test images."""
+    said = {}
+    for name, point in points.items():
+        text = f"positive from a probability of {point:.2g} on"
+        if tested is None:
+            said[f"operating point of {name}"] = f"{text}; no test result of this model lies beside the bundle"
+            continue
+        pair = {each: tested["per_class"][name][each] for each in ("sensitivity", "specificity")}
+        numbers = [f"{each} {metric_text(metric)} of {metric['n']}" for each, metric in pair.items()]
+        said[f"operating point of {name}"] = f"{text}; on the test images: {', '.join(numbers)}"
+    return said
+
+
 def cases(share: float, base: int) -> str:
     """Say a share as cases: ``62 of 100``; what isn't none or all is not rounded to it."""
     count, of = round(share * base), f"of {base if base < 10_000 else grouped(base)}"

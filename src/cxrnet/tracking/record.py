@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("cxrnet")
 
 RECORD = "run.json"
+_BESIDE = ("manifest.parquet", "predictions.parquet", "metrics.json", "model_card.json")
 PRUNED, PRUNED_TAG = "PRUNED", "cxrnet.pruned"
 """Status in a record of a run that a search has stopped. MLflow has no such one: there it is FINISHED, with a tag."""
 
@@ -149,20 +150,58 @@ def fetch_run(uri: str, run_id: str, scratch: Path) -> Path:
         CxrnetError: the store can't be read or has no such run, or the run has no bundle.
     """
     with opened(uri, make=False) as client:
-        from mlflow.artifacts import download_artifacts
-
         tags = client.get_run(run_id).data.tags
         folder = Path(tags.get("cxrnet.run_dir", ""))
         if read_record(folder).get("run_id") == run_id and (folder / "bundle").is_dir():
             return folder
         if "cxrnet.model_uri" not in tags:
             raise CxrnetError(f"bundle: MLflow run '{run_id}' has no bundle; give a run of cxrnet.train that finished")
-        (scratch / "model").mkdir()
-        # Asked for by models:/..., MLflow looks for the model in the tracking store of the whole process.
-        place = client.get_logged_model(tags["cxrnet.model_uri"].removeprefix("models:/")).artifact_location
-        model = download_artifacts(
-            artifact_uri=place, dst_path=str(scratch / "model"), tracking_uri=client.tracking_uri
-        )
-        next(Path(model).rglob("bundle.json")).parent.rename(scratch / "bundle")
-        fetch_files(client, run_id, ("manifest.parquet", "predictions.parquet", "model_card.json"), scratch)
+        _fetch_bundle(client, tags["cxrnet.model_uri"], f"MLflow run '{run_id}'", scratch)
+        fetch_files(client, run_id, _BESIDE, scratch)
     return scratch
+
+
+def fetch_registered(uri: str, name: str, version: str | None, alias: str | None, scratch: Path) -> str | None:
+    """Get the bundle of a registered model, and the files of its run, from MLflow.
+
+    Args:
+        uri: what :func:`cxrnet.tracking.store.tracking_uri` returned.
+        name: of the model.
+        version: its number; ``None`` where there is an alias.
+        alias: of a version.
+        scratch: an empty folder, which gets ``bundle/`` and the other files as far as the run has logged them.
+
+    Returns:
+        The id of the run that made it; ``None`` where MLflow doesn't know it.
+
+    Raises:
+        CxrnetError: the store can't be read, has no such model, or it is no bundle.
+    """
+    said = f"models:/{name}@{alias}" if alias else f"models:/{name}/{version}"
+    with opened(uri, make=False) as client:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            if version is None:
+                version = str(client.get_model_version_by_alias(name, str(alias)).version)
+            found = client.get_model_version(name, version)
+        except MlflowException as error:
+            raise CxrnetError(f"bundle: MLflow has no registered model '{said}'; correct its name") from error
+        _fetch_bundle(client, str(found.source), said, scratch)
+        if found.run_id:
+            fetch_files(client, found.run_id, _BESIDE, scratch)
+        return found.run_id or None
+
+
+def _fetch_bundle(client: "MlflowClient", address: str, said: str, scratch: Path) -> None:
+    from mlflow.artifacts import download_artifacts
+
+    (scratch / "model").mkdir()
+    # Asked for by models:/..., MLflow looks for the model in the tracking store of the whole process.
+    logged = address.startswith("models:/m-")
+    place = client.get_logged_model(address.removeprefix("models:/")).artifact_location if logged else address
+    model = download_artifacts(artifact_uri=place, dst_path=str(scratch / "model"), tracking_uri=client.tracking_uri)
+    file = next(Path(model).rglob("bundle.json"), None)
+    if file is None:
+        raise CxrnetError(f"bundle: the model of {said} is no bundle of cxrnet; give one that cxrnet.train made")
+    file.parent.rename(scratch / "bundle")

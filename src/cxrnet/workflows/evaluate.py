@@ -45,11 +45,12 @@ from cxrnet.reporting.results import Results, evaluator, write_results
 from cxrnet.reporting.run_page import shown_metrics
 from cxrnet.reporting.run_pictures import set_pictures
 from cxrnet.reporting.wording import command_text
-from cxrnet.tracking.record import RECORD, fetch_run, read_record
+from cxrnet.tracking.record import RECORD, read_record
 from cxrnet.tracking.store import tracking_uri
 from cxrnet.tracking.tracker import TrackedRun
 from cxrnet.training.baselines import Baselines, fit_baselines
-from cxrnet.workflows.run_context import RUN_ID, tracked
+from cxrnet.workflows.bundle_source import find_bundle
+from cxrnet.workflows.run_context import tracked
 
 
 @dataclass(frozen=True)
@@ -83,25 +84,20 @@ def find_origin(place: str, uri: str, prior: object = None) -> Origin:
     """Open a bundle.
 
     Args:
-        place: the folder of a bundle or of a run, or the id of a run in MLflow at ``uri``.
+        place: a bundle, as :func:`cxrnet.workflows.bundle_source.find_bundle` takes it.
         uri: address of MLflow.
         prior: share by class, to which the run's own test result is carried over; ``None``: that of the training.
 
     Raises:
         CxrnetError: there is no bundle, a file of its run is damaged, or the prior won't do.
     """
-    folder = Path(place)
-    if folder.is_dir():
-        inside = (folder / "bundle").is_dir()
-        origin = _open(folder / "bundle" if inside else folder, folder if inside else folder.resolve().parent, place)
-    elif RUN_ID.fullmatch(place):
-        with TemporaryDirectory() as scratch:
-            run = fetch_run(uri, place, Path(scratch))
-            origin = replace(_open(run / "bundle", run, place), run_id=place)
-            if run == Path(scratch):
-                origin = replace(origin, folder=None)
-    else:
-        raise CxrnetError(f"bundle: '{place}' is no folder and no id of an MLflow run; give one of them")
+    with TemporaryDirectory() as scratch:
+        source = find_bundle(place, Path(scratch), uri)
+        origin = _open(source.folder, source.run, place)
+        if source.run_id:
+            origin = replace(origin, run_id=source.run_id)
+        if source.run == Path(scratch):
+            origin = replace(origin, folder=None)
     mix = read_mix(prior, origin.bundle.prior)
     if origin.test is None or mix.asked is None:
         return replace(origin, mix=mix)

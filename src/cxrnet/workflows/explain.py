@@ -2,6 +2,7 @@
 
 from collections import Counter
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,7 @@ from cxrnet.inference import mix_facts, predict_files
 from cxrnet.models.attribution import captum
 from cxrnet.models.bundle import Bundle, device_of, load_bundle
 from cxrnet.reporting.plots.explanation import Caption, explanation
+from cxrnet.workflows.bundle_source import find_bundle
 from cxrnet.workflows.maps import TITLES, make_maps
 
 TABLE = "explanations.csv"
@@ -32,7 +34,9 @@ def explain(config: DictConfig, folder: Path) -> None:
     """
     refuse_used(folder, TABLE, "explanations")
     plain = plain_config(config)
-    bundle, device = load_bundle(_bundle_in(plain["bundle"])), device_of(plain["device"])
+    with TemporaryDirectory() as scratch:
+        bundle = load_bundle(find_bundle(plain["bundle"], Path(scratch), outputs=plain["outputs"]).folder)
+    device = device_of(plain["device"])
     if plain["label"] is not None and plain["label"] not in bundle.classes:
         raise CxrnetError(f"label: '{plain['label']}' is no class of the bundle ({', '.join(bundle.classes)})")
     captum()  # or its lack would be told after the predictions
@@ -50,12 +54,6 @@ def explain(config: DictConfig, folder: Path) -> None:
     for text, count in Counter(each.partition(":")[0] for each in drawn["caution"] if each).items():
         console.warn(f"{count} of {len(drawn)} maps: {text}")
     say_places({"pictures": str(shown(folder)), "table": str(shown(folder) / TABLE)})
-
-
-def _bundle_in(place: str) -> Path:
-    """Find the bundle in the folder of a run."""
-    inside = Path(place) / "bundle"
-    return inside if inside.is_dir() else Path(place)
 
 
 def _draw(table: pd.DataFrame, bundle: Bundle, config: dict[str, object], folder: Path) -> pd.DataFrame:

@@ -158,8 +158,8 @@ class Evaluate(Predicting):
     """``python -m cxrnet.evaluate``.
 
     Attributes:
-        bundle: the folder of a bundle or of a run, or the id of an MLflow run. Beside a bundle alone there are no
-            training images to look for duplicates of and no internal result, which is said.
+        bundle: the folder of a bundle or of a run, the id of an MLflow run, or models:/<name>@<alias>. Beside a bundle
+            alone there are no training images to look for duplicates of and no internal result, which is said.
         sets: data sets to evaluate on besides data, or in its place. +external=[<option>, ...], or +external={<name>:
             <option>, ...} where one option serves several times, puts the options of data here, each below its name:
             sets.covid19_image.root=<folder>. All their images are test images, whatever split is published.
@@ -323,16 +323,28 @@ class Predict(Predicting):
     """``python -m cxrnet.predict``.
 
     Attributes:
-        bundle: the folder of a bundle.
-        input: an image, or a folder of images.
-        output: a .csv or .parquet file for the predictions; null prints them only.
-        on_error: fail or skip: what an unreadable image does.
+        bundle: the folder of a bundle or of a run, the id of an MLflow run, or models:/<name>@<alias>.
+        input: an image, a folder of images, a pattern as "images/**/*.png", or a zip archive.
+        output: a .csv, .parquet, .json or .jsonl file for the predictions; null prints them only.
+        format: table, csv, or json (an object a line): how they are printed; parquet needs output.
+        labels: auto takes labels from the names of folders and files, where these name classes of the bundle; none; or
+            a .csv file with the columns image and label. Where labels are known, metrics follow the predictions.
+        on_error: skip predicts the other images, lists the unreadable ones and exits with 1; fail ends in an error.
+        outputs: the folder of all runs, whose MLflow is asked for runs and models.
     """
 
     bundle: str
     input: str
     output: str | None = None
-    on_error: OnError = "fail"
+    format: Literal["table", "csv", "json", "parquet"] = "table"
+    labels: str = "auto"
+    on_error: OnError = "skip"
+    outputs: str = "outputs"
+
+    def __post_init__(self) -> None:
+        """Refuse an empty name."""
+        super().__post_init__()
+        _check_outputs(self.outputs)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -340,7 +352,7 @@ class Audit(Running):
     """``python -m cxrnet.audit``.
 
     Attributes:
-        bundle: the folder of a bundle or of a run, or the id of an MLflow run.
+        bundle: the folder of a bundle or of a run, the id of an MLflow run, or models:/<name>@<alias>.
         data: data set to audit on; null takes the run's own images: its test images for the model, and all of them for
             the probes where the run left the backbone as it was.
         classes: by the option of data, the class of the bundle by the data set's own label; null leaves its images
@@ -389,8 +401,8 @@ class Explain(Predicting):
     """``python -m cxrnet.explain``.
 
     Attributes:
-        bundle: the folder of a bundle.
-        input: an image, or a folder of images.
+        bundle: the folder of a bundle or of a run, the id of an MLflow run, or models:/<name>@<alias>.
+        input: an image, a folder of images, a pattern as "images/**/*.png", or a zip archive.
         label: the class that is explained; null takes the predicted one of each image.
         method: grad_cam, or occlusion, which takes some 200 times as long.
         on_error: fail or skip: what an unreadable image does.

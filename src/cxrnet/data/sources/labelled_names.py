@@ -17,6 +17,7 @@ import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import pandas as pd
 
@@ -76,7 +77,7 @@ def labelled_names(root: str | Path, labels: Mapping[str, str], folders: Mapping
         {
             "image_id": [file.relative_to(top).as_posix() for file, _, _ in placed],
             "path": [str(file) for file, _, _ in placed],
-            "label": [_label(file.relative_to(part).parts, words, numbers) for file, part, _ in placed],
+            "label": [label_by_name(file.relative_to(part).parts, words, numbers) for file, part, _ in placed],
             "split": [split for _, _, split in placed],
             "mask_path": masks_of([file for file, _, _ in placed], found.masks, top),
             "source": top.name,
@@ -108,8 +109,16 @@ def _numbered(folders: Iterable[str], words: Mapping[str, str], given: Mapping[s
     return numbers
 
 
-def _label(parts: Sequence[str], words: Mapping[str, str], numbers: Mapping[str, str]) -> str | None:
-    """Read the class on which the names of a file and of the folders around it agree; ``None`` where there is none."""
+def label_by_name(
+    parts: Sequence[str], words: Mapping[str, str], numbers: Mapping[str, str] = MappingProxyType({})
+) -> str | None:
+    """Read the class on which the names of a file and of the folders around it agree; ``None`` where there is none.
+
+    Args:
+        parts: the folders and the file.
+        words: class by label.
+        numbers: class by number that stands for a label.
+    """
     found = {name for part in parts if (name := _class(part, words)) is not None}
     if found:
         return found.pop() if len(found) == 1 else None
