@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -154,6 +155,26 @@ def bundle(make_network: Callable):
     from cxrnet.models.bundle import Bundle
 
     return Bundle(make_network(size=(40, 32)), "pad", 1.0, {}, "", {}, {})
+
+
+@pytest.fixture
+def gated() -> Callable:
+    """Gives a bundle a gate, which lets grey noise in; and draws such images ``(n, H, W)``."""
+    import torch
+
+    from cxrnet.data.images.reader import Images
+    from cxrnet.inference import featurer
+    from cxrnet.models.gate import fit_gate
+
+    def noise(bundle, count: int, seed: int) -> np.ndarray:
+        shape = (count, *bundle.network.config.size)
+        return np.random.default_rng(seed).normal(128, 20, shape).clip(0, 255).astype(np.uint8)
+
+    def make(bundle):
+        features = featurer(bundle, 32, torch.device("cpu"))(Images.all_of(noise(bundle, 120, 0)))
+        return replace(bundle, gate=fit_gate(features, np.arange(120))), noise
+
+    return make
 
 
 @pytest.fixture

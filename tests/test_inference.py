@@ -8,18 +8,19 @@ import pytest
 import torch
 from PIL import Image
 
+from cxrnet.data.images.reader import Images
 from cxrnet.data.images.store import load_images
 from cxrnet.data.sources.folder import folder
 from cxrnet.errors import CxrnetError
 from cxrnet.evaluation.decision import Mix
 from cxrnet.evaluation.predictions import logits_of, probabilities_of
 from cxrnet.inference import (
+    judge,
     mix_facts,
-    predict_bytes,
     predict_files,
     predict_images,
     predict_manifest,
-    predictor,
+    read_bytes,
 )
 from cxrnet.models.bundle import Bundle
 
@@ -128,13 +129,10 @@ def test_an_image_without_an_extension_is_read_when_it_is_named(bundle, xrays, t
 
 
 def test_bytes_in_memory(bundle, xrays):
-    files = [xrays / "Covid" / "00.png", xrays / "Normal" / "05.png"]
-    probabilities = predict_bytes(
-        bundle, predictor(bundle, 32, CPU), [file.read_bytes() for file in files], [file.name for file in files]
-    )
-    expected = predict(bundle, xrays).set_index("image_id").loc[["Covid/00.png", "Normal/05.png"]]
-    np.testing.assert_allclose(probabilities, probabilities_of(expected), atol=1e-6)
-    np.testing.assert_allclose(probabilities.sum(axis=1), 1)
+    files = sorted((xrays / "Covid").iterdir())
+    images = read_bytes(bundle, [file.read_bytes() for file in files], [file.name for file in files])
+    expected = logits_of(predict(bundle, xrays / "Covid"))
+    np.testing.assert_allclose(predict_images(bundle, images, 32, CPU), expected, atol=1e-6)
 
 
 def test_the_folder_one_stands_in(bundle, xrays, monkeypatch):
@@ -172,7 +170,7 @@ def test_unreadable_images(bundle, draw, tmp_path):
     assert "Covid/00.png" not in predictions["image_id"].tolist()
     assert len(predictions) == 5
     with pytest.raises(CxrnetError, match=r"00.png' is not an image"):
-        predict_bytes(bundle, predictor(bundle, 32, CPU), [b"broken"], ["00.png"])
+        read_bytes(bundle, [b"broken"], ["00.png"])
 
 
 def test_masks_are_left_out_or_told(bundle, draw, tmp_path, caplog):
@@ -199,3 +197,33 @@ def test_the_table_is_a_table_of_predictions(bundle, xrays):
 def test_what_no_file_is_called_does_not_exist(bundle, name):
     with pytest.raises(CxrnetError, match=r"^input: '.*' doesn't exist"):
         predict(bundle, name)
+
+
+def test_what_is_strange_has_no_class_and_the_rest_the_same_numbers(bundle, gated, tmp_path):
+    gated_bundle, noise = gated(bundle)
+    images = np.concatenate([noise(bundle, 5, 7), np.zeros((2, 40, 32), np.uint8)])
+    for place, image in enumerate(images):
+        Image.fromarray(image).save(tmp_path / f"{place}.png")
+    plain, asked = (
+        pd.concat(predict_files(gated_bundle, tmp_path, 3, CPU, "fail", gate=gate), ignore_index=True)
+        for gate in (False, True)
+    )
+    assert "turned_away" not in plain
+    assert asked["turned_away"].tolist() == [False] * 5 + [True] * 2
+    assert asked["predicted"].isna().tolist() == asked["prob_Covid"].isna().tolist() == asked["turned_away"].tolist()
+    same = [name for name in plain if name.startswith(("prob_", "logit_"))]
+    pd.testing.assert_frame_equal(asked.loc[:4, same], plain.loc[:4, same], check_exact=True)
+    whole = predict_files(bundle, tmp_path, 3, CPU, "fail", gate=True)  # a bundle without a gate
+    assert not pd.concat(whole)["turned_away"].any()
+
+
+def test_logits_of_a_judge_are_those_of_the_predictor_and_negatives_are_told(bundle, gated):
+    gated_bundle, noise = gated(bundle)
+    dark = Images.all_of((noise(bundle, 4, 8) // 3).astype(np.uint8))
+    shifted = dataclasses.replace(gated_bundle.gate, limits=(-1e9, -1e9))
+    judged = judge(dataclasses.replace(bundle, gate=shifted), 3, CPU)(dark)
+    np.testing.assert_array_equal(judged.logits, predict_images(bundle, dark, 3, CPU))
+    assert judged.turned_away.all()
+    assert not judged.inverted.any()
+    negative = Images.all_of(255 - (noise(bundle, 4, 9).astype(int) + 90).clip(0, 255).astype(np.uint8))
+    assert judge(gated_bundle, 3, CPU)(negative).turned_away.shape == (4,)

@@ -4,9 +4,12 @@ import copy
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import torch
 
@@ -17,7 +20,7 @@ from cxrnet.data.inputs import opened_input
 from cxrnet.data.settings import OnError
 from cxrnet.errors import CxrnetError
 from cxrnet.evaluation.decision import DecisionRule, Mix, decision_text, listed, threshold_sentence
-from cxrnet.evaluation.predictions import make_predictions
+from cxrnet.evaluation.predictions import CERTAINTY, INVERTED, TURNED_AWAY, make_predictions
 from cxrnet.models.bundle import Bundle
 from cxrnet.models.fusion import fused
 
@@ -25,6 +28,7 @@ _BATCHES = 8  # that are read at a time
 
 logger = logging.getLogger("cxrnet")
 
+BoolArray = npt.NDArray[np.bool_]
 Logits = Callable[[Images], np.ndarray]
 
 
@@ -142,6 +146,54 @@ def mix_tags(bundle: Bundle, mix: Mix) -> dict[str, str]:
     return {name: listed(numbers) for name, numbers in known.items() if numbers is not None}
 
 
+class Judged(NamedTuple):
+    """What a bundle makes of N images.
+
+    Attributes:
+        logits: ``(N, K) float32``, as :func:`predictor` computes them, to the last bit.
+        turned_away: whether the gate turns an image away, ``(N,)``; none where there is no gate.
+        inverted: whether it would not turn the image's negative away, ``(N,)``.
+    """
+
+    logits: np.ndarray
+    turned_away: BoolArray
+    inverted: BoolArray
+
+    def mark(self, table: pd.DataFrame) -> pd.DataFrame:
+        """Take the class of the images that are turned away out of a table of predictions of these images."""
+        told = [name for name in table if name.startswith(("prob_", "logit_")) or name in ("predicted", CERTAINTY)]
+        marks = {TURNED_AWAY: self.turned_away, INVERTED: self.inverted}
+        return table.assign(**{name: table[name].mask(self.turned_away) for name in told}, **marks)
+
+
+def judge(bundle: Bundle, batch_size: int, device: torch.device) -> Callable[[Images], Judged]:
+    """Make a function from N images, which have the bundle's size, to logits and what its gate says of them.
+
+    The network is fused once, for many calls; see :func:`predictor`.
+    """
+    network, gate = fused(bundle.network).to(device), bundle.gate
+
+    def strange(images: Images, features: list[torch.Tensor]) -> BoolArray:
+        if gate is None or not features:
+            return np.zeros(len(images), bool)
+        return np.concatenate([gate.turns_away(batch.float().cpu().numpy()) for batch in features])
+
+    @torch.inference_mode()
+    def compute(images: Images) -> Judged:
+        features = _forward(network.features, images, batch_size, device)
+        with ieee_convolutions():
+            batches = [network.head(batch) for batch in features]
+        logits = torch.cat(batches).cpu().numpy() / bundle.temperature
+        away = strange(images, features)
+        inverted = np.zeros(len(images), bool)
+        if len(places := np.flatnonzero(away)):
+            negatives = Images.all_of(255 - images[places])
+            inverted[places] = ~strange(negatives, _forward(network.features, negatives, batch_size, device))
+        return Judged(logits, away, inverted)
+
+    return compute
+
+
 def predict_manifest(
     bundle: Bundle,
     manifest: pd.DataFrame,
@@ -149,21 +201,28 @@ def predict_manifest(
     device: torch.device,
     on_error: OnError,
     mix: Mix | None = None,
+    gate: bool = False,
 ) -> Iterator[pd.DataFrame]:
     """Predict the images of a manifest, decoded and resized as the bundle says; yield tables in its order.
 
     No image is kept. Beside an accelerator the next ones are read while the network works; on the CPU reading and the
-    network take turns.
+    network take turns. With ``gate`` the columns ``turned_away`` and ``inverted`` follow, and an image that is turned
+    away has no class and no probabilities.
 
     Raises:
         CxrnetError: images can't be read (see :func:`cxrnet.data.images.store.stream_images`).
     """
-    logits, size = predictor(bundle, batch_size, device), bundle.network.config.size
+    compute, size = (
+        judge(bundle if gate else replace(bundle, gate=None), batch_size, device),
+        bundle.network.config.size,
+    )
     ahead = device.type != "cpu"
     odd: list[str] = []
     for rows, images in stream_images(manifest, size, bundle.resize, on_error, _BATCHES * batch_size, ahead):
         odd += rows["image_id"][look_binary(images[:])].tolist()
-        yield predictions_of(bundle, rows, logits(images), mix)
+        judged = compute(images)
+        table = predictions_of(bundle, rows, judged.logits, mix)
+        yield judged.mark(table) if gate else table
     for text in binary_warning(odd, len(manifest)):
         logger.warning(text)
 
@@ -175,6 +234,7 @@ def predict_files(
     device: torch.device,
     on_error: OnError,
     mix: Mix | None = None,
+    gate: bool = False,
 ) -> Iterator[pd.DataFrame]:
     """Predict every image of an input; yield tables, whose labels are empty.
 
@@ -185,6 +245,7 @@ def predict_files(
         device: where the network runs.
         on_error: see :func:`cxrnet.data.images.store.stream_images`.
         mix: of classes, that the probabilities are of.
+        gate: whether images that don't look like those of the training are turned away.
 
     Raises:
         CxrnetError: there is nothing at the path, no image in it, an image can't be read, or the batch size is no such
@@ -193,23 +254,16 @@ def predict_files(
     if not isinstance(batch_size, int) or batch_size < 1:
         raise CxrnetError(f"batch_size: {batch_size} is no number of images; give a whole number from 1 on")
     with opened_input(str(path)) as found:
-        for table in predict_manifest(bundle, found.manifest, batch_size, device, on_error, mix):
+        for table in predict_manifest(bundle, found.manifest, batch_size, device, on_error, mix, gate):
             yield found.shown(table)
 
 
-def predict_bytes(bundle: Bundle, logits: Logits, files: Sequence[bytes], names: Sequence[str]) -> np.ndarray:
-    """Return the class probabilities, (N, K) float64, of image files held in memory, at the training prevalences.
-
-    Args:
-        bundle: bundle that predicts and says how images are prepared.
-        logits: logits of the bundle, from :func:`predictor`.
-        files: bytes of image files.
-        names: names of the files, for error messages.
+def read_bytes(bundle: Bundle, files: Sequence[bytes], names: Sequence[str]) -> Images:
+    """Read image files held in memory, at the size and by the rule of a bundle.
 
     Raises:
-        CxrnetError: a file is not a readable image.
+        CxrnetError: a file is not a readable image; ``names`` are for its message.
     """
     size = bundle.network.config.size
     pairs = zip(files, names, strict=True)
-    images = np.stack([resize(read_image(data, name), size, bundle.resize) for data, name in pairs])
-    return torch.from_numpy(logits(Images.all_of(images))).double().softmax(dim=1).numpy()
+    return Images.all_of(np.stack([resize(read_image(data, name), size, bundle.resize) for data, name in pairs]))

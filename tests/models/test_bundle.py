@@ -386,3 +386,27 @@ def test_devices():
 def test_a_device_that_is_not_here(name):
     with pytest.raises(CxrnetError, match=f"device: '{name}' can't be used here; use auto, cpu, cuda or mps"):
         device_of(name)
+
+
+def test_a_gate_comes_back_and_is_signed_with_the_weights(bundle, gated, tmp_path):
+    with_gate, noise = gated(bundle)
+    save_bundle(with_gate, tmp_path / "bundle")
+    again = load_bundle(tmp_path / "bundle")
+    for name in ("mean", "directions", "nearest"):
+        np.testing.assert_array_equal(getattr(again.gate, name), getattr(with_gate.gate, name))
+    assert again.gate.limits == with_gate.gate.limits
+    assert described(tmp_path / "bundle")["format"] == FORMAT
+    np.testing.assert_array_equal(
+        again.network(torch.from_numpy(noise(bundle, 2, 1)).unsqueeze(1)),
+        bundle.network.eval()(torch.from_numpy(noise(bundle, 2, 1)).unsqueeze(1)).detach(),
+    )
+
+
+def test_a_gate_without_its_numbers_or_of_other_values_is_damage(bundle, gated, tmp_path):
+    save_bundle(gated(bundle)[0], tmp_path / "bundle")
+    file = tmp_path / "bundle" / "bundle.json"
+    description = described(tmp_path / "bundle")
+    for change in ({"gate": {"centre": [1, 2]}}, {"gate": {"centre": "near"}}, {"gate": None}):
+        file.write_text(json.dumps({**description, **change}), encoding="utf-8")
+        with pytest.raises(CxrnetError, match=r"is damaged \(its gate"):
+            load_bundle(tmp_path / "bundle")

@@ -15,12 +15,17 @@ import pytest
 import torch
 from PIL import Image
 
-from cxrnet.inference import predict_bytes, predictor
+from cxrnet.evaluation.predictions import softmax
+from cxrnet.inference import predict_images, read_bytes
 from cxrnet.models.bundle import load_bundle, save_bundle
 from cxrnet.tracking.model import BundleModel, signature
 from cxrnet.tracking.run import track
 
 CLASSES = ("Covid", "Lung Opacity", "Normal")
+
+
+def probabilities_of(bundle, files):
+    return softmax(predict_images(bundle, read_bytes(bundle, files, list("abc")), 32, torch.device("cpu")))
 
 
 @pytest.fixture
@@ -52,7 +57,7 @@ def test_mlflow_loads_the_bundle_by_model_and_by_run(
     assert [output.model_id for output in stored.outputs.model_outputs] == [model_id]
 
     files = [png(seed) for seed in range(3)]
-    expected = predict_bytes(bundle, predictor(bundle, 32, torch.device("cpu")), files, ["a", "b", "c"])
+    expected = probabilities_of(bundle, files)
     table = pd.DataFrame({"image": files}, index=[7, 8, 9])
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)  # mlflow.set_tracking_uri would leave it to the tests that follow
     for place in (address, f"runs:/{run.run_id}/bundle"):
@@ -72,7 +77,7 @@ def test_mlflow_loads_the_bundle_by_model_and_by_run(
 
 def test_deferred_predictions_are_marked(bundle, tmp_path):
     files = [png(seed) for seed in range(3)]
-    highest = predict_bytes(bundle, predictor(bundle, 32, torch.device("cpu")), files, ["a", "b", "c"]).max(axis=1)
+    highest = probabilities_of(bundle, files).max(axis=1)
     threshold = float(np.sort(highest)[:2].mean())
     save_bundle(dataclasses.replace(bundle, defer_below=threshold), tmp_path / "bundle")
     answer = BundleModel(tmp_path / "bundle").predict(pd.DataFrame({"image": files}))
@@ -83,7 +88,7 @@ def test_deferred_predictions_are_marked(bundle, tmp_path):
 
 def test_the_logged_model_predicts_by_the_decision_weights(bundle, tmp_path):
     files = [png(seed) for seed in range(3)]
-    probabilities = predict_bytes(bundle, predictor(bundle, 32, torch.device("cpu")), files, ["a", "b", "c"])
+    probabilities = probabilities_of(bundle, files)
     least = CLASSES[probabilities.mean(axis=0).argmin()]
     weights = {name: 1e6 if name == least else 1.0 for name in CLASSES}
     save_bundle(dataclasses.replace(bundle, decision_weights=weights), tmp_path / "bundle")

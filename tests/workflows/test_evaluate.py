@@ -1,6 +1,7 @@
 """Bundle, baselines and options of an evaluation on external data; the whole is in tests/integration."""
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from cxrnet.cli.app import compose_config, config_folder
 from cxrnet.cli.command_line import typed_words
 from cxrnet.core.atomic import write_table
 from cxrnet.core.config import plain_config
-from cxrnet.data.external import load_known
+from cxrnet.data.external import load_known, without_strange
 from cxrnet.data.images.store import load_images
 from cxrnet.data.manifest import digest, read_manifest, write_manifest
 from cxrnet.data.sources.folder import folder
@@ -20,9 +21,10 @@ from cxrnet.evaluation.decision import Mix
 from cxrnet.evaluation.metrics import evaluate
 from cxrnet.evaluation.predictions import make_predictions, probabilities_of
 from cxrnet.models.bundle import Bundle, save_bundle
+from cxrnet.reporting.external import data_facts, data_warnings
 from cxrnet.tracking.record import write_record
 from cxrnet.training.baselines import fit_baselines
-from cxrnet.workflows.evaluate import evaluate_external, find_origin, set_configs
+from cxrnet.workflows.evaluate import _judged, evaluate_external, find_origin, set_configs
 from cxrnet.workflows.settings import Evaluate
 
 CLASSES = ("Covid", "Normal", "Viral Pneumonia")
@@ -190,3 +192,22 @@ def test_both_baselines_are_trained_on_the_training_images_of_the_run(manifest, 
     np.testing.assert_allclose(probabilities_of(tables["majority"])[0], shares, atol=1e-6)
     assert tables["thumbnail"]["image_id"].tolist() == elsewhere.manifest["image_id"].tolist()
     assert evaluate(tables["thumbnail"])["accuracy"]["value"] > 0.85  # the classes differ in where a bright band lies
+
+
+def test_images_that_the_gate_turns_away_are_left_out_counted_and_told(bundle, gated, read_external, xrays):
+    each = read_external(xrays)
+    gated_bundle, _ = gated(bundle)
+    strict, open_wide = (
+        replace(gated_bundle, gate=replace(gated_bundle.gate, limits=limits)) for limits in ((-99, -99), (1e9, 1e9))
+    )
+    config = {"gate": True, "batch_size": 8, "device": "cpu"}
+    (left,), logits = _judged([each], open_wide, config)
+    assert (left.turned_away, len(left.manifest), logits["north"].shape) == (0, 36, (36, 3))
+    with pytest.raises(CxrnetError, match=r"north: no image is left: of each it does not look like a frontal chest"):
+        _judged([each], strict, config)
+    (same,), _ = _judged([each], strict, config | {"gate": False})
+    assert (same.turned_away, len(same.manifest)) == (None, 36)
+    left = without_strange(each, np.arange(36) < 10, "is odd")
+    assert (len(left.manifest), len(left.images), len(left.small), left.turned_away) == (26, 26, 26, 10)
+    assert data_facts(left)["gate"].startswith("10 turned away")
+    assert "10 of 36 images were turned away by the bundle's gate" in data_warnings([left])[-1]

@@ -38,7 +38,7 @@ def bundled(tmp_path):
     def make(network, data, **changes):
         run = RunContext({**CONFIG, **changes}, tmp_path, (), "r", False, None, TrackedRun(tmp_path))
         made = make_bundle(run, network.eval(), data)
-        tables = [made.validation, *predict_test(made.bundle, data, run.config)]
+        tables = [made.validation, *predict_test(made.bundle, data, run.config)[0]]
         return made, pd.concat(tables, ignore_index=True)
 
     return make

@@ -3,9 +3,11 @@ import json
 import zipfile
 from io import StringIO
 
+import numpy as np
 import pandas as pd
 import pytest
 from mlflow import MlflowClient
+from PIL import Image
 
 from cxrnet.cli.app import compose_config
 from cxrnet.data.manifest import digest, write_manifest
@@ -151,3 +153,27 @@ def test_a_bundle_is_found_by_its_run_and_its_registered_model(bundle, place):
             find_bundle(way, place / "9", uri)
     with pytest.raises(CxrnetError, match="is no folder, no id of an MLflow run and no registered model"):
         find_bundle("models:/chest", place / "9", uri)
+
+
+def test_what_the_gate_turns_away_is_said_and_gets_no_class(place, bundle, gated, capsys):
+    gated_bundle, noise = gated(bundle)
+    save_bundle(gated_bundle, place / "run" / "bundle")
+    (place / "odd").mkdir()
+    for name, image in (("Covid-1", noise(bundle, 1, 5)[0]), ("Covid-2", np.zeros((32, 32), np.uint8))):
+        Image.fromarray(image).save(place / "odd" / f"{name}.png")
+    run("input=odd")
+    out, err = capsys.readouterr()
+    assert out.splitlines()[1] == "odd/Covid-2.png\tdoes not look like a frontal chest radiograph"
+    assert "turned away: 1 of 2 images, of which no class is told" in err
+    assert "input (n = 1)" in err
+    run("input=odd", "gate=false")
+    assert out.splitlines()[0] == capsys.readouterr().out.splitlines()[0]
+    run("input=odd", "format=csv", "output=odd.csv")
+    table = pd.read_csv("odd.csv")
+    assert table["turned_away"].tolist() == [False, True]
+    assert table["predicted"].isna().tolist() == [False, True]
+
+
+def test_a_bundle_without_a_gate_says_so(place, capsys):
+    run()
+    assert "gate: the bundle has none" in capsys.readouterr().err

@@ -62,6 +62,7 @@ class ExternalSet:
     # Images that were removed, by the split of the bundle's run that they duplicate; None where that isn't known.
     duplicates: dict[str, int] | None = None
     gap: str = ""  # why it can't be evaluated
+    turned_away: int | None = None  # images that the gate of the bundle turned away; None where there was none
     # Pairs of duplicates among the images that are left.
     within: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=["image_id_a", "image_id_b", "kind"]))
     same_patients: int = 0  # images left of patients of whom another image was removed as a duplicate
@@ -246,6 +247,24 @@ def _without(each: ExternalSet, taken: pd.DataFrame, inside: pd.DataFrame) -> Ex
     patients = each.manifest[gone].dropna(subset=_PATIENT)[_PATIENT].drop_duplicates()
     same_patients = len(left.dropna(subset=_PATIENT).merge(patients, on=_PATIENT))
     return replace(rest, manifest=group_duplicates(within, left), within=within, same_patients=same_patients)
+
+
+def without_strange(each: ExternalSet, turned_away: npt.NDArray[np.bool_], said: str) -> ExternalSet:
+    """Leave images out that a gate turned away, ``(N,)``; ``said``: what is said of them."""
+    kept = ~turned_away
+    left = each.manifest[kept].reset_index(drop=True)
+    ids, within = left["image_id"], each.within
+    within = within[within["image_id_a"].isin(ids) & within["image_id_b"].isin(ids)]
+    gap = "" if kept.any() else f"no image is left: of each it {said}; gate=false evaluates them all"
+    return replace(
+        each,
+        manifest=left,
+        images=each.images.take(kept),
+        small=each.small.take(kept),
+        within=within,
+        turned_away=int(turned_away.sum()),
+        gap=gap,
+    )
 
 
 def _shared(sets: Sequence[ExternalSet], pairs: pd.DataFrame, number: int) -> dict[str, int]:

@@ -19,10 +19,12 @@ deferred           bool     the prediction is deferred to a reader; only where t
 =================  =======  ==============================================================================
 
 Where the data have them, ``group_id`` (images that are duplicates of each other), ``view``, ``sex`` and ``age`` follow:
-a bootstrap and subgroups need them. In the pooled predictions of a cross-validation ``fold`` and ``leaked`` (bool:
-a duplicate, or another image of the patient, was in train or val of that fold) stand last. The predictions of any other
-program in this shape are as good as our own. A file needs ``image_id``, ``label``, ``predicted`` and the ``prob_``
-columns. The others are added where it lacks them: logits as log(prob), the rest empty.
+a bootstrap and subgroups need them. Where a gate was asked, ``turned_away`` (bool: the image isn't like those of the
+training; it has no class and no probabilities) and ``inverted`` (bool: its negative is) follow. In the pooled
+predictions of a cross-validation ``fold`` and ``leaked`` (bool: a duplicate, or another image of the patient, was in
+train or val of that fold) stand last. The predictions of any other program in this shape are as good as our own. A file
+needs ``image_id``, ``label``, ``predicted`` and the ``prob_`` columns. The others are added where it lacks them: logits
+as log(prob), the rest empty.
 """
 
 import json
@@ -48,6 +50,7 @@ ROW_COLUMNS = ("image_id", "path", "label", "split", "source", "patient_id")
 OPTIONAL_COLUMNS = ("group_id", "view", "sex", "age")
 SUFFIXES = (".csv", ".parquet", ".json", ".jsonl")  # of files that predictions are written to
 CERTAINTY, DEFERRED, LEAKED = "certainty", "deferred", "leaked"
+TURNED_AWAY, INVERTED = "turned_away", "inverted"
 # Why a file can't go without a column; the other columns of a row may be empty.
 _NEEDED_COLUMNS = {
     "image_id": "add a name for each image",

@@ -24,17 +24,19 @@ from safetensors.torch import load_file, save_file
 
 from cxrnet.core.atomic import write_json
 from cxrnet.errors import CxrnetError
+from cxrnet.models.gate import Gate
 from cxrnet.models.network import Network
 from cxrnet.models.settings import NetworkConfig, is_number, is_share
 
 # 1 was before windowed pooling, batch norm in the head and sigmoids, 2 before priors and decision weights, 3 before
-# digests, 4 before ``defer_below``, which was ``refer_below``.
-FORMAT = 5
-_READ = (2, 3, 4, FORMAT)
-_SIGNED = (4, FORMAT)  # formats with digests
+# digests, 4 before ``defer_below``, which was ``refer_below``, 5 before gates.
+FORMAT = 6
+_READ = (2, 3, 4, 5, FORMAT)
+_SIGNED = (4, 5, FORMAT)  # formats with digests
 _WEIGHTS, _DESCRIPTION = "model.safetensors", "bundle.json"
 # Fields that a bundle.json may lack: of a policy or a fit, and those that a bundle of format 2 knows nothing of.
-_LATER = ("defer_below", "prior", "decision_weights", "temperature_offset")
+_LATER = ("defer_below", "prior", "decision_weights", "temperature_offset", "gate")
+_GATE = "gate."  # how the names of its tensors begin
 # Fields that a bundle.json has besides, from format 4 on: of the file of weights, and of all other fields.
 _DIGESTS = ("weights_sha256", "digest")
 _ROUNDING = 1e-6  # of shares that sum to 1
@@ -65,6 +67,8 @@ class Bundle:
             largest weight x probability is predicted. ``None`` where the largest probability decides.
         temperature_offset: what was subtracted from the logits of each class before they are divided, (K,), for the
             temperature was fitted with it. It is in the network's last bias already; empty where there is none.
+        gate: tells images that aren't like those of the training; ``None`` where there were too few of these, and in
+            bundles of formats before 6.
     """
 
     network: Network
@@ -78,6 +82,7 @@ class Bundle:
     prior: dict[str, float] | None = None
     decision_weights: dict[str, float] | None = None
     temperature_offset: tuple[float, ...] = ()
+    gate: Gate | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -95,11 +100,14 @@ def save_bundle(bundle: Bundle, folder: str | Path) -> None:
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     tensors = {name: tensor.cpu().contiguous() for name, tensor in bundle.network.state_dict().items()}
+    if bundle.gate is not None:
+        tensors |= {_GATE + name: tensor for name, tensor in bundle.gate.tensors.items()}
     save_file(tensors, partial / _WEIGHTS)
     config = bundle.network.config
     values = {"network": config.to_dict(), "output": config.output}
     values |= {name: getattr(bundle, name) for name in _NEEDED if name != "network"}
-    values |= {name: value for name in _LATER if (value := getattr(bundle, name)) not in (None, ())}
+    later = {name: getattr(bundle, name) for name in _LATER} | {"gate": bundle.gate and bundle.gate.numbers}
+    values |= {name: value for name, value in later.items() if value not in (None, ())}
     write_json(partial / _DESCRIPTION, _signed(values, partial / _WEIGHTS))
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
@@ -198,12 +206,16 @@ def _made(values: dict[str, Any], weights: Path) -> Bundle:
         raise ValueError("its network has no mean or std")
     _check_values(values, config)
     with safe_open(weights, "pt") as file:
-        held = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 (it is no dictionary)
-    network = Network(config, held)
-    network.load_state_dict(load_file(weights))
+        names = [name for name in file.keys() if not name.startswith(_GATE)]  # noqa: SIM118 (it is no dictionary)
+        held = {name: file.get_slice(name).get_shape() for name in names}
+    network, tensors = Network(config, held), load_file(weights)
+    of_gate = {name.removeprefix(_GATE): tensors.pop(name) for name in list(tensors) if name.startswith(_GATE)}
+    network.load_state_dict(tensors)
     others: dict[str, Any] = {name: values[name] for name in _NEEDED if name != "network"}
     others |= {name: values.get(name) for name in _LATER}
     others["temperature_offset"] = tuple(others["temperature_offset"] or ())
+    if others["gate"] is not None or of_gate:
+        others["gate"] = Gate.read(of_gate, others["gate"] or {}, network.n_features)
     return Bundle(network=network.eval().requires_grad_(False), **others)
 
 
@@ -238,6 +250,10 @@ def _check_values(values: Mapping[str, Any], config: NetworkConfig) -> None:
         fits = isinstance(value, dict) and set(value) <= set(classes) and len(value) < len(classes)
         return fits and all(map(is_share, value.values()))  # type: ignore[attr-defined]
 
+    def are_numbers(value: object) -> bool:
+        lists = value.values() if isinstance(value, dict) else [None]
+        return value is None or all(isinstance(each, list) and all(map(is_number, each)) for each in lists)
+
     def are_texts(value: object) -> bool:
         return isinstance(value, dict) and all(map(is_text, value.values()))
 
@@ -253,6 +269,7 @@ def _check_values(values: Mapping[str, Any], config: NetworkConfig) -> None:
         "prior": (f"null, or shares above 0 {named} that sum to 1", is_prior),
         "decision_weights": (f"null, or numbers above 0 {named}", by_class),
         "temperature_offset": (f"a list of {len(classes)} numbers", is_offset),
+        "gate": ("null, or an object of lists of numbers", are_numbers),
         "weights_sha256": ("a SHA-256", is_text),
         "digest": ("a SHA-256", is_text),
     }

@@ -18,6 +18,7 @@ from cxrnet.data.manifest import digest
 from cxrnet.evaluation.decision import Mix, threshold_sentence
 from cxrnet.evaluation.generalisation import LEADING, PARTS, Sides, generalisation_table
 from cxrnet.models.bundle import Bundle
+from cxrnet.models.gate import TURNED_AWAY
 from cxrnet.reporting.model_card import EXTERNAL, Section
 from cxrnet.reporting.pictures import Pictures, fitted, room
 from cxrnet.reporting.rendering import Table, data_uri, render_page, rich_table
@@ -86,6 +87,11 @@ def _about(each: ExternalSet) -> Iterator[str]:
             f"{duplicates} images are duplicates of images that the bundle was made with or tested on; they were "
             "removed. Duplicates that were cropped, turned or mirrored escape the search"
         )
+    if each.turned_away:
+        yield (
+            f"{each.turned_away} of {each.turned_away + len(each.manifest)} images were turned away by the bundle's "
+            f"gate ({TURNED_AWAY}) and are left out of the metrics, which may flatter them; gate=false counts all"
+        )
     if each.same_patients:
         yield f"{each.same_patients} images are of patients of whom the bundle's run has other images"
     yield from conflict_statement(each.within, each.manifest)
@@ -118,6 +124,8 @@ def data_facts(each: ExternalSet) -> dict[str, str]:
     else:
         splits = ", ".join(f"{count} of {split}" for split, count in each.duplicates.items())
         facts["duplicates"] = f"{sum(each.duplicates.values())} removed{f' ({splits})' if splits else ''}"
+    if each.turned_away is not None:
+        facts["gate"] = f"{each.turned_away} turned away, each of which {TURNED_AWAY}"
     if each.gap:
         return facts | {"evaluated": f"nothing: {each.gap}"}
     counts = each.manifest["label"].value_counts().sort_index()

@@ -48,6 +48,7 @@ class Bundled:
         thresholds: sentences on what each threshold that a rule chose does on the validation images.
         weighing: sentences on what class weights, a balanced sampler or costs did to the training and do to the
             decision; none where there were none.
+        gate: what its gate does, in a sentence; empty until the test images are predicted.
     """
 
     bundle: Bundle
@@ -55,6 +56,7 @@ class Bundled:
     temperature: Temperature
     thresholds: Sequence[str]
     weighing: Sequence[str]
+    gate: str = ""
 
 
 @dataclass(frozen=True)
@@ -134,6 +136,7 @@ def say_bundle(bundled: Bundled) -> None:
         console.say("costs", text)
     for text in bundled.thresholds:
         console.say("threshold", text)
+    console.say("gate", bundled.gate)
     if (threshold := bundled.bundle.defer_below) is not None:
         certainty = rule_of(bundled.bundle).certainty_name
         console.say("deferral", f"predictions are deferred where their {certainty} is below {threshold:.4g}")
@@ -257,7 +260,7 @@ def report_facts(
         results=trained.results,
         rule=rule_of(bundled.bundle),
         chosen_for={name: str(rule) if isinstance(rule, Rule) else "given" for name, rule in rules.items()},
-        chosen=bundled.thresholds,
+        chosen=[*bundled.thresholds, *written_out([f"gate: {bundled.gate}"])],
         weighing=bundled.weighing,
         deferred_share=config["defer"],
         temperature=bundled.temperature,

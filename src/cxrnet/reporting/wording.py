@@ -18,6 +18,7 @@ from cxrnet.evaluation.predictions import classes_of, label_codes, probabilities
 from cxrnet.evaluation.prevalence import break_even_prevalence, rule_out_prevalence
 from cxrnet.evaluation.selective_prediction import place_of
 from cxrnet.evaluation.threshold_selection import Rule, check_policy
+from cxrnet.models.gate import ALARM, FEWEST, INVERTED, TURNED_AWAY, Gate
 from cxrnet.training.schedule import PhaseResult
 
 
@@ -322,6 +323,22 @@ def _base(share: float) -> int:
     if share in (0, 1):
         return 100
     return next((base for base in (100, 1000) if 9.5 <= share * base <= base - 9.5), 10_000)
+
+
+NO_GATE = "the bundle has none (of an older version, or of too few images): every image gets a class"
+
+
+def gate_reading(inverted: bool) -> str:
+    """Say what an image that is turned away is, whether or not its negative is one."""
+    return f"{TURNED_AWAY}; {INVERTED}" if inverted else TURNED_AWAY
+
+
+def gate_text(gate: Gate | None, turned_away: int, tested: int) -> str:
+    """Say what the gate of a bundle does, and how many of its own test images it would turn away."""
+    if gate is None:
+        return f"none was fitted, which takes {FEWEST} training and validation images of five patients at least"
+    text = f"an image that is stranger to the network than {1 - ALARM:.0%} of left-out training images is turned away"
+    return f"{text}: {turned_away} of {tested} test images, which are counted all the same" if tested else text
 
 
 def interval_meaning(moments: Mapping[str, Moments], level: float) -> str:

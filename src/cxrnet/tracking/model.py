@@ -1,8 +1,9 @@
 """A bundle as an MLflow model, without pickle: MLflow loads it through this module.
 
 ``mlflow.pyfunc.load_model("runs:/<run id>/bundle")`` gives a model whose ``predict`` takes a table with the column
-``image`` (the bytes of an image file) and returns ``predicted`` and ``prob_<class>...``, and ``deferred`` (deferred to
-a reader) where the bundle has a deferral threshold. It comes with the code that loads it.
+``image`` (the bytes of an image file) and returns ``predicted``, ``prob_<class>...``, ``turned_away`` (by the bundle's
+gate), and ``deferred`` (deferred to a reader) where the bundle has a deferral threshold. It comes with the code that
+loads it.
 """
 
 import importlib.metadata
@@ -34,11 +35,11 @@ class BundleModel:
     """
 
     def __init__(self, folder: Path) -> None:
-        from cxrnet.inference import predictor
+        from cxrnet.inference import judge
         from cxrnet.models.bundle import device_of, load_bundle
 
         self._bundle = load_bundle(folder)
-        self._logits = predictor(self._bundle, batch_size=32, device=device_of("cpu"))
+        self._judge = judge(self._bundle, batch_size=32, device=device_of("cpu"))
 
     def predict(self, table: "pd.DataFrame") -> "pd.DataFrame":
         """Classify images.
@@ -47,24 +48,31 @@ class BundleModel:
             table: N rows; the column ``image`` holds the bytes of image files.
 
         Returns:
-            N rows with the same index: ``predicted`` by the bundle's operating points and decision weights, and
-            ``prob_<class>...`` in the order of the classes, at the mix of the training images.
+            N rows with the same index: ``predicted`` by the bundle's operating points and decision weights,
+            ``prob_<class>...`` in the order of the classes, at the mix of the training images, and, where the bundle
+            has a gate, ``turned_away``: whether the image isn't like those of the training; then they are empty.
         """
+        import numpy as np
         import pandas as pd
 
         from cxrnet.evaluation.decision import decide
-        from cxrnet.inference import predict_bytes, rule_of
+        from cxrnet.evaluation.predictions import softmax
+        from cxrnet.inference import read_bytes, rule_of
 
         classes = self._bundle.classes
         names = [f"row {row}" for row in table.index]
-        probabilities = predict_bytes(self._bundle, self._logits, [bytes(image) for image in table["image"]], names)
-        answer = pd.DataFrame(probabilities, columns=[f"prob_{name}" for name in classes], index=table.index)
+        judged = self._judge(read_bytes(self._bundle, [bytes(image) for image in table["image"]], names))
+        probabilities = softmax(judged.logits)
         rule = rule_of(self._bundle)
         predicted = decide(probabilities, classes, rule.points, rule.weights)
-        answer.insert(0, "predicted", [classes[index] for index in predicted])
+        answer = pd.DataFrame({"predicted": np.array(classes, object)[predicted]}, index=table.index)
         if rule.defer_below is not None:
-            answer.insert(1, "deferred", rule.certainty(probabilities, classes, predicted) < rule.defer_below)
-        return answer
+            answer["deferred"] = rule.certainty(probabilities, classes, predicted) < rule.defer_below
+        answer[[f"prob_{name}" for name in classes]] = probabilities
+        if self._bundle.gate is None:
+            return answer
+        told = {name: answer[name].mask(judged.turned_away) for name in answer if name != "deferred"}
+        return answer.assign(**told, turned_away=judged.turned_away)
 
 
 def _load_pyfunc(data_path: str) -> BundleModel:
@@ -72,14 +80,16 @@ def _load_pyfunc(data_path: str) -> BundleModel:
     return BundleModel(Path(data_path))
 
 
-def signature(classes: Sequence[str], defers: bool) -> "ModelSignature":
+def signature(classes: Sequence[str], defers: bool, gated: bool = False) -> "ModelSignature":
     """Return the names and types of the columns that go in and come out."""
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema
 
     decisions = [ColSpec("string", "predicted"), *([ColSpec("boolean", "deferred")] if defers else [])]
     probabilities = [ColSpec("double", f"prob_{name}") for name in classes]
-    return ModelSignature(inputs=Schema([ColSpec("binary", "image")]), outputs=Schema([*decisions, *probabilities]))
+    gate = [ColSpec("boolean", "turned_away")] if gated else []
+    outputs = Schema([*decisions, *probabilities, *gate])
+    return ModelSignature(inputs=Schema([ColSpec("binary", "image")]), outputs=outputs)
 
 
 def log_model(client: "MlflowClient", run_id: str, bundle: Path, classes: Sequence[str], defers: bool) -> None:
@@ -97,10 +107,11 @@ def log_model(client: "MlflowClient", run_id: str, bundle: Path, classes: Sequen
     from mlflow.entities import LoggedModelOutput, LoggedModelStatus
 
     run, digest = client.get_run(run_id), _digest(bundle)
+    gated = "gate" in json.loads((bundle / "bundle.json").read_text(encoding="utf-8"))
     logged = _find_or_create(client, run, digest)
     if logged.status != LoggedModelStatus.READY:
         with TemporaryDirectory() as scratch:
-            _save(Path(scratch) / "model", logged, run_id, bundle, signature(classes, defers))
+            _save(Path(scratch) / "model", logged, run_id, bundle, signature(classes, defers, gated))
             if _digest(bundle) != digest:  # a run that goes on has put another one there; the next attempt takes that
                 raise OSError(f"'{bundle}' has been written anew")
             client.log_model_artifacts(logged.model_id, f"{scratch}/model")

@@ -1,7 +1,7 @@
 """The parts of a run, made of its configuration: data, network, training, bundle."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from lightning.pytorch.loggers import Logger
 from torch import nn
 
 from cxrnet.core.config import Config
+from cxrnet.core.grouping import link
 from cxrnet.core.launch import launched
 from cxrnet.core.machine import package_versions
 from cxrnet.core.schema import build
@@ -28,11 +29,12 @@ from cxrnet.evaluation.decision import Mix, fitted_offset
 from cxrnet.evaluation.predictions import make_predictions
 from cxrnet.evaluation.selective_prediction import choose_deferral_threshold
 from cxrnet.evaluation.threshold_selection import check_policy, choose_thresholds
-from cxrnet.inference import head_logits, image_features, predict_images, predictions_of
+from cxrnet.inference import head_logits, image_features, judge, predict_images, predictions_of
 from cxrnet.models.backbones.registry import backbone_spec
 from cxrnet.models.backbones.weights import LoadedWeights, load_weights
 from cxrnet.models.bundle import Bundle, device_of, load_bundle, save_bundle
 from cxrnet.models.freezing import set_trainable
+from cxrnet.models.gate import LIMIT, Gate, fit_gate
 from cxrnet.models.lightning_module import metric_names
 from cxrnet.models.losses import cost_offset, decision_weights, weighed_by, without_offset
 from cxrnet.models.network import Network
@@ -285,6 +287,7 @@ def make_bundle(run: RunContext, network: Network, data: XrayDataModule, phases:
     )
     bundle = _with_prior(trained, data, config)
     features = image_features(bundle, data.arrays("val")[0], data.batch_size, device_for(config))
+    bundle = replace(bundle, gate=_gate_of(bundle, data, config))
     untempered = make_predictions(rows, data.classes, head_logits(bundle, features))
     temperature = left_alone(untempered, CALIBRATED) if calibrated else fit_temperature(untempered, bundle.prior)
     if temperature.offset:
@@ -326,11 +329,26 @@ def _with_prior(trained: Bundle, data: XrayDataModule, config: Config) -> Bundle
     return replace(trained, network=without_offset(trained.network, offset), decision_weights=named)
 
 
-def predict_test(bundle: Bundle, data: XrayDataModule, config: Config) -> Iterator[pd.DataFrame]:
-    """Predict the test images, if there are any and they aren't to be left alone."""
-    if config["test"] and len(rows := data.rows("test")):
-        logits = predict_images(bundle, data.arrays("test")[0], data.batch_size, device_for(config))
-        yield predictions_of(bundle, rows, logits)
+def _gate_of(bundle: Bundle, data: XrayDataModule, config: Config) -> Gate | None:
+    """Fit the gate on training and validation images, drawn at random where there are many."""
+    parts = {split: data.rows(split) for split in ("train", "val")}
+    rows, trained = pd.concat(parts.values(), ignore_index=True), len(parts["train"])
+    kept = np.sort(np.random.default_rng(0).permutation(len(rows))[:LIMIT])
+    chosen = {"train": kept[kept < trained], "val": kept[kept >= trained] - trained}
+    images = [data.arrays(split)[0].take(places) for split, places in chosen.items()]
+    features = [each for part in images for each in image_features(bundle, part, data.batch_size, device_for(config))]
+    return fit_gate(torch.cat(features).float().cpu().numpy(), link(rows, ("patient_id", "group_id"))[kept])
+
+
+def predict_test(bundle: Bundle, data: XrayDataModule, config: Config) -> tuple[list[pd.DataFrame], int]:
+    """Predict the test images, if there are any and they aren't to be left alone; and count what the gate turns away.
+
+    All of them have a class: the gate is not asked here, its count is stated.
+    """
+    if not config["test"] or not len(rows := data.rows("test")):
+        return [], 0
+    judged = judge(bundle, data.batch_size, device_for(config))(data.arrays("test")[0])
+    return [predictions_of(bundle, rows, judged.logits)], int(judged.turned_away.sum())
 
 
 def device_for(config: Config) -> torch.device:

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
 import pandas as pd
 from omegaconf import DictConfig
 from rich import get_console
@@ -19,15 +20,24 @@ from cxrnet.core import console
 from cxrnet.core.config import Config, flat, plain_config, write_config
 from cxrnet.core.machine import package_versions
 from cxrnet.core.spreadsheet import to_csv
-from cxrnet.data.external import ExternalSet, KnownImages, SetConfig, load_known, read_set, remove_duplicates
+from cxrnet.data.external import (
+    ExternalSet,
+    KnownImages,
+    SetConfig,
+    load_known,
+    read_set,
+    remove_duplicates,
+    without_strange,
+)
 from cxrnet.data.leaks import leaked_images, write_conflicts
 from cxrnet.data.manifest import digest, read_manifest, write_manifest
 from cxrnet.errors import CxrnetError
 from cxrnet.evaluation.decision import Mix, read_mix
 from cxrnet.evaluation.generalisation import Sides, internal_side, shared_classes
 from cxrnet.evaluation.predictions import logits_of, read_predictions
-from cxrnet.inference import mix_facts, mix_tags, predict_images, predictions_of
+from cxrnet.inference import judge, mix_facts, mix_tags, predictions_of
 from cxrnet.models.bundle import Bundle, device_of, load_bundle
+from cxrnet.models.gate import TURNED_AWAY
 from cxrnet.reporting.data_pictures import Looks
 from cxrnet.reporting.external import (
     ExternalFacts,
@@ -119,16 +129,14 @@ def _open(folder: Path, run: Path, place: str) -> Origin:
 
 
 def _evaluate_set(
-    each: ExternalSet, baselines: Baselines, origin: Origin, config: Config, run: TrackedRun
+    each: ExternalSet, logits: np.ndarray, baselines: Baselines, origin: Origin, config: Config, run: TrackedRun
 ) -> tuple[Results, Sides, Pictures]:
-    """Evaluate on one data set whose duplicates were removed, write its folder and tell MLflow.
+    """Evaluate on one data set whose duplicates were removed, by its logits (N, K); write its folder and tell MLflow.
 
     Returns:
         The results over all classes, the metrics of both sides over the classes that both have, and its pictures.
     """
     bundle, settings, folder = origin.bundle, config["evaluation"], run.folder / each.name
-    with get_console().status(escape(f"predicting {each.name}")):
-        logits = predict_images(bundle, each.images, config["batch_size"], device_of(config["device"]))
     predictions = predictions_of(bundle, each.manifest, logits, origin.mix)
     trivial = baselines.predict(each, origin.mix)
     folder.mkdir()
@@ -206,8 +214,14 @@ def evaluate_external(config: DictConfig, folder: Path, option: str | None, comm
         mix = {label: text for label, text in mix_facts(origin.bundle, origin.mix).items() if text not in mixed}
         _say_origin(origin, mix)
         sets, known = _read(configs, origin, folder, plain["cache"])
+        sets, logits = _judged(sets, origin.bundle, plain)
+        _say_sets(sets)
         baselines = fit_baselines(known, origin.bundle.classes)
-        found = {each.name: _evaluate_set(each, baselines, origin, plain, run) for each in sets if not each.gap}
+        found = {
+            each.name: _evaluate_set(each, logits[each.name], baselines, origin, plain, run)
+            for each in sets
+            if not each.gap
+        }
         tested = 0 if origin.test is None else len(origin.test)
         settings = plain["evaluation"]
         facts = ExternalFacts(
@@ -253,11 +267,38 @@ def _read(
     with get_console().status("looking for duplicates"):
         sets, removed = remove_duplicates(sets, known)
     to_csv(removed, folder / "duplicates.csv")
+    return sets, known
+
+
+def _judged(
+    sets: Sequence[ExternalSet], bundle: Bundle, config: Config
+) -> tuple[list[ExternalSet], dict[str, np.ndarray]]:
+    """Predict the images of each set and leave those out that the gate turns away; the logits by name of the set.
+
+    Raises:
+        CxrnetError: it turns all away.
+    """
+    gate = config["gate"] and bundle.gate is not None
+    compute = judge(bundle if gate else replace(bundle, gate=None), config["batch_size"], device_of(config["device"]))
+    left, logits = [], {}
+    for each in sets:
+        if each.gap:
+            left.append(each)
+            continue
+        with get_console().status(escape(f"predicting {each.name}")):
+            judged = compute(each.images)
+        logits[each.name] = judged.logits[~judged.turned_away]
+        left.append(without_strange(each, judged.turned_away, TURNED_AWAY) if gate else each)
+    if all(each.gap for each in left):
+        raise CxrnetError("; ".join(f"{each.name}: {each.gap}" for each in left))
+    return left, logits
+
+
+def _say_sets(sets: Sequence[ExternalSet]) -> None:
     for each in sets:
         console.heading(each.name)
         for name, value in data_facts(each).items():
             console.say(name, value)
-    return sets, known
 
 
 def _say_origin(origin: Origin, facts: Mapping[str, str]) -> None:

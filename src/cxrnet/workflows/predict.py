@@ -27,7 +27,9 @@ from cxrnet.evaluation.decision import Mix, read_mix
 from cxrnet.evaluation.metrics import evaluate
 from cxrnet.evaluation.predictions import (
     DEFERRED,
+    INVERTED,
     SUFFIXES,
+    TURNED_AWAY,
     classes_of,
     counts_of,
     growing_file,
@@ -38,7 +40,7 @@ from cxrnet.evaluation.predictions import (
 from cxrnet.inference import mix_facts, predict_manifest
 from cxrnet.models.bundle import Bundle, device_of, load_bundle
 from cxrnet.reporting.text import REPORT, class_reports
-from cxrnet.reporting.wording import operating_sentences, triage_reading
+from cxrnet.reporting.wording import NO_GATE, gate_reading, operating_sentences, triage_reading
 from cxrnet.workflows.bundle_source import find_bundle, tested_metrics
 
 TRIAGE = "triage"  # column: the reading at the operating points, in words
@@ -64,10 +66,11 @@ def predict(config: DictConfig) -> None:
     with opened_input(plain["input"]) as found:
         labels, origin = labels_of(found.manifest, bundle.classes, plain["labels"])
         manifest = found.manifest.assign(label=labels)
-        facts = mix_facts(bundle, mix) | operating_sentences(bundle.operating_points, tested)
+        facts = mix_facts(bundle, mix) | ({"gate": NO_GATE} if plain["gate"] and bundle.gate is None else {})
+        facts |= operating_sentences(bundle.operating_points, tested)
         if labels.notna().any():
             facts["labels"] = f"of {labels.notna().sum()} of {len(labels)} images, from {origin}"
-        tables = predict_manifest(bundle, manifest, plain["batch_size"], device, plain["on_error"], mix)
+        tables = predict_manifest(bundle, manifest, plain["batch_size"], device, plain["on_error"], mix, plain["gate"])
         read = (_with_triage(found.shown(table), bundle, mix) for table in tables)
         predictions = _write(read, plain, facts, len(manifest))
         left = []
@@ -110,7 +113,8 @@ def _with_triage(table: pd.DataFrame, bundle: Bundle, mix: Mix) -> pd.DataFrame:
         return table
     at_training = softmax((logits_of(table) - mix.shift(bundle.classes)).astype(np.float32))
     rows = [dict(zip(bundle.classes, each, strict=True)) for each in at_training.tolist()]
-    return table.assign(**{TRIAGE: [triage_reading(each, bundle.operating_points) for each in rows]})
+    read = pd.Series([triage_reading(each, bundle.operating_points) for each in rows], table.index, dtype="string")
+    return table.assign(**{TRIAGE: read.where(table["predicted"].notna())})
 
 
 def _write(
@@ -138,6 +142,9 @@ def _write(
 
 def _print_lines(table: pd.DataFrame, _: bool) -> None:
     for image in table.to_dict("records"):
+        if image.get(TURNED_AWAY):
+            print(image["path"], gate_reading(image[INVERTED]), sep="\t")
+            continue
         probability = f"{image['prob_' + image['predicted']]:.4f}"
         deferred = [DEFERRED] if image.get(DEFERRED) else []
         triage = [image[TRIAGE]] if TRIAGE in image else []
@@ -175,7 +182,9 @@ def _bar(total: int) -> Iterator[Callable[[int], None]]:
 
 def _say_metrics(predictions: pd.DataFrame) -> None:
     """Print the confusion matrix and the metrics of each class, over the images whose label is known."""
-    known = predictions[predictions["label"].notna()].reset_index(drop=True)
+    known = predictions[predictions["label"].notna() & predictions["predicted"].notna()].reset_index(drop=True)
+    if away := int(predictions["predicted"].isna().sum()):
+        print(f"turned away: {away} of {len(predictions)} images, of which no class is told", file=sys.stderr)
     if known.empty:
         return
     classes = classes_of(known)

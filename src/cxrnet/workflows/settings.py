@@ -165,6 +165,8 @@ class Evaluate(Predicting):
             sets.covid19_image.root=<folder>. All their images are test images, whatever split is published.
         classes: by name of a data set (that of data is its option), the class of the bundle by the data set's own
             label; null leaves its images out. classes.covid_chestxray={covid: COVID, non_covid: null}.
+        gate: true leaves images out of the metrics that the bundle's gate turns away, and counts them; false evaluates
+            all.
         seed: seed of the bootstrap, and of data options that draw.
         outputs: everything that a command writes lies below this folder.
         cache: decoded images, duplicates and outputs of frozen layers, which all runs share; null keeps nothing.
@@ -172,6 +174,7 @@ class Evaluate(Predicting):
 
     bundle: str
     data: Data | None = None
+    gate: bool = True
     sets: dict[str, Data] = field(default_factory=dict)
     classes: dict[str, Any] = field(default_factory=dict)
     evaluation: Evaluation = field(default_factory=Evaluation)
@@ -329,6 +332,8 @@ class Predict(Predicting):
         format: table, csv, or json (an object a line): how they are printed; parquet needs output.
         labels: auto takes labels from the names of folders and files, where these name classes of the bundle; none; or
             a .csv file with the columns image and label. Where labels are known, metrics follow the predictions.
+        gate: true turns images away that don't look like those of the training, and gives them no class; false predicts
+            all.
         on_error: skip predicts the other images, lists the unreadable ones and exits with 1; fail ends in an error.
         outputs: the folder of all runs, whose MLflow is asked for runs and models.
     """
@@ -338,6 +343,7 @@ class Predict(Predicting):
     output: str | None = None
     format: Literal["table", "csv", "json", "parquet"] = "table"
     labels: str = "auto"
+    gate: bool = True
     on_error: OnError = "skip"
     outputs: str = "outputs"
 

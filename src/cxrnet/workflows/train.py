@@ -43,7 +43,7 @@ from cxrnet.reporting.training_run import (
     say_views,
     sources_of,
 )
-from cxrnet.reporting.wording import command_text
+from cxrnet.reporting.wording import command_text, gate_text
 from cxrnet.training.baselines import baseline_predictions
 from cxrnet.training.callbacks import PhaseProgress
 from cxrnet.training.checkpoints import Progress, metrics_of, trained_so_far
@@ -136,7 +136,11 @@ def train_once(run: RunContext, data: XrayDataModule) -> Outcome:
             run.tracker.log_results(run.folder)
             console.say("trial", LEFT_OUT)
             return Outcome(kept.kept_score)
-        predictions = pd.concat([bundled.validation, *predict_test(bundled.bundle, data, run.config)])
+        tested, turned_away = predict_test(bundled.bundle, data, run.config)
+        predictions = pd.concat([bundled.validation, *tested])
+        bundled = replace(bundled, gate=gate_text(bundled.bundle.gate, turned_away, sum(map(len, tested))))
+        if tested:
+            run.tracker.log_metrics({"test/turned_away": turned_away / len(tested[0])}, 0)
         headline = "test" if (predictions["split"] == "test").any() else "val"
         results = write_results(
             run.folder,
