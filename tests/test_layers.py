@@ -21,10 +21,11 @@ LEVELS = {
     "training": 5,
     "tracking": 5,
     "reporting": 6,
-    "workflows": 7,
+    "serving": 7,
+    "workflows": 8,
 }
 """By package or module. Packages of one level don't import each other."""
-COMMAND = 8
+COMMAND = 9
 """The level of any other module at the root."""
 
 

@@ -431,6 +431,50 @@ class Explain(Predicting):
         _check_outputs(self.outputs)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Serve(Running):
+    """``python -m cxrnet.serve``.
+
+    Attributes:
+        bundle: the folder of a bundle or of a run, the id of an MLflow run, or models:/<name>@<alias>.
+        host: address that it listens at. Others than this machine's own reach every other one than 127.0.0.1; then each
+            request must bring the token.
+        port: port that it listens at; 0 takes a free one.
+        hosts: names by which it may be called besides this machine's own; where others reach it, none allows all.
+        token: that each request must bring, as Authorization: Bearer <token>; null makes one up where others reach it.
+        max_mb: megabytes of a request.
+        max_files: files of a request.
+        max_megapixels: of an image.
+        room: files of all requests that may wait; more are answered with 429.
+        timeout: seconds that a request may take to arrive, and to be read.
+        outputs: the folder of all runs, whose MLflow is asked for runs and models.
+    """
+
+    bundle: str
+    host: str = "127.0.0.1"
+    port: int = 8000
+    hosts: list[str] = field(default_factory=list)
+    token: str | None = None
+    max_mb: float = 64
+    max_files: int = 64
+    max_megapixels: float = 40
+    room: int = 128
+    timeout: float = 60
+    outputs: str = "outputs"
+
+    def __post_init__(self) -> None:
+        """Refuse a number out of range."""
+        super().__post_init__()
+        need(bool(self.host), "host", "''", "an address, as 127.0.0.1")
+        need(0 <= self.port < 2**16, "port", self.port, "a whole number from 0 to 65535")
+        need(0 < self.max_mb <= 2000, "max_mb", self.max_mb, "a number above 0, at most 2000")
+        need(0 < self.max_megapixels <= 89, "max_megapixels", self.max_megapixels, "a number above 0, at most 89")
+        for name in ("max_files", "room"):
+            need(getattr(self, name) > 0, name, getattr(self, name), "a whole number from 1 on")
+        need(0 < self.timeout <= 3600, "timeout", self.timeout, "seconds, above 0 and at most 3600")
+        _check_outputs(self.outputs)
+
+
 @dataclass(frozen=True)
 class Sign:
     """``python -m cxrnet.sign``.
@@ -469,4 +513,4 @@ def _check_outputs(folder: str) -> None:
     need(bool(folder), "outputs", "''", "a folder")
 
 
-COMMANDS = (Train, Evaluate, Prepare, Shard, Compare, Predict, Audit, Explain, Sign, Sync)
+COMMANDS = (Train, Evaluate, Prepare, Shard, Compare, Predict, Audit, Explain, Serve, Sign, Sync)

@@ -84,6 +84,7 @@ class Picture:
     """An image file of which only the header has been read; ``name`` is for messages.
 
     Attributes:
+        pixels: number of them.
         memory: bytes that decoding and resizing it will need at most, the file included.
 
     Raises:
@@ -99,10 +100,12 @@ class Picture:
         if is_dicom(self._data(BEGINNING)):
             with self._said_of_dicom():
                 self._dicom = Dicom(file)
-            self._check(self._dicom.pixels, self._dicom.memory)
+            self.pixels = self._dicom.pixels
+            self._check(self.pixels, self._dicom.memory)
             return
         self._image = self._open()
-        self._check(self._image.width * self._image.height)
+        self.pixels = self._image.width * self._image.height
+        self._check(self.pixels)
         try:
             self._deep = deep(self._image)
         except UnsupportedError as error:

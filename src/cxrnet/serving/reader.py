@@ -1,0 +1,108 @@
+"""Image files in memory in, readings out: decoding on all processors, one pass of the network for all that wait."""
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from io import BytesIO
+
+import numpy as np
+import torch
+
+from cxrnet.data.images.decode import ImageError, Picture, UInt8Array
+from cxrnet.data.images.reader import Images, resize
+from cxrnet.errors import CxrnetError
+from cxrnet.evaluation.decision import decide
+from cxrnet.evaluation.predictions import softmax
+from cxrnet.inference import judge, rule_of
+from cxrnet.models.bundle import Bundle
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A file that was sent: its name, for messages, and its bytes."""
+
+    name: str
+    data: bytes
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a bundle says of one image.
+
+    Attributes:
+        name: of the file.
+        predicted: the class; ``None`` where the gate turned the image away.
+        probabilities: by class, at the training prevalences; empty where it was turned away.
+        deferred: whether the prediction is deferred to a reader.
+        turned_away: whether the image isn't like those of the training.
+        inverted: whether its negative is.
+        picture: as the network sees it, ``(H, W) uint8``.
+    """
+
+    name: str
+    predicted: str | None
+    probabilities: dict[str, float]
+    deferred: bool
+    turned_away: bool
+    inverted: bool
+    picture: UInt8Array
+
+
+class Reader:
+    """A bundle that reads image files.
+
+    Args:
+        bundle: predicts.
+        device: where its network runs.
+        batch_size: images a forward pass.
+        max_pixels: of an image, at most.
+    """
+
+    def __init__(self, bundle: Bundle, device: torch.device, batch_size: int, max_pixels: int) -> None:
+        self.bundle = bundle
+        self._judge = judge(bundle, batch_size, device)
+        self._max_pixels = max_pixels
+        self._decoders = ThreadPoolExecutor(os.cpu_count() or 1, "decode")
+
+    def read(self, uploads: Sequence[Upload]) -> list[Reading | ImageError]:
+        """Read files, in their order; for one that gives no image, the error. One thread at a time."""
+        decoded = list(self._decoders.map(self._decode, uploads))
+        good = [place for place, image in enumerate(decoded) if isinstance(image, np.ndarray)]
+        answers: list[Reading | ImageError] = [each for each in decoded if isinstance(each, ImageError)]
+        if not good:
+            return answers
+        images = np.stack([image for image in decoded if isinstance(image, np.ndarray)])
+        bundle, classes, rule = self.bundle, self.bundle.classes, rule_of(self.bundle)
+        judged = self._judge(Images.all_of(images))
+        probabilities = softmax(judged.logits)
+        predicted = decide(probabilities, classes, rule.points, rule.weights)
+        unsure = rule.certainty(probabilities, classes, predicted) < (bundle.defer_below or 0)
+        for row, place in enumerate(good):
+            away = bool(judged.turned_away[row])
+            reading = Reading(
+                uploads[place].name,
+                None if away else classes[predicted[row]],
+                {} if away else dict(zip(classes, probabilities[row].tolist(), strict=True)),
+                bool(unsure[row]) and not away,
+                away,
+                bool(judged.inverted[row]),
+                images[row],
+            )
+            answers.insert(place, reading)
+        return answers
+
+    def close(self) -> None:
+        """Let the threads that decode go."""
+        self._decoders.shutdown(cancel_futures=True)
+
+    def _decode(self, upload: Upload) -> UInt8Array | ImageError:
+        try:
+            picture = Picture(BytesIO(upload.data), upload.name)
+            if picture.pixels > self._max_pixels:
+                raise ImageError("too many pixels", upload.name)
+            return resize(picture.decode().pixels, self.bundle.network.config.size, self.bundle.resize)
+        except ImageError as error:
+            return error
+        except (CxrnetError, MemoryError):
+            return ImageError("too much memory", upload.name)
