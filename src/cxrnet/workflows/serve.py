@@ -1,7 +1,9 @@
 """Serve a bundle over HTTP: bundle -> reader -> application -> until it is told to stop."""
 
+import logging
 import secrets
 import socket
+import warnings
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
@@ -50,6 +52,9 @@ def serve(config: DictConfig) -> None:
     limits = Limits(round(plain["max_mb"] * 1e6), plain["max_files"], plain["timeout"])
     app = make_app(reader, limits, plain["room"], _TOGETHER, model)
     hosts = [*LOCAL, *plain["hosts"]] if local or plain["hosts"] else []
+    # Each broken upload would write a line; its answer says what is wrong with it.
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
+    warnings.simplefilter("ignore")
     with closing(listening(plain["host"], plain["port"])) as bound:
         console.heading("Server")
         console.say("bundle", f"{shown(Path(plain['bundle']))}: {', '.join(bundle.classes)}")
