@@ -21,8 +21,16 @@ from cxrnet.reporting.report import RepeatsFacts
 from cxrnet.reporting.results import Results
 from cxrnet.reporting.run_pictures import pictures_elsewhere
 from cxrnet.reporting.tables import Row, metric_table
-from cxrnet.reporting.training_run import SPLITS, issues_of, sources_of
-from cxrnet.reporting.wording import HEADLINE, SPLIT_NAMES, grouped, interval_meaning, level_text, weighing_sentences
+from cxrnet.reporting.training_run import SPLITS, sources_of
+from cxrnet.reporting.wording import (
+    HEADLINE,
+    SPLIT_NAMES,
+    grouped,
+    interval_meaning,
+    issues_of,
+    level_text,
+    weighing_sentences,
+)
 
 
 @dataclass(frozen=True)

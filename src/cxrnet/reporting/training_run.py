@@ -27,7 +27,17 @@ from cxrnet.models.losses import corrected_twice
 from cxrnet.models.network import Network, count_parameters
 from cxrnet.reporting.report import RunFacts, SplitFacts
 from cxrnet.reporting.results import Results
-from cxrnet.reporting.wording import HEADLINE, USELESS, duration, head_text, metric_text, number_text, offset_text
+from cxrnet.reporting.wording import (
+    HEADLINE,
+    USELESS,
+    duration,
+    head_text,
+    issues_of,
+    metric_text,
+    number_text,
+    offset_text,
+    written_out,
+)
 from cxrnet.training.schedule import PhaseResult
 
 SPLITS = ("train", "val", "test")
@@ -192,20 +202,6 @@ def data_warnings(data: XrayDataModule, config: Config) -> list[str]:
 def sources_of(data: XrayDataModule) -> str:
     """Name the sources that the images come from."""
     return ", ".join(sorted(data.manifest["source"].unique()))
-
-
-def issues_of(known: Mapping[str, Sequence[str]]) -> list[str]:
-    """Write the known issues of data, by source, as sentences.
-
-    >>> issues_of({"north": ["patients are not known"]})
-    ['north: patients are not known.']
-    """
-    return [f"{source}: {text}." for source, issues in known.items() for text in issues]
-
-
-def written_out(sentences: Sequence[str]) -> list[str]:
-    """Write sentences of the console as a page has them."""
-    return [f"{text[0].upper()}{text[1:]}." for text in sentences]
 
 
 def environment(folder: Path, config: Config, digest: str, run_id: str | None) -> dict[str, str]:

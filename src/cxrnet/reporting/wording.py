@@ -304,3 +304,17 @@ def interval_meaning(moments: Mapping[str, Moments], level: float) -> str:
         f"The {level_text(level)} confidence interval of a mean is over seeds (Student's t, n = {max(seeds)}): it says "
         "what other seeds would give on these data, and nothing of other patients."
     )
+
+
+def issues_of(known: Mapping[str, Sequence[str]]) -> list[str]:
+    """Write the known issues of data, by source, as sentences.
+
+    >>> issues_of({"north": ["patients are not known"]})
+    ['north: patients are not known.']
+    """
+    return [f"{source}: {text}." for source, issues in known.items() for text in issues]
+
+
+def written_out(sentences: Sequence[str]) -> list[str]:
+    """Write sentences of the console as a page has them."""
+    return [f"{text[0].upper()}{text[1:]}." for text in sentences]

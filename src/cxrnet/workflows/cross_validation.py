@@ -28,8 +28,8 @@ from cxrnet.reporting.folds import FinishedPart, mean_mix, repeats_facts, say_sp
 from cxrnet.reporting.report import render_repeats, thumbnail_verdict
 from cxrnet.reporting.results import Results, values_of, write_results
 from cxrnet.reporting.run_page import moments_metrics, run_page
-from cxrnet.reporting.training_run import data_warnings, environment, written_out
-from cxrnet.reporting.wording import command_text
+from cxrnet.reporting.training_run import data_warnings, environment
+from cxrnet.reporting.wording import command_text, written_out
 from cxrnet.tracking.record import read_record
 from cxrnet.tracking.sync import sync, unsent_runs
 from cxrnet.training.baselines import baseline_predictions

@@ -40,8 +40,8 @@ from cxrnet.reporting.plots.dataset import (
     sizes_chart,
 )
 from cxrnet.reporting.plots.style import save
-from cxrnet.reporting.training_run import issues_of, sources_of
-from cxrnet.reporting.wording import command_text
+from cxrnet.reporting.training_run import sources_of
+from cxrnet.reporting.wording import command_text, issues_of
 from cxrnet.training.frozen import weights_at_hand
 from cxrnet.workflows.build import unset_data
 from cxrnet.workflows.data_checks import check_data
