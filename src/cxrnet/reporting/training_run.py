@@ -1,6 +1,5 @@
 """A training run in words: on the console, step by step, and the facts of its report and model card."""
 
-import shlex
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ import pandas as pd
 from omegaconf import OmegaConf
 from rich.table import Table as RichTable
 
-from cxrnet.cli.run_folder import say_places, shown
+from cxrnet.cli.run_folder import say_places
 from cxrnet.core import console
 from cxrnet.core.config import Config
 from cxrnet.core.machine import git_revision, package_versions
@@ -176,17 +175,6 @@ def say_result(results: Results, warnings: Sequence[str], places: Mapping[str, s
     for text in warnings:
         console.warn(text)
     say_places(places)
-
-
-def places_of_run(folder: Path, run_id: str | None, uri: str | None) -> dict[str, str]:
-    """Name the places of what a run left, in its folder and in MLflow."""
-    files = {"report": "report.html", "bundle": "bundle", "spread": "repeats.csv"}
-    found = {label: str(shown(folder) / file) for label, file in files.items() if (folder / file).exists()}
-    found["everything"] = str(shown(folder))
-    if uri is None:
-        return {**found, "MLflow": "not tracked"}
-    address = f"mlflow ui --backend-store-uri {shlex.quote(uri)}" if uri.startswith("sqlite") else uri
-    return {**found, "MLflow": f"run {run_id}", "MLflow UI": address}
 
 
 def data_warnings(data: XrayDataModule, config: Config) -> list[str]:

@@ -11,6 +11,7 @@ import pandas as pd
 from lightning.pytorch.callbacks import Callback
 from rich import get_console
 
+from cxrnet.cli.run_folder import places_of_run
 from cxrnet.core import console
 from cxrnet.core.config import Config
 from cxrnet.core.process import is_main_process
@@ -33,7 +34,6 @@ from cxrnet.reporting.training_run import (
     augmentation_text,
     data_warnings,
     environment,
-    places_of_run,
     report_facts,
     say_bundle,
     say_data,
