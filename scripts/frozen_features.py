@@ -12,7 +12,7 @@ from cxrnet.cli.app import compose_config
 from cxrnet.core.config import Config, plain_config
 from cxrnet.data.datamodule import XrayDataModule
 from cxrnet.models.freezing import set_trainable, split_network
-from cxrnet.training.features import Views, features_of
+from cxrnet.training.feature_tables import Views, features_of
 from cxrnet.workflows.build import make_network
 from cxrnet.workflows.settings import Train
 

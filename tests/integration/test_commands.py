@@ -274,6 +274,7 @@ def test_what_cannot_be_trained_is_refused_before_images_are_read(refused, tmp_p
     assert {path.name for path in (tmp_path / "outputs").glob("*")} <= {"runs"}  # no images, no MLflow
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_the_run_as_killed_with_one_line(workplace, make_place):
     place = make_place("stopped")
     images = f"data.root={workplace / 'my xrays'}"

@@ -44,6 +44,7 @@ def folds(tmp_path_factory, command) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_run_over_folds_says_what_leaked_and_is_not_found_better_for_it(folds):
     said = (folds / "said.txt").read_text()
     pooled = {name: pd.read_parquet(folds / name / "predictions.parquet") for name in ("leaky", "clean")}
@@ -63,6 +64,7 @@ def test_a_run_over_folds_says_what_leaked_and_is_not_found_better_for_it(folds)
     assert board["manifest digest"].nunique() == 1  # the same images and labels
 
 
+@pytest.mark.slow
 def test_every_metric_stands_in_the_leaderboard_with_its_interval(folds):
     board = pd.read_csv(folds / "compared" / "leaderboard.csv")
     of_all = ["accuracy", "balanced_accuracy", "macro_f1", "roc_auc_macro", "roc_auc_weighted", "pr_auc_macro"]
@@ -74,6 +76,7 @@ def test_every_metric_stands_in_the_leaderboard_with_its_interval(folds):
     assert set(tests[tests["metric"].str.startswith("roc_auc_")]["test"]) >= {"DeLong"}
 
 
+@pytest.mark.slow
 def test_the_card_of_a_fold_says_how_it_was_split(folds):
     card = (folds / "leaky" / "seed0_fold2of3" / "MODEL_CARD.md").read_text(encoding="utf-8")
     assert "fold 2 of 3 is test" in card
@@ -83,6 +86,7 @@ def test_the_card_of_a_fold_says_how_it_was_split(folds):
     assert "fold_manifest(folds=3, fold=0, by=patient, seed=1)" in clean
 
 
+@pytest.mark.slow
 def test_seeds_and_folds_are_kept_apart(folds):
     seeds = pd.read_csv(folds / "clean" / "seeds.csv")
     n = len(pd.read_parquet(folds / "clean" / "manifest.parquet"))

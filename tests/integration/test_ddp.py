@@ -85,6 +85,7 @@ def test_two_processes_give_what_one_gives(finished, command):
     assert metrics < 1e-6
 
 
+@pytest.mark.slow
 def test_torchrun_fits_the_head_that_one_process_fits_in_one_folder_of_its_own(make_site, command, call):
     place = make_site("by torchrun")
     head = (*COMMON, "schedule=head", "schedule.views=2", "model.hidden=[]", "model.dropout=0.2")
@@ -124,6 +125,7 @@ def test_slurm_gives_the_same_in_one_folder_though_the_processes_begin_apart(fin
     assert max(largest_differences(run, place / "the run")) == 0
 
 
+@pytest.mark.slow
 def test_a_killed_process_ends_all_in_seconds(make_site):
     place = make_site("killed")
     line = [*COMMON, *TWO, "schedule=full", "schedule.phases.0.epochs=10000", "schedule.phases.0.patience=null"]

@@ -123,6 +123,7 @@ def test_a_finished_fold_was_not_trained_again(resumed):
     assert list(folder.rglob("*.partial")) == []
 
 
+@pytest.mark.slow
 def test_a_finished_fold_that_gets_more_epochs_goes_on(resumed, workplace, command):
     folder, _ = resumed
     before = (folder / RUNS[0] / "history.csv").read_text()

@@ -28,7 +28,7 @@ def rows(file: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(opened))
 
 
-@pytest.mark.parametrize(("sampler", "trials"), [("grid", 2), ("tpe", 4)])
+@pytest.mark.parametrize(("sampler", "trials"), [("grid", 2), pytest.param("tpe", 4, marks=pytest.mark.slow)])
 def test_a_search_finds_the_better_of_two_rates(tmp_path, command, sampler, trials):
     words = [f"{RATE}=choice(1e-3,10)", f"hydra.sweeper.sampler={sampler}", "hydra.sweeper.n_trials=4"]
     done = command(tmp_path, "train", *SEARCH, *words, "tracking=none", "hydra.sweep.dir=outputs/s")

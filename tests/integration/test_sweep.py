@@ -128,6 +128,7 @@ def test_a_job_that_no_machine_has_room_for_is_refused(tmp_path, call):
     assert "error: hydra.launcher.remote: a job asks for 1 CPUs and 100 GPUs, and machines have 1 and" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_killed_sweep_goes_on_with_what_is_not_finished(tmp_path, query):
     """Killed in its second job of three: the first is not run again, and each job has one run in MLflow."""
     first = tmp_path / "outputs" / "sweep" / "0_custom_cnn_phantom" / "report.html"

@@ -121,40 +121,50 @@ HISTORY = pd.DataFrame(
 )
 
 
-@pytest.fixture
-def written(tmp_path):
-    def write(*splits: pd.DataFrame, **others):
-        predictions = pd.concat(splits, ignore_index=True)
-        baselines = {"majority": splits[-1]}
-        return write_results(tmp_path, predictions, baselines, CLASSES, configured(), HISTORY, 2, **others), tmp_path
+@pytest.fixture(scope="module")
+def write(tmp_path_factory):
+    """Writes the results of some splits, which draws all of their plots."""
 
-    return write
+    def call(*splits: pd.DataFrame, history: pd.DataFrame | None = None, **others):
+        folder = tmp_path_factory.mktemp("results")
+        tables = {"majority": splits[-1], "thumbnail": splits[-1]}
+        predictions = pd.concat(splits, ignore_index=True)
+        return write_results(folder, predictions, tables, CLASSES, configured(), history, 2, **others), folder
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def written(write):
+    """The results of two splits, and their folder."""
+    leaked = ["test/0.png", "test/4.png", "val/0.png"]
+    return write(
+        predictions_of("val", "vcnvcn"), predictions_of("test", "vcnvcnvcn", 1), history=HISTORY, leaked=leaked
+    )
 
 
 def test_the_headline_is_test_where_there_is_one(written):
-    val, test = predictions_of("val", "vcnvcn"), predictions_of("test", "vcnvcncn", seed=1)
-    results, folder = written(val, test)
+    results, folder = written
     assert results.headline == "test"
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    assert metrics["test"]["accuracy"]["n"] == 8
+    assert metrics["test"]["accuracy"]["n"] == 9
     assert metrics["val"]["accuracy"]["n"] == 6
     assert list(metrics["test"]["per_class"]) == list(CLASSES)
     assert metrics["baselines"]["test"]["majority"] == metrics["test"]
     assert json.loads((folder / "class_indices.json").read_text()) == {name: i for i, name in enumerate(CLASSES)}
-    assert pd.read_parquet(folder / "predictions.parquet")["image_id"].tolist()[-1] == "test/7.png"
+    assert pd.read_parquet(folder / "predictions.parquet")["image_id"].tolist()[-1] == "test/8.png"
 
 
 def test_leaked_images_are_left_out_in_a_second_result(written):
-    test = predictions_of("test", "vcnvcnvcn", seed=1)
-    results, folder = written(test, leaked=["test/0.png", "test/4.png", "val/0.png"])
+    results, folder = written
     assert results.without_leaked["accuracy"]["n"] == 7
     assert results.metrics["test"]["accuracy"]["n"] == 9
     assert json.loads((folder / "metrics.json").read_text())["without_leaked"]["test"] == results.without_leaked
 
 
-@pytest.mark.parametrize("leaked", [(), ["val/0.png"], [f"test/{i}.png" for i in range(9)]])
-def test_there_is_no_second_result_where_nothing_or_everything_leaked(written, leaked):
-    results, folder = written(predictions_of("test", "vcnvcnvcn", seed=1), leaked=leaked)
+@pytest.mark.parametrize("leaked", [["val/0.png"], [f"test/{i}.png" for i in range(6)]])
+def test_there_is_no_second_result_where_nothing_or_everything_leaked(write, leaked):
+    results, folder = write(predictions_of("test", "vcnvcn", seed=1), leaked=leaked)
     assert results.without_leaked is None
     assert "without_leaked" not in json.loads((folder / "metrics.json").read_text())
 
@@ -170,21 +180,14 @@ def test_a_class_called_like_a_mean_keeps_its_own_metrics():
     assert len(values) == len(OVERALL) + 3 * len(metrics["per_class"]["macro"])
 
 
-@pytest.fixture
-def page(tmp_path):
-    settings = asdict(Evaluation(resamples=100))
-
-    def make(*splits, **others):
-        tables = {"majority": splits[-1], "thumbnail": splits[-1]}
-        results = write_results(tmp_path, pd.concat(splits, ignore_index=True), tables, CLASSES, settings, **others)
-        return run_page(results, ["few_images <b>", "| synthetic"], "python -m cxrnet.train seed=1")
-
-    return make
+def page_of(results):
+    return run_page(results, ["few_images <b>", "| synthetic"], "python -m cxrnet.train seed=1")
 
 
-def test_the_metrics_are_the_headline_with_its_ends_and_those_of_each_class(page, tmp_path):
-    shown = page(predictions_of("val", "vcnvcnvcn"), predictions_of("test", "vcnvcnvcn", seed=1))["metrics"]
-    test = json.loads((tmp_path / "metrics.json").read_text())["test"]
+def test_the_metrics_are_the_headline_with_its_ends_and_those_of_each_class(written):
+    results, folder = written
+    shown = page_of(results)["metrics"]
+    test = json.loads((folder / "metrics.json").read_text())["test"]
     assert shown["test/accuracy"] == test["accuracy"]["value"]
     assert [shown["test/accuracy/ci_low"], shown["test/accuracy/ci_high"]] == test["accuracy"]["interval"]
     assert shown["test/sensitivity/Covid"] == test["per_class"]["Covid"]["sensitivity"]["value"]
@@ -194,36 +197,35 @@ def test_the_metrics_are_the_headline_with_its_ends_and_those_of_each_class(page
     assert not set(shown) & set(metric_names(CLASSES))
 
 
-def test_what_is_not_defined_is_left_out(page):
-    shown = page(predictions_of("test", "vcvc"))["metrics"]  # no image is labelled Normal
+def test_what_is_not_defined_is_left_out(write):
+    shown = page_of(write(predictions_of("test", "vcvc"))[0])["metrics"]  # no image is labelled Normal
     assert "test/sensitivity/Normal" not in shown
     assert "test/specificity/Normal" in shown
     assert not any(np.isnan(value) for value in shown.values())
 
 
-def test_without_a_test_split_val_is_shown_apart_from_its_curves(page):
-    shown = page(predictions_of("val", "vcnvcn"))["metrics"]
+def test_without_a_test_split_val_is_shown_apart_from_its_curves(write):
+    shown = page_of(write(predictions_of("val", "vcnvcn"))[0])["metrics"]
     assert "final_val/accuracy" in shown
     assert not [name for name in shown if name.startswith(("val/", "test/"))]
 
 
-def test_the_table_has_every_metric_once(page, tmp_path):
-    table = page(predictions_of("val", "vcnvcn"), predictions_of("test", "vcnvcnvcn", seed=1), leaked=["test/0.png"])[
-        "table"
-    ]
+def test_the_table_has_every_metric_once(written):
+    results, folder = written
+    table = page_of(results)["table"]
     assert table["metric"].is_unique
     rows = table.set_index("metric")
-    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    metrics = json.loads((folder / "metrics.json").read_text())
     assert rows.loc["test/f1/Covid", "value"] == metrics["test"]["per_class"]["Covid"]["f1"]["value"]
     assert rows.loc["val/accuracy", ["ci_low", "ci_high"]].tolist() == metrics["val"]["accuracy"]["interval"]
-    assert rows.loc["test_without_leaked/accuracy", "n"] == 8
+    assert rows.loc["test_without_leaked/accuracy", "n"] == 7
     assert rows.loc["baseline/majority/log_loss", "value"] == metrics["test"]["log_loss"]["value"]
 
 
-def test_the_description_is_markdown_that_names_cannot_break(page):
-    text = page(predictions_of("test", "vcnvcn"))["description"]
+def test_the_description_is_markdown_that_names_cannot_break(written):
+    text = page_of(written[0])["description"]
     lines = text.splitlines()
-    assert lines[0] == "| Metric | Test (n = 6) | Confidence interval | 8 × 8 thumbnails |"
+    assert lines[0] == "| Metric | Test (n = 9) | Confidence interval | 8 × 8 thumbnails |"
     assert len([line for line in lines if line.startswith("| ") and line.count("|") == 5]) == 2 + len(HEADLINE)
     assert "- few_images &lt;b>" in lines
     assert "- \\| synthetic" in lines

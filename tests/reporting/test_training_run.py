@@ -3,7 +3,8 @@ import dataclasses
 import pandas as pd
 
 from cxrnet.models.backbones.weights import LoadedWeights
-from cxrnet.reporting.training_run import issues_of, methods_of
+from cxrnet.reporting.training_run import methods_of
+from cxrnet.reporting.wording import issues_of
 from cxrnet.training.schedule import PhaseResult
 
 CONFIG = {

@@ -45,7 +45,7 @@ uri, outputs, folder = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
 def test_a_command_that_is_stopped_in_fit_leaves_a_killed_run(number, uri, outputs, client, tmp_path):
     command = [sys.executable, "-c", HEAD + INSIDE, uri, str(outputs), str(tmp_path / "run")]
     job = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

@@ -86,11 +86,21 @@ def kept():
 
 
 @pytest.fixture
-def whole(train, kept):
+def whole_of(train, kept):
+    """Trains without an interruption, once for all that compare with it."""
+
+    def call(**changes):
+        if (key := repr(changes)) not in kept:
+            kept[key] = train("whole", **changes)
+        return kept[key]
+
+    return call
+
+
+@pytest.fixture
+def whole(whole_of):
     """A run that was not interrupted."""
-    if "whole" not in kept:
-        kept["whole"] = train("whole")
-    return kept["whole"]
+    return whole_of()
 
 
 def facts(results):
@@ -142,15 +152,17 @@ WITHIN = [
     ("head", 2, 5, {}),  # after the plateau has counted
     ("finetune", 0, 3, {}),  # of a later phase
     ("finetune", 2, 8, {"views": 0}),  # on augmented images
-    ("finetune", 1, 7, {"data": {"batch_size": 2, "num_workers": 2}, "views": 0}),  # which have loaded ahead
+    pytest.param(  # which have loaded ahead
+        *("finetune", 1, 7, {"data": {"batch_size": 2, "num_workers": 2}, "views": 0}), marks=pytest.mark.slow
+    ),
     ("head", 1, 5, {"data": {"batch_size": 2, "sampler": "balanced"}}),
 ]
 
 
 @pytest.mark.parametrize(("phase", "epoch", "batch", "changes"), WITHIN)
-def test_an_epoch_goes_on_in_its_middle(train, tmp_path, phase, epoch, batch, changes):
+def test_an_epoch_goes_on_in_its_middle(train, whole_of, tmp_path, phase, epoch, batch, changes):
     changes = {**MANY, **changes}
-    whole = train("whole", **{**changes, "every": None})
+    whole = whole_of(**{**changes, "every": None})
     with pytest.raises(PowerCutError):
         train(cut=(phase, PowerCut("on_train_batch_start", epoch, batch)), **changes)
     assert trained_so_far(tmp_path / "run")[-1].batches == batch // 2 * 2  # batch is counted from 0
@@ -173,8 +185,8 @@ def test_an_epoch_goes_on_in_its_middle_with_averaged_weights_and_accumulated_gr
     assert_same(train(resume=True, cut=("head", MovingAverage(0.9)), **changes), whole)
 
 
-def test_batches_that_other_processes_shared_are_trained_again(train, tmp_path, caplog):
-    whole = train("whole", **MANY)
+def test_batches_that_other_processes_shared_are_trained_again(train, whole_of, tmp_path, caplog):
+    whole = whole_of(**{**MANY, "every": None})
     with pytest.raises(PowerCutError):
         train(cut=("head", PowerCut("on_train_batch_start", 1, 5)), **MANY)
     file = checkpoint(tmp_path / "run", "head", "running")

@@ -12,15 +12,8 @@ from cxrnet.data.images.reader import Images
 from cxrnet.data.loading import Share
 from cxrnet.data.splits import fold_manifest
 from cxrnet.models.freezing import set_trainable, split_network
-from cxrnet.training.features import (
-    FeatureDataModule,
-    FeatureDataset,
-    TrunkDataModule,
-    Views,
-    digest,
-    features_of,
-    make_feed,
-)
+from cxrnet.training.feature_tables import Views, digest, features_of
+from cxrnet.training.features import FeatureDataModule, FeatureDataset, TrunkDataModule, make_feed
 from cxrnet.training.schedule import Phase, Schedule
 
 CPU = torch.device("cpu")

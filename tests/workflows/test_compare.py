@@ -16,7 +16,8 @@ from cxrnet.evaluation.metrics import evaluate
 from cxrnet.evaluation.predictions import make_predictions
 from cxrnet.tracking.run import track
 from cxrnet.tracking.store import tracking_uri
-from cxrnet.workflows.compare import compare_runs, find_runs, labels_of
+from cxrnet.workflows.compare import compare_runs, labels_of
+from cxrnet.workflows.finished_run import find_runs
 
 FILES = {"comparison.html", "comparison.md", "comparison.tex", "leaderboard.csv", "metrics.csv", "tests.csv"}
 FILES |= {"confusion_matrices.png", "roc_overlay.png"}

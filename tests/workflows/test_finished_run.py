@@ -12,7 +12,8 @@ from cxrnet.core.atomic import write_table
 from cxrnet.data.manifest import digest, make_manifest, read_manifest, write_manifest
 from cxrnet.errors import CxrnetError
 from cxrnet.evaluation.predictions import make_predictions
-from cxrnet.workflows.compare import check_same_files, named, read_run
+from cxrnet.workflows.compare import check_same_files, named
+from cxrnet.workflows.finished_run import read_run
 from cxrnet.workflows.run_context import write_facts_of_all
 
 URI = "sqlite:////somewhere/mlflow.db"

@@ -129,12 +129,7 @@ def _guarded(
         hydra_config = HydraConfig.get()
         folder = Path(hydra_config.runtime.output_dir)
         try:
-            plain = plain_config(config)  # what is missing or wrong is told before the imports of the task
-            try:
-                check_keys(config)
-            except CxrnetError as error:
-                raise CxrnetError(_of_its_version(str(error), typed)) from error
-            build(settings, {name: plain[name] for name in plain if name in settings.__dataclass_fields__})
+            _check(config, settings, typed)
             with machine_told():
                 return task(config)
         except (CxrnetError, InstantiationException, OmegaConfBaseException) as error:
@@ -142,9 +137,7 @@ def _guarded(
             end = refusal(line)
             if hydra_config.mode == RunMode.MULTIRUN:
                 failed.append(line)
-                with suppress(OSError):  # on a full disk
-                    if not (folder / "error.txt").exists():  # a run that had begun has written it
-                        (folder / "error.txt").write_text(f"{line}\n", encoding="utf-8")
+                _keep_line(line, folder)
                 return float("nan")
             if hydra_config.output_subdir is not None and is_main_process():
                 discard(folder)
@@ -159,6 +152,27 @@ def _guarded(
             raise SystemExit(error.code if isinstance(error, Terminated) else INTERRUPTED) from None
 
     return guarded
+
+
+def _check(config: DictConfig, settings: type[Any], typed: Sequence[str]) -> None:
+    """Check a configuration, so that what is missing or wrong is told before the imports of the task.
+
+    Raises:
+        CxrnetError: a value is missing or out of range, or a key is not known.
+    """
+    plain = plain_config(config)
+    try:
+        check_keys(config)
+    except CxrnetError as error:
+        raise CxrnetError(_of_its_version(str(error), typed)) from error
+    build(settings, {name: plain[name] for name in plain if name in settings.__dataclass_fields__})
+
+
+def _keep_line(line: str, folder: Path) -> None:
+    """Write down why a job of a sweep failed, in its folder."""
+    with suppress(OSError):  # on a full disk
+        if not (folder / "error.txt").exists():  # a run that had begun has written it
+            (folder / "error.txt").write_text(f"{line}\n", encoding="utf-8")
 
 
 def _of_its_version(line: str, typed: Sequence[str]) -> str:

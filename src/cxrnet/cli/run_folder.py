@@ -1,6 +1,7 @@
 """The folder that a command writes to: its own, never over what is there, called as a person would type it."""
 
 import logging
+import shlex
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -46,6 +47,17 @@ def discard(folder: Path) -> None:
 def shown(folder: Path) -> Path:
     """Return the folder from where the person is, if it lies below; else the whole of it."""
     return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+
+
+def places_of_run(folder: Path, run_id: str | None, uri: str | None) -> dict[str, str]:
+    """Name the places of what a run left, in its folder and in MLflow."""
+    files = {"report": "report.html", "bundle": "bundle", "spread": "repeats.csv"}
+    found = {label: str(shown(folder) / file) for label, file in files.items() if (folder / file).exists()}
+    found["everything"] = str(shown(folder))
+    if uri is None:
+        return {**found, "MLflow": "not tracked"}
+    address = f"mlflow ui --backend-store-uri {shlex.quote(uri)}" if uri.startswith("sqlite") else uri
+    return {**found, "MLflow": f"run {run_id}", "MLflow UI": address}
 
 
 def say_places(places: Mapping[str, str]) -> None:

@@ -12,6 +12,7 @@ A. Shrikumar, "Maximum Likelihood with Bias-Corrected Calibration is Hard-To-Bea
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import get_args
 
 import numpy as np
@@ -159,14 +160,7 @@ def fit_temperature(validation: pd.DataFrame, prior: Mapping[str, float] | None 
         reason = f"only {wrong} of {n} validation images are wrong, at least {FEWEST_WRONG} are needed to fit it"
         return Temperature(1.0, n, before, before, reason)
     for place, (weights, offset) in enumerate(ways, 1):
-
-        def slope(
-            inverse: float, weights: FloatArray = weights, offset: Callable[[float], FloatArray] = offset
-        ) -> float:
-            """Derivative of the likelihood by 1/T: the expected logit less that of the label, at the best offset."""
-            expected = np.sum(softmax(logits * inverse - offset(inverse), axis=1) * logits, axis=1)
-            return float(weights @ (expected - logits[np.arange(n), codes]))
-
+        slope = partial(_slope, logits=logits, codes=codes, weights=weights, offset=offset)
         useless = slope(1 / HIGHEST) >= 0
         if slope(1 / LOWEST) <= 0:
             bound = LOWEST
@@ -180,6 +174,18 @@ def fit_temperature(validation: pd.DataFrame, prior: Mapping[str, float] | None 
             return Temperature(value, n, before, after, None, tuple(shift.tolist()) if shift.any() else (), scarce)
     reason = f"the likelihood of the validation images still grows at a temperature of {bound:g}"
     return Temperature(1.0, n, before, before, reason)
+
+
+def _slope(
+    inverse: float,
+    logits: FloatArray,
+    codes: npt.NDArray[np.intp],
+    weights: FloatArray,
+    offset: Callable[[float], FloatArray],
+) -> float:
+    """Derivative of the likelihood by 1/T: the expected logit less that of the label, at the best offset."""
+    expected = np.sum(softmax(logits * inverse - offset(inverse), axis=1) * logits, axis=1)
+    return float(weights @ (expected - logits[np.arange(len(codes)), codes]))
 
 
 def left_alone(validation: pd.DataFrame, reason: str) -> Temperature:

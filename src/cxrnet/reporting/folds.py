@@ -1,7 +1,7 @@
 """Runs over folds or seeds in words: their spread and the facts of their report."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,8 +21,16 @@ from cxrnet.reporting.report import RepeatsFacts
 from cxrnet.reporting.results import Results
 from cxrnet.reporting.run_pictures import pictures_elsewhere
 from cxrnet.reporting.tables import Row, metric_table
-from cxrnet.reporting.training_run import SPLITS, issues_of, sources_of
-from cxrnet.reporting.wording import HEADLINE, SPLIT_NAMES, grouped, interval_meaning, level_text, weighing_sentences
+from cxrnet.reporting.training_run import SPLITS, sources_of
+from cxrnet.reporting.wording import (
+    HEADLINE,
+    SPLIT_NAMES,
+    grouped,
+    interval_meaning,
+    issues_of,
+    level_text,
+    weighing_sentences,
+)
 
 
 @dataclass(frozen=True)
@@ -152,21 +160,6 @@ def repeats_facts(
         f"{config['model']['backbone']}, {often}{by}: {len(parts)} network{'s' * (len(parts) > 1)}, trained one after "
         f"the other on parts of {len(data.manifest)} images of {len(data.classes)} classes.{whose}"
     )
-    weights = [part.bundle.decision_weights for part in parts if part.bundle.decision_weights is not None]
-    mean = pd.DataFrame(weights).mean().to_dict() if weights else None
-    cause = weighed_by(data.sampler, config["loss"])
-    weighing = weighing_sentences(cause, mean_mix(parts), mean, parts[0].bundle.operating_points)
-    if len(parts) > 1 and weighing:
-        weighing.append("Shares and weights are means over the runs; each has those of its own training images.")
-    rows = [
-        Row(
-            [part.name, *(grouped(len(part.data.rows(split))) for split in SPLITS), f"{part.bundle.temperature:.3g}"],
-            {HEADLINE[name]: part.metrics[name] for name in moments},
-            ("", f" ({part.name})"),
-        )
-        for part in parts
-    ]
-    columns = ["Run", *(f"{SPLIT_NAMES[split]} images" for split in SPLITS), "Temperature"]
     spreads = [(seeds, "Over seeds")] * bool(seeds) + [(moments, "Over folds" if seeds else "Over runs")]
     return RepeatsFacts(
         title=f"{config['model']['backbone']} on {sources_of(data)}, {often}",
@@ -178,15 +171,40 @@ def repeats_facts(
         level=level,
         config_yaml=OmegaConf.to_yaml(config),
         meaning=meaning(parts),
-        tables=[*(spread_table(*each, level) for each in spreads), metric_table("Runs", columns, rows)],
+        tables=[*(spread_table(*each, level) for each in spreads), _table_of_runs(parts, moments)],
         moments=moments,
         seeds=seeds,
         points={part.name: part.bundle.operating_points for part in parts},
         deferral_thresholds={part.name: part.bundle.defer_below for part in parts},
-        weighing=weighing,
+        weighing=_weighing(parts, config),
         pictures=pictures_elsewhere(config["report"]["images"]),
         **provenance,
     )
+
+
+def _weighing(parts: Parts, config: Config) -> list[str]:
+    """Say what class weights, a balanced sampler or costs did to the training and do to the decision."""
+    weights = [part.bundle.decision_weights for part in parts if part.bundle.decision_weights is not None]
+    mean = pd.DataFrame(weights).mean().to_dict() if weights else None
+    cause = weighed_by(parts[0].data.sampler, config["loss"])
+    sentences = weighing_sentences(cause, mean_mix(parts), mean, parts[0].bundle.operating_points)
+    if len(parts) > 1 and sentences:
+        sentences.append("Shares and weights are means over the runs; each has those of its own training images.")
+    return sentences
+
+
+def _table_of_runs(parts: Parts, metrics: Iterable[str]) -> Table:
+    """Tabulate the metrics of each run, with its numbers of images and its temperature."""
+    rows = [
+        Row(
+            [part.name, *(grouped(len(part.data.rows(split))) for split in SPLITS), f"{part.bundle.temperature:.3g}"],
+            {HEADLINE[name]: part.metrics[name] for name in metrics},
+            ("", f" ({part.name})"),
+        )
+        for part in parts
+    ]
+    columns = ["Run", *(f"{SPLIT_NAMES[split]} images" for split in SPLITS), "Temperature"]
+    return metric_table("Runs", columns, rows)
 
 
 def say_spread(spread: pd.DataFrame, pooled: pd.DataFrame | None, level: float) -> None:

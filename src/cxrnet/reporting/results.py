@@ -287,27 +287,41 @@ def write_results(
         evaluated(left) if 0 < len(left) < len(headline) else None,
         plots,
     )
-    numbers: dict[str, Any] = {**metrics, "baselines": {results.headline: results.baselines}}
-    if results.without_leaked is not None:
-        numbers["without_leaked"] = {results.headline: results.without_leaked}
-    if results.without_deferred:
-        numbers["without_deferred"] = results.without_deferred
     write_table(predictions, folder / "predictions.parquet")
-    write_json(folder / "metrics.json", numbers)
     write_json(folder / "class_indices.json", {name: index for index, name in enumerate(classes)})
-    write_text(folder / "classification_report.txt", class_reports(metrics, REPORT))
-    write_text(folder / "roc_auc.txt", class_reports(metrics, ["roc_auc"]))
+    _write_metrics(folder, results)
+    plots |= _save_training(folder, history, kept_epoch, l2_losses)
+    for name, rows in by_split.items():
+        suffix = "" if name == results.headline else f"_{name}"
+        plots |= save_plots(rows, metrics[name], folder, suffix)
+        plots |= save_analysis(results.analyses[name], folder, suffix)
+    return results
+
+
+def _save_training(
+    folder: Path, history: pd.DataFrame | None, kept_epoch: int, l2_losses: Mapping[str, L2Losses]
+) -> dict[str, Path]:
+    """Write the table of the epochs and draw its curves; of heads that were fitted at once, the choice of the L2."""
+    plots: dict[str, Path] = {}
     if history is not None:
         to_csv(history, folder / "history.csv")
         # A head that was fitted at once has no curves, but the choice of its L2.
         plots |= save_curves(history, kept_epoch, folder) if len(history) > len(l2_losses) else {}
     if l2_losses:
         plots["l2_choice"] = save(l2_choice(l2_losses), folder / "l2_choice.png")
-    for name, rows in by_split.items():
-        suffix = "" if name == results.headline else f"_{name}"
-        plots |= save_plots(rows, metrics[name], folder, suffix)
-        plots |= save_analysis(results.analyses[name], folder, suffix)
-    return results
+    return plots
+
+
+def _write_metrics(folder: Path, results: Results) -> None:
+    """Write the metrics of all splits, baselines and subsets, and those of the classes as text."""
+    numbers: dict[str, Any] = {**results.metrics, "baselines": {results.headline: results.baselines}}
+    if results.without_leaked is not None:
+        numbers["without_leaked"] = {results.headline: results.without_leaked}
+    if results.without_deferred:
+        numbers["without_deferred"] = results.without_deferred
+    write_json(folder / "metrics.json", numbers)
+    write_text(folder / "classification_report.txt", class_reports(results.metrics, REPORT))
+    write_text(folder / "roc_auc.txt", class_reports(results.metrics, ["roc_auc"]))
 
 
 def write_trial(folder: Path, predictions: pd.DataFrame, history: pd.DataFrame) -> None:

@@ -1,6 +1,5 @@
 """A training run in words: on the console, step by step, and the facts of its report and model card."""
 
-import shlex
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ import pandas as pd
 from omegaconf import OmegaConf
 from rich.table import Table as RichTable
 
-from cxrnet.cli.run_folder import say_places, shown
+from cxrnet.cli.run_folder import say_places
 from cxrnet.core import console
 from cxrnet.core.config import Config
 from cxrnet.core.machine import git_revision, package_versions
@@ -27,7 +26,17 @@ from cxrnet.models.losses import corrected_twice
 from cxrnet.models.network import Network, count_parameters
 from cxrnet.reporting.report import RunFacts, SplitFacts
 from cxrnet.reporting.results import Results
-from cxrnet.reporting.wording import HEADLINE, USELESS, duration, head_text, metric_text, number_text, offset_text
+from cxrnet.reporting.wording import (
+    HEADLINE,
+    USELESS,
+    duration,
+    head_text,
+    issues_of,
+    metric_text,
+    number_text,
+    offset_text,
+    written_out,
+)
 from cxrnet.training.schedule import PhaseResult
 
 SPLITS = ("train", "val", "test")
@@ -171,17 +180,6 @@ def say_result(results: Results, warnings: Sequence[str], places: Mapping[str, s
     say_places(places)
 
 
-def places_of_run(folder: Path, run_id: str | None, uri: str | None) -> dict[str, str]:
-    """Name the places of what a run left, in its folder and in MLflow."""
-    files = {"report": "report.html", "bundle": "bundle", "spread": "repeats.csv"}
-    found = {label: str(shown(folder) / file) for label, file in files.items() if (folder / file).exists()}
-    found["everything"] = str(shown(folder))
-    if uri is None:
-        return {**found, "MLflow": "not tracked"}
-    address = f"mlflow ui --backend-store-uri {shlex.quote(uri)}" if uri.startswith("sqlite") else uri
-    return {**found, "MLflow": f"run {run_id}", "MLflow UI": address}
-
-
 def data_warnings(data: XrayDataModule, config: Config) -> list[str]:
     """Say what a reader must know of the data before the numbers."""
     warnings = leak_statement(data.manifest) + conflict_statement(data.duplicates, data.manifest)
@@ -195,20 +193,6 @@ def data_warnings(data: XrayDataModule, config: Config) -> list[str]:
 def sources_of(data: XrayDataModule) -> str:
     """Name the sources that the images come from."""
     return ", ".join(sorted(data.manifest["source"].unique()))
-
-
-def issues_of(known: Mapping[str, Sequence[str]]) -> list[str]:
-    """Write the known issues of data, by source, as sentences.
-
-    >>> issues_of({"north": ["patients are not known"]})
-    ['north: patients are not known.']
-    """
-    return [f"{source}: {text}." for source, issues in known.items() for text in issues]
-
-
-def written_out(sentences: Sequence[str]) -> list[str]:
-    """Write sentences of the console as a page has them."""
-    return [f"{text[0].upper()}{text[1:]}." for text in sentences]
 
 
 def environment(folder: Path, config: Config, digest: str, run_id: str | None) -> dict[str, str]:

@@ -238,19 +238,8 @@ def triage_text(
     if hit <= 1 - pass_ + 1e-12:
         no_more = f"Images of {name} are predicted as {name} no more often than other images"
         return [*sentences, f"{no_more}: at no prevalence do the predictions tell anything."]
-
-    def ci(bounds: Sequence[float] | None, base: int) -> str:
-        return f" ({level_text(level)} CI {bounds[0] * base:.0f} to {bounds[1] * base:.0f})" if bounds else ""
-
     for prevalence, ppv, npv in table[["prevalence", "ppv", "npv"]].itertuples(index=False):
-        base, right = _base(ppv["value"]), ppv["value"]
-        sentence = f"At a prevalence of {percent(prevalence)} a positive prediction is right in {cases(right, base)} "
-        sentence += f"cases{ci(ppv.get('interval'), base)}{', so it is more often wrong than right' * (right < 0.5)}; "
-        wrong = 1 - npv["value"]
-        base = max(_base(wrong), _base(prevalence))
-        ends = [1 - bound for bound in reversed(npv["interval"])] if "interval" in npv else None
-        sentence += f"after a negative prediction {cases(wrong, base)} are {name}{ci(ends, base)}, "
-        sentences.append(f"{sentence}compared with {cases(prevalence, base)} before it.")
+        sentences.append(_at_prevalence(name, prevalence, ppv, npv, level))
 
     def low_of(metric: Metric) -> float:
         """Return the lower end of a proportion of 1: its own, or that of as many independent images."""
@@ -310,6 +299,22 @@ def operating_sentences(points: Mapping[str, float], tested: Mapping[str, Any] |
     return said
 
 
+def _at_prevalence(name: str, prevalence: float, ppv: Mapping[str, Any], npv: Mapping[str, Any], level: float) -> str:
+    """Say in cases what a positive and a negative prediction of a class are worth at a prevalence."""
+
+    def ci(bounds: Sequence[float] | None, base: int) -> str:
+        return f" ({level_text(level)} CI {bounds[0] * base:.0f} to {bounds[1] * base:.0f})" if bounds else ""
+
+    base, right = _base(ppv["value"]), ppv["value"]
+    sentence = f"At a prevalence of {percent(prevalence)} a positive prediction is right in {cases(right, base)} "
+    sentence += f"cases{ci(ppv.get('interval'), base)}{', so it is more often wrong than right' * (right < 0.5)}; "
+    wrong = 1 - npv["value"]
+    base = max(_base(wrong), _base(prevalence))
+    ends = [1 - bound for bound in reversed(npv["interval"])] if "interval" in npv else None
+    sentence += f"after a negative prediction {cases(wrong, base)} are {name}{ci(ends, base)}, "
+    return f"{sentence}compared with {cases(prevalence, base)} before it."
+
+
 def cases(share: float, base: int) -> str:
     """Say a share as cases: ``62 of 100``; what isn't none or all is not rounded to it."""
     count, of = round(share * base), f"of {base if base < 10_000 else grouped(base)}"
@@ -350,3 +355,17 @@ def interval_meaning(moments: Mapping[str, Moments], level: float) -> str:
         f"The {level_text(level)} confidence interval of a mean is over seeds (Student's t, n = {max(seeds)}): it says "
         "what other seeds would give on these data, and nothing of other patients."
     )
+
+
+def issues_of(known: Mapping[str, Sequence[str]]) -> list[str]:
+    """Write the known issues of data, by source, as sentences.
+
+    >>> issues_of({"north": ["patients are not known"]})
+    ['north: patients are not known.']
+    """
+    return [f"{source}: {text}." for source, issues in known.items() for text in issues]
+
+
+def written_out(sentences: Sequence[str]) -> list[str]:
+    """Write sentences of the console as a page has them."""
+    return [f"{text[0].upper()}{text[1:]}." for text in sentences]

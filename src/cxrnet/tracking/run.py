@@ -74,13 +74,8 @@ def track(
         return
     monitors = system_monitors() if system_metrics and uri else []
     with signals_raise(), alone_in(folder):
-        earlier, start = read_record(folder) if resume else {}, start_of(command)
-        record: dict[str, object] = {"run_dir": str(folder.resolve()), "experiment": experiment, **start}
-        if earlier:  # whose first start stays
-            ended = ("status", "ended", "unsent", "refused", "pruned")
-            kept = {name: value for name, value in earlier.items() if name not in ended}
-            resumptions = [*earlier.get("resumptions", []), start]
-            record = {**kept, "run_dir": record["run_dir"], "resumptions": resumptions}
+        earlier = read_record(folder) if resume else {}
+        record = _record(folder, experiment, command, earlier)
         if uri or not earlier:  # an untracked resumption leaves the MLflow run to the next one
             record |= {"tracking_uri": printable(uri) if uri else None, "run_id": None}
         run = _begin(folder, uri, experiment, outputs, name, earlier, record) if uri else TrackedRun(folder)
@@ -96,6 +91,16 @@ def track(
             _finish(run, record, error, patience)
             raise
         _finish(run, record, None, patience)
+
+
+def _record(folder: Path, experiment: str, command: Sequence[str], earlier: Mapping[str, Any]) -> dict[str, object]:
+    """Put together what ``run.json`` says as a run starts or, after an ``earlier`` record, is resumed."""
+    start, run_dir = start_of(command), str(folder.resolve())
+    if not earlier:
+        return {"run_dir": run_dir, "experiment": experiment, **start}
+    ended = ("status", "ended", "unsent", "refused", "pruned")  # the first start stays
+    kept = {name: value for name, value in earlier.items() if name not in ended}
+    return {**kept, "run_dir": run_dir, "resumptions": [*earlier.get("resumptions", []), start]}
 
 
 def _begin(

@@ -16,7 +16,7 @@ from cxrnet.models.backbones.weights import load_weights
 from cxrnet.models.freezing import set_trainable, split_network
 from cxrnet.models.network import Network
 from cxrnet.models.settings import NetworkConfig
-from cxrnet.training.features import Views, features_of
+from cxrnet.training.feature_tables import Views, features_of
 
 BACKBONE = "mobilenet_v2"
 SIZE = (112, 112)

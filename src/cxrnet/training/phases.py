@@ -36,7 +36,7 @@ from cxrnet.training.checkpoints import (
 )
 from cxrnet.training.features import make_feed
 from cxrnet.training.regression import HeadFit, not_linear, not_stored
-from cxrnet.training.schedule import PhaseResult
+from cxrnet.training.schedule import Phase, PhaseResult
 from cxrnet.training.trainer import Training, check_training, make_classifier, make_trainer, refusals_told
 
 logger = logging.getLogger("cxrnet")
@@ -71,23 +71,7 @@ def run_phases(
         keeper = EpochKeeper(training, place, last, history, trained[place] if place < len(trained) else None)
         if keeper.before is None or (place == len(trained) - 1 and not keeper.before.is_over(phase)):
             _train_phase(network, data, keeper)
-        rows, kept = history.of(phase.name), history.kept(phase.name, schedule, last)
-        result = PhaseResult(
-            name=phase.name,
-            trainable=describe(phase.trainable),
-            trained_parameters=count_parameters(network).trainable,
-            lr=0.0 if "fitted" in keeper.head else phase.lr,
-            decay=0.0 if "fitted" in keeper.head else phase.decay,
-            cached=keeper.cached,
-            first_epoch=rows[0]["epoch"],
-            epochs=len(rows),
-            keep="last" if last else "best",
-            kept_epoch=kept["epoch"],
-            monitor=schedule.monitor,
-            kept_score=kept[schedule.monitor],
-            seconds=keeper.seconds,
-            **keeper.head,
-        )
+        result = _result(network, phase, keeper, history, last)
         # Tables and optimizer are gone before the next phase makes its own: Lightning's objects hold each other, and
         # callbacks were given methods of the classifier.
         del keeper
@@ -101,6 +85,28 @@ def run_phases(
             raise CxrnetError(f"phase '{best.name}': {schedule.monitor} is not a number in {which} epoch; lower its lr")
         load_kept(network, folder, best.name)
     return [replace(result, kept=result is best) for result in results], history
+
+
+def _result(network: Network, phase: Phase, keeper: EpochKeeper, history: History, last: bool) -> PhaseResult:
+    """Put together how a phase ended; ``last``: it keeps its last epoch."""
+    schedule = keeper.training.schedule
+    rows, kept = history.of(phase.name), history.kept(phase.name, schedule, last)
+    return PhaseResult(
+        name=phase.name,
+        trainable=describe(phase.trainable),
+        trained_parameters=count_parameters(network).trainable,
+        lr=0.0 if "fitted" in keeper.head else phase.lr,
+        decay=0.0 if "fitted" in keeper.head else phase.decay,
+        cached=keeper.cached,
+        first_epoch=rows[0]["epoch"],
+        epochs=len(rows),
+        keep="last" if last else "best",
+        kept_epoch=kept["epoch"],
+        monitor=schedule.monitor,
+        kept_score=kept[schedule.monitor],
+        seconds=keeper.seconds,
+        **keeper.head,
+    )
 
 
 def _train_phase(network: Network, data: XrayDataModule, keeper: EpochKeeper) -> None:

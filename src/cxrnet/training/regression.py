@@ -97,20 +97,24 @@ def fit_regression(
         return losses
 
     folds, fold = _folds(labels, clusters, n_classes, seed)
-    strength, tried = _NOT_CHOSEN, list[FloatArray]()
-    if folds:
-        for strength in STRENGTHS:
-            tried.append(held_out(strength))
-            if tried[-1].mean() > min(map(np.mean, tried)):
-                break
-        least = min(tried, key=np.mean)
-        worse = [each - least for each in tried]
-        near = [each.mean() <= _NEAR * each.std() / len(labels) ** 0.5 for each in worse]
-        strength = STRENGTHS[near.index(True)]
+    strength, tried = _strongest(held_out) if folds else (_NOT_CHOSEN, [])
     weight, bias = fitted(np.arange(len(labels)), strength)
     weight = weight / scaler.scale_
     losses = zip(STRENGTHS, (float(each.mean()) for each in tried), strict=False)
     return Regression(weight, bias - weight @ scaler.mean_, strength, tuple(losses), folds)
+
+
+def _strongest(held_out: Callable[[float], FloatArray]) -> tuple[float, list[FloatArray]]:
+    """Choose the strongest L2 whose loss is about the least; with the losses of the images at each that was tried."""
+    tried: list[FloatArray] = []
+    for strength in STRENGTHS:
+        tried.append(held_out(strength))
+        if tried[-1].mean() > min(map(np.mean, tried)):
+            break
+    least = min(tried, key=np.mean)
+    worse = [each - least for each in tried]
+    near = [each.mean() <= _NEAR * each.std() / len(each) ** 0.5 for each in worse]
+    return STRENGTHS[near.index(True)], tried
 
 
 def _folds(labels: IntArray, clusters: IntArray, n_classes: int, seed: int) -> tuple[int, IntArray]:

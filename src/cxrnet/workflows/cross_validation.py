@@ -5,9 +5,10 @@ metric over the runs. A run that was finished before, in a folder that is resume
 to do now.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
 import pandas as pd
 from hydra.utils import instantiate
@@ -28,8 +29,8 @@ from cxrnet.reporting.folds import FinishedPart, mean_mix, repeats_facts, say_sp
 from cxrnet.reporting.report import render_repeats, thumbnail_verdict
 from cxrnet.reporting.results import Results, values_of, write_results
 from cxrnet.reporting.run_page import moments_metrics, run_page
-from cxrnet.reporting.training_run import data_warnings, environment, written_out
-from cxrnet.reporting.wording import command_text
+from cxrnet.reporting.training_run import data_warnings, environment
+from cxrnet.reporting.wording import command_text, written_out
 from cxrnet.tracking.record import read_record
 from cxrnet.tracking.sync import sync, unsent_runs
 from cxrnet.training.baselines import baseline_predictions
@@ -121,11 +122,7 @@ def _put_together(run: RunContext, parts: Sequence[FinishedPart], score: float) 
     data, bundle, alone = first[0].data, first[0].bundle, len(first) == 1
     spread = pd.DataFrame({"seed": part.seed, "fold": part.fold, **values_of(part.metrics)} for part in parts)
     to_csv(spread, run.folder / "repeats.csv")
-    manifest = data.manifest
-    if first[0].fold is not None:  # each image is in every split once
-        manifest = manifest.assign(split=pd.array([pd.NA] * len(manifest), "string"))
-    write_manifest(manifest, run.folder / "manifest.parquet")
-    write_conflicts(data.duplicates, manifest, run.folder)
+    _write_data(run.folder, first[0])
     tables = {
         seed: pd.concat([_tested(part) for part in parts if part.seed == seed], ignore_index=True) for seed in seeds
     }
@@ -141,14 +138,7 @@ def _put_together(run: RunContext, parts: Sequence[FinishedPart], score: float) 
         mix=mean_mix(first),
         offset=bundle.temperature_offset if alone else (),
     )
-    pooled = None
-    if first[0].fold is not None and len(seeds) > 1:  # the metrics of each seed on all of its folds
-        for seed in seeds[1:]:
-            write_table(tables[seed], run.folder / f"predictions_seed{seed}.parquet")
-        pooled = pd.DataFrame(
-            {"seed": seed, "images": len(table), **values_of(evaluate(table))} for seed, table in tables.items()
-        )
-        to_csv(pooled, run.folder / "seeds.csv")
+    pooled = _pooled(run.folder, tables) if first[0].fold is not None and len(seeds) > 1 else None
     say_spread(spread, pooled, run.config["evaluation"]["level"])
     warnings = list(dict.fromkeys(text for part in first for text in data_warnings(part.data, run.config)))
     warnings += data.notes
@@ -172,6 +162,26 @@ def _put_together(run: RunContext, parts: Sequence[FinishedPart], score: float) 
     run.tracker.log_metrics(moments, step=0)
     run.tracker.log_results(run.folder)
     return Outcome(score, results, warnings)
+
+
+def _write_data(folder: Path, part: FinishedPart) -> None:
+    """Write the manifest of all runs, and the labels that contradict each other."""
+    manifest = part.data.manifest
+    if part.fold is not None:  # each image is in every split once
+        manifest = manifest.assign(split=pd.array([pd.NA] * len(manifest), "string"))
+    write_manifest(manifest, folder / "manifest.parquet")
+    write_conflicts(part.data.duplicates, manifest, folder)
+
+
+def _pooled(folder: Path, tables: Mapping[int, pd.DataFrame]) -> pd.DataFrame:
+    """Write and return the metrics of each seed on all of its folds, and write the predictions of further seeds."""
+    for seed in list(tables)[1:]:
+        write_table(tables[seed], folder / f"predictions_seed{seed}.parquet")
+    pooled = pd.DataFrame(
+        {"seed": seed, "images": len(table), **values_of(evaluate(table))} for seed, table in tables.items()
+    )
+    to_csv(pooled, folder / "seeds.csv")
+    return pooled
 
 
 def _tested(part: FinishedPart) -> pd.DataFrame:

@@ -40,8 +40,8 @@ from cxrnet.reporting.plots.dataset import (
     sizes_chart,
 )
 from cxrnet.reporting.plots.style import save
-from cxrnet.reporting.training_run import issues_of, sources_of
-from cxrnet.reporting.wording import command_text
+from cxrnet.reporting.training_run import sources_of
+from cxrnet.reporting.wording import command_text, issues_of
 from cxrnet.training.frozen import weights_at_hand
 from cxrnet.workflows.build import unset_data
 from cxrnet.workflows.data_checks import check_data
@@ -71,15 +71,13 @@ def prepare(config: DictConfig, folder: Path, command: Sequence[str] = ()) -> No
     _say_data(data, pairs)
     console.heading("Images (patients)")
     console.show(_counts(distribution))
-
     checks = check_data(data, pairs, weights, unusable)
     verdict = judge(data.manifest, checks)
     _say_verdict(verdict)
     issues = issues_of(data.known_issues)
     _write_tables(folder, data, checks, [*notes, *verdict.findings, *verdict.gaps, *issues])
-    fixes = None
-    if fix.asked:
-        fixes = fix_manifest(data.manifest, data.duplicates, checks.decoys, fix)
+    fixes = fix_manifest(data.manifest, data.duplicates, checks.decoys, fix) if fix.asked else None
+    if fixes is not None:
         _write_fixes(folder, data, fixes)
     with get_console().status("drawing"):
         plots = _draw(folder, data, distribution, plain)
@@ -98,9 +96,12 @@ def prepare(config: DictConfig, folder: Path, command: Sequence[str] = ()) -> No
         render_data_report(page, data, folder / "data_report.html")
     _say_places(folder, data, plain)
     if not unusable:
-        manifest = "manifest_fixed.parquet" if fix.asked else "manifest.parquet"
-        console.heading("To train with this very split")
-        print(f"\n{_training(plain['data'], str(shown(folder) / manifest))}")
+        _say_training(plain["data"], shown(folder) / ("manifest_fixed.parquet" if fix.asked else "manifest.parquet"))
+
+
+def _say_training(data: Config, manifest: Path) -> None:
+    console.heading("To train with this very split")
+    print(f"\n{_training(data, str(manifest))}")
 
 
 def _split(data: XrayDataModule) -> str:

@@ -234,7 +234,7 @@ def _write_reports(jobs: Sequence[Job], folder: Path) -> list[Path]:
     """Write the classification reports of the jobs side by side, of ``test``, or of ``val`` where they have none."""
     from cxrnet.evaluation.predictions import read_predictions
     from cxrnet.reporting.text import side_by_side
-    from cxrnet.workflows.compare import PREDICTIONS, headline
+    from cxrnet.workflows.finished_run import PREDICTIONS, headline
 
     done = {job.name: job.folder / PREDICTIONS for job in jobs if (job.folder / PREDICTIONS).is_file()}
     if not done:

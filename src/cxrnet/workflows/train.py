@@ -11,6 +11,7 @@ import pandas as pd
 from lightning.pytorch.callbacks import Callback
 from rich import get_console
 
+from cxrnet.cli.run_folder import places_of_run
 from cxrnet.core import console
 from cxrnet.core.config import Config
 from cxrnet.core.process import is_main_process
@@ -33,7 +34,6 @@ from cxrnet.reporting.training_run import (
     augmentation_text,
     data_warnings,
     environment,
-    places_of_run,
     report_facts,
     say_bundle,
     say_data,
@@ -48,7 +48,8 @@ from cxrnet.training.baselines import baseline_predictions
 from cxrnet.training.callbacks import PhaseProgress
 from cxrnet.training.checkpoints import Progress, metrics_of, trained_so_far
 from cxrnet.training.phases import run_phases
-from cxrnet.training.schedule import Phase
+from cxrnet.training.schedule import Phase, PhaseResult
+from cxrnet.training.trainer import Training
 from cxrnet.workflows.build import (
     check_parts,
     make_bundle,
@@ -112,19 +113,13 @@ def train_once(run: RunContext, data: XrayDataModule) -> Outcome:
         warnings.insert(0, f"trained from scratch: {weights.detail}")
 
     console.heading("Training")
-    training = make_training(run.config, data, weights.pretrained, run.folder)
-    training = replace(training.with_callbacks(_progress), log_metrics=run.tracker.log_metrics)
-    if run.search is not None and run.sweep is not None:
-        training = with_pruning(training, run.search, run.sweep, run.job or 0)
+    training = _training(run, data, weights.pretrained)
     say_views(data, training.schedule.views, [phase.trainable for phase in training.phases])
     phases, history = run_phases(network, data, training, _trained_before(run))
     for phase in phases:
         say_phase(phase)
     kept = next(phase for phase in phases if phase.kept)
-    run.tracker.set_tags({f"fitted.{phase.name}": phase.fitted for phase in phases if phase.fitted})
-    for phase in phases:
-        for step, (strength, loss) in enumerate(phase.losses, 1):
-            run.tracker.log_metrics({f"l2/{phase.name}": strength, f"l2/{phase.name}/log_loss": loss}, step)
+    _log_fitted(run, phases)
     if not is_main_process():
         return Outcome(kept.kept_score)
 
@@ -164,6 +159,23 @@ def train_once(run: RunContext, data: XrayDataModule) -> Outcome:
     warnings = [*warnings, verdict] if verdict else warnings
     run.tracker.log_page(**run_page(results, warnings, command_text(run.command)))
     return Outcome(kept.kept_score, results, warnings)
+
+
+def _training(run: RunContext, data: XrayDataModule, pretrained: bool) -> Training:
+    """Make the training of a run, which shows and logs its progress, and which a search may prune."""
+    training = make_training(run.config, data, pretrained, run.folder)
+    training = replace(training.with_callbacks(_progress), log_metrics=run.tracker.log_metrics)
+    if run.search is not None and run.sweep is not None:
+        return with_pruning(training, run.search, run.sweep, run.job or 0)
+    return training
+
+
+def _log_fitted(run: RunContext, phases: Sequence[PhaseResult]) -> None:
+    """Log which heads were fitted at once, and the losses that their L2 was chosen by."""
+    run.tracker.set_tags({f"fitted.{phase.name}": phase.fitted for phase in phases if phase.fitted})
+    for phase in phases:
+        for step, (strength, loss) in enumerate(phase.losses, 1):
+            run.tracker.log_metrics({f"l2/{phase.name}": strength, f"l2/{phase.name}/log_loss": loss}, step)
 
 
 def _report(run: RunContext, trained: TrainedRun, predictions: pd.DataFrame) -> None:

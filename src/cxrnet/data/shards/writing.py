@@ -129,18 +129,11 @@ def write_shards(
     parts = _taken_up(storage, target, names)
     began, before = time.monotonic(), len(parts)
     todo = [number for number in range(len(names)) if number not in parts]
-
-    def read(place: int, stopped: Callable[[], bool]) -> tuple[list[UInt8Array], npt.NDArray[np.void], dict[int, str]]:
-        if place >= len(todo):
-            return [], np.empty(0, READ), {}
-        files = paths[(start := todo[place] * per_shard) : start + per_shard]
-        arrays = [np.empty((len(files), *size), np.uint8) for size, _ in (at, _SMALL)]
-        return arrays, *read_into(arrays, range(len(files)), files, [at, _SMALL], stopped)
-
+    files = [paths[number * per_shard : (number + 1) * per_shard] for number in todo]
     done = sum(len(part.facts) for part in parts.values())
     with (
         bar("writing shards", len(paths), done) as advance,
-        one_ahead(read, range(len(todo))) as blocks,  # the next is decoded while one is stored
+        one_ahead(partial(_read, files, at), range(len(todo))) as blocks,  # the next is decoded while one is stored
     ):
         for number, (arrays, facts, bad) in zip(todo, blocks, strict=True):
             parts[number] = _store(storage, number, names[number], arrays, facts, bad)
@@ -151,6 +144,17 @@ def write_shards(
     if bad:
         report_bad(bad, paths, on_error, "data.on_error")
     return _finish(storage, target, manifest, at, parts, before, seconds, cache, known_issues)
+
+
+def _read(
+    shards: Sequence[Sequence[str]], at: AtSize, place: int, stopped: Callable[[], bool]
+) -> tuple[list[UInt8Array], npt.NDArray[np.void], dict[int, str]]:
+    """Read the files of one of several shards, large and small; nothing behind the last of them."""
+    if place >= len(shards):
+        return [], np.empty(0, READ), {}
+    files = shards[place]
+    arrays = [np.empty((len(files), *size), np.uint8) for size, _ in (at, _SMALL)]
+    return arrays, *read_into(arrays, range(len(files)), files, [at, _SMALL], stopped)
 
 
 def _named(made_with: str, ids: pd.Series, paths: Sequence[str]) -> str:
@@ -240,21 +244,7 @@ def _finish(
 ) -> Written:
     """Write the tables, the last of which says that all is there."""
     order = [parts[number] for number in range(len(parts))]
-    facts = np.concatenate([part.facts for part in order])
-    there = np.flatnonzero(facts["read"])
-    facts = facts[there]
-    kept = np.zeros(len(facts), FACTS)
-    kept["sha256"], kept["outliers"] = facts["sha256"], facts["outliers"]
-    kept["binary"] = np.concatenate([part.binary for part in order])
-    names = [f"{IMAGES}/{mds.name(number)}#" for number in range(len(parts))]
-    placed = [f"{name}{row}" for name, part in zip(names, order, strict=True) for row in range(len(part.binary))]
-    manifest = manifest.iloc[there].reset_index(drop=True)
-    manifest = manifest.assign(
-        path=pd.array(placed, "string"),
-        width=pd.array(facts["width"], "Int64"),
-        height=pd.array(facts["height"], "Int64"),
-        sha256=pd.array([digest.tobytes().hex() for digest in facts["sha256"]], "string"),
-    )
+    manifest, facts = _read_rows(manifest, order)
     report_outliers(manifest["image_id"].iloc[np.flatnonzero(facts["outliers"])].tolist())
     indexes = {folder: [part.entries[folder] for part in order if folder in part.entries] for folder in (IMAGES, SMALL)}
     small = ShardArray(Place(storage, target, cache, None), SMALL, indexes[SMALL], SEARCH_SIZE)
@@ -263,7 +253,7 @@ def _finish(
     tables: dict[str, Callable[[Path], object]] = {
         f"{folder}/{mds.INDEX}": partial(_write_text, text=mds.index_of(index)) for folder, index in indexes.items()
     }
-    tables[FACTS_FILE] = lambda file: _write_npy(file, kept)
+    tables[FACTS_FILE] = lambda file: _write_npy(file, facts)
     tables[PAIRS] = lambda file: _write_npz(file, **found._asdict())
     tables[MANIFEST] = lambda file: manifest.to_parquet(file, index=False)
     digests = {}
@@ -284,8 +274,28 @@ def _finish(
     text = json.dumps(about, indent=2, sort_keys=True) + "\n"
     storage.put(ABOUT, partial(_write_text, text=text))
     size = sum(entry["raw_data"]["bytes"] for index in indexes.values() for entry in index)
-    left_out = len(placed) - len(manifest) + int(sum(len(part.bad) for part in order))
+    left_out = sum(len(part.bad) for part in order)
     return Written(len(manifest), left_out, len(indexes[IMAGES]), before, size, len(found.a), seconds)
+
+
+def _read_rows(manifest: pd.DataFrame, order: Sequence[_Part]) -> tuple[pd.DataFrame, npt.NDArray[np.void]]:
+    """Return the rows of the images that could be read, with their places in the shards, and their facts."""
+    facts = np.concatenate([part.facts for part in order])
+    there = np.flatnonzero(facts["read"])
+    facts = facts[there]
+    kept = np.zeros(len(facts), FACTS)
+    kept["sha256"], kept["outliers"] = facts["sha256"], facts["outliers"]
+    kept["binary"] = np.concatenate([part.binary for part in order])
+    names = [f"{IMAGES}/{mds.name(number)}#" for number in range(len(order))]
+    placed = [f"{name}{row}" for name, part in zip(names, order, strict=True) for row in range(len(part.binary))]
+    rows = manifest.iloc[there].reset_index(drop=True)
+    rows = rows.assign(
+        path=pd.array(placed, "string"),
+        width=pd.array(facts["width"], "Int64"),
+        height=pd.array(facts["height"], "Int64"),
+        sha256=pd.array([digest.tobytes().hex() for digest in facts["sha256"]], "string"),
+    )
+    return rows, kept
 
 
 def _write_text(file: Path, text: str) -> None:

@@ -18,7 +18,7 @@ Known issues: ``conf/data/_covid19_radiography_issues.yaml``, from where reports
 import logging
 import re
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -59,14 +59,7 @@ def covid19_radiography(root: str | Path, classes: Sequence[str] | None, partial
         raise CxrnetError(f"data.manifest.classes: '{unknown[0]}' is no class; choose from {', '.join(PUBLISHED)}")
     folders = {name: folder for name in sorted(wanted) if (folder := _folder(top, name)) is not None}
     older = not any((folder / "images").is_dir() for folder in folders.values())
-    missing: list[str] = []
-    for name in sorted(wanted):
-        folder = folders.get(name)
-        if folder is None or not (older or (folder / "images").is_dir()):
-            missing.append(f"class {name}")
-        elif not older:
-            parts = (f"{folder.name}/masks", f"{folder.name}.metadata.xlsx")
-            missing += [part for part in parts if not (top / part).exists()]
+    missing = _missing(top, sorted(wanted), folders, older)
     if missing and not partial and not (older and len(folders) == len(wanted)):
         raise CxrnetError(
             f"data.root: '{top}' lacks {', '.join(missing)}; complete it (see data/README.md), choose other "
@@ -74,20 +67,37 @@ def covid19_radiography(root: str | Path, classes: Sequence[str] | None, partial
         )
     rows = [row for name, folder in folders.items() for row in _rows(top, name, folder)]
     manifest = make_manifest(pd.DataFrame(rows).astype("string"), str(root))
-    # What differs from the published data set, in one line.
+    if differences := _differences(manifest, sorted(wanted), missing):
+        logger.warning("covid19_radiography: not as published: %s", ", ".join(differences))
+    return manifest
+
+
+def _missing(top: Path, wanted: Sequence[str], folders: Mapping[str, Path], older: bool) -> list[str]:
+    """List the classes, masks and tables that aren't there; of the older layout, the classes."""
+    missing: list[str] = []
+    for name in wanted:
+        folder = folders.get(name)
+        if folder is None or not (older or (folder / "images").is_dir()):
+            missing.append(f"class {name}")
+        elif not older:
+            parts = (f"{folder.name}/masks", f"{folder.name}.metadata.xlsx")
+            missing += [part for part in parts if not (top / part).exists()]
+    return missing
+
+
+def _differences(manifest: pd.DataFrame, wanted: Sequence[str], missing: Sequence[str]) -> list[str]:
+    """List what differs from the published data set."""
     counts = manifest["label"].value_counts()
     differences = [f"no {part}" for part in missing] + [
         f"{counts.get(name, 0)} of {PUBLISHED[name]} images of {name}"
-        for name in sorted(wanted)
+        for name in wanted
         if f"class {name}" not in missing and counts.get(name, 0) != PUBLISHED[name]
     ]
     for column, things in {"mask_path": "mask", "url": "row in the table"}.items():
         # Where a whole folder or table is missing that was said already.
         empty = manifest[column].isna() & manifest["label"].isin(manifest.loc[manifest[column].notna(), "label"])
         differences += [f"{empty.sum()} images without {things}"] if empty.any() else []
-    if differences:
-        logger.warning("covid19_radiography: not as published: %s", ", ".join(differences))
-    return manifest
+    return differences
 
 
 def collection(url: str) -> str:

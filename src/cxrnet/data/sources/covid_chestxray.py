@@ -88,8 +88,13 @@ def covid_chestxray(
         len(images),
         _text(reasons + more),
     )
+    return make_manifest(_manifest_rows(images, top), str(root))
+
+
+def _manifest_rows(images: pd.DataFrame, top: Path) -> pd.DataFrame:
+    """Put the metadata of images, one row a file, under the names of a manifest; all is text, NA where unknown."""
     masks = [top / _MASKS / f"{Path(name).stem}_mask.png" for name in images["filename"]]
-    manifest = pd.DataFrame(
+    rows = pd.DataFrame(
         {
             "image_id": images["filename"],
             "path": [str(top / "images" / name) for name in images["filename"]],
@@ -102,7 +107,7 @@ def covid_chestxray(
             **{name: images[name] for name in _EXTRA},
         }
     )
-    return make_manifest(manifest.astype("string").replace("", pd.NA), str(root))
+    return rows.astype("string").replace("", pd.NA)
 
 
 def read_metadata(path: Path) -> pd.DataFrame:

@@ -50,18 +50,8 @@ def labelled_names(root: str | Path, labels: Mapping[str, str], folders: Mapping
         raise CxrnetError(f"data.root: '{root}' is not a folder; give the one that holds the images")
     top = Path(root).resolve()
     found = find_images(top)
-    parts: list[tuple[Path, str | None]] = [(top, None)] if folders is None else []
-    here = {path.name.casefold(): path for path in top.iterdir() if path.is_dir()}
-    for name, use in (folders or {}).items():
-        if use not in SPLITS:
-            raise CxrnetError(f"data.manifest.folders: {name}: '{use}' is no split; use {', '.join(SPLITS)}")
-        if name.casefold() not in here:
-            raise CxrnetError(
-                f"data.manifest.folders: '{top}' has no folder '{name}'; name those that are there, or null for none"
-            )
-        parts.append((here[name.casefold()], use))
     placed = []
-    for part, split in parts:
+    for part, split in [(top, None)] if folders is None else _split_folders(top, folders):
         files = [image for image in found.images if image.parts[: len(part.parts)] == part.parts]
         if not files:
             raise CxrnetError(f"data.root: '{part}' holds no images; put some there")
@@ -90,6 +80,25 @@ def labelled_names(root: str | Path, labels: Mapping[str, str], folders: Mapping
             "rename or remove them, or add the label to data.manifest.labels"
         )
     return make_manifest(rows, str(root))
+
+
+def _split_folders(top: Path, folders: Mapping[str, str]) -> list[tuple[Path, str | None]]:
+    """Find the folder of each split, whatever the case of its name.
+
+    Raises:
+        CxrnetError: a folder is not there, or its split is none.
+    """
+    parts: list[tuple[Path, str | None]] = []
+    here = {path.name.casefold(): path for path in top.iterdir() if path.is_dir()}
+    for name, use in folders.items():
+        if use not in SPLITS:
+            raise CxrnetError(f"data.manifest.folders: {name}: '{use}' is no split; use {', '.join(SPLITS)}")
+        if name.casefold() not in here:
+            raise CxrnetError(
+                f"data.manifest.folders: '{top}' has no folder '{name}'; name those that are there, or null for none"
+            )
+        parts.append((here[name.casefold()], use))
+    return parts
 
 
 def _numbered(folders: Iterable[str], words: Mapping[str, str], given: Mapping[str, str], top: Path) -> dict[str, str]:

@@ -76,13 +76,7 @@ def phantom(
     """
     faults = {"marker": marker, "duplicates": duplicates, "label_noise": label_noise}
     faults |= {"missing": missing, "corrupt": corrupt}
-    least = {"images": 2 * len(CLASSES), "size": 64}  # two images a class; pixels that show the signs
-    for name, number in {"images": images, "size": size, "seed": seed, **faults}.items():
-        share = name in ("marker", "label_noise")
-        low, high = (0, 1) if share else (least.get(name, 0), math.inf)
-        if not isinstance(number, int | float) or not low <= number <= high or not (share or number == int(number)):
-            kind = "share from 0 to 1" if share else f"whole number from {low} on"
-            raise CxrnetError(f"data.manifest.{name}: {number} is out of range; give a {kind}")
+    _check_ranges({"images": images, "size": size, "seed": seed, **faults})
     marked = round(marker * -(-images // len(CLASSES)))
     if (asked := marked + duplicates + round(label_noise * images) + missing + corrupt) > images:
         raise CxrnetError(f"data: {asked} faults asked for but only {images} images; no image gets two, ask for fewer")
@@ -97,6 +91,21 @@ def phantom(
     manifest = read_manifest(folder / "manifest.parquet")
     lesions = manifest["lesion_mask_path"].map(lambda path: str(folder / path))
     return manifest.assign(lesion_mask_path=lesions.astype("string"))
+
+
+def _check_ranges(numbers: Mapping[str, object]) -> None:
+    """Check that shares are from 0 to 1 and other numbers whole, and large enough.
+
+    Raises:
+        CxrnetError: one is out of range.
+    """
+    least = {"images": 2 * len(CLASSES), "size": 64}  # two images a class; pixels that show the signs
+    for name, number in numbers.items():
+        share = name in ("marker", "label_noise")
+        low, high = (0, 1) if share else (least.get(name, 0), math.inf)
+        if not isinstance(number, int | float) or not low <= number <= high or not (share or number == int(number)):
+            kind = "share from 0 to 1" if share else f"whole number from {low} on"
+            raise CxrnetError(f"data.manifest.{name}: {number} is out of range; give a {kind}")
 
 
 def _write(folder: Path, images: int, size: int, seed: int, faults: Mapping[str, float]) -> None:

@@ -9,11 +9,13 @@ from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from cxrnet.core.atomic import whole_file
 
 DPI = 150
+_MARGIN = 0.12  # around a plot, inches
 # Okabe and Ito 2008, "Color Universal Design": told apart by colour-blind readers; yellow is left out (on white).
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DASHES = ("-", "--", ":")
@@ -37,9 +39,6 @@ STYLE: dict[Any, Any] = {
     # A dollar in a class name is a dollar.
     "text.parse_math": False,
     "figure.facecolor": "white",
-    # The size of a plot is that of its axes: a long class name makes it larger and is not cut off.
-    "savefig.bbox": "tight",
-    "savefig.pad_inches": 0.12,
 }
 # Axes that fill the plot, for `gridspec_kw`; ticks and labels stand outside, so write plots with `save`.
 FULL = {"left": 0, "right": 1, "bottom": 0, "top": 1}
@@ -49,9 +48,18 @@ styled = rc_context(STYLE)
 
 @styled
 def save(figure: Figure, path: Path) -> Path:
-    """Write a plot as PNG, 150 dpi, whole or not at all, and return its path."""
+    """Write a plot as PNG, 150 dpi, whole or not at all, and return its path.
+
+    The size of a plot is that of its axes with all around them: a long class name makes it larger and is not cut off.
+    """
+    figure.set_dpi(DPI)
+    if figure.get_layout_engine() is not None:  # which moves the axes
+        figure.draw_without_rendering()
+    # To find the size, matplotlib would draw all of it once more.
+    renderer = FigureCanvasAgg(figure).get_renderer()  # type: ignore[no-untyped-call]
+    size = figure.get_tightbbox(renderer)
     with whole_file(path) as partial:
-        figure.savefig(partial, dpi=DPI, format="png")
+        figure.savefig(partial, dpi=DPI, format="png", bbox_inches=size.padded(_MARGIN))
     return path
 
 
