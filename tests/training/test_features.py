@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from cxrnet.core import process
 from cxrnet.data.augment import Geometric, geometric
 from cxrnet.data.images.reader import Images
 from cxrnet.data.loading import Share
@@ -212,6 +213,14 @@ def test_features_of_a_whole_backbone_that_are_too_many_are_told(feed_of, caplog
     feed_of(phase, features_gb=gigabytes)
     assert [record.levelname for record in caplog.records] == ["WARNING"] * lines
     assert ("features of phase 'head' would take 2.3e-05 GB, more than 1e-05 GB" in caplog.text) is bool(lines)
+
+
+@pytest.mark.parametrize(("jobs", "kind"), [(1, FeatureDataModule), (2, FeatureDataModule), (3, TrunkDataModule)])
+def test_jobs_at_once_divide_what_stored_features_may_take(feed_of, caplog, monkeypatch, jobs, kind):
+    monkeypatch.setattr(process, "_jobs_at_once", jobs)
+    feed = feed_of(HEAD, features_gb=2 * 45 * 128 * 4 / 1e9)
+    assert type(feed.data) is kind
+    assert ("1.536e-05 GB (shared by 3 jobs at once)" in caplog.text) is (jobs == 3)
 
 
 # --- features of some images

@@ -54,6 +54,8 @@ def components(nodes: int, start: IntArray, end: IntArray) -> IntArray:
     Returns:
         For each node the number of its component, ``(nodes,)``, from 0 in the order of first appearance.
     """
+    if not len(start):
+        return np.arange(nodes)
     graph = coo_array((np.ones(len(start), np.int8), (start, end)), shape=(nodes, nodes))
     numbers: IntArray = pd.factorize(connected_components(graph, directed=False)[1])[0]
     return numbers

@@ -1,4 +1,4 @@
-"""The process: its rank among several, the memory that it keeps, its imports, and the signals that end it."""
+"""The process: its rank and share among several, the memory that it keeps, its imports, and the signals that end it."""
 
 import atexit
 import ctypes
@@ -24,6 +24,20 @@ def is_main_process() -> bool:
     if lightning := sys.modules.get("lightning.fabric.utilities.rank_zero"):
         return int(getattr(lightning.rank_zero_only, "rank", 0)) == 0
     return int(next((os.environ[name] for name in _RANKS if name in os.environ), 0)) == 0
+
+
+_jobs_at_once = 1
+
+
+def share_machine(jobs: int) -> None:
+    """Note that so many jobs, this one among them, share the machine for the rest of this process."""
+    global _jobs_at_once  # noqa: PLW0603 (of the process, as its environment is)
+    _jobs_at_once = jobs
+
+
+def jobs_at_once() -> int:
+    """Return how many jobs share the machine, from 1 on: what is allowed to all of them is to be divided by it."""
+    return _jobs_at_once
 
 
 # glibc's malloc.h

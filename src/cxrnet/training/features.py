@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from cxrnet.core.process import is_main_process
+from cxrnet.core.process import is_main_process, jobs_at_once
 from cxrnet.data.datamodule import XrayDataModule
 from cxrnet.data.loading import Batch, Share, eval_loader, train_loader
 from cxrnet.models.freezing import SplitNetwork, split_network
@@ -76,17 +76,18 @@ def make_feed(
 
 def _table_pays(table: "FeatureDataModule", phase: Phase, schedule: Schedule) -> bool:
     """Tell whether features are stored; say so where those of a whole backbone are too many."""
-    gigabytes = table.n_bytes / 1e9
-    fits = gigabytes <= schedule.features_gb
+    jobs, gigabytes = jobs_at_once(), table.n_bytes / 1e9
+    fits = gigabytes * jobs <= schedule.features_gb
     if not table.parts.whole_backbone:
         # With no more epochs than views, storing would compute more than it saves; and what trains the backbone sees
         # augmented images where there is an augmentation.
         return fits and phase.epochs > table.views and (table.views > 1 or table.data.augment is None)
     if not fits and schedule.features_gb > 0 and is_main_process():
+        share = f" (shared by {jobs} jobs at once)" if jobs > 1 else ""
         logger.warning(
             f"schedule.features_gb: the features of phase '{phase.name}' would take {gigabytes:.3g} GB, more than "
-            f"{schedule.features_gb:g} GB, so all images go through the frozen backbone in every epoch, which is slow; "
-            f"give schedule.features_gb={math.ceil(gigabytes)} if the disk has room"
+            f"{schedule.features_gb / jobs:g} GB{share}, so all images go through the frozen backbone in every epoch, "
+            f"which is slow; give schedule.features_gb={math.ceil(gigabytes * jobs)} if the disk has room"
         )
     return fits
 

@@ -82,8 +82,9 @@ class Schedule:
         monitor: metric that decides which epoch is best, see :func:`cxrnet.models.lightning_module.metric_names`.
         views: views of each training image where the output of frozen layers is computed once: the image itself, then
             augmented ones; 0 trains on images.
-        features_gb: most gigabytes that the stored output of frozen layers may take in a phase. Where a part of the
-            backbone is trained, it is stored only for more epochs than views. 0 never stores it.
+        features_gb: most gigabytes that the stored output of frozen layers may take in a phase, divided among the jobs
+            that joblib runs at once. Where a part of the backbone is trained, it is stored only for more epochs than
+            views. 0 never stores it.
         best_from: number of validation images from which on a phase with ``keep: best`` chooses its epoch. With fewer
             the choice would be noise, and the last epoch is kept.
         max_epochs: caps every phase; null for no cap.

@@ -20,6 +20,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
 from cxrnet.core import console
+from cxrnet.core.process import share_machine
 
 CONSOLE = "console"  # folder of what the jobs print, a file each
 _held: list[FileLock] = []  # of this process, for its life
@@ -107,7 +108,7 @@ def say_ends(jobs: Sequence[Job], ended: Iterable[tuple[int, JobReturn]]) -> lis
 
 
 def take_share(jobs: int) -> None:
-    """Take a part of the machine's processors and one of its GPUs for the rest of this process.
+    """Take a part of the machine's processors and of ``schedule.features_gb``, and a GPU, for the rest of this process.
 
     Must come before torch is imported, which reads the number of threads.
 
@@ -120,6 +121,7 @@ def take_share(jobs: int) -> None:
     threads = max(1, processors // jobs)
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = str(min(threads, int(os.environ.get(name, threads))))
+    share_machine(jobs)
     place = _free_place(jobs)
     threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
     import torch

@@ -40,7 +40,7 @@ _SIZES = {IMAGES: "size", SMALL: "small"}  # keys of the first
 FACTS = np.dtype([("sha256", np.uint8, 32), ("outliers", np.bool_), ("binary", np.bool_)])
 
 _PATH = re.compile(rf"(.+)/{IMAGES}/shard\.(\d+)\.mds#(\d+)")
-_ROWS = 100_000  # whose paths are taken apart at a time
+_ROWS = 10_000  # whose paths are taken apart at a time
 
 
 def root_of(paths: pd.Series) -> str | None:

@@ -22,7 +22,8 @@ def shards(root: str) -> pd.DataFrame:
     storage = storage_of(root)
     about = read_about(storage, root)
     table = pd.read_parquet(BytesIO(read_table(storage, root, about, MANIFEST)))
+    table["path"] = f"{root}/" + table["path"]
     for source, issues in about["known_issues"].items():
         for issue in issues:
             logger.warning("known issue of %s: %s", source, issue)
-    return make_manifest(table.assign(path=f"{root}/" + table["path"]), root)
+    return make_manifest(table, root)
