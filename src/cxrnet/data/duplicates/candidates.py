@@ -6,7 +6,8 @@ is a candidate where two of the halves of its images say so: by chance that is s
 copies.
 
 Nearest neighbours are looked for in the nearest cells of a k-means partition (an inverted file, Jegou et al. 2011). The
-cells have the same size in sets of any size, so that all but finding an image's cells is linear in their number.
+cells have the same size in sets of any size. Where there are many, an image's cells are looked for among those beside
+the nearest of a few parts of them, so that this too grows less than with the square of the images.
 """
 
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import torch
 from scipy.sparse import csr_array
 from sklearn.cluster import KMeans
 
@@ -29,8 +31,12 @@ _VOTES = 2  # halves of either image that must agree
 _FEW = 64  # images among which one is enough
 _CELL = 48  # views in a cell, on average
 _PROBES = 16  # cells that are looked into
-_TAUGHT = 20  # views a cell, from which the partition is made
+_TAUGHT = 10  # views a cell, from which the partition is made
+_MANY = 500  # cells, from which on they are looked for in two steps
+_PARTS = 4  # parts of the cells, times the root of their number
+_BESIDE = 400  # cells among which an image's are looked for then: those nearest to the middle of its part
 _BLOCK = 16384  # views at a time: each cell takes the time of a call, however few look into it
+_ROWS = 1024  # points whose distances to all means are in memory at a time
 _OWN = np.float32(1e9)  # the distance to the image itself
 
 
@@ -124,6 +130,7 @@ class _Cells:
         else:
             number, means = 1, described[:1]
         self.means: FloatArray = means.astype(np.float32)
+        self.parts: tuple[FloatArray, IntArray] | None = self._in_parts() if number > _MANY else None
         cell = np.concatenate(
             [self._near(described[k : k + _BLOCK], 1)[:, 0] for k in range(0, len(described), _BLOCK)]
         )
@@ -133,12 +140,24 @@ class _Cells:
         # With these, a product is a squared distance: (-2 q, |q|^2, 1) . (x, 1, |x|^2).
         self.described = np.concatenate([described, np.ones_like(lengths), lengths], axis=1)[self.order]
 
+    def _in_parts(self) -> tuple[FloatArray, IntArray]:
+        """Divide the cells: the middles of the parts, ``(P, 32)``, and the cells beside each, ``(P, _BESIDE)``."""
+        parts = KMeans(int(_PARTS * len(self.means) ** 0.5), init="random", n_init=1, max_iter=4, random_state=0)
+        middles: FloatArray = parts.fit(self.means).cluster_centers_.astype(np.float32)
+        return middles, _nearest(middles, self.means, _BESIDE)
+
     def _near(self, described: FloatArray, number: int) -> IntArray:
         """Find the nearest cells, ``(Q, number)``, in no order."""
-        distance = (self.means**2).sum(axis=1) - 2 * described @ self.means.T
-        if number >= len(self.means):
-            return np.tile(np.arange(len(self.means)), (len(described), 1))
-        return np.argpartition(distance, number - 1, axis=1)[:, :number]
+        if self.parts is None:
+            return _nearest(described, self.means, number)
+        middles, beside = self.parts
+        part = _nearest(described, middles, 1)[:, 0]
+        order = np.argsort(part, kind="stable")
+        found = np.empty((len(described), number), np.int64)
+        for rows in np.split(order, np.flatnonzero(np.diff(part[order])) + 1):
+            cells = beside[part[rows[0]]]
+            found[rows] = cells[_nearest(described[rows], self.means[cells], number)]
+        return found
 
     def search(
         self, queries: FloatArray, group: IntArray, groups: IntArray
@@ -181,6 +200,20 @@ class _Cells:
                 distance[begin:end] = _OWN
             begin = end
         return row // 2, distance, found, place + row % 2 * places
+
+
+def _nearest(points: FloatArray, means: FloatArray, number: int) -> IntArray:
+    """Find the means ``(M, 32)`` that are nearest to each of the points ``(Q, 32)``: ``(Q, number)``, in no order."""
+    if number >= len(means):
+        return np.tile(np.arange(len(means)), (len(points), 1))
+    to = torch.from_numpy(means)
+    lengths, turned = to.square().sum(dim=1), to.T
+    near = []
+    for block in torch.split(torch.from_numpy(np.ascontiguousarray(points)), _ROWS):
+        distance = torch.addmm(lengths, block, turned, alpha=-2)
+        one = number == 1  # for which it is several times as fast
+        near.append(distance.argmin(1, keepdim=True) if one else distance.topk(number, largest=False, sorted=False)[1])
+    return torch.cat(near).numpy() if near else np.empty((0, number), np.int64)
 
 
 def _weights(look: FloatArray) -> csr_array:

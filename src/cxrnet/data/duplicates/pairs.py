@@ -27,7 +27,7 @@ from cxrnet.data.images.reader import Images
 
 SEARCH_SIZE = (64, 64)  # at which images are compared
 
-FORMAT = 2  # of a kept search and its rules: changes with the numbers of descriptors and candidates
+FORMAT = 3  # of a kept search and its rules: changes with the numbers of descriptors and candidates
 
 _BLOCK = 1024  # images read at a time
 _COMPLETED = 32  # images of a group of which all pairs are compared
