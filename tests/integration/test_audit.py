@@ -154,7 +154,7 @@ def test_a_mistake_is_one_line(workplace, run, others, command, tmp_path):
     root = others(2, ("sick", "well"))
     for name, words, said in (
         ("audit", (f"bundle={tmp_path / 'sent'}",), f"bundle: '{tmp_path / 'sent'}' has no test images of its own"),
-        ("audit", ("bundle=nowhere",), "bundle: 'nowhere' is no folder and no id of an MLflow run"),
+        ("audit", ("bundle=nowhere",), "bundle: 'nowhere' is no folder, no id of an MLflow run and no registered"),
         (
             "audit",
             (f"bundle={run}", "data=folder", f"data.root={root}"),

@@ -7,7 +7,7 @@ import posixpath
 import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -191,6 +191,34 @@ def fetch_registered(uri: str, name: str, version: str | None, alias: str | None
         if found.run_id:
             fetch_files(client, found.run_id, _BESIDE, scratch)
         return found.run_id or None
+
+
+def register_model(uri: str, run_id: str, name: str, alias: str) -> str:
+    """Put the logged model of a run into the registry, once, and give that version an alias; return its number.
+
+    Raises:
+        CxrnetError: the store can't be read, the run has no model, or name or alias won't do.
+    """
+    with opened(uri, make=False) as client:
+        from mlflow.exceptions import MlflowException
+
+        address = client.get_run(run_id).data.tags.get("cxrnet.model_uri")
+        if address is None:
+            raise CxrnetError(f"register: MLflow run '{run_id}' has no model; give a run of cxrnet.train that finished")
+        logged = client.get_logged_model(address.removeprefix("models:/"))
+        source = logged.artifact_location  # by its address, MLflow looks in the tracking store of the whole process
+        try:
+            with suppress(MlflowException):  # it is there already; what else may be wrong is told below
+                client.create_registered_model(name)
+            there = [each for each in client.search_model_versions(f"name='{name}'") if each.source == source]
+            version = str(
+                (there or [client.create_model_version(name, source, run_id, model_id=logged.model_id)])[0].version
+            )
+            client.set_registered_model_alias(name, alias, version)
+        except MlflowException as error:
+            reason = str(error).partition("\n")[0]
+            raise CxrnetError(f"register: '{name}@{alias}' won't do for MLflow ({reason}); give other names") from error
+    return version
 
 
 def _fetch_bundle(client: "MlflowClient", address: str, said: str, scratch: Path) -> None:

@@ -432,6 +432,37 @@ class Explain(Predicting):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Export:
+    """``python -m cxrnet.export``.
+
+    Attributes:
+        bundle: the folder of a bundle or of a run, the id of an MLflow run, or models:/<name>@<alias>.
+        format: onnx, onnx_int8 (weights and activations of eight bits), torch_export, or huggingface (a folder to push
+            to the hub); null only registers.
+        output: folder that gets it; null takes exported/<format>.
+        images: images that it is checked on, as predict's input; null takes images of the run, test images first.
+        count: number of them.
+        register: name in MLflow's registry that the model of the run is put under; null registers nothing.
+        alias: alias that this version gets there.
+        outputs: the folder of all runs, whose MLflow is asked for runs and models.
+    """
+
+    bundle: str
+    format: Literal["onnx", "onnx_int8", "torch_export", "huggingface"] | None = None
+    output: str | None = None
+    images: str | None = None
+    count: int = 100
+    register: str | None = None
+    alias: str = "candidate"
+    outputs: str = "outputs"
+
+    def __post_init__(self) -> None:
+        """Refuse a number out of range."""
+        need(self.count > 0, "count", self.count, "a whole number from 1 on")
+        _check_outputs(self.outputs)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Serve(Running):
     """``python -m cxrnet.serve``.
 
@@ -513,4 +544,4 @@ def _check_outputs(folder: str) -> None:
     need(bool(folder), "outputs", "''", "a folder")
 
 
-COMMANDS = (Train, Evaluate, Prepare, Shard, Compare, Predict, Audit, Explain, Serve, Sign, Sync)
+COMMANDS = (Train, Evaluate, Prepare, Shard, Compare, Predict, Audit, Explain, Export, Serve, Sign, Sync)
