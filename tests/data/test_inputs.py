@@ -52,6 +52,8 @@ def test_an_archive_is_read_as_its_folder_and_leaves_nothing(draw, tmp_path):
         ("/etc/out.png", "which leads out of it"),
         ("C:\\out.png", "which leads out of it"),
         ("bomb.png", "which unpacks to more than an image has"),
+        (".", "which leads out of it"),
+        ("n" * 300 + ".png", "under a name that a disk can't have"),
     ],
 )
 def test_an_unsafe_archive_is_refused(tmp_path, name, reason):
@@ -60,6 +62,14 @@ def test_an_unsafe_archive_is_refused(tmp_path, name, reason):
     with pytest.raises(CxrnetError, match=f"^input: .*{reason}; unpack it yourself"):
         ids(tmp_path / "a.zip")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.zip"]
+
+
+def test_a_file_where_a_folder_is_wanted_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
+        file.writestr("a.png", b"x")
+        file.writestr("a.png/b.png", b"x")
+    with pytest.raises(CxrnetError, match="^input: .*'a.png/b.png' twice, or under a name"):
+        ids(tmp_path / "a.zip")
 
 
 def test_a_damaged_and_an_empty_archive_are_refused(draw, tmp_path):

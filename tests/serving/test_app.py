@@ -153,7 +153,15 @@ def test_the_model_is_described_and_counted(client, image, bundle):
     assert 'cxrnet_images_total{outcome="unreadable"} 1.0' in text
     assert 'cxrnet_requests_total{path="/v1/predict",status="200"} 1.0' in text
     described = made.get("/openapi.json").json()
-    assert set(described["paths"]) == {"/v1/predict", "/v1/model", "/healthz", "/readyz", "/metrics"}
+    assert set(described["paths"]) == {
+        "/v1/predict",
+        "/v1/model",
+        "/healthz",
+        "/readyz",
+        "/metrics",
+        "/v1/look",
+        "/v1/predictive_values",
+    }
     assert made.get("/docs").status_code == 404
 
 

@@ -1,6 +1,7 @@
 """What a user wants predicted: a file, a folder, a pattern or a zip archive, and the labels that may come with it."""
 
 import glob
+import lzma
 import os
 import shutil
 import stat
@@ -22,6 +23,7 @@ from cxrnet.errors import CxrnetError
 
 _IMAGE_COLUMNS = ("image_id", "image", "filename", "file", "path", "name")
 _LABEL_COLUMNS = ("label", "class", "finding", "diagnosis")
+_NAME = 255  # bytes of a name on a disk
 _PACKED = 1000  # times that a file of an archive may grow: more is a bomb, radiographs grow by less than ten
 
 
@@ -121,17 +123,30 @@ def _unpack(archive: Path, scratch: Path) -> None:
                 parts = PurePosixPath(each.filename.replace("\\", "/")).parts
                 if each.flag_bits & 1:
                     raise refused("is locked by a password")
-                if ".." in parts or parts[0] == "/" or ":" in parts[0]:
+                if not parts or ".." in parts or parts[0] == "/" or ":" in parts[0]:
                     raise refused(f"holds '{each.filename}', which leads out of it")
                 if each.file_size > min(MAX_MEMORY, _PACKED * max(each.compress_size, 1)):
                     raise refused(f"holds '{each.filename}', which unpacks to more than an image has")
                 place = scratch.joinpath(*parts)
+                if (
+                    max(map(len, map(str.encode, parts))) > _NAME
+                    or place.exists()
+                    or any(map(Path.is_file, place.parents))
+                ):
+                    raise refused(f"holds '{each.filename}' twice, or under a name that a disk can't have")
                 place.parent.mkdir(parents=True, exist_ok=True)
-                if place.exists():
-                    raise refused(f"holds '{each.filename}' twice")
                 with packed.open(each) as source, place.open("wb") as target:  # never more than file_size
                     shutil.copyfileobj(source, target)
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError, OSError, ValueError) as error:
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        lzma.LZMAError,
+        IndexError,
+        NotImplementedError,
+        EOFError,
+        OSError,
+        ValueError,
+    ) as error:
         if isinstance(error, OSError) and error.errno:
             raise  # the disk's
         raise CxrnetError(f"input: '{archive}' is damaged ({error}); copy it again") from error

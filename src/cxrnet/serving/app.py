@@ -15,6 +15,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from cxrnet.data.images.decode import ImageError
 from cxrnet.models.gate import INVERTED, TURNED_AWAY
 from cxrnet.reporting.wording import triage_reading
+from cxrnet.serving.page import add_page
 from cxrnet.serving.queue import Queue
 from cxrnet.serving.reader import Reader, Reading, Upload
 from cxrnet.serving.uploads import Limits, RefusedError, read_uploads
@@ -122,6 +123,7 @@ def make_app(reader: Reader, limits: Limits, room: int, together: int, model: Ma
         """Tell the counters in the form of Prometheus."""
         return Response(generate_latest(numbers.registry), media_type=CONTENT_TYPE_LATEST)
 
+    add_page(app, queue, limits, model.get("tested", {}))
     return app
 
 

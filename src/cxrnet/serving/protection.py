@@ -10,9 +10,11 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
-_OPEN = ("/healthz", "/readyz")  # without a token: they tell nothing
+_PAGE = ("/", "/static/page.css", "/static/page.js")
+_OPEN = ("/healthz", "/readyz", *_PAGE)  # without a token: they tell nothing
 _HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
+    "connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "no-referrer",
@@ -65,6 +67,7 @@ class Protection:
             return 421, "the server isn't called by this name; add it to hosts"
         origin = headers.get("origin")
         foreign = headers.get("sec-fetch-site", "none") not in ("none", "same-origin")
+        foreign &= path != "/" or headers.get("sec-fetch-mode") != "navigate"  # a link to the page may be anywhere
         if foreign or (origin is not None and urlsplit(origin).netloc != host):
             return 403, "pages of other sites can't use this server"
         given = headers.get("authorization", "").removeprefix("Bearer ")

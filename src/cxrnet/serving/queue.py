@@ -7,7 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from cxrnet.data.images.decode import ImageError
-from cxrnet.serving.reader import Reader, Reading, Upload
+from cxrnet.errors import CxrnetError
+from cxrnet.serving.reader import Look, Reader, Reading, Upload
 from cxrnet.serving.uploads import RefusedError
 
 Answers = list[Reading | ImageError]
@@ -54,6 +55,30 @@ class Queue:
                 return await waiting.answers
         except TimeoutError:
             raise RefusedError(503, "the images weren't read in time; try again in a moment") from None
+
+    async def look(self, upload: Upload, label: str | None) -> Look:
+        """Wait for one image and its map.
+
+        Raises:
+            RefusedError: there is no room (429), it takes too long (503), or file or label won't do (422).
+        """
+        if self.files >= self._room:
+            raise RefusedError(429, "too many images are waiting; try again in a moment")
+        self.files += 1
+        work = asyncio.get_running_loop().run_in_executor(self._thread, self._reader.look, upload, label)
+        work.add_done_callback(self._leave)
+        try:
+            async with asyncio.timeout(self._seconds):
+                return await asyncio.shield(work)
+        except TimeoutError:
+            raise RefusedError(503, "the map wasn't made in time; try again in a moment") from None
+        except CxrnetError as error:
+            raise RefusedError(422, str(error)) from error
+
+    def _leave(self, work: "asyncio.Future[Look]") -> None:
+        self.files -= 1
+        if not work.cancelled():
+            work.exception()  # or, where nobody waits any more, it would be called forgotten
 
     def close(self) -> None:
         """Let the threads go."""

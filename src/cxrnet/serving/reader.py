@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from io import BytesIO
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from cxrnet.data.images.decode import ImageError, Picture, UInt8Array
@@ -15,7 +16,11 @@ from cxrnet.errors import CxrnetError
 from cxrnet.evaluation.decision import decide
 from cxrnet.evaluation.predictions import softmax
 from cxrnet.inference import judge, rule_of
+from cxrnet.models.attribution import grad_cam
 from cxrnet.models.bundle import Bundle
+
+_LARGER = 4  # times that a picture is shown larger than the network sees it
+_CAUTION = "a map can look right and mean nothing: python -m cxrnet.explain checks it against random networks"
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,23 @@ class Reading:
     turned_away: bool
     inverted: bool
     picture: UInt8Array
+
+
+@dataclass(frozen=True)
+class Look:
+    """One image, to be looked at.
+
+    Attributes:
+        picture: as the network sees it, four times as large, ``(4 H, 4 W) uint8``.
+        heat: what speaks for the class (Grad-CAM), ``(H, W)`` in 0..1; ``None`` where there is no map.
+        label: the class.
+        note: what must be known of the map, or why there is none.
+    """
+
+    picture: UInt8Array
+    heat: npt.NDArray[np.float32] | None
+    label: str | None
+    note: str
 
 
 class Reader:
@@ -92,16 +114,43 @@ class Reader:
             answers.insert(place, reading)
         return answers
 
+    def look(self, upload: Upload, label: str | None) -> Look:
+        """Draw one image, and what speaks for a class, or for the predicted one. One thread at a time.
+
+        Raises:
+            ImageError: it gives no image.
+            CxrnetError: there is no such class.
+        """
+        bundle = self.bundle
+        if label is not None and label not in bundle.classes:
+            raise CxrnetError(f"label: '{label}' is no class of the bundle ({', '.join(bundle.classes)})")
+        (reading,) = self.read([upload])
+        if isinstance(reading, ImageError):
+            raise reading
+        size = bundle.network.config.size
+        shown = resize(self._pixels(upload), (_LARGER * size[0], _LARGER * size[1]), bundle.resize)
+        label = label or reading.predicted
+        if label is None:
+            return Look(shown, None, None, "no class, no map")
+        try:
+            heat = grad_cam(bundle.network, reading.picture[None], [bundle.classes.index(label)])[0]
+        except CxrnetError as error:
+            return Look(shown, None, label, str(error))
+        return Look(shown, heat, label, _CAUTION if heat.any() else f"nothing in the picture speaks for {label}")
+
     def close(self) -> None:
         """Let the threads that decode go."""
         self._decoders.shutdown(cancel_futures=True)
 
+    def _pixels(self, upload: Upload) -> UInt8Array:
+        picture = Picture(BytesIO(upload.data), upload.name)
+        if picture.pixels > self._max_pixels:
+            raise ImageError("too many pixels", upload.name)
+        return picture.decode().pixels
+
     def _decode(self, upload: Upload) -> UInt8Array | ImageError:
         try:
-            picture = Picture(BytesIO(upload.data), upload.name)
-            if picture.pixels > self._max_pixels:
-                raise ImageError("too many pixels", upload.name)
-            return resize(picture.decode().pixels, self.bundle.network.config.size, self.bundle.resize)
+            return resize(self._pixels(upload), self.bundle.network.config.size, self.bundle.resize)
         except ImageError as error:
             return error
         except (CxrnetError, MemoryError):

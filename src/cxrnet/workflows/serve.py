@@ -18,8 +18,9 @@ from cxrnet.core.config import plain_config
 from cxrnet.core.machine import package_versions
 from cxrnet.errors import CxrnetError
 from cxrnet.models.bundle import Bundle, device_of, load_bundle
+from cxrnet.reporting.model_card import AUDIT, read_card
 from cxrnet.reporting.wording import NO_GATE
-from cxrnet.workflows.bundle_source import find_bundle, tested_metrics
+from cxrnet.workflows.bundle_source import BundleSource, find_bundle, tested_metrics
 
 _TOGETHER = 32  # images that are read at once
 _SHORTEST = 16  # characters of a token: a shorter one can be guessed
@@ -46,7 +47,7 @@ def serve(config: DictConfig) -> None:
     with TemporaryDirectory() as scratch:
         source = find_bundle(plain["bundle"], Path(scratch), outputs=plain["outputs"])
         bundle = load_bundle(source.folder)
-        model = about(bundle, tested_metrics(source, bundle)) | {"notice": RESEARCH}
+        model = about(bundle, tested_metrics(source, bundle)) | {"audit": audited(source), "notice": RESEARCH}
     device = device_of(plain["device"])
     reader = Reader(bundle, device, plain["batch_size"], round(plain["max_megapixels"] * 1e6))
     limits = Limits(round(plain["max_mb"] * 1e6), plain["max_files"], plain["timeout"])
@@ -60,7 +61,7 @@ def serve(config: DictConfig) -> None:
         console.say("bundle", f"{shown(Path(plain['bundle']))}: {', '.join(bundle.classes)}")
         if bundle.gate is None:
             console.say("gate", NO_GATE)
-        console.say("address", f"http://{plain['host']}:{bound.getsockname()[1]}")
+        console.say("address", f"http://{plain['host']}:{bound.getsockname()[1]}  (a page for readers, and the API)")
         if token is not None and plain["token"] is None:
             console.say("token", f"{token} (each request brings it: Authorization: Bearer <token>)")
         console.say("notice", RESEARCH)
@@ -100,10 +101,18 @@ def listening(host: str, port: int) -> socket.socket:
         bound = socket.socket(family, kind, protocol)
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)
+        bound.listen()  # who asks before the server is there waits
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise CxrnetError(f"port: {host}:{port} can't be opened ({reason}); give another host or port") from error
     return bound
+
+
+def audited(source: BundleSource) -> list[str]:
+    """Return what the audit of the model found, as its card says it; empty where it was not audited."""
+    card = read_card(source.run)
+    sections = [section for section in card.sections if section.title == AUDIT] if card else []
+    return [sentence for section in sections for sentence in section.sentences]
 
 
 def about(bundle: Bundle, tested: Mapping[str, Any] | None) -> dict[str, Any]:
