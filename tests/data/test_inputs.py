@@ -68,7 +68,7 @@ def test_a_file_where_a_folder_is_wanted_is_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
         file.writestr("a.png", b"x")
         file.writestr("a.png/b.png", b"x")
-    with pytest.raises(CxrnetError, match="^input: .*'a.png/b.png' twice, or under a name"):
+    with pytest.raises(CxrnetError, match=r"^input: .*'a\.png/b\.png' twice, or under a name"):
         ids(tmp_path / "a.zip")
 
 

@@ -25,6 +25,17 @@ _IMAGE_COLUMNS = ("image_id", "image", "filename", "file", "path", "name")
 _LABEL_COLUMNS = ("label", "class", "finding", "diagnosis")
 _NAME = 255  # bytes of a name on a disk
 _PACKED = 1000  # times that a file of an archive may grow: more is a bomb, radiographs grow by less than ten
+# What a damaged archive makes Python's reader raise.
+_DAMAGED = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    IndexError,
+    NotImplementedError,
+    EOFError,
+    OSError,
+    ValueError,
+)
 
 
 @dataclass(frozen=True)
