@@ -66,7 +66,7 @@ def runtimes(bundle: Bundle, folder: Path, threads: int) -> dict[str, Run]:
     write_int8(bundle, rng.integers(0, 256, (16, 1, *size), np.uint8), folder / "model.int8.onnx", {})
     write_program(bundle, folder / "model.pt2", {})
     first = load_bundle(folder / "bundle").network.to(memory_format=torch.contiguous_format)
-    quick = fused(bundle.network)
+
     made = {
         "torch, channels first": by_torch(Calibrated(first, bundle.temperature).eval()),
         "torch, channels last": by_torch(Calibrated(bundle.network, bundle.temperature).eval()),

@@ -53,6 +53,21 @@ def test_of_too_few_images_or_patients_none_is_fitted(images, groups):
     assert fit_gate(near(images, 1), np.arange(images) % groups) is None
 
 
+def test_it_knows_the_images_that_are_most_like_another_one():
+    features, labels = near(100, 1), np.arange(100) % 3
+    small = np.random.default_rng(0).integers(0, 256, (100, 8, 8), np.uint8)
+    gate = fit_gate(features, np.arange(100), labels, small)
+    places, cosines = gate.most_like(features[7:8], 4)
+    assert places[0] == 7
+    assert cosines[0] == pytest.approx(1, abs=1e-3)
+    assert (np.diff(cosines) <= 0).all()
+    again = Gate.read(gate.tensors, gate.numbers, 60)
+    np.testing.assert_array_equal(again.thumbnails, small)
+    np.testing.assert_array_equal(again.labels, labels)
+    with pytest.raises(ValueError, match="its gate"):
+        Gate.read(gate.tensors | {"thumbnails": torch.zeros(3, 8, 8)}, gate.numbers, 60)
+
+
 def test_it_comes_back(gate):
     again = Gate.read(gate.tensors, gate.numbers, 60)
     features = np.concatenate([near(20, 4), far(20)])

@@ -46,7 +46,9 @@ def run(tmp_path_factory) -> Path:
     torch.manual_seed(0)
     network = Network(NetworkConfig(backbone="custom_cnn", classes=CLASSES, size=(64, 64))).eval()
     bundle = Bundle(network, "stretch", 1.0, {"COVID-19": 0.2}, digest(manifest), {}, {})
-    gate = fit_gate(featurer(bundle, 32, torch.device("cpu"))(images), np.arange(len(images)))
+    labels = np.array([CLASSES.index(label) for label in manifest["label"]])
+    features = featurer(bundle, 32, torch.device("cpu"))(images)
+    gate = fit_gate(features, np.arange(len(images)), labels, images[:])
     save_bundle(
         Bundle(network, "stretch", 1.0, {"COVID-19": 0.2}, digest(manifest), {}, {}, gate=gate),
         place / "run" / "bundle",
@@ -131,6 +133,11 @@ def test_one_image_its_class_map_and_worth(page, phantoms):
         "[document.getElementById('picture').naturalWidth, document.getElementById('map').naturalWidth]"
     )
     assert shown == [256, 64]
+    cases = page.locator("#cases li")
+    expect(cases).to_have_count(5)
+    assert phantoms[0].parent.name in cases.nth(0).inner_text()  # itself
+    assert "cosine 1.00" in cases.nth(0).inner_text()
+    assert cases.nth(0).locator("img").evaluate("image => image.naturalWidth") == 64
     page.get_by_label("Heat map").fill("60")
     assert page.evaluate("getComputedStyle(document.getElementById('map')).opacity") == "0.6"
     page.get_by_label("Window").fill("200")

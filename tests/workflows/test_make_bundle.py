@@ -22,6 +22,7 @@ CONFIG = {
     "operating_points": None,
     "test": True,
     "defer": None,
+    "keep_examples": False,
     "loss": {
         "_target_": "cxrnet.models.losses.cross_entropy",
         "_partial_": True,

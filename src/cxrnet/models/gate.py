@@ -27,13 +27,15 @@ ALARM = 0.01  # share of left-out training images above the threshold
 _ALARM_NEAREST = 0.002  # and of the second one
 DIRECTIONS = 32  # main directions of the features
 _WIDTH = 2048  # features at most: more are averaged, which for flattened maps is over neighbouring pixels
+THUMBNAIL = (96, 96)  # pixels
 LIMIT = 1000  # training images at most
 FEWEST = 60  # and at least: main directions and a tail of 1 % can't be known of fewer
 _FOLDS = 5
 _LEAST = 1e-6
 
 FloatArray = npt.NDArray[np.float32]
-_ARRAYS = ("mean", "directions", "nearest")
+_ARRAYS = ("mean", "directions", "nearest", "labels")
+_THUMBNAILS = "thumbnails"
 _NUMBERS = ("centre", "spread", "limits")
 
 
@@ -45,17 +47,31 @@ class Gate:
         mean: of the training images' features, ``(W,) float32``.
         directions: main ones, ``(32, W) float16``, orthonormal.
         nearest: features of training images, of length 1, ``(N, W) float16``, N at most 1,000.
+        labels: places of their classes, ``(N,) int16``.
         centre: medians of the logarithms of both distances, of training images that were left out.
         spread: standard deviations of them.
         limits: of the sum of both, standardised, and of the second one, above which an image is turned away.
+        thumbnails: the same images, small, ``(N, T, T) uint8``; ``None`` where none may leave the house.
     """
 
     mean: FloatArray
     directions: npt.NDArray[np.float16]
     nearest: npt.NDArray[np.float16]
+    labels: npt.NDArray[np.int16]
     centre: tuple[float, float]
     spread: tuple[float, float]
     limits: tuple[float, float]
+    thumbnails: npt.NDArray[np.uint8] | None = None
+
+    def most_like(self, features: FloatArray, count: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+        """Find the training images that are most like one image by its features, ``(1, F) float32``.
+
+        Returns:
+            Their places, the most like first, ``(count,)``, and the cosines of their features.
+        """
+        cosines = (_of_length_1(_narrow(features)) @ self.nearest.astype(np.float32).T)[0].astype(np.float64)
+        places = np.argsort(-cosines, kind="stable")[:count]
+        return places, cosines[places]
 
     def scores(self, features: FloatArray) -> npt.NDArray[np.float64]:
         """Say how strange images are by their features, ``(N, F) float32``: ``(N,)``, above 0 is turned away."""
@@ -70,7 +86,8 @@ class Gate:
     @property
     def tensors(self) -> dict[str, torch.Tensor]:
         """The arrays, as a bundle keeps them."""
-        return {name: torch.from_numpy(np.ascontiguousarray(getattr(self, name))) for name in _ARRAYS}
+        names = _ARRAYS if self.thumbnails is None else (*_ARRAYS, _THUMBNAILS)
+        return {name: torch.from_numpy(np.ascontiguousarray(getattr(self, name))) for name in names}
 
     @property
     def numbers(self) -> dict[str, list[float]]:
@@ -84,24 +101,32 @@ class Gate:
         Raises:
             ValueError: a part is missing, or they don't fit each other or the network.
         """
-        if set(tensors) != set(_ARRAYS) or set(numbers) != set(_NUMBERS):
+        if set(tensors) - {_THUMBNAILS} != set(_ARRAYS) or set(numbers) != set(_NUMBERS):
             raise ValueError("its gate lacks a part")
         arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
         pairs = {name: tuple(map(float, values)) for name, values in numbers.items()}
         fits = {len(values) for values in pairs.values()} == {2} and np.isfinite(list(pairs.values())).all()
         shape = {arrays["mean"].shape[-1], arrays["directions"].shape[-1], arrays["nearest"].shape[-1]}
-        if not fits or shape != {min(width, _WIDTH)} or min(pairs["spread"]) <= 0:
+        alike = len({len(arrays[name]) for name in arrays if name not in ("mean", "directions")}) == 1
+        if not (fits and alike) or shape != {min(width, _WIDTH)} or min(pairs["spread"]) <= 0:
             raise ValueError("its gate doesn't fit the network")
         return cls(**arrays, **pairs)  # type: ignore[arg-type]
 
 
-def fit_gate(features: FloatArray, groups: npt.NDArray[np.int64]) -> Gate | None:
+def fit_gate(
+    features: FloatArray,
+    groups: npt.NDArray[np.int64],
+    labels: npt.NDArray[np.int16] | None = None,
+    thumbnails: npt.NDArray[np.uint8] | None = None,
+) -> Gate | None:
     """Fit a gate.
 
     Args:
         features: of training and validation images, ``(N, F) float32``.
         groups: number of each image's patient and duplicate group, ``(N,)``: what is left out is left out with its
             group.
+        labels: places of their classes, ``(N,)``; ``None``: all of the first one.
+        thumbnails: the images, small, ``(N, T, T)``, to be kept in the bundle; ``None`` keeps none.
 
     Returns:
         ``None`` where there are fewer than :data:`FEWEST` images, or fewer than five groups.
@@ -115,8 +140,9 @@ def fit_gate(features: FloatArray, groups: npt.NDArray[np.int64]) -> Gate | None
     centre, spread = np.median(left_out, axis=0), np.maximum(left_out.std(axis=0), _LEAST)
     standard = (left_out - centre) / spread
     limits = np.quantile(standard.sum(axis=1), 1 - ALARM), np.quantile(standard[:, 1], 1 - _ALARM_NEAREST)
-    numbers = [(float(each[0]), float(each[1])) for each in (centre, spread, limits)]
-    return Gate(*_fitted(narrow), *numbers)
+    a, b, c = ((float(each[0]), float(each[1])) for each in (centre, spread, limits))
+    kept = np.zeros(len(narrow), np.int16) if labels is None else labels.astype(np.int16)
+    return Gate(*_fitted(narrow), kept, centre=a, spread=b, limits=c, thumbnails=thumbnails)
 
 
 def _narrow(features: FloatArray) -> FloatArray:

@@ -343,7 +343,13 @@ def gate_text(gate: Gate | None, turned_away: int, tested: int) -> str:
     if gate is None:
         return f"none was fitted, which takes {FEWEST} training and validation images of five patients at least"
     text = f"an image that is stranger to the network than {1 - ALARM:.0%} of left-out training images is turned away"
-    return f"{text}: {turned_away} of {tested} test images, which are counted all the same" if tested else text
+    if tested:
+        text = f"{text}: {turned_away} of {tested} test images, which are counted all the same"
+    if gate.thumbnails is not None:
+        text += (
+            f". Thumbnails of {len(gate.thumbnails)} training and validation images lie in the bundle (keep_examples)"
+        )
+    return text
 
 
 def interval_meaning(moments: Mapping[str, Moments], level: float) -> str:

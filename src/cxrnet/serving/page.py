@@ -70,7 +70,15 @@ def look_of(look: Look) -> dict[str, Any]:
     if look.heat is not None:
         alpha = np.rint(255 * look.heat[..., None]).astype(np.uint8)
         heat = _png(np.concatenate([colours(look.heat), alpha], axis=2))
-    return {"picture": _png(look.picture), "map": heat, "label": look.label, "note": look.note}
+    cases = [
+        {
+            "label": case.label,
+            "cosine": case.cosine,
+            "thumbnail": None if case.thumbnail is None else _png(case.thumbnail),
+        }
+        for case in look.cases
+    ]
+    return {"picture": _png(look.picture), "map": heat, "label": look.label, "note": look.note, "cases": cases}
 
 
 def _png(pixels: np.ndarray) -> str:

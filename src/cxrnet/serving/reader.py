@@ -15,10 +15,11 @@ from cxrnet.data.images.reader import Images, resize
 from cxrnet.errors import CxrnetError
 from cxrnet.evaluation.decision import decide
 from cxrnet.evaluation.predictions import softmax
-from cxrnet.inference import judge, rule_of
+from cxrnet.inference import featurer, judge, rule_of
 from cxrnet.models.attribution import grad_cam
 from cxrnet.models.bundle import Bundle
 
+_CASES = 5  # training images that are shown
 _LARGER = 4  # times that a picture is shown larger than the network sees it
 _CAUTION = "a map can look right and mean nothing: python -m cxrnet.explain checks it against random networks"
 
@@ -55,6 +56,15 @@ class Reading:
 
 
 @dataclass(frozen=True)
+class Case:
+    """A training image that is like another one: its class, the cosine of their features, and a thumbnail if kept."""
+
+    label: str
+    cosine: float
+    thumbnail: UInt8Array | None
+
+
+@dataclass(frozen=True)
 class Look:
     """One image, to be looked at.
 
@@ -63,12 +73,14 @@ class Look:
         heat: what speaks for the class (Grad-CAM), ``(H, W)`` in 0..1; ``None`` where there is no map.
         label: the class.
         note: what must be known of the map, or why there is none.
+        cases: the training images that are most like it; none where the bundle has no gate, which knows them.
     """
 
     picture: UInt8Array
     heat: npt.NDArray[np.float32] | None
     label: str | None
     note: str
+    cases: Sequence[Case] = ()
 
 
 class Reader:
@@ -84,6 +96,7 @@ class Reader:
     def __init__(self, bundle: Bundle, device: torch.device, batch_size: int, max_pixels: int) -> None:
         self.bundle = bundle
         self._judge = judge(bundle, batch_size, device)
+        self._features = featurer(bundle, 1, device)
         self._max_pixels = max_pixels
         self._decoders = ThreadPoolExecutor(os.cpu_count() or 1, "decode")
 
@@ -132,11 +145,24 @@ class Reader:
         label = label or reading.predicted
         if label is None:
             return Look(shown, None, None, "no class, no map")
+        cases = self._cases(reading.picture)
         try:
             heat = grad_cam(bundle.network, reading.picture[None], [bundle.classes.index(label)])[0]
         except CxrnetError as error:
-            return Look(shown, None, label, str(error))
-        return Look(shown, heat, label, _CAUTION if heat.any() else f"nothing in the picture speaks for {label}")
+            return Look(shown, None, label, str(error), cases)
+        note = _CAUTION if heat.any() else f"nothing in the picture speaks for {label}"
+        return Look(shown, heat, label, note, cases)
+
+    def _cases(self, picture: UInt8Array) -> list[Case]:
+        """Find the training images that are most like a picture ``(H, W)``."""
+        if (gate := self.bundle.gate) is None:
+            return []
+        places, cosines = gate.most_like(self._features(Images.all_of(picture[None])), _CASES)
+        small = gate.thumbnails
+        return [
+            Case(self.bundle.classes[gate.labels[place]], cosine, None if small is None else small[place])
+            for place, cosine in zip(places.tolist(), cosines.tolist(), strict=True)
+        ]
 
     def close(self) -> None:
         """Let the threads that decode go."""

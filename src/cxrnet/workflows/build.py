@@ -23,6 +23,7 @@ from cxrnet.core.launch import launched
 from cxrnet.core.machine import package_versions
 from cxrnet.core.schema import build
 from cxrnet.data.datamodule import XrayDataModule
+from cxrnet.data.images.reader import resize_all
 from cxrnet.errors import CxrnetError
 from cxrnet.evaluation.calibration import fit_temperature, left_alone
 from cxrnet.evaluation.decision import Mix, fitted_offset
@@ -34,7 +35,7 @@ from cxrnet.models.backbones.registry import backbone_spec
 from cxrnet.models.backbones.weights import LoadedWeights, load_weights
 from cxrnet.models.bundle import Bundle, device_of, load_bundle, save_bundle
 from cxrnet.models.freezing import set_trainable
-from cxrnet.models.gate import LIMIT, Gate, fit_gate
+from cxrnet.models.gate import LIMIT, THUMBNAIL, Gate, fit_gate
 from cxrnet.models.lightning_module import metric_names
 from cxrnet.models.losses import cost_offset, decision_weights, weighed_by, without_offset
 from cxrnet.models.network import Network
@@ -337,7 +338,13 @@ def _gate_of(bundle: Bundle, data: XrayDataModule, config: Config) -> Gate | Non
     chosen = {"train": kept[kept < trained], "val": kept[kept >= trained] - trained}
     images = [data.arrays(split)[0].take(places) for split, places in chosen.items()]
     features = [each for part in images for each in image_features(bundle, part, data.batch_size, device_for(config))]
-    return fit_gate(torch.cat(features).float().cpu().numpy(), link(rows, ("patient_id", "group_id"))[kept])
+    labels = np.array([data.classes.index(label) for label in rows["label"].iloc[kept]], np.int16)
+    small = None
+    if config["keep_examples"]:
+        small = np.concatenate([resize_all(part[:], THUMBNAIL, "stretch") for part in images])
+    return fit_gate(
+        torch.cat(features).float().cpu().numpy(), link(rows, ("patient_id", "group_id"))[kept], labels, small
+    )
 
 
 def predict_test(bundle: Bundle, data: XrayDataModule, config: Config) -> tuple[list[pd.DataFrame], int]:

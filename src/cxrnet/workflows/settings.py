@@ -69,6 +69,8 @@ class Train:
             {COVID: {youden: true}}; null takes the most probable class.
         defer: a share, as 0.1: the least certain predictions are deferred to a reader, a tenth of the validation
             images; null defers none.
+        keep_examples: true keeps thumbnails of up to 1,000 training and validation images in the bundle, for the page
+            of cxrnet.serve to show those most like an image; pictures of patients then go where the bundle goes.
         outputs: everything that a run writes lies below this folder.
         cache: decoded images, duplicates and outputs of frozen layers, which all runs share; what is deleted is made
             anew; null keeps nothing.
@@ -96,6 +98,7 @@ class Train:
     seeds: list[int] | None = None
     operating_points: dict[str, Any] | None = None
     defer: float | None = None
+    keep_examples: bool = False
     outputs: str = "outputs"
     cache: str | None = "${outputs}/cache"
 

@@ -135,6 +135,8 @@ async function look() {
   at("picture").removeAttribute("src");
   at("map").removeAttribute("src");
   at("map-note").textContent = "";
+  at("cases").replaceChildren();
+  at("cases-note").textContent = "";
   if (reading.error) return;
   const label = reading.predicted ? `?label=${encodeURIComponent(at("map-label").value)}` : "";
   try {
@@ -143,10 +145,27 @@ async function look() {
     at("picture").src = seen.picture;
     at("picture").alt = `${reading.file} as the network sees it`;
     if (seen.map) at("map").src = seen.map;
+    cases(seen.cases);
     at("map-note").textContent = seen.label ? `Map: what speaks for ${seen.label} (Grad-CAM); ${seen.note}.` : "";
   } catch (error) {
     if (number === asked) at("map-note").textContent = error.message;
   }
+}
+
+function cases(found) {
+  at("cases").replaceChildren(...found.map((each) => {
+    const item = made("li");
+    if (each.thumbnail) {
+      const picture = document.createElement("img");
+      picture.src = each.thumbnail;
+      picture.alt = "";
+      item.append(picture);
+    }
+    item.append(made("span", `${each.label} (cosine ${each.cosine.toFixed(2)})`));
+    return item;
+  }));
+  const kept = found.some((each) => each.thumbnail);
+  at("cases-note").textContent = !found.length ? "Not known: the bundle has no gate, which knows them." : kept ? "" : "Their pictures don't lie in the bundle: it was made without keep_examples=true.";
 }
 
 function tone() {
