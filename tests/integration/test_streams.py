@@ -1,9 +1,11 @@
 """Predictions whose reader leaves, of images with any name."""
 
+import contextlib
 import os
 import shlex
 import subprocess
 import sys
+import threading
 
 import pandas as pd
 import pytest
@@ -44,3 +46,29 @@ def test_a_name_that_is_not_utf8_is_one_line(predict, draw, tmp_path):
     assert done.returncode == 2
     assert done.stderr == "error: input: the name of 'xrays/a/r\\udcf3.png' is not UTF-8; rename it\n"
     assert not (tmp_path / "p.csv").exists()
+
+
+def test_a_bar_is_shown_on_a_terminal_alone(predict, draw, tmp_path):
+    draw(tmp_path / "xrays", classes=("a", "b"), images=6)
+    words = [sys.executable, "-m", "cxrnet.predict", "bundle=bundle", "input=xrays", "batch_size=1"]
+    ours, theirs = os.openpty()
+    said = bytearray()
+
+    def listen() -> None:
+        with contextlib.suppress(OSError):  # where the other end is closed
+            while data := os.read(ours, 4096):
+                said.extend(data)
+
+    listener = threading.Thread(target=listen)
+    listener.start()
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
+    done = subprocess.run(
+        words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=theirs, text=True, check=False, env=environment
+    )
+    os.close(theirs)
+    listener.join(10)
+    os.close(ours)
+    assert (done.returncode, done.stdout.count("\n")) == (0, 12)
+    assert b"predicting" in said
+    piped = predict("input=xrays 2>&1 >/dev/null")
+    assert "predicting" not in piped.stdout
