@@ -288,7 +288,8 @@ def make_bundle(run: RunContext, network: Network, data: XrayDataModule, phases:
     )
     bundle = _with_prior(trained, data, config)
     features = image_features(bundle, data.arrays("val")[0], data.batch_size, device_for(config))
-    bundle = replace(bundle, gate=_gate_of(bundle, data, config))
+    if run.search is None or config["test"]:  # not for each trial: the best one is made anew to be tested
+        bundle = replace(bundle, gate=_gate_of(bundle, data, config, features))
     untempered = make_predictions(rows, data.classes, head_logits(bundle, features))
     temperature = left_alone(untempered, CALIBRATED) if calibrated else fit_temperature(untempered, bundle.prior)
     if temperature.offset:
@@ -330,21 +331,23 @@ def _with_prior(trained: Bundle, data: XrayDataModule, config: Config) -> Bundle
     return replace(trained, network=without_offset(trained.network, offset), decision_weights=named)
 
 
-def _gate_of(bundle: Bundle, data: XrayDataModule, config: Config) -> Gate | None:
-    """Fit the gate on training and validation images, drawn at random where there are many."""
+def _gate_of(bundle: Bundle, data: XrayDataModule, config: Config, validation: list[torch.Tensor]) -> Gate | None:
+    """Fit the gate on training and validation images, drawn at random where there are many.
+
+    ``validation`` are the features of all validation images.
+    """
     parts = {split: data.rows(split) for split in ("train", "val")}
     rows, trained = pd.concat(parts.values(), ignore_index=True), len(parts["train"])
     kept = np.sort(np.random.default_rng(0).permutation(len(rows))[:LIMIT])
     chosen = {"train": kept[kept < trained], "val": kept[kept >= trained] - trained}
     images = [data.arrays(split)[0].take(places) for split, places in chosen.items()]
-    features = [each for part in images for each in image_features(bundle, part, data.batch_size, device_for(config))]
+    trained_on = image_features(bundle, images[0], data.batch_size, device_for(config))
+    features = torch.cat([*trained_on, torch.cat(validation)[torch.from_numpy(chosen["val"])]])
     labels = np.array([data.classes.index(label) for label in rows["label"].iloc[kept]], np.int16)
     small = None
     if config["keep_examples"]:
         small = np.concatenate([resize_all(part[:], THUMBNAIL, "stretch") for part in images])
-    return fit_gate(
-        torch.cat(features).float().cpu().numpy(), link(rows, ("patient_id", "group_id"))[kept], labels, small
-    )
+    return fit_gate(features.float().cpu().numpy(), link(rows, ("patient_id", "group_id"))[kept], labels, small)
 
 
 def predict_test(bundle: Bundle, data: XrayDataModule, config: Config) -> tuple[list[pd.DataFrame], int]:
