@@ -13,7 +13,7 @@ from cxrnet.evaluation.predictions import softmax
 from cxrnet.inference import predict_images, read_bytes
 from cxrnet.serving.queue import Queue
 from cxrnet.serving.reader import Upload
-from cxrnet.serving.uploads import RefusedError, clean_name
+from cxrnet.serving.uploads import Limits, Receiving, RefusedError, clean_name, read_uploads
 
 PREDICT = "/v1/predict"
 
@@ -197,6 +197,33 @@ def test_requests_that_wait_are_read_together_and_one_too_many_is_refused(reader
         return slow
 
     assert asyncio.run(check()).calls in ([1, 3, 1], [3, 2])
+
+
+def test_bodies_that_are_received_share_one_bound():
+    async def check() -> None:
+        receiving, limits = Receiving(1000), Limits(900, 4, 20)
+
+        class Sent:
+            def __init__(self, go: asyncio.Event) -> None:
+                self.go = go
+                self.headers = {"content-type": "multipart/form-data; boundary=x", "content-length": "900"}
+
+            async def stream(self):
+                yield b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n' + bytes(550)
+                await self.go.wait()
+
+        go = asyncio.Event()
+        first = asyncio.create_task(read_uploads(Sent(go), limits, receiving))
+        await asyncio.sleep(0.01)
+        with pytest.raises(RefusedError) as refused:
+            await read_uploads(Sent(go), limits, receiving)
+        assert (refused.value.status, refused.value.answer().headers["Retry-After"]) == (429, "2")
+        go.set()
+        with pytest.raises(RefusedError):
+            await first
+        assert receiving.used == 0
+
+    asyncio.run(check())
 
 
 def test_who_waits_too_long_is_told_and_the_next_one_is_read(reader, image):

@@ -18,10 +18,10 @@ from cxrnet.reporting.wording import triage_reading
 from cxrnet.serving.page import add_page
 from cxrnet.serving.queue import Queue
 from cxrnet.serving.reader import Reader, Reading, Upload
-from cxrnet.serving.uploads import Limits, RefusedError, read_uploads
+from cxrnet.serving.uploads import Limits, Receiving, RefusedError, read_uploads
 
 RESEARCH = "Research use only. This is no medical device."
-_AGAIN = "2"  # seconds after which to try again
+_AT_ONCE = 4  # of the largest bodies that may be received at once
 
 logger = logging.getLogger("cxrnet")
 
@@ -62,6 +62,7 @@ def make_app(reader: Reader, limits: Limits, room: int, together: int, model: Ma
     points = reader.bundle.operating_points
     queue = Queue(reader, room, together, limits.seconds)
     numbers = Numbers.make(queue)
+    receiving = Receiving(_AT_ONCE * limits.size)
 
     @asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:
@@ -90,11 +91,10 @@ def make_app(reader: Reader, limits: Limits, room: int, together: int, model: Ma
         """Read one or several images or DICOM files."""
         began = time.monotonic()
         try:
-            uploads = await read_uploads(request, limits)
+            uploads = await read_uploads(request, limits, receiving)
             answers = await queue.read(uploads)
         except RefusedError as error:
-            headers = {"Retry-After": _AGAIN} if error.status in (429, 503) else {}
-            return JSONResponse({"error": error.reason}, error.status, headers)
+            return error.answer()
         numbers.seconds.observe(time.monotonic() - began)
         for answer in answers:
             numbers.images.labels(_outcome(answer)).inc()
@@ -123,7 +123,7 @@ def make_app(reader: Reader, limits: Limits, room: int, together: int, model: Ma
         """Tell the counters in the form of Prometheus."""
         return Response(generate_latest(numbers.registry), media_type=CONTENT_TYPE_LATEST)
 
-    add_page(app, queue, limits, model.get("tested", {}))
+    add_page(app, queue, limits, receiving, model.get("tested", {}))
     return app
 
 

@@ -16,19 +16,20 @@ from cxrnet.evaluation.prevalence import predictive_table
 from cxrnet.models.attribution import colours
 from cxrnet.serving.queue import Queue
 from cxrnet.serving.reader import Look
-from cxrnet.serving.uploads import Limits, RefusedError, read_uploads
+from cxrnet.serving.uploads import Limits, Receiving, RefusedError, read_uploads
 
 _STATIC = Path(__file__).parent / "static"
 _FILES = {"/": "index.html", "/static/page.css": "page.css", "/static/page.js": "page.js"}
 
 
-def add_page(app: FastAPI, queue: Queue, limits: Limits, tested: Mapping[str, Any]) -> None:
+def add_page(app: FastAPI, queue: Queue, limits: Limits, receiving: Receiving, tested: Mapping[str, Any]) -> None:
     """Add the page and what it asks for.
 
     Args:
         app: gets ``/``, its script and style, ``/v1/look`` and ``/v1/predictive_values``.
         queue: makes maps, one after the other.
         limits: of a request.
+        receiving: what is being received.
         tested: result on the run's own test images, as ``GET /v1/model`` has it.
     """
     for path, name in _FILES.items():
@@ -38,10 +39,10 @@ def add_page(app: FastAPI, queue: Queue, limits: Limits, tested: Mapping[str, An
     async def look(request: Request, label: str | None = None) -> JSONResponse:
         """Draw one image as the network sees it, and a map of what speaks for a class; without one, the predicted."""
         try:
-            uploads = await read_uploads(request, limits)
+            uploads = await read_uploads(request, limits, receiving)
             seen = await queue.look(uploads[0], label)
         except RefusedError as error:
-            return JSONResponse({"error": error.reason}, error.status)
+            return error.answer()
         return JSONResponse(look_of(seen))
 
     @app.get("/v1/predictive_values")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse
 
 from cxrnet.serving.reader import Upload
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
 _HEADERS = 8192  # bytes of those of one part
+_AGAIN = "2"  # seconds after which to try again
 _NAME = 100  # characters of a file's name that are kept
 
 
@@ -33,6 +35,14 @@ class Limits:
     seconds: float
 
 
+@dataclass
+class Receiving:
+    """The bytes of all bodies that are being received, which may be no more than some."""
+
+    room: int
+    used: int = 0
+
+
 class RefusedError(Exception):
     """A request that is not answered with readings: the HTTP status, and why in one line."""
 
@@ -40,12 +50,18 @@ class RefusedError(Exception):
         super().__init__(reason)
         self.status, self.reason = status, reason
 
+    def answer(self) -> JSONResponse:
+        """Say it, and when to try again where that helps."""
+        headers = {"Retry-After": _AGAIN} if self.status in (429, 503) else {}
+        return JSONResponse({"error": self.reason}, self.status, headers)
 
-async def read_uploads(request: Request, limits: Limits) -> list[Upload]:
+
+async def read_uploads(request: Request, limits: Limits, receiving: Receiving) -> list[Upload]:
     """Read the files of a request of type ``multipart/form-data``; nothing goes to the disk.
 
     Raises:
-        RefusedError: it is of another type, too large, too slow, damaged or without a file.
+        RefusedError: it is of another type, too large, too slow, damaged or without a file, or too much is being
+            received at once.
     """
     kind, options = parse_options_header(request.headers.get("content-type", ""))
     if kind != b"multipart/form-data" or not (boundary := options.get(b"boundary")):
@@ -53,13 +69,15 @@ async def read_uploads(request: Request, limits: Limits) -> list[Upload]:
     declared = request.headers.get("content-length", "0")
     if not declared.isdigit() or int(declared) > limits.size:
         raise _too_large(limits)
-    parts = _Parts(limits)
+    parts, received = _Parts(limits), 0
     try:
         parser = MultipartParser(boundary, parts.callbacks)
         async with asyncio.timeout(limits.seconds):
-            received = 0
             async for chunk in request.stream():
                 received += len(chunk)
+                receiving.used += len(chunk)
+                if receiving.used > receiving.room:
+                    raise RefusedError(429, "too much is being sent at once; try again in a moment")
                 if received > limits.size:
                     raise _too_large(limits)
                 parser.write(chunk)
@@ -68,6 +86,8 @@ async def read_uploads(request: Request, limits: Limits) -> list[Upload]:
         raise RefusedError(408, f"the body wasn't there after {limits.seconds:g} seconds") from None
     except (FormParserError, ClientDisconnect, UnicodeDecodeError, ValueError):
         raise RefusedError(400, "the body is no multipart/form-data, or was cut off") from None
+    finally:
+        receiving.used -= received
     if not parts.ended:
         raise RefusedError(400, "the body is no multipart/form-data, or was cut off")
     if not parts.files:

@@ -1,9 +1,9 @@
 """Serve a bundle over HTTP: bundle -> reader -> application -> until it is told to stop."""
 
 import logging
+import os
 import secrets
 import socket
-import warnings
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
@@ -22,6 +22,7 @@ from cxrnet.reporting.model_card import AUDIT, read_card
 from cxrnet.reporting.wording import NO_GATE
 from cxrnet.workflows.bundle_source import BundleSource, find_bundle, tested_metrics
 
+TOKEN = "CXRNET_TOKEN"
 _TOGETHER = 32  # images that are read at once
 _SHORTEST = 16  # characters of a token: a shorter one can be guessed
 
@@ -43,7 +44,8 @@ def serve(config: DictConfig) -> None:
     except ImportError as error:
         raise CxrnetError(f"serve: {error.name} is not installed; pip install 'cxrnet[serve]'") from error
     local = plain["host"] in LOCAL
-    token = check_token(plain["token"], local)
+    given = plain["token"] or os.environ.get(TOKEN)  # the command line is seen by all users of a machine
+    token = check_token(given, local)
     with TemporaryDirectory() as scratch:
         source = find_bundle(plain["bundle"], Path(scratch), outputs=plain["outputs"])
         bundle = load_bundle(source.folder)
@@ -55,14 +57,13 @@ def serve(config: DictConfig) -> None:
     hosts = [*LOCAL, *plain["hosts"]] if local or plain["hosts"] else []
     # Each broken upload would write a line; its answer says what is wrong with it.
     logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
-    warnings.simplefilter("ignore")
     with closing(listening(plain["host"], plain["port"])) as bound:
         console.heading("Server")
         console.say("bundle", f"{shown(Path(plain['bundle']))}: {', '.join(bundle.classes)}")
         if bundle.gate is None:
             console.say("gate", NO_GATE)
         console.say("address", f"http://{plain['host']}:{bound.getsockname()[1]}  (a page for readers, and the API)")
-        if token is not None and plain["token"] is None:
+        if token is not None and given is None:
             console.say("token", f"{token} (each request brings it: Authorization: Bearer <token>)")
         console.say("notice", RESEARCH)
         settings = uvicorn.Config(

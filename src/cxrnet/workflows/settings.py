@@ -475,7 +475,8 @@ class Serve(Running):
             request must bring the token.
         port: port that it listens at; 0 takes a free one.
         hosts: names by which it may be called besides this machine's own; where others reach it, none allows all.
-        token: that each request must bring, as Authorization: Bearer <token>; null makes one up where others reach it.
+        token: that each request must bring, as Authorization: Bearer <token>; null takes CXRNET_TOKEN, else makes one
+            up where others reach it.
         max_mb: megabytes of a request.
         max_files: files of a request.
         max_megapixels: of an image.
